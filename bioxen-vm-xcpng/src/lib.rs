@@ -1,0 +1,1 @@
+//! bioxen-vm-xcpng
