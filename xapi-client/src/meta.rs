@@ -207,6 +207,17 @@ pub struct ErrorInfo {
     pub params: Option<&'static [&'static str]>,
 }
 
+/// A release that life cycle entries (`since`, for example) can name.
+#[derive(Debug)]
+pub struct Version {
+    /// The code name (`rio`) of a named release, or the number (`25.8.0`) of a later one.
+    pub name: &'static str,
+    /// The version of the API, `(2, 15)`; numbered releases do not tell theirs.
+    pub api_version: Option<(u32, u32)>,
+    /// The product that shipped it, for named releases.
+    pub branding: Option<&'static str>,
+}
+
 /// The class with this exact name.
 #[must_use]
 pub fn class(name: &str) -> Option<&'static Class> {
