@@ -1,0 +1,52 @@
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+
+use crate::{LuaVm, Result, VmId};
+
+/// Makes VMs of one type, with one configuration.
+#[async_trait]
+pub trait Backend: Any + Debug + Send + Sync {
+    /// The name of the type, `basic` for example.
+    fn vm_type(&self) -> &'static str;
+
+    /// Makes a VM, stopped.
+    ///
+    /// # Errors
+    /// Fails when it cannot be made; then nothing of it is left behind.
+    ///
+    /// # Cancel safety
+    /// After a dropped future nothing of the VM is left behind either; the clean-up may go on in
+    /// the background, and [`close`](Self::close) waits for it.
+    async fn create(&self, id: VmId) -> Result<Arc<dyn LuaVm>>;
+
+    /// Ends what the backend itself holds open: connections, sessions. VMs that it made are not
+    /// touched; destroy them first.
+    ///
+    /// # Errors
+    /// Fails when something could not be ended.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The configuration of a backend, and the way to build it.
+///
+/// Implement this and give it to [`VmFactory::with`](crate::VmFactory::with) to add a VM type.
+pub trait BackendConfig: DeserializeOwned + 'static {
+    /// The name that the type goes by.
+    const VM_TYPE: &'static str;
+
+    /// The backend that is built.
+    type Backend: Backend;
+
+    /// Builds the backend. It does no I/O: connections are made when first needed.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`](crate::ErrorKind::Config) and names all problems of the
+    /// configuration at once.
+    fn build(self) -> Result<Self::Backend>;
+}

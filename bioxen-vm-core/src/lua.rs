@@ -1,0 +1,110 @@
+//! How a Lua program is handed to a Lua interpreter, the same on every machine.
+//!
+//! The interpreter runs a constant driver. The program, its name and its arguments come to the
+//! driver in one frame on standard input, so that they may have any size and any bytes and pass
+//! through no shell and no Lua source. What follows the frame is the program's own input.
+//!
+//! The frame is a line of decimal lengths, `<code> <name> <argument>...`, and then the bytes in
+//! the same order.
+
+use std::fmt::Write as _;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{Command, Script};
+
+/// The driver: reads the frame, runs the program, and ends as the `lua` program would.
+///
+/// It must be loaded under the chunk name `=(command line)`, which is what `lua -e` gives it. The
+/// empty first line is there because `lua -e` takes text that starts with `-` for an option.
+pub const DRIVER: &str = concat!("\n", include_str!("driver.lua"));
+
+/// The frame for a script, followed by its standard input.
+#[must_use]
+pub fn frame(script: &Script) -> Bytes {
+    let mut header = format!("{} {}", script.code.len(), script.name.len());
+    for arg in &script.args {
+        // Writing to a String cannot fail.
+        let _ = write!(header, " {}", arg.len());
+    }
+    header.push('\n');
+    let size = header.len()
+        + script.code.len()
+        + script.name.len()
+        + script.args.iter().map(Bytes::len).sum::<usize>()
+        + script.stdin.len();
+    let mut frame = BytesMut::with_capacity(size);
+    frame.extend_from_slice(header.as_bytes());
+    frame.extend_from_slice(&script.code);
+    frame.extend_from_slice(script.name.as_bytes());
+    for arg in &script.args {
+        frame.extend_from_slice(arg);
+    }
+    frame.extend_from_slice(&script.stdin);
+    frame.freeze()
+}
+
+/// The command that runs a script with a Lua interpreter, `lua5.4` for example.
+#[must_use]
+pub fn command(interpreter: &str, script: &Script) -> Command {
+    let mut command = Command::new(interpreter).args(["-e", DRIVER]);
+    command.env.clone_from(&script.env);
+    command.cwd.clone_from(&script.cwd);
+    command.stdin = frame(script);
+    command.timeout = script.timeout;
+    command.max_output = script.max_output;
+    command
+}
+
+/// The environment variables that let Lua of this version (`5.4`) find the packages of a LuaRocks
+/// tree, before the default places.
+///
+/// Lua 5.1 reads `LUA_PATH`, later versions read the variable with their version first.
+#[must_use]
+pub fn search_path(lua_version: &str, tree: &str) -> [(String, String); 2] {
+    let suffix = match lua_version {
+        "5.1" => String::new(),
+        version => format!("_{}", version.replace('.', "_")),
+    };
+    let share = format!("{tree}/share/lua/{lua_version}");
+    [
+        (
+            format!("LUA_PATH{suffix}"),
+            format!("{share}/?.lua;{share}/?/init.lua;;"),
+        ),
+        (
+            format!("LUA_CPATH{suffix}"),
+            format!("{tree}/lib/lua/{lua_version}/?.so;;"),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frame_gives_lengths_then_bytes_then_input() {
+        let script = Script::new("x=1")
+            .with_name("n")
+            .arg("a b")
+            .arg("")
+            .with_stdin("rest");
+        assert_eq!(&frame(&script)[..], b"3 1 3 0\nx=1na brest");
+    }
+
+    #[test]
+    fn packages_are_found_by_the_variables_of_the_version() {
+        let [path, cpath] = search_path("5.4", "/t");
+        assert_eq!(path.0, "LUA_PATH_5_4");
+        assert_eq!(
+            path.1,
+            "/t/share/lua/5.4/?.lua;/t/share/lua/5.4/?/init.lua;;"
+        );
+        assert_eq!(
+            cpath,
+            ("LUA_CPATH_5_4".into(), "/t/lib/lua/5.4/?.so;;".into())
+        );
+        assert_eq!(search_path("5.1", "/t")[0].0, "LUA_PATH");
+    }
+}

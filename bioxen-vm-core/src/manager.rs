@@ -1,0 +1,355 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::{Backend, Error, ErrorKind, LuaVm, Outcome, Result, Script, VmFactory, VmId};
+
+/// Owns VMs of all types under their ids.
+///
+/// It opens one backend per type and configuration, when the first VM asks for it. Call
+/// [`shutdown_all`](Self::shutdown_all) at the end: a dropped manager leaves its VMs to the
+/// clean-up of their types.
+#[derive(Debug)]
+pub struct VmManager {
+    factory: VmFactory,
+    injected: HashMap<&'static str, Arc<dyn Backend>>,
+    opened: Mutex<Vec<Opened>>,
+    vms: Mutex<HashMap<VmId, Slot>>,
+}
+
+struct Opened {
+    vm_type: String,
+    config: Value,
+    backend: Arc<dyn Backend>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// The id is taken while the VM is being made.
+    Creating,
+    Ready(Arc<dyn LuaVm>),
+}
+
+impl VmManager {
+    /// Makes a manager for the types of a factory.
+    #[must_use]
+    pub fn new(factory: VmFactory) -> Self {
+        Self {
+            factory,
+            injected: HashMap::new(),
+            opened: Mutex::default(),
+            vms: Mutex::default(),
+        }
+    }
+
+    /// Uses this backend for its type, whatever configuration a VM is created with.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.injected.insert(backend.vm_type(), backend);
+        self
+    }
+
+    /// Makes a VM and starts it.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::AlreadyExists`] when the id is taken, with
+    /// [`ErrorKind::Unsupported`] when the type is unknown, and otherwise as
+    /// [`Backend::create`] and [`LuaVm::start`]; then the VM is destroyed again.
+    ///
+    /// # Cancel safety
+    /// After a dropped future the id is free again; the backend removes what it had made.
+    pub async fn create_vm(
+        &self,
+        id: impl Into<String>,
+        vm_type: &str,
+        config: Value,
+    ) -> Result<Arc<dyn LuaVm>> {
+        let id = VmId::new(id)?;
+        let mut reservation = self.reserve(&id)?;
+        let backend = self.backend(vm_type, config)?;
+        let vm = backend
+            .create(id.clone())
+            .await
+            .map_err(|error| error.with_operation("create").with_vm(&id))?;
+        if let Err(error) = vm.start().await {
+            if let Err(left) = vm.destroy().await {
+                tracing::warn!(vm = %id, error = %left, "a VM that did not start is left behind");
+            }
+            return Err(error.with_operation("start").with_vm(&id));
+        }
+        reservation.fill(Arc::clone(&vm));
+        Ok(vm)
+    }
+
+    /// The VM of this id.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::NotFound`] when there is none, or when it is still being made.
+    pub fn vm(&self, id: &str) -> Result<Arc<dyn LuaVm>> {
+        let vms = lock(&self.vms);
+        let slot = VmId::new(id).ok().and_then(|id| vms.get(&id));
+        match slot {
+            Some(Slot::Ready(vm)) => Ok(Arc::clone(vm)),
+            Some(Slot::Creating) => {
+                Err(Error::new(ErrorKind::NotFound, "it is still being made").with_vm(id))
+            }
+            None => {
+                let mut known: Vec<_> = vms.keys().map(VmId::as_str).collect();
+                known.sort_unstable();
+                let known = if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                };
+                Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("VM {id:?} not found; this manager has: {known}"),
+                ))
+            }
+        }
+    }
+
+    /// All VMs that are ready, sorted by id.
+    #[must_use]
+    pub fn vms(&self) -> Vec<Arc<dyn LuaVm>> {
+        let mut all: Vec<_> = lock(&self.vms)
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Ready(vm) => Some(Arc::clone(vm)),
+                Slot::Creating => None,
+            })
+            .collect();
+        all.sort_by(|a, b| a.id().cmp(b.id()));
+        all
+    }
+
+    /// Runs a Lua program in a VM and waits for its end.
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm) and [`LuaVm::execute`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the program.
+    pub async fn execute_vm(&self, id: &str, script: impl Into<Script>) -> Result<Outcome> {
+        self.vm(id)?.execute(script.into()).await
+    }
+
+    /// Runs a Lua program in a VM in the background. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm); what happens later is told by the [`Execution`].
+    pub fn spawn_execution(&self, id: &str, script: impl Into<Script>) -> Result<Execution> {
+        let vm = self.vm(id)?;
+        let script = script.into();
+        let (sender, receiver) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let result = vm.execute(script).await.map_err(Arc::new);
+            sender.send_replace(Some(result));
+        });
+        Ok(Execution {
+            receiver,
+            abort: task.abort_handle(),
+        })
+    }
+
+    /// Destroys a VM and frees its id.
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm) and [`LuaVm::destroy`]; after a failed destroy the manager keeps the VM.
+    pub async fn remove_vm(&self, id: &str) -> Result<()> {
+        let vm = self.vm(id)?;
+        vm.destroy().await?;
+        lock(&self.vms).remove(vm.id());
+        Ok(())
+    }
+
+    /// Destroys all VMs, all at once, and closes the backends that it opened.
+    ///
+    /// # Errors
+    /// Returns the first failure, after everything has been tried; the others are logged. What
+    /// could not be destroyed stays with the manager, so that it can be tried again.
+    pub async fn shutdown_all(&self) -> Result<()> {
+        let destroying: Vec<_> = self
+            .vms()
+            .into_iter()
+            .map(|vm| tokio::spawn(async move { (vm.id().clone(), vm.destroy().await) }))
+            .collect();
+        let mut failures = Vec::new();
+        for task in destroying {
+            match task.await {
+                Ok((id, Ok(()))) => {
+                    lock(&self.vms).remove(&id);
+                }
+                Ok((id, Err(error))) => {
+                    failures.push(error.with_operation("destroy").with_vm(id));
+                }
+                Err(error) => failures.push(
+                    Error::new(ErrorKind::Internal, "a clean-up task ended early")
+                        .with_source(error),
+                ),
+            }
+        }
+        let backends: Vec<_> = if failures.is_empty() {
+            lock(&self.opened)
+                .drain(..)
+                .map(|opened| opened.backend)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        for backend in backends {
+            if let Err(error) = backend.close().await {
+                failures.push(error);
+            }
+        }
+        let mut failures = failures.into_iter();
+        let first = failures.next();
+        for error in failures {
+            tracing::warn!(%error, "more went wrong while shutting down");
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    fn reserve(&self, id: &VmId) -> Result<Reservation<'_>> {
+        let mut vms = lock(&self.vms);
+        if vms.contains_key(id) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "a VM of this id exists already; remove it or choose another id",
+            )
+            .with_operation("create")
+            .with_vm(id));
+        }
+        vms.insert(id.clone(), Slot::Creating);
+        Ok(Reservation {
+            manager: self,
+            id: id.clone(),
+            filled: false,
+        })
+    }
+
+    fn backend(&self, vm_type: &str, config: Value) -> Result<Arc<dyn Backend>> {
+        if let Some(backend) = self.injected.get(vm_type) {
+            return Ok(Arc::clone(backend));
+        }
+        let mut all = lock(&self.opened);
+        if let Some(known) = all
+            .iter()
+            .find(|o| o.vm_type == vm_type && o.config == config)
+        {
+            return Ok(Arc::clone(&known.backend));
+        }
+        let backend = self.factory.open(vm_type, config.clone())?;
+        let opened = Opened {
+            vm_type: vm_type.to_owned(),
+            config,
+            backend: Arc::clone(&backend),
+        };
+        all.push(opened);
+        Ok(backend)
+    }
+}
+
+/// Holds an id while its VM is being made, and gives it back unless it was filled.
+struct Reservation<'m> {
+    manager: &'m VmManager,
+    id: VmId,
+    filled: bool,
+}
+
+impl Reservation<'_> {
+    fn fill(&mut self, vm: Arc<dyn LuaVm>) {
+        lock(&self.manager.vms).insert(self.id.clone(), Slot::Ready(vm));
+        self.filled = true;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            lock(&self.manager.vms).remove(&self.id);
+        }
+    }
+}
+
+/// A Lua program that runs in the background.
+///
+/// Dropping it lets the program go on; [`cancel`](Self::cancel) ends it.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    receiver: watch::Receiver<Option<Result<Outcome, Arc<Error>>>>,
+    abort: AbortHandle,
+}
+
+/// How far a program in the background is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExecutionStatus {
+    /// It runs.
+    Running,
+    /// It ended, or failed to start; [`Execution::wait`] tells which.
+    Done,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl Execution {
+    /// Waits for the end of the program. May be called any number of times.
+    ///
+    /// # Errors
+    /// As [`LuaVm::execute`], and with [`ErrorKind::Cancelled`] after [`cancel`](Self::cancel).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not end the program.
+    pub async fn wait(&self) -> Result<Outcome> {
+        let mut receiver = self.receiver.clone();
+        let finished = receiver
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|r| r.clone());
+        match finished {
+            Some(Ok(outcome)) => Ok(outcome),
+            Some(Err(error)) => Err(Error::new(error.kind(), error.to_string()).with_source(error)),
+            None => Err(Error::new(
+                ErrorKind::Cancelled,
+                "the execution was cancelled",
+            )),
+        }
+    }
+
+    /// Ends the program and what it started. Does nothing when it has ended.
+    pub fn cancel(&self) {
+        self.abort.abort();
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn status(&self) -> ExecutionStatus {
+        if self.receiver.borrow().is_some() {
+            ExecutionStatus::Done
+        } else if self.receiver.has_changed().is_err() {
+            ExecutionStatus::Cancelled
+        } else {
+            ExecutionStatus::Running
+        }
+    }
+}
+
+impl fmt::Debug for Opened {
+    /// Leaves out the configuration, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("vm_type", &self.vm_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Locks a mutex whose data stays valid wherever a holder panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,113 @@
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{DEFAULT_MAX_OUTPUT, Outcome, Result};
+
+/// Runs commands on one machine: this one, or a VM that is reached over SSH.
+#[async_trait]
+pub trait Runner: Debug + Send + Sync {
+    /// Runs a command to its end and gathers its output.
+    ///
+    /// # Errors
+    /// Fails when the command could not be started, or when what became of it is unknown. A
+    /// command that ran and failed is an [`Outcome`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the command and what it started.
+    async fn run(&self, command: Command) -> Result<Outcome>;
+
+    /// The machine in words: `this machine`, `bioxen@10.0.0.5`.
+    fn describe(&self) -> String;
+}
+
+/// A command as a program and its arguments. No shell sees it, so nothing needs quoting.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Command {
+    /// The program: a path, or a name that the machine looks up in its `PATH`.
+    pub program: String,
+    /// The arguments, byte for byte.
+    pub args: Vec<String>,
+    /// Environment variables added to those of the machine's login.
+    pub env: Vec<(String, String)>,
+    /// The working directory; where the machine's login starts when `None`.
+    pub cwd: Option<String>,
+    /// What it reads from standard input, empty by default.
+    pub stdin: Bytes,
+    /// After this long it is ended together with what it started; no limit when `None`.
+    pub timeout: Option<Duration>,
+    /// How many bytes of each output stream are kept; [`DEFAULT_MAX_OUTPUT`] by default. What
+    /// comes after is read and dropped.
+    pub max_output: usize,
+}
+
+impl Command {
+    /// Makes a command without arguments.
+    pub fn new(program: impl Into<String>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            stdin: Bytes::new(),
+            timeout: None,
+            max_output: DEFAULT_MAX_OUTPUT,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: impl Into<String>) -> Self {
+        self.cwd = Some(cwd.into());
+        self
+    }
+
+    /// Sets what it reads from standard input.
+    #[must_use]
+    pub fn with_stdin(mut self, stdin: impl Into<Bytes>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// Limits its time.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Limits how many bytes of each output stream are kept.
+    #[must_use]
+    pub fn with_max_output(mut self, bytes: usize) -> Self {
+        self.max_output = bytes;
+        self
+    }
+}

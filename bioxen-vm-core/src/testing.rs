@@ -1,0 +1,124 @@
+//! An in-memory backend for tests of what is built on top of this crate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use crate::{
+    Backend, BackendConfig, Error, ErrorKind, LuaVm, Outcome, Result, Script, Status, VmId, VmInfo,
+    VmState,
+};
+
+/// Makes VMs that run no Lua: each program's output is its own source text.
+#[derive(Debug, Clone, Default)]
+pub struct EchoBackend {
+    config: EchoConfig,
+}
+
+/// The configuration of [`EchoBackend`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct EchoConfig {
+    /// Lets [`LuaVm::start`] fail.
+    pub fail_start: bool,
+}
+
+impl BackendConfig for EchoConfig {
+    const VM_TYPE: &'static str = "echo";
+    type Backend = EchoBackend;
+
+    fn build(self) -> Result<EchoBackend> {
+        Ok(EchoBackend { config: self })
+    }
+}
+
+#[async_trait]
+impl Backend for EchoBackend {
+    fn vm_type(&self) -> &'static str {
+        EchoConfig::VM_TYPE
+    }
+
+    async fn create(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
+        let state = AtomicU8::new(STOPPED);
+        Ok(Arc::new(EchoVm {
+            id,
+            state,
+            fail_start: self.config.fail_start,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct EchoVm {
+    id: VmId,
+    state: AtomicU8,
+    fail_start: bool,
+}
+
+const STOPPED: u8 = 0;
+const RUNNING: u8 = 1;
+const DESTROYED: u8 = 2;
+
+impl EchoVm {
+    fn state(&self) -> VmState {
+        match self.state.load(Ordering::Acquire) {
+            STOPPED => VmState::Stopped,
+            RUNNING => VmState::Running,
+            _ => VmState::Destroyed,
+        }
+    }
+}
+
+#[async_trait]
+impl LuaVm for EchoVm {
+    fn id(&self) -> &VmId {
+        &self.id
+    }
+
+    fn vm_type(&self) -> &'static str {
+        EchoConfig::VM_TYPE
+    }
+
+    async fn info(&self) -> Result<VmInfo> {
+        Ok(VmInfo::new(self.id.clone(), self.vm_type(), self.state()))
+    }
+
+    async fn start(&self) -> Result<()> {
+        if self.fail_start {
+            return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
+        }
+        self.state.store(RUNNING, Ordering::Release);
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        self.state.store(STOPPED, Ordering::Release);
+        Ok(())
+    }
+
+    async fn execute(&self, script: Script) -> Result<Outcome> {
+        script.validate()?;
+        if self.state() != VmState::Running {
+            return Err(Error::new(
+                ErrorKind::InvalidState,
+                format!("it is {}; start it first", self.state()),
+            )
+            .with_operation("execute")
+            .with_vm(&self.id));
+        }
+        if script.code.starts_with(b"wait for ever") {
+            std::future::pending::<()>().await;
+        }
+        let mut outcome = Outcome::new(Status::Exited(0));
+        outcome.stdout = script.code;
+        Ok(outcome)
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.state.store(DESTROYED, Ordering::Release);
+        Ok(())
+    }
+}

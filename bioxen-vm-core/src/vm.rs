@@ -1,0 +1,249 @@
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorKind, Outcome, Result, Runner, Script};
+
+/// A Lua VM of any type.
+///
+/// Handles are shared as `Arc<dyn LuaVm>`. What only one type can do is reached by upcasting to
+/// [`Any`]: `(&*vm as &dyn Any).downcast_ref::<XcpngVm>()`.
+#[async_trait]
+pub trait LuaVm: Any + fmt::Debug + Send + Sync {
+    /// The id that its owner gave it.
+    fn id(&self) -> &VmId;
+
+    /// The name of its type, `basic` for example.
+    fn vm_type(&self) -> &'static str;
+
+    /// What is known of it now.
+    ///
+    /// # Errors
+    /// Fails when the machine or pool that it is on cannot be asked.
+    async fn info(&self) -> Result<VmInfo>;
+
+    /// Starts it and waits until it can run Lua. Does nothing when it runs.
+    ///
+    /// # Errors
+    /// Fails when it cannot be started or does not become ready in time.
+    async fn start(&self) -> Result<()>;
+
+    /// Stops it, ends every process in it, and keeps what it has on disk. Does nothing when it is
+    /// stopped.
+    ///
+    /// # Errors
+    /// Fails when it cannot be stopped.
+    async fn stop(&self) -> Result<()>;
+
+    /// Runs a Lua program in a fresh Lua state.
+    ///
+    /// # Errors
+    /// Fails when the program could not be tried, [`ErrorKind::InvalidState`] for example when the
+    /// VM is stopped. A program that ran and failed is an [`Outcome`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the program and what it started.
+    async fn execute(&self, script: Script) -> Result<Outcome>;
+
+    /// Where the packages of this VM live, and how to reach that place.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types without packages, and otherwise when the VM
+    /// cannot be reached.
+    async fn package_site(&self) -> Result<PackageSite> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("VMs of type {:?} have no packages", self.vm_type()),
+        )
+        .with_vm(self.id()))
+    }
+
+    /// Ends it and removes everything that was made for it. Does nothing the second time.
+    ///
+    /// # Errors
+    /// Fails when something could not be removed, and names it.
+    async fn destroy(&self) -> Result<()>;
+}
+
+/// Where the Lua packages of a VM live.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PackageSite {
+    /// Runs commands on the machine that holds the tree.
+    pub runner: Arc<dyn Runner>,
+    /// The Lua version that the packages are for, `5.4`.
+    pub lua_version: String,
+    /// The LuaRocks tree on that machine, as an absolute path.
+    pub tree: String,
+}
+
+impl PackageSite {
+    /// Describes a tree on the machine of a runner.
+    pub fn new(
+        runner: Arc<dyn Runner>,
+        lua_version: impl Into<String>,
+        tree: impl Into<String>,
+    ) -> Self {
+        Self {
+            runner,
+            lua_version: lua_version.into(),
+            tree: tree.into(),
+        }
+    }
+}
+
+/// What is known of a VM.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct VmInfo {
+    /// The id that its owner gave it.
+    pub id: VmId,
+    /// The name of its type.
+    pub vm_type: String,
+    /// Whether it runs.
+    pub state: VmState,
+    /// The address that it is reached at, for types that have one.
+    pub address: Option<IpAddr>,
+    /// What else its type tells: uuid, host, template.
+    pub details: BTreeMap<String, String>,
+}
+
+impl VmInfo {
+    /// Describes a VM.
+    pub fn new(id: VmId, vm_type: impl Into<String>, state: VmState) -> Self {
+        Self {
+            id,
+            vm_type: vm_type.into(),
+            state,
+            address: None,
+            details: BTreeMap::new(),
+        }
+    }
+}
+
+/// Whether a VM runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum VmState {
+    /// It exists and can be started.
+    Stopped,
+    /// It can run Lua.
+    Running,
+    /// It stands still in memory.
+    Paused,
+    /// It stands still on disk.
+    Suspended,
+    /// It is gone.
+    Destroyed,
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Suspended => "suspended",
+            Self::Destroyed => "destroyed",
+        })
+    }
+}
+
+/// The id of a VM: 1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit.
+///
+/// The form fits a host name, a file name and a line of a log, so that no id is ever quoted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VmId(String);
+
+impl VmId {
+    /// Checks and wraps an id.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] when the id is not of the form above.
+    pub fn new(id: impl Into<String>) -> Result<Self> {
+        let id = id.into();
+        let fits = (1..=63).contains(&id.len())
+            && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && id
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if fits {
+            return Ok(Self(id));
+        }
+        Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{id:?} cannot be a VM id; use 1 to 63 letters, digits, '.', '_' or '-', \
+                 starting with a letter or digit"
+            ),
+        ))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for VmId {
+    type Err = Error;
+
+    fn from_str(id: &str) -> Result<Self> {
+        Self::new(id)
+    }
+}
+
+impl TryFrom<String> for VmId {
+    type Error = Error;
+
+    fn try_from(id: String) -> Result<Self> {
+        Self::new(id)
+    }
+}
+
+impl From<VmId> for String {
+    fn from(id: VmId) -> Self {
+        id.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_fit_host_names_file_names_and_logs() {
+        for good in ["a", "vm_000", "lab-7.sample", &"x".repeat(63)] {
+            assert!(VmId::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "a b",
+            "a/b",
+            "a\nb",
+            "a'b",
+            "ü",
+            &"x".repeat(64),
+        ] {
+            let error = VmId::new(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
+        }
+    }
+}
