@@ -1,0 +1,81 @@
+# The two commands a newcomer needs:
+#   make demo   runs the main job on the embedded pool (FASTA=FILE for a genome of your own)
+#   make test   runs everything that continuous integration runs
+# Both install the Debian packages they need, or say which command would.
+
+CARGO ?= cargo
+PYTHON ?= python3
+# A path given relative to the caller's folder.
+FASTA ?= target/data/lambda_virus.fa
+
+# What the demo's guests are made of, and what links the programs.
+GUEST_PACKAGES := lua5.4 luarocks openssh-server openssh-client
+BUILD_PACKAGES := gcc libc6-dev
+# What the tests compare with: other Lua versions, EMBOSS, jellyfish.
+TEST_PACKAGES := liblua5.4-dev lua5.1 lua5.3 luajit emboss emboss-data jellyfish
+
+.PHONY: help demo test fmt clippy nextest doctest doc codegen codegen-check \
+	demo-packages test-packages test-tools data clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+demo: demo-packages $(if $(filter target/data/lambda_virus.fa,$(FASTA)),data)
+	$(CARGO) build --quiet --features full --bin bioxen
+	target/debug/bioxen demo $(FASTA)
+
+test: fmt codegen-check clippy nextest doctest doc
+	@echo "all checks passed"
+
+fmt:
+	$(CARGO) fmt --all --check
+
+# Once with everything, once as a user with the default features compiles it.
+clippy: demo-packages
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy -p bioxen --all-targets -- -D warnings
+
+# cargo-nextest where it is installed (CI); otherwise the same tests under cargo's own runner.
+nextest: demo-packages test-packages test-tools data
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) nextest run --workspace --all-features; \
+	else \
+		set -x; $(CARGO) test --workspace --all-features --lib --bins --tests; \
+	fi
+
+# nextest runs no doctests.
+doctest: demo-packages
+	$(CARGO) test --quiet --workspace --all-features --doc
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --all-features --no-deps
+
+# Writes the generated part of xapi-client anew from its schema.
+codegen:
+	$(CARGO) run --quiet -p xapi-codegen
+
+# Fails, and names the file, when the committed generated code is not what the schema gives.
+codegen-check:
+	$(CARGO) run --quiet -p xapi-codegen -- --check
+
+demo-packages:
+	@.ci/packages $(BUILD_PACKAGES) $(GUEST_PACKAGES)
+
+test-packages:
+	@.ci/packages $(TEST_PACKAGES)
+
+# The official Python client of XAPI, which a test drives the simulator with.
+test-tools: target/venv/.ready
+target/venv/.ready:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages python3-venv
+	$(PYTHON) -m venv target/venv
+	target/venv/bin/pip install --quiet --disable-pip-version-check 'XenAPI==26.21.1'
+	@touch $@
+
+# The genome of phage lambda, taken out of the Debian package that carries it.
+data: target/data/lambda_virus.fa
+target/data/lambda_virus.fa:
+	@.ci/lambda $@
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,126 @@
+//! Rules of the workspace that no compiler checks.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MEMBERS: [&str; 9] = [
+    ".",
+    "xapi-client",
+    "xapi-client/codegen",
+    "bioxen-vm-core",
+    "bioxen-vm-basic",
+    "bioxen-vm-xcpng",
+    "bioxen-curator",
+    "bioxen-net",
+    "xapi-sim",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The names of all packages that the facade depends on with these features.
+fn tree(features: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(["--package", "bioxen", "--no-default-features", "--features", features])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout).unwrap();
+    names.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The source files outside of `generated` that contain a word, relative to the root.
+fn naming(word: &str, folders: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    for folder in folders {
+        sources(&root().join(folder).join("src"), &mut files);
+    }
+    let mut naming: Vec<_> = files
+        .into_iter()
+        .filter(|path| fs::read_to_string(path).unwrap().contains(word))
+        .map(|path| path.strip_prefix(root()).unwrap().display().to_string())
+        .collect();
+    naming.sort();
+    naming
+}
+
+#[test]
+fn basic_alone_brings_no_http_xml_or_ssh() {
+    let tree = tree("basic");
+    assert!(tree.iter().any(|name| name == "mlua"));
+    for unwanted in ["reqwest", "hyper", "quick-xml", "openssh", "rustls", "xapi-client"] {
+        assert!(!tree.iter().any(|name| name == unwanted), "{unwanted}");
+    }
+}
+
+#[test]
+fn xcpng_alone_brings_no_lua() {
+    let tree = tree("xcpng");
+    assert!(tree.iter().any(|name| name == "openssh"));
+    for unwanted in ["mlua", "mlua-sys", "xapi-sim", "clap"] {
+        assert!(!tree.iter().any(|name| name == unwanted), "{unwanted}");
+    }
+}
+
+#[test]
+fn every_feature_adds_only_its_own_crate() {
+    let backends = ["bioxen-vm-basic", "bioxen-vm-xcpng", "bioxen-curator", "bioxen-net"];
+    for (feature, own) in
+        [("basic", backends[0]), ("xcpng", backends[1]), ("curator", backends[2]), ("net", backends[3])]
+    {
+        let tree = tree(feature);
+        for name in backends {
+            assert_eq!(tree.iter().any(|n| n == name), name == own, "{feature}: {name}");
+        }
+    }
+}
+
+#[test]
+fn every_member_inherits_the_lints_and_the_version() {
+    for member in MEMBERS {
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+        for line in ["[lints]\nworkspace = true", "version.workspace = true", "rust-version.workspace"]
+        {
+            assert!(manifest.contains(line), "{member}/Cargo.toml lacks {line:?}");
+        }
+    }
+}
+
+#[test]
+fn one_place_names_each_foreign_system() {
+    let all: Vec<_> = MEMBERS.into_iter().filter(|member| !member.ends_with("codegen")).collect();
+    assert_eq!(naming("mlua::", &all), ["bioxen-vm-basic/src/engine.rs"]);
+    for file in naming("openssh::", &all) {
+        assert!(file.starts_with("bioxen-vm-xcpng/src/ssh/"), "{file} names openssh");
+    }
+    for file in naming("reqwest::", &all) {
+        assert_eq!(file, "xapi-client/src/http.rs");
+    }
+}
+
+#[test]
+fn libraries_do_not_read_the_environment() {
+    let libraries: Vec<_> =
+        MEMBERS.into_iter().filter(|member| *member != "." && !member.ends_with("codegen")).collect();
+    for pattern in ["env::var", "env::vars"] {
+        let files = naming(pattern, &libraries);
+        assert!(files.is_empty(), "{files:?} use {pattern}");
+    }
+}
