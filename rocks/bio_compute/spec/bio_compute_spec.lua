@@ -78,6 +78,15 @@ test("translate resolves ambiguous codons when their readings agree", function()
   equal(bio_compute.translate("TAR", { table = 6 }), "Q")
 end)
 
+local CODONS = {}
+for first in ("ACGT"):gmatch(".") do
+  for second in ("ACGT"):gmatch(".") do
+    for third in ("ACGT"):gmatch(".") do
+      CODONS[#CODONS + 1] = first .. second .. third
+    end
+  end
+end
+
 -- How each code differs from the standard one, as codons and their letters.
 local DIFFERENCES = {
   [1] = "",
@@ -110,19 +119,11 @@ local DIFFERENCES = {
 }
 
 test("every genetic code differs from the standard one as published", function()
-  local codons = {}
-  for first in ("ACGT"):gmatch(".") do
-    for second in ("ACGT"):gmatch(".") do
-      for third in ("ACGT"):gmatch(".") do
-        codons[#codons + 1] = first .. second .. third
-      end
-    end
-  end
   local known = 0
   for _, code in ipairs(bio_compute.genetic_codes()) do
     known = known + 1
     local found = {}
-    for _, codon in ipairs(codons) do
+    for _, codon in ipairs(CODONS) do
       local letter = bio_compute.translate(codon, { table = code.id })
       if letter ~= bio_compute.translate(codon) then
         found[#found + 1] = codon .. letter
@@ -133,6 +134,50 @@ test("every genetic code differs from the standard one as published", function()
   equal(known, 27)
   equal(bio_compute.translate("TTTTTCTTATTGCTTATTATGGTTTCTCCTACTGCTTATTAATAGCATCAAAATAAAGATGAATGTTGATGGCGTAGTAGAGGT"),
     "FFLLLIMVSPTAY**HQNKDEC*WRSRG")
+end)
+
+-- The initiation codons of each code, as published.
+local STARTS = {
+  [1] = "ATG CTG TTG",
+  [2] = "ATA ATC ATG ATT GTG",
+  [3] = "ATA ATG GTG",
+  [4] = "ATA ATC ATG ATT CTG GTG TTA TTG",
+  [5] = "ATA ATC ATG ATT GTG TTG",
+  [6] = "ATG",
+  [9] = "ATG GTG",
+  [10] = "ATG",
+  [11] = "ATA ATC ATG ATT CTG GTG TTG",
+  [12] = "ATG CTG",
+  [13] = "ATA ATG GTG TTG",
+  [14] = "ATG",
+  [15] = "ATG",
+  [16] = "ATG",
+  [21] = "ATG GTG",
+  [22] = "ATG",
+  [23] = "ATG ATT GTG",
+  [24] = "ATG CTG GTG TTG",
+  [25] = "ATG GTG TTG",
+  [26] = "ATG CTG",
+  [27] = "ATG",
+  [28] = "ATG",
+  [29] = "ATG",
+  [30] = "ATG",
+  [31] = "ATG",
+  [32] = "ATA ATC ATG ATT CTG GTG TTG",
+  [33] = "ATG CTG GTG TTG",
+}
+
+test("every genetic code starts ORFs with its own initiation codons", function()
+  for _, code in ipairs(bio_compute.genetic_codes()) do
+    local found = {}
+    for _, codon in ipairs(CODONS) do
+      local orfs = bio_compute.find_orfs(codon, { table = code.id, min_length = 3, start_codons = "table" })
+      if orfs[1] and orfs[1].strand == "+" then
+        found[#found + 1] = codon
+      end
+    end
+    equal({ code.id, table.concat(found, " ") }, { code.id, STARTS[code.id] })
+  end
 end)
 
 local function places(sequence, options)
