@@ -2,7 +2,7 @@ rockspec_format = "3.0"
 package = "bio_sequence_analysis"
 version = "0.1.0-1"
 source = {
-  -- An archive beside the rockspec; README.md one folder up says how to make it.
+  -- The archive inside a source rock; the README one folder up says how to make one.
   url = "file://bio_sequence_analysis-0.1.0.tar.gz",
   dir = "bio_sequence_analysis",
 }
