@@ -1,6 +1,39 @@
-//! A typed client for XAPI, the management API of XCP-ng and XenServer.
+#![doc = include_str!("../README.md")]
 
+pub mod api {
+    //! The API as its datamodel has it: for each class a marker (`Vm`), a record (`VmRecord`), its messages
+    //! (`VmApi`) and structs for long argument lists (`VmCreate`); and the enums.
+
+    pub use crate::generated::*;
+}
+
+mod call;
+mod client;
+mod error;
+mod event;
+mod failure;
 #[rustfmt::skip]
 mod generated;
+mod http;
+mod jsonrpc;
 #[cfg(feature = "meta")]
 pub mod meta;
+mod open_enum;
+mod reference;
+mod session;
+mod task;
+mod tls;
+mod transport;
+mod wire;
+mod xmlrpc;
+
+pub use call::{AsyncCapable, Call, SyncOnly, TaskCall};
+pub use client::{Client, ClientBuilder};
+pub use error::{Error, ErrorCode, Failure, Result};
+pub use event::{Event, EventBatch, Watch};
+pub use reference::{Class, Recorded, Ref, Uuid};
+pub use secrecy::SecretString;
+pub use task::TaskHandle;
+pub use tls::{Fingerprint, Trust};
+pub use transport::{Request, Transport};
+pub use wire::{DateTime, ParseDateTimeError, ToWire};

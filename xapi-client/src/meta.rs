@@ -171,7 +171,10 @@ pub enum State {
 
 /// Which generator of the server made a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it; the datamodel has no more to tell")]
+#[allow(
+    missing_docs,
+    reason = "the names say it; the datamodel has no more to tell"
+)]
 pub enum Kind {
     FieldGet,
     FieldSet,

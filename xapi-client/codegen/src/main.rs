@@ -2,6 +2,8 @@
 
 mod descriptor;
 mod emit;
+mod lower;
+mod names;
 mod ty;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,10 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let descriptor = descriptor::Descriptor::load(&arguments.descriptor)?;
-    let files = emit::emit(&descriptor)?;
+    let overrides =
+        toml::from_str(include_str!("../overrides.toml")).context("cannot parse overrides.toml")?;
+    let api = lower::lower(&descriptor, &overrides)?;
+    let files = emit::emit(&descriptor, &api)?;
     let stale = stale(&arguments.output, &files)?;
     if arguments.check {
         check(&arguments.output, &files, &stale)

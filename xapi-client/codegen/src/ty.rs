@@ -12,6 +12,8 @@ pub(crate) enum Type {
     Float,
     Bool,
     DateTime,
+    /// A string in the schema; the field `uuid` of records.
+    Uuid,
     EventBatch,
     /// The record of the class that the surrounding event names.
     AnyRecord,

@@ -312,7 +312,7 @@ fn state(lifecycle: &[String]) -> &'static str {
 fn ty(ty: &Type) -> String {
     match ty {
         Type::Void => "Type::Void".to_owned(),
-        Type::String => "Type::String".to_owned(),
+        Type::String | Type::Uuid => "Type::String".to_owned(),
         Type::SecretString => "Type::SecretString".to_owned(),
         Type::Int => "Type::Int".to_owned(),
         Type::Float => "Type::Float".to_owned(),

@@ -1,0 +1,187 @@
+//! A call that is ready to be sent.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::error::Result;
+use crate::reference::Ref;
+use crate::task::TaskHandle;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// Marks calls that have no `Async.` variant.
+#[derive(Debug, Clone, Copy)]
+pub enum SyncOnly {}
+
+/// Marks calls that have an `Async.` variant, which [`Call::into_task`] sends.
+#[derive(Debug, Clone, Copy)]
+pub enum AsyncCapable {}
+
+/// A call that is ready to be sent; `.await` sends it and waits for the result.
+///
+/// Long operations (start, clone, copy, migrate) are better sent as tasks, with
+/// [`into_task`](Call::into_task): a task reports progress, can be cancelled, and survives a broken
+/// connection.
+///
+/// # Errors
+///
+/// Every call can fail with every [`Error`](crate::Error) and every code: those that messages declare are
+/// the most likely ones, not all.
+///
+/// # Cancel safety
+///
+/// Dropping the future abandons the answer; the server may execute the call all the same.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Call<'c, R, Mode = SyncOnly> {
+    client: &'c Client,
+    prepared: Prepared,
+    result: PhantomData<fn() -> (R, Mode)>,
+}
+
+/// A method and its parameters, the session excluded.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    pub(crate) method: String,
+    pub(crate) params: Vec<Value>,
+    pub(crate) needs_session: bool,
+}
+
+impl<'c, R, Mode> Call<'c, R, Mode> {
+    pub(crate) fn new(client: &'c Client, method: &str, params: Vec<Value>) -> Self {
+        let prepared = Prepared {
+            method: method.to_owned(),
+            params,
+            needs_session: true,
+        };
+        Self {
+            client,
+            prepared,
+            result: PhantomData,
+        }
+    }
+
+    pub(crate) fn without_session(client: &'c Client, method: &str, params: Vec<Value>) -> Self {
+        let prepared = Prepared {
+            method: method.to_owned(),
+            params,
+            needs_session: false,
+        };
+        Self {
+            client,
+            prepared,
+            result: PhantomData,
+        }
+    }
+
+    /// The same call with its result as plain JSON.
+    pub fn raw(self) -> Call<'c, Value, Mode> {
+        Call {
+            client: self.client,
+            prepared: self.prepared,
+            result: PhantomData,
+        }
+    }
+}
+
+impl<'c, R> Call<'c, R, AsyncCapable> {
+    /// Sends the `Async.` variant: `.await` gives a [`TaskHandle`] as soon as the server has accepted the
+    /// task, [`wait`](TaskCall::wait) its result.
+    pub fn into_task(mut self) -> TaskCall<'c, R> {
+        let method = std::mem::take(&mut self.prepared.method);
+        self.prepared.method = format!("Async.{method}");
+        TaskCall {
+            client: self.client,
+            prepared: self.prepared,
+            method,
+            result: PhantomData,
+        }
+    }
+}
+
+impl<R: DeserializeOwned + 'static, Mode> IntoFuture for Call<'_, R, Mode> {
+    type Output = Result<R>;
+    type IntoFuture = BoxFuture<R>;
+
+    fn into_future(self) -> BoxFuture<R> {
+        let reply = self.client.execute(self.prepared);
+        Box::pin(async move { reply.await?.decode() })
+    }
+}
+
+impl<R, Mode> fmt::Debug for Call<'_, R, Mode> {
+    /// Leaves the parameters out: they may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.prepared.method)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call that is ready to be sent as a task.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct TaskCall<'c, R> {
+    client: &'c Client,
+    prepared: Prepared,
+    /// The method without `Async.`.
+    method: String,
+    result: PhantomData<fn() -> R>,
+}
+
+impl<R: DeserializeOwned> TaskCall<'_, R> {
+    /// Sends the call and waits for the end of its task: see [`TaskHandle::wait`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskHandle::wait`].
+    pub async fn wait(self) -> Result<R> {
+        self.start().await?.wait().await
+    }
+
+    /// Sends the call, waits for the end of its task and reports progress: see
+    /// [`TaskHandle::wait_with_progress`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskHandle::wait`].
+    pub async fn wait_with_progress(self, progress: impl FnMut(f64) + Send) -> Result<R> {
+        self.start().await?.wait_with_progress(progress).await
+    }
+}
+
+impl<R> TaskCall<'_, R> {
+    fn start(self) -> impl Future<Output = Result<TaskHandle<R>>> + Send + use<R> {
+        let client = self.client.clone();
+        let reply = self.client.execute(self.prepared);
+        async move {
+            let reply = reply.await?;
+            Ok(TaskHandle::new(
+                client,
+                self.method,
+                Ref::new(&reply.decode::<String>()?),
+            ))
+        }
+    }
+}
+
+impl<R: 'static> IntoFuture for TaskCall<'_, R> {
+    type Output = Result<TaskHandle<R>>;
+    type IntoFuture = BoxFuture<TaskHandle<R>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}
+
+impl<R> fmt::Debug for TaskCall<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskCall")
+            .field("method", &self.prepared.method)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,279 @@
+//! The client.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use serde_json::Value;
+use tracing::Instrument as _;
+
+use crate::call::{Call, Prepared};
+use crate::error::{Error, ErrorCode, Result};
+use crate::event::Watch;
+use crate::http::Http;
+use crate::jsonrpc::{self, Reply};
+use crate::reference::Ref;
+use crate::session::{Credentials, Session, exchange};
+use crate::tls::Trust;
+use crate::transport::Transport;
+
+/// How long a call may take, unless the builder says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a connection may take to come about, unless the builder says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Under which name servers count our sessions, unless the builder says otherwise.
+const ORIGINATOR: &str = concat!("rust-xapi-client/", env!("CARGO_PKG_VERSION"));
+
+/// A client that is logged in to a pool.
+///
+/// Clones are cheap and share one session. A session that the server has dropped is replaced, once for
+/// all calls that need it. [`close`](Self::close) logs out; a client that is merely dropped leaves its
+/// session to the server, which forgets it after a day.
+///
+/// The messages of each class are behind the method of its name: `client.vm().get_all()`.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    session: Session,
+    timeout: Duration,
+    next_id: AtomicU64,
+}
+
+impl Client {
+    /// Starts to describe a client of this host: a name, an IP address, or a URL, with or without a port.
+    pub fn builder(host: impl Into<String>) -> ClientBuilder {
+        ClientBuilder {
+            target: Target::Address(host.into()),
+            credentials: Credentials {
+                user: String::new(),
+                password: SecretString::default(),
+                originator: ORIGINATOR.to_owned(),
+            },
+            trust: Trust::default(),
+            timeout: TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+            user_agent: ORIGINATOR.to_owned(),
+        }
+    }
+
+    /// Starts to describe a client over a transport of one's own.
+    pub fn over(transport: Arc<dyn Transport>) -> ClientBuilder {
+        ClientBuilder {
+            target: Target::Transport(transport),
+            ..Self::builder("")
+        }
+    }
+
+    /// Calls a method by name: for methods newer than this crate. The session is put in front of the
+    /// parameters.
+    pub fn call(&self, method: &str, params: Vec<Value>) -> Call<'_, Value> {
+        Call::new(self, method, params)
+    }
+
+    /// Watches classes, or single objects: see [`Watch`]. A subscription is a class (`vm`), one object
+    /// (`vm/OpaqueRef:…`), or `*`.
+    #[must_use]
+    pub fn watch(&self, subscriptions: &[&str]) -> Watch {
+        Watch::new(self.clone(), subscriptions)
+    }
+
+    /// The host that calls go to: the coordinator of the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] after [`close`](Self::close).
+    pub fn host_name(&self) -> Result<String> {
+        Ok(self
+            .inner
+            .session
+            .live("host_name")?
+            .transport
+            .host()
+            .to_owned())
+    }
+
+    /// The session, for HTTP handlers. It is as good as the password, and may be replaced by any call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] after [`close`](Self::close).
+    pub fn session_ref(&self) -> Result<Ref<crate::api::Session>> {
+        Ok(Ref::new(self.inner.session.live("session_ref")?.session()))
+    }
+
+    /// Logs out. Calls through any clone then fail with [`Error::Closed`]; a second close does nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be told; it forgets the session after a day.
+    ///
+    /// # Cancel safety
+    ///
+    /// The client is closed at once; dropping the future may leave the session to the server.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.session.close().await
+    }
+
+    /// Sends a call and gives its result undecoded. Not generic: this is compiled once.
+    pub(crate) fn execute(
+        &self,
+        prepared: Prepared,
+    ) -> impl Future<Output = Result<Reply>> + Send + use<> {
+        let timeout = self.inner.timeout;
+        self.execute_within(prepared, timeout)
+    }
+
+    /// As [`execute`](Self::execute), for calls that wait on purpose.
+    pub(crate) fn execute_within(
+        &self,
+        prepared: Prepared,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Reply>> + Send + use<> {
+        let inner = self.inner.clone();
+        let span = tracing::debug_span!("xapi", method = prepared.method);
+        async move {
+            let start = Instant::now();
+            let outcome = inner.execute(&prepared, timeout).await;
+            let elapsed = start.elapsed();
+            match &outcome {
+                Ok(_) => tracing::debug!(?elapsed, "answered"),
+                Err(error) => tracing::debug!(?elapsed, %error, "failed"),
+            }
+            outcome
+        }
+        .instrument(span)
+    }
+}
+
+impl Inner {
+    async fn execute(&self, prepared: &Prepared, timeout: Duration) -> Result<Reply> {
+        let method = prepared.method.as_str();
+        let mut live = self.session.live(method)?;
+        let mut replayed = false;
+        loop {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let session = prepared.needs_session.then(|| live.session());
+            let body = jsonrpc::encode(id, method, session, &prepared.params);
+            match exchange(&*live.transport, method, body, timeout).await {
+                // In both cases nothing was executed, and a new login, which follows the server to the
+                // coordinator, may help. Once: a call must end.
+                Err(Error::Api(failure))
+                    if prepared.needs_session
+                        && !replayed
+                        && (failure.is_session_invalid()
+                            || failure.code == ErrorCode::HostIsSlave) =>
+                {
+                    live = self.session.renew(&live, method).await?;
+                    replayed = true;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("host", &self.host_name().ok())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Describes a [`Client`]; [`login`](Self::login) makes it.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it logs in"]
+pub struct ClientBuilder {
+    target: Target,
+    credentials: Credentials,
+    trust: Trust,
+    timeout: Duration,
+    connect_timeout: Duration,
+    user_agent: String,
+}
+
+#[derive(Debug, Clone)]
+enum Target {
+    Address(String),
+    Transport(Arc<dyn Transport>),
+}
+
+impl ClientBuilder {
+    /// Who logs in. The role of this user decides what may be called.
+    pub fn credentials(mut self, user: impl Into<String>, password: SecretString) -> Self {
+        self.credentials.user = user.into();
+        self.credentials.password = password;
+        self
+    }
+
+    /// Under which name the server counts the session. Servers drop the oldest sessions of a name that
+    /// has too many, so a program should use a name of its own. Default: `rust-xapi-client/<version>`.
+    pub fn originator(mut self, originator: impl Into<String>) -> Self {
+        self.credentials.originator = originator.into();
+        self
+    }
+
+    /// Which certificates are trusted. Default: those that the CAs of this machine vouch for.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// How long a call may take. Default: 5 minutes. Operations that may take longer are better sent as
+    /// tasks, each step of which is short.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a connection may take to come about. Default: 10 seconds.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The `User-Agent`, in printable ASCII. Default: `rust-xapi-client/<version>`. Keep it short: the head of a request
+    /// must not exceed 1,006 bytes.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Logs in. A member of a pool names the coordinator, and the client follows it there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`], [`Error::Untrusted`] and [`Error::Tls`] when the host cannot be reached or not
+    /// be trusted; [`Error::Api`] with `SESSION_AUTHENTICATION_FAILED` when it refuses the credentials;
+    /// [`Error::Config`] when the description makes no sense.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave a session to the server, which forgets it after a day.
+    pub async fn login(self) -> Result<Client> {
+        let transport: Arc<dyn Transport> = match self.target {
+            Target::Transport(transport) => transport,
+            Target::Address(address) => Arc::new(Http::new(
+                &address,
+                &self.trust,
+                &self.user_agent,
+                self.connect_timeout,
+            )?),
+        };
+        let session = Session::open(transport, self.credentials, self.timeout).await?;
+        let inner = Inner {
+            session,
+            timeout: self.timeout,
+            next_id: AtomicU64::new(1),
+        };
+        Ok(Client {
+            inner: Arc::new(inner),
+        })
+    }
+}

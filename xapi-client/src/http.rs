@@ -1,0 +1,315 @@
+//! The transport over HTTPS. Only this file names reqwest.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+
+use crate::error::{Error, Result};
+use crate::tls::{self, Trust, Untrusted};
+use crate::transport::{Request, Transport};
+
+/// The largest request head that servers read, in bytes: they keep 18 of their 1,024 for themselves.
+const MAX_HEAD: usize = 1006;
+/// The largest body of a call that servers read, in bytes.
+const MAX_BODY: usize = 300 * 1024;
+
+/// The transport over HTTPS, with connections that are kept and used again.
+pub(crate) struct Http {
+    client: reqwest::Client,
+    endpoint: Url,
+    host: String,
+    port: u16,
+    user_agent: String,
+}
+
+impl Http {
+    /// A transport to this host: `host`, `host:port`, or a URL. IPv6 addresses may do without brackets.
+    pub(crate) fn new(
+        address: &str,
+        trust: &Trust,
+        user_agent: &str,
+        connect_timeout: Duration,
+    ) -> Result<Self> {
+        let endpoint = endpoint(address)?;
+        let user_agent_value = HeaderValue::from_str(user_agent).map_err(|_| {
+            Error::Config(format!(
+                "`{user_agent}` cannot be a User-Agent; use printable ASCII"
+            ))
+        })?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(trust)?)
+            .user_agent(user_agent_value)
+            .connect_timeout(connect_timeout)
+            .http1_only()
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            // Proxies would come from the environment, which a library does not read.
+            .no_proxy()
+            .build()
+            .map_err(|error| Error::Config(format!("cannot set up HTTPS: {}", root(&error))))?;
+        Ok(Self::with(client, endpoint, user_agent.to_owned()))
+    }
+
+    fn with(client: reqwest::Client, endpoint: Url, user_agent: String) -> Self {
+        let host = endpoint.host_str().unwrap_or_default().to_owned();
+        let port = endpoint.port_or_known_default().unwrap_or_default();
+        Self {
+            client,
+            endpoint,
+            host,
+            port,
+            user_agent,
+        }
+    }
+
+    /// An upper bound for the size of the head: what is sent, with room for the length of the body.
+    fn head_size(&self) -> usize {
+        let fixed = "POST  HTTP/1.1\r\ncontent-type: application/json\r\nuser-agent: \r\naccept: */*\r\n\
+                     host: :65535\r\ncontent-length: 307200\r\n\r\n";
+        fixed.len() + self.endpoint.path().len() + self.user_agent.len() + self.host.len()
+    }
+
+    fn check_limits(&self, request: &Request) -> Result<()> {
+        let too_large = |part, size, limit| {
+            Err(Error::TooLarge {
+                method: request.method.clone(),
+                part,
+                size,
+                limit,
+            })
+        };
+        if self.head_size() > MAX_HEAD {
+            return too_large("head", self.head_size(), MAX_HEAD);
+        }
+        if request.body.len() > MAX_BODY {
+            return too_large("body", request.body.len(), MAX_BODY);
+        }
+        Ok(())
+    }
+
+    /// Which of our errors it is, and the cause below all layers of reqwest.
+    fn classify(&self, error: reqwest::Error, request: &Request) -> Error {
+        let host = self.host.clone();
+        let cause = root(&error);
+        if let Some(Untrusted { fingerprint, .. }) = cause.downcast_ref() {
+            return Error::Untrusted {
+                host,
+                fingerprint: *fingerprint,
+                source: own(cause),
+            };
+        }
+        if error.is_connect() {
+            return if cause.is::<rustls::Error>() {
+                Error::Tls {
+                    host,
+                    port: self.port,
+                    source: own(cause),
+                }
+            } else if error.is_timeout() {
+                Error::Connect {
+                    host,
+                    port: self.port,
+                    source: "no answer in time".into(),
+                }
+            } else {
+                Error::Connect {
+                    host,
+                    port: self.port,
+                    source: own(cause),
+                }
+            };
+        }
+        let method = request.method.clone();
+        if error.is_timeout() {
+            return Error::Timeout {
+                method,
+                host,
+                after: request.timeout,
+            };
+        }
+        Error::Transport {
+            method,
+            host,
+            source: own(cause),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Http {
+    async fn send(&self, request: Request) -> Result<Bytes> {
+        self.check_limits(&request)?;
+        let response = self
+            .client
+            .post(self.endpoint.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .timeout(request.timeout)
+            .body(request.body.clone())
+            .send()
+            .await
+            .map_err(|error| self.classify(error, &request))?;
+        let status = response.status();
+        if status != reqwest::StatusCode::OK {
+            return Err(Error::Http {
+                method: request.method,
+                host: self.host.clone(),
+                status: status.as_u16(),
+            });
+        }
+        response
+            .bytes()
+            .await
+            .map_err(|error| self.classify(error, &request))
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn redirect(&self, address: &str) -> Result<Arc<dyn Transport>> {
+        let mut endpoint = endpoint(address)?;
+        // Servers name the coordinator by its address alone; scheme and port are those of the pool.
+        let kept = endpoint
+            .set_scheme(self.endpoint.scheme())
+            .and_then(|()| endpoint.set_port(self.endpoint.port()));
+        match kept {
+            Ok(()) => {
+                let client = self.client.clone();
+                Ok(Arc::new(Self::with(
+                    client,
+                    endpoint,
+                    self.user_agent.clone(),
+                )))
+            }
+            Err(()) => Err(not_an_address(address)),
+        }
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("endpoint", &self.endpoint.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The URL of the JSON-RPC endpoint at an address.
+fn endpoint(address: &str) -> Result<Url> {
+    let address = address.trim().trim_end_matches('/');
+    let bare_ipv6 = address.parse::<std::net::Ipv6Addr>().is_ok();
+    let text = if bare_ipv6 {
+        format!("https://[{address}]")
+    } else if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("https://{address}")
+    };
+    let mut url = Url::parse(&text).map_err(|_| not_an_address(address))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none_or(str::is_empty) {
+        return Err(not_an_address(address));
+    }
+    // Credentials in an address would end up in messages and in a header.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::Config(
+            "the address holds a user name or a password; give them as credentials".to_owned(),
+        ));
+    }
+    url.set_path("/jsonrpc");
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn not_an_address(address: &str) -> Error {
+    Error::Config(format!(
+        "`{address}` is no address of a host; give a name, an IP address or a URL such as \
+         https://xcp.example.org"
+    ))
+}
+
+/// The cause that lies deepest: it says why, the layers above say only what they were doing.
+fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let mut deepest = error;
+    loop {
+        if deepest.is::<Untrusted>() {
+            return deepest;
+        }
+        let below = match deepest.downcast_ref::<io::Error>() {
+            // What an io::Error wraps is not its source but itself.
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
+            None => match deepest.downcast_ref::<rustls::Error>() {
+                Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
+                    Some(&*other.0 as &(dyn StdError + 'static))
+                }
+                _ => deepest.source(),
+            },
+        };
+        match below {
+            Some(below) => deepest = below,
+            None => return deepest,
+        }
+    }
+}
+
+/// The cause as a value of its own: those below reqwest cannot be taken out, so their text is.
+fn own(cause: &(dyn StdError + 'static)) -> Box<dyn StdError + Send + Sync> {
+    if let Some(untrusted) = cause.downcast_ref::<Untrusted>() {
+        return Box::new(untrusted.clone());
+    }
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return Box::new(error.clone());
+    }
+    if let Some(error) = cause.downcast_ref::<io::Error>() {
+        return Box::new(io::Error::new(error.kind(), error.to_string()));
+    }
+    cause.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_in_many_forms() {
+        for (address, expected) in [
+            ("xcp.example.org", "https://xcp.example.org/jsonrpc"),
+            ("xcp:8443", "https://xcp:8443/jsonrpc"),
+            ("https://xcp/", "https://xcp/jsonrpc"),
+            ("10.0.0.1", "https://10.0.0.1/jsonrpc"),
+            ("2001:db8::1", "https://[2001:db8::1]/jsonrpc"),
+            ("[2001:db8::1]:444", "https://[2001:db8::1]:444/jsonrpc"),
+            ("http://127.0.0.1:80", "http://127.0.0.1/jsonrpc"),
+        ] {
+            assert_eq!(endpoint(address).unwrap().as_str(), expected, "{address}");
+        }
+        for address in [
+            "",
+            "https://",
+            "ftp://xcp",
+            "a b",
+            "root:pw@xcp",
+            "https://root@xcp",
+        ] {
+            assert!(endpoint(address).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_keeps_scheme_and_port() {
+        let trust = Trust::Insecure;
+        let http = Http::new("https://a:8443", &trust, "test", Duration::from_secs(1)).unwrap();
+        let moved = http.redirect("2001:db8::2").unwrap();
+        assert_eq!(
+            format!("{moved:?}"),
+            r#"Http { endpoint: "https://[2001:db8::2]:8443/jsonrpc", .. }"#
+        );
+    }
+}
