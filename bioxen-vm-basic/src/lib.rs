@@ -1,1 +1,16 @@
-//! bioxen-vm-basic
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod config;
+mod engine;
+mod interpreter;
+mod leash;
+mod place;
+mod vm;
+mod words;
+
+pub mod worker;
+
+pub use backend::BasicBackend;
+pub use config::BasicConfig;
+pub use vm::BasicVm;

@@ -1,0 +1,196 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::{BasicBackend, words};
+
+/// What a Lua state needs before it has run anything, and a little more.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+/// The configuration of VMs of type `basic`.
+///
+/// ```
+/// use bioxen_vm_basic::BasicConfig;
+/// use std::time::Duration;
+///
+/// let config: BasicConfig = serde_json::from_str(
+///     r#"{"memory": "256MB", "execution_timeout": "30s"}"#,
+/// )?;
+/// assert_eq!(config.memory, Some(256 << 20));
+/// assert_eq!(config.execution_timeout, Some(Duration::from_secs(30)));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BasicConfig {
+    /// The Lua interpreter that programs run in: a path, or a name that is looked up in the
+    /// standard directories, `lua5.4` or `luajit` for example. `None`, the default: the Lua 5.4
+    /// that is built in.
+    pub lua_executable: Option<String>,
+    /// The program that runs the built-in Lua: `bioxen-lua-worker`, `bioxen`, or any program that
+    /// calls [`worker::run_if_asked`](crate::worker::run_if_asked). `None`, the default: it is
+    /// looked for, see the crate's documentation.
+    pub worker: Option<PathBuf>,
+    /// Where each VM gets its private directory. `None`, the default: the system's directory for
+    /// temporary files.
+    pub directory: Option<PathBuf>,
+    /// The longest time that one execution may take, in words: `30s`. A script may ask for less.
+    /// `None`, the default: as long as it likes.
+    #[serde(with = "words::duration")]
+    pub execution_timeout: Option<Duration>,
+    /// The memory that a Lua program may use, in bytes or in words: `256MB`. `2GB` by default;
+    /// `None` (`null`): as much as there is.
+    #[serde(with = "words::size")]
+    pub memory: Option<u64>,
+}
+
+impl Default for BasicConfig {
+    fn default() -> Self {
+        Self {
+            lua_executable: None,
+            worker: None,
+            directory: None,
+            execution_timeout: None,
+            memory: Some(2 << 30),
+        }
+    }
+}
+
+impl BasicConfig {
+    /// Runs programs in this interpreter, in place of the built-in Lua.
+    #[must_use]
+    pub fn with_lua_executable(mut self, program: impl Into<String>) -> Self {
+        self.lua_executable = Some(program.into());
+        self
+    }
+
+    /// Runs the built-in Lua by this program.
+    #[must_use]
+    pub fn with_worker(mut self, program: impl Into<PathBuf>) -> Self {
+        self.worker = Some(program.into());
+        self
+    }
+
+    /// Makes the private directories of the VMs in this one.
+    #[must_use]
+    pub fn with_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Limits the time of each execution.
+    #[must_use]
+    pub fn with_execution_timeout(mut self, timeout: Duration) -> Self {
+        self.execution_timeout = Some(timeout);
+        self
+    }
+
+    /// Limits the memory of each execution to this many bytes.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Checks what can be checked without looking at the machine.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] and names all problems at once.
+    pub fn validate(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        if let Some(program) = &self.lua_executable {
+            if program.trim().is_empty() || program.contains('\0') {
+                problems.push(format!(
+                    "lua_executable {program:?} is no program; give a name or a path, \
+                     lua5.4 for example"
+                ));
+            }
+            if self.worker.is_some() {
+                problems.push(
+                    "worker and lua_executable exclude each other, as only the built-in Lua has \
+                     a worker; remove one"
+                        .to_owned(),
+                );
+            }
+        }
+        if self.execution_timeout.is_some_and(|time| time.is_zero()) {
+            problems.push(
+                "execution_timeout is 0, which no program can meet; leave it out for no limit"
+                    .to_owned(),
+            );
+        }
+        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
+            problems.push(format!(
+                "memory is {memory} bytes, which is too little for Lua; give at least 1MB"
+            ));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "the configuration of VM type \"basic\" is wrong: {}",
+                problems.join("; ")
+            ),
+        ))
+    }
+}
+
+impl BackendConfig for BasicConfig {
+    const VM_TYPE: &'static str = "basic";
+    type Backend = BasicBackend;
+
+    fn build(self) -> Result<BasicBackend> {
+        BasicBackend::new(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let config: BasicConfig = serde_json::from_str(
+            r#"{"lua_executable": "", "worker": "w", "execution_timeout": "0s", "memory": 12}"#,
+        )
+        .unwrap();
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let text = error.to_string();
+        for part in ["lua_executable", "exclude", "execution_timeout", "1MB"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        assert!(!text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn the_default_is_valid_and_survives_a_round_trip() {
+        let config = BasicConfig::default().with_execution_timeout(Duration::from_millis(1500));
+        config.validate().unwrap();
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<BasicConfig>(&text).unwrap(), config);
+        assert_eq!(
+            serde_json::from_str::<BasicConfig>("{}").unwrap(),
+            BasicConfig::default()
+        );
+    }
+
+    #[test]
+    fn a_typing_error_in_a_limit_is_refused() {
+        for (text, part) in [
+            (r#"{"memry": "1GB"}"#, "memory"),
+            (r#"{"memory": "lots"}"#, "256MB"),
+            (r#"{"memory": -1}"#, "a size must be"),
+            (r#"{"execution_timeout": 30}"#, "string"),
+            (r#"{"execution_timeout": "30 parsecs"}"#, "30s"),
+        ] {
+            let error = serde_json::from_str::<BasicConfig>(text).unwrap_err();
+            assert!(error.to_string().contains(part), "{text}: {error}");
+        }
+    }
+}

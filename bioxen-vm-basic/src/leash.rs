@@ -1,0 +1,74 @@
+//! Ends what a VM runs when the VM's owner is gone, however it went.
+//!
+//! Pipes and parent-death signals do not do this: the first can be held open by others, the second
+//! fires when the *thread* that started a process ends, and neither reaches grandchildren. So every
+//! process of a VM waits, beside its work, for the lock that the owner holds on the VM's directory
+//! ([`Place`](crate::place::Place)). Getting it means that the owner is gone, and then the waiting
+//! process kills its process group, which is to say itself and all that it started.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use bioxen_vm_core::Command;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{getpgrp, getpid};
+
+/// Ends this process and its group when the owner of the lock is gone.
+///
+/// # Errors
+/// Fails when the lock cannot be watched, which means that the owner is gone already.
+pub(crate) fn watch(lock: &Path) -> io::Result<()> {
+    let mut file = File::open(lock)?;
+    std::thread::Builder::new()
+        .name("leash".into())
+        .spawn(move || {
+            loop {
+                match Flock::lock(file, FlockArg::LockShared) {
+                    Err((again, nix::Error::EINTR)) => file = again,
+                    _ => end(),
+                }
+            }
+        })?;
+    Ok(())
+}
+
+fn end() -> ! {
+    let own = getpid();
+    // Started by hand, this process may share the group of a shell's pipeline.
+    if getpgrp() == own {
+        let _ = killpg(own, Signal::SIGKILL);
+    }
+    let _ = kill(own, Signal::SIGKILL);
+    std::process::abort()
+}
+
+/// Does in a shell what [`watch`] does in Rust, takes limits, and becomes the command.
+///
+/// Everything that differs between two calls is a positional parameter; the text is constant.
+const HOLD: &str = r#"
+lock=$1 memory=$2
+shift 2
+{ flock --shared "$lock" true; kill -s KILL 0; } </dev/null >/dev/null 2>&1 &
+ulimit -c 0
+[ -z "$memory" ] || ulimit -d "$memory" || exit 126
+exec "$@"
+"#;
+
+/// Puts a command on the leash, and limits its data segment to this many bytes.
+///
+/// It is for programs that are not ours; needs `sh` and `flock`, see [`check`].
+pub(crate) fn hold(mut command: Command, lock: &str, memory: Option<u64>) -> Command {
+    let memory = memory.map_or_else(String::new, |bytes| (bytes / 1024).to_string());
+    let program = std::mem::replace(&mut command.program, "sh".into());
+    let args = std::mem::take(&mut command.args);
+    command
+        .args(["-c", HOLD, "sh", lock, &memory, &program])
+        .args(args)
+}
+
+/// The command that succeeds where [`hold`] works.
+pub(crate) fn check() -> Command {
+    Command::new("flock").arg("--version")
+}

@@ -1,0 +1,57 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bioxen_vm_basic::{BasicBackend, BasicConfig, BasicVm};
+use bioxen_vm_core::{LuaVm, VmId};
+use tempfile::TempDir;
+
+/// A running VM in a base directory of its own.
+pub(crate) struct Lab {
+    pub(crate) vm: Arc<BasicVm>,
+    pub(crate) base: TempDir,
+}
+
+impl Lab {
+    pub(crate) async fn new(config: BasicConfig) -> Self {
+        let base = tempfile::tempdir().unwrap();
+        let vm = create(config.with_directory(base.path())).await;
+        vm.start().await.unwrap();
+        Self {
+            vm: Arc::new(vm),
+            base,
+        }
+    }
+
+    pub(crate) async fn built_in() -> Self {
+        Self::new(BasicConfig::default()).await
+    }
+
+    pub(crate) async fn lua54() -> Self {
+        Self::new(BasicConfig::default().with_lua_executable("lua5.4")).await
+    }
+
+    /// One with the built-in Lua, and one with an interpreter of this machine.
+    pub(crate) async fn both() -> [Self; 2] {
+        [Self::built_in().await, Self::lua54().await]
+    }
+}
+
+pub(crate) async fn create(config: BasicConfig) -> BasicVm {
+    let backend = BasicBackend::new(config).unwrap();
+    backend.create_vm(VmId::new("lab").unwrap()).await.unwrap()
+}
+
+/// Waits for a process to be gone; the time limit of the test ends the wait.
+pub(crate) async fn ended(pid: i32) {
+    while runs(pid) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub(crate) fn runs(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit(')').next().unwrap().trim_start();
+        !state.starts_with('Z')
+    })
+}
