@@ -19,7 +19,7 @@ const INTERPRETERS: [(&str, &str); 4] = [
     ("luajit", "luajit"),
 ];
 
-const LAMBDA: &str = "/usr/share/doc/bowtie2/examples/reference/lambda_virus.fa";
+const PACKED_LAMBDA: &str = "/usr/share/doc/bowtie2/examples/reference/lambda_virus.fa.gz";
 
 /// Genetic codes whose start codons the NCBI extended after EMBOSS 6.6 was made.
 const NEWER_STARTS: [u32; 2] = [3, 13];
@@ -74,17 +74,17 @@ fn lua_script(interpreter: (&str, &str), script: &str, arguments: &[&str]) -> St
     run(lua(program).arg(script).args(arguments), package)
 }
 
-/// Lambda's genome, unpacked where the package has it packed.
+/// Lambda's genome: what `make data` took out of the Debian package, or the package's own file.
 fn lambda(scratch: &Path) -> PathBuf {
-    if Path::new(LAMBDA).is_file() {
-        return PathBuf::from(LAMBDA);
+    let taken_out = root().join("target/data/lambda_virus.fa");
+    if taken_out.is_file() {
+        return taken_out;
     }
-    let packed = format!("{LAMBDA}.gz");
     assert!(
-        Path::new(&packed).is_file(),
-        "the genome {packed} is not installed: apt-get install -y bowtie2-examples",
+        Path::new(PACKED_LAMBDA).is_file(),
+        "the genome of phage lambda is missing: make data (or apt-get install -y bowtie2-examples)",
     );
-    let text = run(Command::new("gzip").args(["-dc", &packed]), "gzip");
+    let text = run(Command::new("gzip").args(["-dc", PACKED_LAMBDA]), "gzip");
     let path = scratch.join("lambda.fa");
     fs::write(&path, text).unwrap();
     path
@@ -180,7 +180,7 @@ fn kmers_of_jellyfish(scratch: &Path, fasta: &Path, k: usize, canonical: bool) -
     let database = scratch.join("counts.jf");
     let mut count = Command::new("jellyfish");
     count
-        .args(["count", "-s", "1M", "-m", &k.to_string()])
+        .args(["count", "-s", "100k", "-m", &k.to_string()])
         .arg("-o")
         .arg(&database);
     if canonical {
