@@ -1,0 +1,69 @@
+# Runs one command, reports how it ended, and ends with everything that the command started.
+#
+# usage: sh -c THIS sh HEADER_SIZE
+#
+# Standard input is the header, then the command's own input, and then a leash: its end means that
+# the caller has gone or given up. sshd makes every command the leader of a process group, so one
+# signal to the group ends the command, all that it started and this script.
+#
+# The header has a line for each of: a word for the report, the size of the command's input, the
+# seconds after which to give up (0: never), the working directory, the number of environment
+# variables, each of these, the program, each argument. Lines that hold data start with "=", and in
+# them newline and backslash are \n and \\. Nothing of it ever becomes shell text.
+
+IFS='
+'
+set -f
+set -- $(head -c "$1")
+exec 3<&0 5>&1
+_bx_word=$1 _bx_size=$2 _bx_limit=$3 _bx_dir=$4 _bx_env=$5
+shift 5
+
+report() { printf '\n%s %s\n' "$_bx_word" "$1" >&2; }
+refuse() { report "$1"; exit; }
+decode() {
+  case $1 in
+    *\\*) _bx_text=$(printf '%b.' "${1#=}"); _bx_text=${_bx_text%.} ;;
+    *) _bx_text=${1#=} ;;
+  esac
+}
+
+# Signals to group 0 must reach nobody else.
+if IFS=' ' read -r _ _ _ _ _bx_group _ 2>/dev/null <"/proc/$$/stat"; then
+  [ "$_bx_group" = "$$" ] || refuse group
+fi
+
+# Before the command's own PATH holds.
+_bx_head=$(command -v head) _bx_awk=$(command -v awk) _bx_cat=$(command -v cat) _bx_sleep=$(command -v sleep)
+
+decode "$_bx_dir"
+[ -z "$_bx_text" ] || { unset CDPATH; cd -- "$_bx_text" 2>/dev/null; } || refuse directory
+while [ "$_bx_env" -gt 0 ]; do
+  decode "$1"
+  export "$_bx_text"
+  shift
+  _bx_env=$((_bx_env - 1))
+done
+_bx_count=0
+for _bx_arg; do
+  _bx_count=$((_bx_count + 1))
+  decode "$_bx_arg"
+  eval "export _bx_arg$_bx_count=\$_bx_text"
+  [ "$_bx_count" -gt 1 ] || command -v "$_bx_text" >/dev/null || refuse program
+done
+export _bx_count
+
+if [ "$_bx_limit" != 0 ]; then
+  { "$_bx_sleep" "$_bx_limit"; kill -s KILL 0; } 3<&- </dev/null >/dev/null 2>&1 &
+fi
+
+# A shell cannot tell exit code 137 from a death by signal 9. awk can: it adds 256 for a signal.
+{ "$_bx_head" -c "$_bx_size"; exec >/dev/null; "$_bx_cat"; kill -s KILL 0; } <&3 2>/dev/null | {
+  exec 3<&-
+  _bx_status=$("$_bx_awk" 'BEGIN {
+    print system("set --; _bx_i=1; while [ $_bx_i -le $_bx_count ]; do" \
+      " eval \"set -- \\\"\\$@\\\" \\\"\\$_bx_arg$_bx_i\\\"; unset _bx_arg$_bx_i\"; _bx_i=$((_bx_i + 1)); done;" \
+      " unset _bx_count _bx_i; exec \"$@\" >&5 5>&-") }')
+  report "$_bx_status"
+  kill -s KILL 0
+}
