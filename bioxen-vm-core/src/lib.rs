@@ -14,6 +14,7 @@ pub mod local;
 pub mod lua;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod words;
 
 pub use backend::{Backend, BackendConfig};
 pub use error::{Error, ErrorKind, Result};
