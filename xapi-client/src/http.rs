@@ -203,7 +203,7 @@ impl fmt::Debug for Http {
 
 /// The URL of the JSON-RPC endpoint at an address.
 fn endpoint(address: &str) -> Result<Url> {
-    let address = address.trim().trim_end_matches('/');
+    let address = address.trim();
     let bare_ipv6 = address.parse::<std::net::Ipv6Addr>().is_ok();
     let text = if bare_ipv6 {
         format!("https://[{address}]")

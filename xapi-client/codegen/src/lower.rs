@@ -92,6 +92,8 @@ pub(crate) struct Input {
     /// Whether it goes as one struct (constructors) or as positional parameters.
     pub(crate) is_struct: bool,
     pub(crate) fields: Vec<InputField>,
+    /// The wire names of the fields that `new` takes, in its order.
+    pub(crate) new: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -352,7 +354,7 @@ impl Lowering<'_> {
                 bail!("overrides name `{name}`, which {wire} does not take");
             }
         }
-        let fields = fields
+        let fields: Vec<_> = fields
             .into_iter()
             .map(|(wire, ty, optional)| {
                 let needs_value = matches!(
@@ -376,11 +378,18 @@ impl Lowering<'_> {
                 }
             })
             .collect();
+        let new = in_new.cloned().unwrap_or_else(|| {
+            let in_new = fields
+                .iter()
+                .filter(|field| matches!(field.value, InputValue::New));
+            in_new.map(|field| field.wire.clone()).collect()
+        });
         Ok(Input {
             type_name,
             message: wire.to_owned(),
             is_struct,
             fields,
+            new,
         })
     }
 

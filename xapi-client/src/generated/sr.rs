@@ -97,9 +97,9 @@ impl SrCreate {
     #[must_use]
     pub fn new(
         host: Ref<Host>,
-        device_config: BTreeMap<String, String>,
         name_label: impl Into<String>,
         type_: impl Into<String>,
+        device_config: BTreeMap<String, String>,
     ) -> Self {
         Self {
             host,

@@ -116,7 +116,7 @@ pub struct VifCreate {
 impl VifCreate {
     /// Arguments for `VIF.create` with the usual values for all others.
     #[must_use]
-    pub fn new(device: impl Into<String>, network: Ref<Network>, vm: Ref<Vm>) -> Self {
+    pub fn new(vm: Ref<Vm>, network: Ref<Network>, device: impl Into<String>) -> Self {
         Self {
             device: device.into(),
             network,

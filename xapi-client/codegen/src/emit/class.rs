@@ -108,11 +108,8 @@ fn input(input: &Input) -> Result<TokenStream> {
             pub #name: #ty,
         }
     });
-    let new_params = input
-        .fields
-        .iter()
-        .filter(|field| matches!(field.value, InputValue::New));
-    let new_params = new_params.map(|field| {
+    let in_new = |wire: &String| input.fields.iter().find(|field| field.wire == *wire);
+    let new_params = input.new.iter().filter_map(in_new).map(|field| {
         let name = ident(&field.name);
         let ty = match &field.ty {
             Type::String => quote!(impl Into<String>),
