@@ -37,7 +37,9 @@ impl BasicBackend {
     /// After a dropped future the VM's directory is removed in the background.
     pub async fn create_vm(&self, id: VmId) -> Result<BasicVm> {
         let config = &self.config;
+        // The programs of the VM start elsewhere, and get paths below it.
         let base = config.directory.clone().unwrap_or_else(std::env::temp_dir);
+        let base = std::path::absolute(&base).unwrap_or(base);
         let interpreter = self
             .interpreter
             .get_or_try_init(|| async {

@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result};
+use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result, words};
 use serde::{Deserialize, Serialize};
 
-use crate::{BasicBackend, words};
+use crate::BasicBackend;
 
 /// What a Lua state needs before it has run anything, and a little more.
 const LEAST_MEMORY: u64 = 1 << 20;
@@ -42,7 +42,7 @@ pub struct BasicConfig {
     #[serde(with = "words::duration")]
     pub execution_timeout: Option<Duration>,
     /// The memory that a Lua program may use, in bytes or in words: `256MB`. `2GB` by default;
-    /// `None` (`null`): as much as there is.
+    /// `None` (`null`): as much as the machine has.
     #[serde(with = "words::size")]
     pub memory: Option<u64>,
 }

@@ -14,7 +14,7 @@ pub(crate) const VERSION: &str = "5.4";
 /// Runs the driver, which reads a program from standard input and runs it.
 ///
 /// A program that ends by `os.exit` ends this process, and this function does not return.
-pub(crate) fn run(memory: Option<usize>) -> ExitCode {
+pub(crate) fn run(memory: usize) -> ExitCode {
     let lua = match prepare(memory) {
         Ok(lua) => lua,
         Err(error) => return die(&error),
@@ -42,7 +42,7 @@ fn die(error: &Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn prepare(memory: Option<usize>) -> Result<Lua> {
+fn prepare(memory: usize) -> Result<Lua> {
     let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
     let globals = lua.globals();
     let debug = debug_library(&lua)?;
@@ -52,9 +52,7 @@ fn prepare(memory: Option<usize>) -> Result<Lua> {
     warn_on_request(&lua);
     // The mode that the lua program runs in.
     lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
-    if let Some(bytes) = memory {
-        lua.set_memory_limit(bytes)?;
-    }
+    lua.set_memory_limit(memory)?;
     Ok(lua)
 }
 

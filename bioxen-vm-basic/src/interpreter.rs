@@ -6,8 +6,9 @@ use std::time::Duration;
 use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner, Script, lua};
 
+use crate::leash::Holder;
 use crate::place::Place;
-use crate::{BasicConfig, engine, leash, worker};
+use crate::{BasicConfig, engine, worker};
 
 /// How long a program may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,7 +19,11 @@ pub(crate) enum Interpreter {
     /// One of ours, with the built-in Lua.
     Worker { program: String },
     /// A Lua interpreter of this machine.
-    Foreign { program: String, version: String },
+    Foreign {
+        program: String,
+        version: String,
+        holder: Holder,
+    },
 }
 
 impl Interpreter {
@@ -47,26 +52,26 @@ impl Interpreter {
     /// The command that runs a script in a place.
     pub(crate) fn command(&self, script: &Script, place: &Place, memory: Option<u64>) -> Command {
         let mut command = lua::command(self.program(), script);
-        if let Self::Worker { .. } = self {
-            let memory = memory.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
-            command.args = vec![worker::ARGUMENT.to_owned(), place.lock(), memory];
-        } else {
-            command = leash::hold(command, &place.lock(), memory);
+        match self {
+            Self::Worker { .. } => {
+                let memory = memory.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+                command.args = vec![worker::ARGUMENT.to_owned(), place.lock(), memory];
+                command
+            }
+            Self::Foreign { holder, .. } => holder.hold(command, &place.lock(), memory),
         }
-        command
     }
 }
 
 async fn foreign(program: &str) -> Result<Interpreter> {
-    // A path is taken from where we are, not from where the programs of the VM will be.
-    let program = if program.contains('/') {
-        absolute(program)
+    // Whatever directory and PATH a script has, it runs in this one program.
+    let resolved = match program.contains('/') {
+        true => absolute(program)
             .ok()
-            .and_then(|path| path.to_str().map(str::to_owned))
-            .unwrap_or_else(|| program.to_owned())
-    } else {
-        program.to_owned()
+            .and_then(|path| path.to_str().map(str::to_owned)),
+        false => find_program(program),
     };
+    let program = resolved.unwrap_or_else(|| program.to_owned());
     let runner = LocalRunner::new();
     let question = Command::new(&program)
         .args(["-e", "io.write(_VERSION)"])
@@ -87,16 +92,10 @@ async fn foreign(program: &str) -> Result<Interpreter> {
             ),
         ));
     };
-    if let Err(error) = runner.run(leash::check().with_timeout(PATIENCE)).await {
-        return Err(Error::new(
-            error.kind(),
-            "lua_executable needs the program flock; install util-linux, or leave lua_executable out",
-        )
-        .with_source(error));
-    }
     Ok(Interpreter::Foreign {
-        program,
         version: version.to_owned(),
+        program,
+        holder: Holder::find()?,
     })
 }
 
@@ -110,7 +109,7 @@ async fn find_worker(configured: Option<&Path>) -> Result<Interpreter> {
         ));
     }
     let candidates = match configured {
-        Some(program) => vec![program.to_owned()],
+        Some(program) => vec![absolute(program).unwrap_or_else(|_| program.to_owned())],
         None => candidates(),
     };
     let mut refused = Vec::new();
@@ -150,6 +149,14 @@ fn candidates() -> Vec<PathBuf> {
                 .map(move |directory| directory.join(name))
         })
         .collect()
+}
+
+/// The path of a program in the standard directories.
+pub(crate) fn find_program(name: &str) -> Option<String> {
+    DEFAULT_PATH
+        .split(':')
+        .map(|directory| format!("{directory}/{name}"))
+        .find(|path| Path::new(path).is_file())
 }
 
 async fn is_worker(program: &str) -> bool {

@@ -10,10 +10,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use bioxen_vm_core::Command;
+use bioxen_vm_core::{Command, Error, ErrorKind, Result};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{getpgrp, getpid};
+
+use crate::interpreter::find_program;
 
 /// Ends this process and its group when the owner of the lock is gone.
 ///
@@ -46,29 +48,43 @@ fn end() -> ! {
 
 /// Does in a shell what [`watch`] does in Rust, takes limits, and becomes the command.
 ///
-/// Everything that differs between two calls is a positional parameter; the text is constant.
+/// Everything that differs between two calls is a positional parameter; the text is constant. A
+/// limit on memory cannot be set where a lower one is in force, which is as good.
 const HOLD: &str = r#"
-lock=$1 memory=$2
-shift 2
-{ flock --shared "$lock" true; kill -s KILL 0; } </dev/null >/dev/null 2>&1 &
+flock=$1 lock=$2 memory=$3
+shift 3
+{ "$flock" --shared 9 9<"$lock"; kill -s KILL 0; } </dev/null >/dev/null 2>&1 &
 ulimit -c 0
-[ -z "$memory" ] || ulimit -d "$memory" || exit 126
+if [ "$memory" ] && ! ulimit -d "$memory" 2>/dev/null; then
+    [ "$(ulimit -d)" != unlimited ] || exit 126
+fi
 exec "$@"
 "#;
 
-/// Puts a command on the leash, and limits its data segment to this many bytes.
-///
-/// It is for programs that are not ours; needs `sh` and `flock`, see [`check`].
-pub(crate) fn hold(mut command: Command, lock: &str, memory: Option<u64>) -> Command {
-    let memory = memory.map_or_else(String::new, |bytes| (bytes / 1024).to_string());
-    let program = std::mem::replace(&mut command.program, "sh".into());
-    let args = std::mem::take(&mut command.args);
-    command
-        .args(["-c", HOLD, "sh", lock, &memory, &program])
-        .args(args)
+/// Puts programs that are not ours on the leash.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    flock: String,
 }
 
-/// The command that succeeds where [`hold`] works.
-pub(crate) fn check() -> Command {
-    Command::new("flock").arg("--version")
+impl Holder {
+    /// Makes sure that the machine has what that needs.
+    pub(crate) fn find() -> Result<Self> {
+        find_program("flock")
+            .map(|flock| Self { flock })
+            .ok_or_else(|| {
+                let message = "there is no program \"flock\" on this machine; install util-linux";
+                Error::new(ErrorKind::NotFound, message)
+            })
+    }
+
+    /// Puts a command on the leash, and limits its data segment to this many bytes.
+    pub(crate) fn hold(&self, mut command: Command, lock: &str, memory: Option<u64>) -> Command {
+        let memory = memory.map_or_else(String::new, |bytes| (bytes / 1024).to_string());
+        let program = std::mem::replace(&mut command.program, "/bin/sh".into());
+        let args = std::mem::take(&mut command.args);
+        command
+            .args(["-c", HOLD, "sh", &self.flock, lock, &memory, &program])
+            .args(args)
+    }
 }

@@ -7,7 +7,6 @@ mod interpreter;
 mod leash;
 mod place;
 mod vm;
-mod words;
 
 pub mod worker;
 

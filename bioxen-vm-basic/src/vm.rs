@@ -10,12 +10,16 @@ use bioxen_vm_core::{
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinSet;
 
+use crate::BasicConfig;
 use crate::interpreter::Interpreter;
+use crate::leash::Holder;
 use crate::place::Place;
-use crate::{BasicConfig, leash};
 
 /// A VM of type `basic`: a private directory on this machine, and the Lua programs that run in it,
 /// each in a process of its own.
+///
+/// When it is dropped its programs end and its directory is removed, which may take a moment;
+/// [`destroy`](LuaVm::destroy) does that without blocking and tells whether it worked.
 #[derive(Debug)]
 pub struct BasicVm {
     id: VmId,
@@ -125,8 +129,11 @@ impl LuaVm for BasicVm {
         if state != VmState::Running {
             return Err(refused(&self.id, state).with_operation("reach its packages"));
         }
+        let holder = Holder::find()
+            .map_err(|error| error.with_operation("reach its packages").with_vm(&self.id))?;
+        let processes = Arc::clone(&self.processes);
         Ok(PackageSite::new(
-            Arc::new(Site(Arc::clone(&self.processes))),
+            Arc::new(Site { processes, holder }),
             self.interpreter.lua_version(),
             self.processes.place.rocks(),
         ))
@@ -214,17 +221,21 @@ impl Processes {
 
 /// Runs the commands of a package manager among the processes of a VM.
 #[derive(Debug)]
-struct Site(Arc<Processes>);
+struct Site {
+    processes: Arc<Processes>,
+    holder: Holder,
+}
 
 #[async_trait]
 impl Runner for Site {
     async fn run(&self, command: Command) -> Result<Outcome> {
-        self.0
-            .run(leash::hold(command, &self.0.place.lock(), None))
+        let lock = self.processes.place.lock();
+        self.processes
+            .run(self.holder.hold(command, &lock, None))
             .await
     }
 
     fn describe(&self) -> String {
-        format!("VM {}, on this machine", self.0.vm)
+        format!("VM {}, on this machine", self.processes.vm)
     }
 }

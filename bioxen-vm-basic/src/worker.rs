@@ -20,6 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::sysinfo::sysinfo;
 
 use crate::{engine, leash};
 
@@ -87,7 +88,13 @@ fn serve(lock: &Path, memory: Option<u64>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     sigpipe::reset();
-    engine::run(memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
+    engine::run(usize::try_from(memory.unwrap_or_else(all_there_is)).unwrap_or(usize::MAX))
+}
+
+/// The memory of this machine. A state without a limit would not be told that there is no more,
+/// its process would be aborted.
+fn all_there_is() -> u64 {
+    sysinfo().map_or(u64::MAX, |info| info.ram_total())
 }
 
 /// Lowers the limits of this process, which what it starts inherits.

@@ -158,6 +158,29 @@ async fn no_program_outlives_the_time_that_the_vm_allows() {
 }
 
 #[tokio::test]
+async fn what_a_program_leaves_in_the_background_ends_with_it() {
+    for lab in Lab::both().await {
+        let outcome = run(&lab, "os.execute('sleep 3600 & echo $!')").await;
+        assert!(outcome.success());
+        ended(outcome.stdout_text().trim().parse().unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_script_may_have_a_path_of_its_own() {
+    for lab in Lab::both().await {
+        let script = Script::new("print(os.getenv('PATH'))").with_env("PATH", "/nowhere");
+        let outcome = run(&lab, script).await;
+        assert_eq!(
+            outcome.stdout_text(),
+            "/nowhere\n",
+            "{}",
+            outcome.stderr_text()
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_execution_ends_the_program() {
     for lab in Lab::both().await {
         let flag = lab.base.path().join("pid");
