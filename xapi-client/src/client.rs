@@ -47,6 +47,7 @@ struct Inner {
 
 impl Client {
     /// Starts to describe a client of this host: a name, an IP address, or a URL, with or without a port.
+    /// Plain `http` is refused unless it stays on this machine or [`Trust::Insecure`] was chosen.
     pub fn builder(host: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
             target: Target::Address(host.into()),

@@ -148,7 +148,7 @@ impl Failure {
             ErrorCode::DeviceAlreadyExists => format!("the device {} is taken", p(0)),
             ErrorCode::InvalidDevice => format!("there is no device {}", or(p(0), "of this name")),
             ErrorCode::MacInvalid => format!("{} is no MAC address", or(p(0), "the empty text")),
-            ErrorCode::InvalidValue => format!("{} cannot be {}", p(0), or(p(1), "empty")),
+            ErrorCode::InvalidValue => format!("{}: invalid value {}", p(0), or(p(1), "(empty)")),
             ErrorCode::MapDuplicateKey => format!("{}.{} has the key {} already", p(0), p(1), p(3)),
             ErrorCode::MessageMethodUnknown => {
                 format!(
@@ -231,6 +231,15 @@ mod tests {
             display(&["VM_BAD_POWER_STATE", "OpaqueRef:1", "halted", "Running"]),
             "VM.start: the VM is running, but must be halted \
              [VM_BAD_POWER_STATE, OpaqueRef:1, halted, Running]"
+        );
+        assert!(
+            display(&[
+                "VM_BAD_POWER_STATE",
+                "OpaqueRef:1",
+                "paused, running",
+                "Halted"
+            ])
+            .contains("the VM is halted, but must be paused or running")
         );
         assert_eq!(
             display(&["HOST_NOT_ENOUGH_FREE_MEMORY", "2147483648", "1048576"]),

@@ -38,6 +38,11 @@ impl Http {
         connect_timeout: Duration,
     ) -> Result<Self> {
         let endpoint = endpoint(address)?;
+        if endpoint.scheme() == "http" && *trust != Trust::Insecure && !is_loopback(&endpoint) {
+            return Err(Error::Config(format!(
+                "{endpoint} would send the password in the clear; use https, or trust anyone on purpose"
+            )));
+        }
         let user_agent_value = HeaderValue::from_str(user_agent).map_err(|_| {
             Error::Config(format!(
                 "`{user_agent}` cannot be a User-Agent; use printable ASCII"
@@ -228,6 +233,17 @@ fn endpoint(address: &str) -> Result<Url> {
     Ok(url)
 }
 
+/// Whether requests to it stay on this machine.
+fn is_loopback(url: &Url) -> bool {
+    let host = url
+        .host_str()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    host.parse::<std::net::IpAddr>()
+        .is_ok_and(|address| address.is_loopback())
+}
+
 fn not_an_address(address: &str) -> Error {
     Error::Config(format!(
         "`{address}` is no address of a host; give a name, an IP address or a URL such as \
@@ -300,6 +316,16 @@ mod tests {
         ] {
             assert!(endpoint(address).is_err(), "{address}");
         }
+    }
+
+    #[test]
+    fn the_password_does_not_travel_in_the_clear_by_accident() {
+        let open = |address, trust| Http::new(address, &trust, "test", Duration::from_secs(1));
+        let error = open("http://xcp", Trust::SystemRoots).unwrap_err();
+        assert!(error.to_string().contains("in the clear"), "{error}");
+        open("http://xcp", Trust::Insecure).unwrap();
+        let pinned = Trust::Pinned(crate::Fingerprint::of(b"any"));
+        open("http://[::1]:80", pinned).unwrap();
     }
 
     #[test]

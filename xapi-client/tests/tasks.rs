@@ -1,5 +1,7 @@
 //! Tasks and events against a scripted host.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

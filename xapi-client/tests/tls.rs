@@ -1,5 +1,7 @@
 //! Trust, against a server with the TLS settings of a XAPI host: TLS 1.2, curve secp384r1 alone.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::error::Error as _;
 use std::sync::Arc;
 

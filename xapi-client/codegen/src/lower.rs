@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::descriptor::{self, Descriptor, State, release_of, state};
-use crate::names::{type_name, value_name, variant};
+use crate::names::{camel, value_name};
 use crate::ty::Type;
 
 /// More parameters than this, and a message takes a struct.
@@ -213,7 +213,7 @@ impl Lowering<'_> {
         }
         Ok(Class {
             wire: class.name.clone(),
-            type_name: type_name(&class.name),
+            type_name: camel(&class.name),
             module: value_name(&class.name),
             place: place(&class.lifecycle),
             record: if self.overrides.records.hand_written.contains(&class.name) {
@@ -316,12 +316,7 @@ impl Lowering<'_> {
             }
             fields.push((key.name.clone(), ty, (!key.required).then_some(None)));
         }
-        self.input(
-            format!("{}Create", type_name(&class.name)),
-            wire,
-            true,
-            fields,
-        )
+        self.input(format!("{}Create", camel(&class.name)), wire, true, fields)
     }
 
     fn arguments(
@@ -335,7 +330,7 @@ impl Lowering<'_> {
             .into_iter()
             .map(|(name, ty, default)| (name, ty, default.map(Some)))
             .collect();
-        let name = format!("{}{}", type_name(&class.name), type_name(&message.name));
+        let name = format!("{}{}", camel(&class.name), camel(&message.name));
         self.input(name, wire, false, fields)
     }
 
@@ -526,11 +521,11 @@ fn enums(descriptor: &Descriptor, classes: &[Class]) -> Result<Vec<Enum>> {
         .filter(|item| used.contains(&item.name) || always.contains(&item.name.as_str()))
         .map(|item| Enum {
             wire: item.name.clone(),
-            type_name: type_name(&item.name),
+            type_name: camel(&item.name),
             values: item
                 .values
                 .iter()
-                .map(|value| (variant(value), value.clone()))
+                .map(|value| (camel(value), value.clone()))
                 .collect(),
         })
         .collect())
@@ -555,7 +550,7 @@ fn errors(descriptor: &Descriptor) -> Result<Vec<ErrorCode>> {
         .errors
         .iter()
         .map(|error| ErrorCode {
-            variant: variant(&error.code),
+            variant: camel(&error.code),
             code: error.code.clone(),
             params: error.params.clone(),
         })

@@ -4,6 +4,8 @@ mod descriptor;
 mod emit;
 mod lower;
 mod names;
+#[cfg(test)]
+mod tests;
 mod ty;
 
 use std::collections::BTreeMap;

@@ -2,14 +2,23 @@
 
 use heck::ToUpperCamelCase;
 
-/// `VM_guest_metrics` → `VmGuestMetrics`, `task_status_type` → `TaskStatusType`.
-pub(crate) fn type_name(name: &str) -> String {
-    name.to_upper_camel_case()
+/// `VM_guest_metrics` → `VmGuestMetrics`, `restartHVM` → `RestartHvm`, `changing_VCPUs` → `ChangingVcpus`.
+pub(crate) fn camel(name: &str) -> String {
+    name.split(['_', '-'])
+        .map(|word| plural(word).to_upper_camel_case())
+        .collect()
 }
 
-/// `balance-slb` → `BalanceSlb`, `VM_BAD_POWER_STATE` → `VmBadPowerState`.
-pub(crate) fn variant(value: &str) -> String {
-    value.to_upper_camel_case()
+/// Makes one word of the plural of an abbreviation: `VCPUs` would be split before `Us`.
+fn plural(word: &str) -> String {
+    let is_plural = word
+        .strip_suffix('s')
+        .is_some_and(|stem| stem.len() > 1 && stem.bytes().all(|byte| byte.is_ascii_uppercase()));
+    if is_plural {
+        word.to_lowercase()
+    } else {
+        word.to_owned()
+    }
 }
 
 /// `VCPUs_max` → `vcpus_max`, `type` → `type_`. Words are not split: `VBDs` is one word.

@@ -25,7 +25,7 @@ impl Client {
 impl<'c> AuthApi<'c> {
     /// Calls `auth.get_subject_identifier`.
     ///
-    /// `auth.get_subject_identifier`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn get_subject_identifier(
         self,
@@ -36,7 +36,7 @@ impl<'c> AuthApi<'c> {
 
     /// Calls `auth.get_subject_information_from_identifier`.
     ///
-    /// `auth.get_subject_information_from_identifier`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn get_subject_information_from_identifier(
         self,
@@ -51,7 +51,7 @@ impl<'c> AuthApi<'c> {
 
     /// Calls `auth.get_group_membership`.
     ///
-    /// `auth.get_group_membership`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn get_group_membership(
         self,

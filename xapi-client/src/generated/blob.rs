@@ -52,7 +52,7 @@ impl Client {
 impl<'c> BlobApi<'c> {
     /// Calls `blob.create`.
     ///
-    /// `blob.create`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn create(
         self,
@@ -71,7 +71,7 @@ impl<'c> BlobApi<'c> {
 
     /// Calls `blob.destroy`.
     ///
-    /// `blob.destroy`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn destroy(self, blob: &Ref<Blob>) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "blob.destroy", vec![blob.to_wire()])

@@ -56,7 +56,7 @@ impl Client {
 impl<'c> BondApi<'c> {
     /// Calls `Bond.create`.
     ///
-    /// `Bond.create`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn create(
         self,
@@ -81,7 +81,7 @@ impl<'c> BondApi<'c> {
 
     /// Calls `Bond.destroy`.
     ///
-    /// `Bond.destroy`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn destroy(self, bond: &Ref<Bond>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Bond.destroy", vec![bond.to_wire()])
@@ -89,7 +89,7 @@ impl<'c> BondApi<'c> {
 
     /// Calls `Bond.set_mode`.
     ///
-    /// `Bond.set_mode`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn set_mode(
         self,
@@ -101,7 +101,7 @@ impl<'c> BondApi<'c> {
 
     /// Calls `Bond.set_property`.
     ///
-    /// `Bond.set_property`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn set_property(
         self,

@@ -98,7 +98,7 @@ impl Client {
 impl<'c> CallerApi<'c> {
     /// Calls `Caller.add_group`.
     ///
-    /// `Caller.add_group`, role pool-operator, prototype since 26.17.0.
+    /// Role pool-operator, prototype since 26.17.0.
     #[inline]
     pub fn add_group(
         self,
@@ -110,7 +110,7 @@ impl<'c> CallerApi<'c> {
 
     /// Calls `Caller.remove_group`.
     ///
-    /// `Caller.remove_group`, role pool-operator, prototype since 26.17.0.
+    /// Role pool-operator, prototype since 26.17.0.
     #[inline]
     pub fn remove_group(
         self,
@@ -122,7 +122,7 @@ impl<'c> CallerApi<'c> {
 
     /// Calls `Caller.query_token_usage`.
     ///
-    /// `Caller.query_token_usage`, role pool-operator, prototype since 26.15.0.
+    /// Role pool-operator, prototype since 26.15.0.
     #[inline]
     pub fn query_token_usage(self, caller: &Ref<Caller>) -> Call<'c, f64, AsyncCapable> {
         Call::new(self.0, "Caller.query_token_usage", vec![caller.to_wire()])
@@ -130,7 +130,7 @@ impl<'c> CallerApi<'c> {
 
     /// Calls `Caller.query_call_count`.
     ///
-    /// `Caller.query_call_count`, role pool-operator, prototype since 26.15.0.
+    /// Role pool-operator, prototype since 26.15.0.
     #[inline]
     pub fn query_call_count(self, caller: &Ref<Caller>) -> Call<'c, i64, AsyncCapable> {
         Call::new(self.0, "Caller.query_call_count", vec![caller.to_wire()])
@@ -138,7 +138,7 @@ impl<'c> CallerApi<'c> {
 
     /// Calls `Caller.query_group_token_usage`.
     ///
-    /// `Caller.query_group_token_usage`, role pool-operator, prototype since 26.15.0.
+    /// Role pool-operator, prototype since 26.15.0.
     #[inline]
     pub fn query_group_token_usage(self, group: &str) -> Call<'c, f64, AsyncCapable> {
         Call::new(self.0, "Caller.query_group_token_usage", vec![group.to_wire()])
@@ -146,7 +146,7 @@ impl<'c> CallerApi<'c> {
 
     /// Calls `Caller.query_group_call_count`.
     ///
-    /// `Caller.query_group_call_count`, role pool-operator, prototype since 26.15.0.
+    /// Role pool-operator, prototype since 26.15.0.
     #[inline]
     pub fn query_group_call_count(self, group: &str) -> Call<'c, i64, AsyncCapable> {
         Call::new(self.0, "Caller.query_group_call_count", vec![group.to_wire()])
@@ -154,7 +154,7 @@ impl<'c> CallerApi<'c> {
 
     /// Calls `Caller.query_all_usage`.
     ///
-    /// `Caller.query_all_usage`, role pool-operator, prototype since 26.17.0.
+    /// Role pool-operator, prototype since 26.17.0.
     #[inline]
     pub fn query_all_usage(self) -> Call<'c, Vec<Vec<String>>, AsyncCapable> {
         Call::new(self.0, "Caller.query_all_usage", vec![])

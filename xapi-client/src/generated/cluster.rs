@@ -72,7 +72,7 @@ impl Client {
 impl<'c> ClusterApi<'c> {
     /// Calls `Cluster.create`.
     ///
-    /// `Cluster.create`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl<'c> ClusterApi<'c> {
 
     /// Calls `Cluster.destroy`.
     ///
-    /// `Cluster.destroy`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -113,7 +113,7 @@ impl<'c> ClusterApi<'c> {
 
     /// Calls `Cluster.get_network`.
     ///
-    /// `Cluster.get_network`, role read-only, since lima.
+    /// Role read-only, since lima.
     #[inline]
     pub fn get_network(
         self,
@@ -124,7 +124,7 @@ impl<'c> ClusterApi<'c> {
 
     /// Calls `Cluster.pool_create`.
     ///
-    /// `Cluster.pool_create`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     #[inline]
     pub fn pool_create(
         self,
@@ -148,7 +148,7 @@ impl<'c> ClusterApi<'c> {
 
     /// Calls `Cluster.pool_force_destroy`.
     ///
-    /// `Cluster.pool_force_destroy`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl<'c> ClusterApi<'c> {
 
     /// Calls `Cluster.pool_destroy`.
     ///
-    /// `Cluster.pool_destroy`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl<'c> ClusterApi<'c> {
 
     /// Calls `Cluster.pool_resync`.
     ///
-    /// `Cluster.pool_resync`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     #[inline]
     pub fn pool_resync(self, cluster: &Ref<Cluster>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Cluster.pool_resync", vec![cluster.to_wire()])

@@ -61,7 +61,7 @@ impl Client {
 impl<'c> ClusterHostApi<'c> {
     /// Calls `Cluster_host.create`.
     ///
-    /// `Cluster_host.create`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl<'c> ClusterHostApi<'c> {
 
     /// Calls `Cluster_host.destroy`.
     ///
-    /// `Cluster_host.destroy`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl<'c> ClusterHostApi<'c> {
 
     /// Calls `Cluster_host.enable`.
     ///
-    /// `Cluster_host.enable`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl<'c> ClusterHostApi<'c> {
 
     /// Calls `Cluster_host.force_destroy`.
     ///
-    /// `Cluster_host.force_destroy`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl<'c> ClusterHostApi<'c> {
 
     /// Calls `Cluster_host.forget`.
     ///
-    /// `Cluster_host.forget`, role local-root-only, not in the published reference, since lima.
+    /// Role local-root-only, not in the published reference, since lima.
     #[inline]
     pub fn forget(self, cluster_host: &Ref<ClusterHost>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Cluster_host.forget", vec![cluster_host.to_wire()])
@@ -129,7 +129,7 @@ impl<'c> ClusterHostApi<'c> {
 
     /// Calls `Cluster_host.disable`.
     ///
-    /// `Cluster_host.disable`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     ///
     /// # Errors
     ///

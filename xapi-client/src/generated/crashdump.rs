@@ -49,7 +49,7 @@ impl Client {
 impl<'c> CrashdumpApi<'c> {
     /// Calls `crashdump.destroy`.
     ///
-    /// `crashdump.destroy`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn destroy(self, crashdump: &Ref<Crashdump>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "crashdump.destroy", vec![crashdump.to_wire()])

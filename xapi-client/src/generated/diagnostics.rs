@@ -25,7 +25,7 @@ impl Client {
 impl<'c> DiagnosticsApi<'c> {
     /// Calls `Diagnostics.gc_compact`.
     ///
-    /// `Diagnostics.gc_compact`, role pool-operator, not in the published reference, since stockholm.
+    /// Role pool-operator, not in the published reference, since stockholm.
     #[inline]
     pub fn gc_compact(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Diagnostics.gc_compact", vec![host.to_wire()])
@@ -33,7 +33,7 @@ impl<'c> DiagnosticsApi<'c> {
 
     /// Calls `Diagnostics.gc_stats`.
     ///
-    /// `Diagnostics.gc_stats`, role pool-operator, not in the published reference, since stockholm.
+    /// Role pool-operator, not in the published reference, since stockholm.
     #[inline]
     pub fn gc_stats(
         self,
@@ -44,7 +44,7 @@ impl<'c> DiagnosticsApi<'c> {
 
     /// Calls `Diagnostics.db_stats`.
     ///
-    /// `Diagnostics.db_stats`, role pool-operator, not in the published reference, since stockholm.
+    /// Role pool-operator, not in the published reference, since stockholm.
     #[inline]
     pub fn db_stats(self) -> Call<'c, BTreeMap<String, String>, AsyncCapable> {
         Call::new(self.0, "Diagnostics.db_stats", vec![])
@@ -52,7 +52,7 @@ impl<'c> DiagnosticsApi<'c> {
 
     /// Calls `Diagnostics.network_stats`.
     ///
-    /// `Diagnostics.network_stats`, role pool-operator, not in the published reference, since stockholm.
+    /// Role pool-operator, not in the published reference, since stockholm.
     #[inline]
     pub fn network_stats(
         self,

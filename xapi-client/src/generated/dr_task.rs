@@ -43,7 +43,7 @@ impl Client {
 impl<'c> DrTaskApi<'c> {
     /// Calls `DR_task.create`.
     ///
-    /// `DR_task.create`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn create(
         self,
@@ -60,7 +60,7 @@ impl<'c> DrTaskApi<'c> {
 
     /// Calls `DR_task.destroy`.
     ///
-    /// `DR_task.destroy`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn destroy(self, dr_task: &Ref<DrTask>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "DR_task.destroy", vec![dr_task.to_wire()])

@@ -52,7 +52,7 @@ impl Client {
 impl<'c> DriverVariantApi<'c> {
     /// Calls `Driver_variant.select`.
     ///
-    /// `Driver_variant.select`, role pool-admin, prototype since 25.2.0.
+    /// Role pool-admin, prototype since 25.2.0.
     #[inline]
     pub fn select(
         self,

@@ -25,7 +25,7 @@ impl Client {
 impl<'c> EventApi<'c> {
     /// Calls `event.register`.
     ///
-    /// `event.register`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[deprecated(note = "deprecated by the server since boston")]
     #[inline]
     pub fn register(self, classes: &[&str]) -> Call<'c, (), AsyncCapable> {
@@ -34,7 +34,7 @@ impl<'c> EventApi<'c> {
 
     /// Calls `event.unregister`.
     ///
-    /// `event.unregister`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[deprecated(note = "deprecated by the server since boston")]
     #[inline]
     pub fn unregister(self, classes: &[&str]) -> Call<'c, (), AsyncCapable> {
@@ -43,7 +43,7 @@ impl<'c> EventApi<'c> {
 
     /// Calls `event.next`.
     ///
-    /// `event.next`, role read-only, since rio.
+    /// Role read-only, since rio.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl<'c> EventApi<'c> {
 
     /// Calls `event.from`.
     ///
-    /// `event.from`, role read-only, since boston.
+    /// Role read-only, since boston.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl<'c> EventApi<'c> {
 
     /// Calls `event.get_current_id`.
     ///
-    /// `event.get_current_id`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn get_current_id(self) -> Call<'c, i64, SyncOnly> {
         Call::new(self.0, "event.get_current_id", vec![])
@@ -85,7 +85,7 @@ impl<'c> EventApi<'c> {
 
     /// Calls `event.inject`.
     ///
-    /// `event.inject`, role read-only, since tampa.
+    /// Role read-only, since tampa.
     #[inline]
     pub fn inject(self, class: &str, ref_: &str) -> Call<'c, String, SyncOnly> {
         Call::new(self.0, "event.inject", vec![class.to_wire(), ref_.to_wire()])

@@ -63,7 +63,7 @@ impl Client {
 impl<'c> GpuGroupApi<'c> {
     /// Calls `GPU_group.create`.
     ///
-    /// `GPU_group.create`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn create(
         self,
@@ -87,7 +87,7 @@ impl<'c> GpuGroupApi<'c> {
 
     /// Calls `GPU_group.destroy`.
     ///
-    /// `GPU_group.destroy`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn destroy(self, gpu_group: &Ref<GpuGroup>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "GPU_group.destroy", vec![gpu_group.to_wire()])
@@ -95,7 +95,7 @@ impl<'c> GpuGroupApi<'c> {
 
     /// Calls `GPU_group.update_enabled_VGPU_types`.
     ///
-    /// `GPU_group.update_enabled_VGPU_types`, role pool-operator, not in the published reference, since vgpu-productisation.
+    /// Role pool-operator, not in the published reference, since vgpu-productisation.
     #[inline]
     pub fn update_enabled_vgpu_types(
         self,
@@ -110,7 +110,7 @@ impl<'c> GpuGroupApi<'c> {
 
     /// Calls `GPU_group.update_supported_VGPU_types`.
     ///
-    /// `GPU_group.update_supported_VGPU_types`, role pool-operator, not in the published reference, since vgpu-productisation.
+    /// Role pool-operator, not in the published reference, since vgpu-productisation.
     #[inline]
     pub fn update_supported_vgpu_types(
         self,
@@ -125,7 +125,7 @@ impl<'c> GpuGroupApi<'c> {
 
     /// Calls `GPU_group.get_remaining_capacity`.
     ///
-    /// `GPU_group.get_remaining_capacity`, role read-only, since vgpu-tech-preview.
+    /// Role read-only, since vgpu-tech-preview.
     #[inline]
     pub fn get_remaining_capacity(
         self,

@@ -377,7 +377,7 @@ impl Client {
 impl<'c> HostApi<'c> {
     /// Calls `host.disable`.
     ///
-    /// `host.disable`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn disable(
         self,
@@ -396,7 +396,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.enable`.
     ///
-    /// `host.enable`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn enable(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.enable", vec![host.to_wire()])
@@ -404,7 +404,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.shutdown`.
     ///
-    /// `host.shutdown`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn shutdown(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.shutdown", vec![host.to_wire()])
@@ -412,7 +412,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.reboot`.
     ///
-    /// `host.reboot`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn reboot(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.reboot", vec![host.to_wire()])
@@ -420,7 +420,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.prepare_for_poweroff`.
     ///
-    /// `host.prepare_for_poweroff`, role local-root-only, not in the published reference, since kolkata.
+    /// Role local-root-only, not in the published reference, since kolkata.
     #[inline]
     pub fn prepare_for_poweroff(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.prepare_for_poweroff", vec![host.to_wire()])
@@ -428,7 +428,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.dmesg`.
     ///
-    /// `host.dmesg`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn dmesg(self, host: &Ref<Host>) -> Call<'c, String, AsyncCapable> {
         Call::new(self.0, "host.dmesg", vec![host.to_wire()])
@@ -436,7 +436,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.dmesg_clear`.
     ///
-    /// `host.dmesg_clear`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn dmesg_clear(self, host: &Ref<Host>) -> Call<'c, String, AsyncCapable> {
         Call::new(self.0, "host.dmesg_clear", vec![host.to_wire()])
@@ -444,7 +444,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_log`.
     ///
-    /// `host.get_log`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn get_log(self, host: &Ref<Host>) -> Call<'c, String, AsyncCapable> {
         Call::new(self.0, "host.get_log", vec![host.to_wire()])
@@ -452,7 +452,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.send_debug_keys`.
     ///
-    /// `host.send_debug_keys`, role pool-admin, since rio.
+    /// Role pool-admin, since rio.
     #[inline]
     pub fn send_debug_keys(
         self,
@@ -464,7 +464,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.bugreport_upload`.
     ///
-    /// `host.bugreport_upload`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn bugreport_upload(
         self,
@@ -481,7 +481,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.list_methods`.
     ///
-    /// `host.list_methods`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn list_methods(self) -> Call<'c, Vec<String>, SyncOnly> {
         Call::new(self.0, "host.list_methods", vec![])
@@ -489,7 +489,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.license_add`.
     ///
-    /// `host.license_add`, role pool-operator, since indigo.
+    /// Role pool-operator, since indigo.
     ///
     /// # Errors
     ///
@@ -505,7 +505,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.license_remove`.
     ///
-    /// `host.license_remove`, role pool-operator, since indigo.
+    /// Role pool-operator, since indigo.
     #[inline]
     pub fn license_remove(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.license_remove", vec![host.to_wire()])
@@ -513,7 +513,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.create`.
     ///
-    /// `host.create`, role pool-operator, not in the published reference, since rio.
+    /// Role pool-operator, not in the published reference, since rio.
     #[inline]
     pub fn create(self, args: &HostCreate) -> Call<'c, Ref<Host>, AsyncCapable> {
         Call::new(self.0, "host.create", args.params())
@@ -521,7 +521,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.destroy`.
     ///
-    /// `host.destroy`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn destroy(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.destroy", vec![host.to_wire()])
@@ -529,7 +529,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.power_on`.
     ///
-    /// `host.power_on`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn power_on(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.power_on", vec![host.to_wire()])
@@ -537,7 +537,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.emergency_ha_disable`.
     ///
-    /// `host.emergency_ha_disable`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn emergency_ha_disable(self, soft: Option<bool>) -> Call<'c, (), SyncOnly> {
         Call::new(
@@ -549,7 +549,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.ha_xapi_healthcheck`.
     ///
-    /// `host.ha_xapi_healthcheck`, role pool-admin, not in the published reference, since orlando.
+    /// Role pool-admin, not in the published reference, since orlando.
     #[inline]
     pub fn ha_xapi_healthcheck(self) -> Call<'c, bool, SyncOnly> {
         Call::new(self.0, "host.ha_xapi_healthcheck", vec![])
@@ -557,7 +557,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_data_sources`.
     ///
-    /// `host.get_data_sources`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_data_sources(
         self,
@@ -568,7 +568,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.record_data_source`.
     ///
-    /// `host.record_data_source`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn record_data_source(
         self,
@@ -584,7 +584,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.query_data_source`.
     ///
-    /// `host.query_data_source`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn query_data_source(
         self,
@@ -600,7 +600,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.forget_data_source_archives`.
     ///
-    /// `host.forget_data_source_archives`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn forget_data_source_archives(
         self,
@@ -616,7 +616,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.assert_can_evacuate`.
     ///
-    /// `host.assert_can_evacuate`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn assert_can_evacuate(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.assert_can_evacuate", vec![host.to_wire()])
@@ -624,7 +624,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_vms_which_prevent_evacuation`.
     ///
-    /// `host.get_vms_which_prevent_evacuation`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_vms_which_prevent_evacuation(
         self,
@@ -635,7 +635,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_uncooperative_resident_VMs`.
     ///
-    /// `host.get_uncooperative_resident_VMs`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[deprecated(note = "deprecated by the server since tampa")]
     #[inline]
     pub fn get_uncooperative_resident_vms(
@@ -647,7 +647,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.evacuate`.
     ///
-    /// `host.evacuate`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn evacuate(
         self,
@@ -670,7 +670,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.syslog_reconfigure`.
     ///
-    /// `host.syslog_reconfigure`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn syslog_reconfigure(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.syslog_reconfigure", vec![host.to_wire()])
@@ -678,7 +678,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.management_reconfigure`.
     ///
-    /// `host.management_reconfigure`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn management_reconfigure(self, pif: &Ref<Pif>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.management_reconfigure", vec![pif.to_wire()])
@@ -686,7 +686,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.local_management_reconfigure`.
     ///
-    /// `host.local_management_reconfigure`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn local_management_reconfigure(
         self,
@@ -697,7 +697,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.management_disable`.
     ///
-    /// `host.management_disable`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn management_disable(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.management_disable", vec![])
@@ -705,7 +705,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_management_interface`.
     ///
-    /// `host.get_management_interface`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn get_management_interface(
         self,
@@ -716,7 +716,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_system_status_capabilities`.
     ///
-    /// `host.get_system_status_capabilities`, role read-only, since miami.
+    /// Role read-only, since miami.
     #[inline]
     pub fn get_system_status_capabilities(
         self,
@@ -727,7 +727,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_diagnostic_timing_stats`.
     ///
-    /// `host.get_diagnostic_timing_stats`, role read-only, not in the published reference, since miami.
+    /// Role read-only, not in the published reference, since miami.
     #[inline]
     pub fn get_diagnostic_timing_stats(
         self,
@@ -746,7 +746,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.restart_agent`.
     ///
-    /// `host.restart_agent`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn restart_agent(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.restart_agent", vec![host.to_wire()])
@@ -754,7 +754,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.shutdown_agent`.
     ///
-    /// `host.shutdown_agent`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn shutdown_agent(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.shutdown_agent", vec![])
@@ -762,7 +762,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_hostname_live`.
     ///
-    /// `host.set_hostname_live`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     ///
     /// # Errors
     ///
@@ -782,7 +782,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.is_in_emergency_mode`.
     ///
-    /// `host.is_in_emergency_mode`, role read-only, not in the published reference, since miami.
+    /// Role read-only, not in the published reference, since miami.
     #[inline]
     pub fn is_in_emergency_mode(self) -> Call<'c, bool, SyncOnly> {
         Call::new(self.0, "host.is_in_emergency_mode", vec![])
@@ -790,7 +790,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.compute_free_memory`.
     ///
-    /// `host.compute_free_memory`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn compute_free_memory(self, host: &Ref<Host>) -> Call<'c, i64, AsyncCapable> {
         Call::new(self.0, "host.compute_free_memory", vec![host.to_wire()])
@@ -798,7 +798,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.compute_memory_overhead`.
     ///
-    /// `host.compute_memory_overhead`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn compute_memory_overhead(
         self,
@@ -809,7 +809,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.sync_data`.
     ///
-    /// `host.sync_data`, role pool-admin, since orlando.
+    /// Role pool-admin, since orlando.
     #[inline]
     pub fn sync_data(self, host: &Ref<Host>) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.sync_data", vec![host.to_wire()])
@@ -817,7 +817,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.backup_rrds`.
     ///
-    /// `host.backup_rrds`, role pool-admin, since orlando.
+    /// Role pool-admin, since orlando.
     #[inline]
     pub fn backup_rrds(self, host: &Ref<Host>, delay: f64) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.backup_rrds", vec![host.to_wire(), delay.to_wire()])
@@ -825,7 +825,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.create_new_blob`.
     ///
-    /// `host.create_new_blob`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn create_new_blob(
         self,
@@ -846,7 +846,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.call_plugin`.
     ///
-    /// `host.call_plugin`, role pool-admin, since orlando.
+    /// Role pool-admin, since orlando.
     #[inline]
     pub fn call_plugin(
         self,
@@ -864,7 +864,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.has_extension`.
     ///
-    /// `host.has_extension`, role pool-admin, since ely.
+    /// Role pool-admin, since ely.
     #[inline]
     pub fn has_extension(
         self,
@@ -876,7 +876,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.call_extension`.
     ///
-    /// `host.call_extension`, role pool-admin, since ely.
+    /// Role pool-admin, since ely.
     #[inline]
     pub fn call_extension(
         self,
@@ -888,7 +888,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_servertime`.
     ///
-    /// `host.get_servertime`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_servertime(self, host: &Ref<Host>) -> Call<'c, DateTime, SyncOnly> {
         Call::new(self.0, "host.get_servertime", vec![host.to_wire()])
@@ -896,7 +896,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_server_localtime`.
     ///
-    /// `host.get_server_localtime`, role read-only, since cowley.
+    /// Role read-only, since cowley.
     #[inline]
     pub fn get_server_localtime(self, host: &Ref<Host>) -> Call<'c, DateTime, SyncOnly> {
         Call::new(self.0, "host.get_server_localtime", vec![host.to_wire()])
@@ -904,7 +904,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.enable_external_auth`.
     ///
-    /// `host.enable_external_auth`, role pool-admin, since george.
+    /// Role pool-admin, since george.
     #[inline]
     pub fn enable_external_auth(
         self,
@@ -925,7 +925,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.disable_external_auth`.
     ///
-    /// `host.disable_external_auth`, role pool-admin, since george.
+    /// Role pool-admin, since george.
     #[inline]
     pub fn disable_external_auth(
         self,
@@ -948,7 +948,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.external_auth_set_ldaps`.
     ///
-    /// `host.external_auth_set_ldaps`, role pool-admin, since 26.16.0.
+    /// Role pool-admin, since 26.16.0.
     #[inline]
     pub fn external_auth_set_ldaps(
         self,
@@ -968,7 +968,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.retrieve_wlb_evacuate_recommendations`.
     ///
-    /// `host.retrieve_wlb_evacuate_recommendations`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn retrieve_wlb_evacuate_recommendations(
         self,
@@ -983,7 +983,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_server_certificate`.
     ///
-    /// `host.get_server_certificate`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn get_server_certificate(
         self,
@@ -994,7 +994,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.refresh_server_certificate`.
     ///
-    /// `host.refresh_server_certificate`, role pool-admin, since 1.307.0.
+    /// Role pool-admin, since 1.307.0.
     #[inline]
     pub fn refresh_server_certificate(
         self,
@@ -1005,7 +1005,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.install_server_certificate`.
     ///
-    /// `host.install_server_certificate`, role pool-admin, since stockholm.
+    /// Role pool-admin, since stockholm.
     #[inline]
     pub fn install_server_certificate(
         self,
@@ -1026,7 +1026,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.emergency_reset_server_certificate`.
     ///
-    /// `host.emergency_reset_server_certificate`, role local-root-only, since stockholm.
+    /// Role local-root-only, since stockholm.
     #[inline]
     pub fn emergency_reset_server_certificate(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.emergency_reset_server_certificate", vec![])
@@ -1034,7 +1034,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.reset_server_certificate`.
     ///
-    /// `host.reset_server_certificate`, role pool-admin, since 1.290.0.
+    /// Role pool-admin, since 1.290.0.
     #[inline]
     pub fn reset_server_certificate(
         self,
@@ -1045,7 +1045,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.apply_edition`.
     ///
-    /// `host.apply_edition`, role pool-operator, since midnight-ride.
+    /// Role pool-operator, since midnight-ride.
     #[inline]
     pub fn apply_edition(
         self,
@@ -1065,7 +1065,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.refresh_pack_info`.
     ///
-    /// `host.refresh_pack_info`, role pool-operator, since midnight-ride.
+    /// Role pool-operator, since midnight-ride.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn refresh_pack_info(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
@@ -1074,7 +1074,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_power_on_mode`.
     ///
-    /// `host.set_power_on_mode`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn set_power_on_mode(
         self,
@@ -1091,7 +1091,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.reset_networking`.
     ///
-    /// `host.reset_networking`, role pool-operator, not in the published reference, since boston.
+    /// Role pool-operator, not in the published reference, since boston.
     #[inline]
     pub fn reset_networking(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.reset_networking", vec![host.to_wire()])
@@ -1099,7 +1099,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.enable_local_storage_caching`.
     ///
-    /// `host.enable_local_storage_caching`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn enable_local_storage_caching(
         self,
@@ -1115,7 +1115,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.disable_local_storage_caching`.
     ///
-    /// `host.disable_local_storage_caching`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn disable_local_storage_caching(
         self,
@@ -1126,7 +1126,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_sm_diagnostics`.
     ///
-    /// `host.get_sm_diagnostics`, role pool-operator, not in the published reference, since boston.
+    /// Role pool-operator, not in the published reference, since boston.
     #[inline]
     pub fn get_sm_diagnostics(self, host: &Ref<Host>) -> Call<'c, String, SyncOnly> {
         Call::new(self.0, "host.get_sm_diagnostics", vec![host.to_wire()])
@@ -1134,7 +1134,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_thread_diagnostics`.
     ///
-    /// `host.get_thread_diagnostics`, role pool-operator, not in the published reference, since boston.
+    /// Role pool-operator, not in the published reference, since boston.
     #[inline]
     pub fn get_thread_diagnostics(self, host: &Ref<Host>) -> Call<'c, String, SyncOnly> {
         Call::new(self.0, "host.get_thread_diagnostics", vec![host.to_wire()])
@@ -1142,7 +1142,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.sm_dp_destroy`.
     ///
-    /// `host.sm_dp_destroy`, role pool-operator, not in the published reference, since boston.
+    /// Role pool-operator, not in the published reference, since boston.
     #[inline]
     pub fn sm_dp_destroy(
         self,
@@ -1159,7 +1159,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.migrate_receive`.
     ///
-    /// `host.migrate_receive`, role vm-power-admin, since tampa.
+    /// Role vm-power-admin, since tampa.
     #[inline]
     pub fn migrate_receive(
         self,
@@ -1176,7 +1176,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.declare_dead`.
     ///
-    /// `host.declare_dead`, role pool-operator, since clearwater.
+    /// Role pool-operator, since clearwater.
     #[inline]
     pub fn declare_dead(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.declare_dead", vec![host.to_wire()])
@@ -1184,7 +1184,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.enable_display`.
     ///
-    /// `host.enable_display`, role pool-operator, since cream.
+    /// Role pool-operator, since cream.
     #[inline]
     pub fn enable_display(
         self,
@@ -1195,7 +1195,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.disable_display`.
     ///
-    /// `host.disable_display`, role pool-operator, since cream.
+    /// Role pool-operator, since cream.
     #[inline]
     pub fn disable_display(
         self,
@@ -1206,7 +1206,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_ssl_legacy`.
     ///
-    /// `host.set_ssl_legacy`, role pool-operator, since dundee.
+    /// Role pool-operator, since dundee.
     #[inline]
     pub fn set_ssl_legacy(
         self,
@@ -1218,7 +1218,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.apply_guest_agent_config`.
     ///
-    /// `host.apply_guest_agent_config`, role pool-admin, not in the published reference, since dundee.
+    /// Role pool-admin, not in the published reference, since dundee.
     #[inline]
     pub fn apply_guest_agent_config(
         self,
@@ -1229,7 +1229,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.allocate_resources_for_vm`.
     ///
-    /// `host.allocate_resources_for_vm`, role vm-operator, not in the published reference, since inverness.
+    /// Role vm-operator, not in the published reference, since inverness.
     #[inline]
     pub fn allocate_resources_for_vm(
         self,
@@ -1246,7 +1246,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_iscsi_iqn`.
     ///
-    /// `host.set_iscsi_iqn`, role pool-operator, since kolkata.
+    /// Role pool-operator, since kolkata.
     #[inline]
     pub fn set_iscsi_iqn(
         self,
@@ -1258,7 +1258,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_multipathing`.
     ///
-    /// `host.set_multipathing`, role pool-operator, since kolkata.
+    /// Role pool-operator, since kolkata.
     #[inline]
     pub fn set_multipathing(
         self,
@@ -1270,7 +1270,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_uefi_certificates`.
     ///
-    /// `host.set_uefi_certificates`, role local-root-only, since quebec.
+    /// Role local-root-only, since quebec.
     #[deprecated(note = "deprecated by the server since 22.16.0")]
     #[inline]
     pub fn set_uefi_certificates(
@@ -1287,7 +1287,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.notify_accept_new_pool_secret`.
     ///
-    /// `host.notify_accept_new_pool_secret`, role local-root-only, not in the published reference, since stockholm_psr.
+    /// Role local-root-only, not in the published reference, since stockholm_psr.
     #[inline]
     pub fn notify_accept_new_pool_secret(
         self,
@@ -1304,7 +1304,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.notify_send_new_pool_secret`.
     ///
-    /// `host.notify_send_new_pool_secret`, role local-root-only, not in the published reference, since stockholm_psr.
+    /// Role local-root-only, not in the published reference, since stockholm_psr.
     #[inline]
     pub fn notify_send_new_pool_secret(
         self,
@@ -1321,7 +1321,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.cleanup_pool_secret`.
     ///
-    /// `host.cleanup_pool_secret`, role local-root-only, not in the published reference, since stockholm_psr.
+    /// Role local-root-only, not in the published reference, since stockholm_psr.
     #[inline]
     pub fn cleanup_pool_secret(
         self,
@@ -1338,7 +1338,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_sched_gran`.
     ///
-    /// `host.set_sched_gran`, role local-root-only, since 1.271.0.
+    /// Role local-root-only, since 1.271.0.
     #[inline]
     pub fn set_sched_gran(
         self,
@@ -1350,7 +1350,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_sched_gran`.
     ///
-    /// `host.get_sched_gran`, role local-root-only, since 1.271.0.
+    /// Role local-root-only, since 1.271.0.
     #[inline]
     pub fn get_sched_gran(
         self,
@@ -1361,7 +1361,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_numa_affinity_policy`.
     ///
-    /// `host.set_numa_affinity_policy`, role pool-admin, prototype since 24.0.0.
+    /// Role pool-admin, prototype since 24.0.0.
     #[inline]
     pub fn set_numa_affinity_policy(
         self,
@@ -1377,7 +1377,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.emergency_disable_tls_verification`.
     ///
-    /// `host.emergency_disable_tls_verification`, role local-root-only, since 1.290.0.
+    /// Role local-root-only, since 1.290.0.
     #[inline]
     pub fn emergency_disable_tls_verification(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.emergency_disable_tls_verification", vec![])
@@ -1385,7 +1385,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.emergency_reenable_tls_verification`.
     ///
-    /// `host.emergency_reenable_tls_verification`, role local-root-only, since 1.298.0.
+    /// Role local-root-only, since 1.298.0.
     #[inline]
     pub fn emergency_reenable_tls_verification(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.emergency_reenable_tls_verification", vec![])
@@ -1393,7 +1393,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.apply_updates`.
     ///
-    /// `host.apply_updates`, role pool-operator, since 1.301.0.
+    /// Role pool-operator, since 1.301.0.
     #[inline]
     pub fn apply_updates(
         self,
@@ -1405,7 +1405,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.rescan_drivers`.
     ///
-    /// `host.rescan_drivers`, role pool-admin, prototype since 25.2.0.
+    /// Role pool-admin, prototype since 25.2.0.
     #[inline]
     pub fn rescan_drivers(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.rescan_drivers", vec![host.to_wire()])
@@ -1413,7 +1413,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_https_only`.
     ///
-    /// `host.set_https_only`, role pool-operator, prototype since 22.27.0.
+    /// Role pool-operator, prototype since 22.27.0.
     #[inline]
     pub fn set_https_only(
         self,
@@ -1425,7 +1425,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.emergency_clear_mandatory_guidance`.
     ///
-    /// `host.emergency_clear_mandatory_guidance`, role local-root-only, prototype since 24.10.0.
+    /// Role local-root-only, prototype since 24.10.0.
     #[inline]
     pub fn emergency_clear_mandatory_guidance(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "host.emergency_clear_mandatory_guidance", vec![])
@@ -1433,7 +1433,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.enable_ssh`.
     ///
-    /// `host.enable_ssh`, role pool-admin, prototype since 25.13.0.
+    /// Role pool-admin, prototype since 25.13.0.
     #[inline]
     pub fn enable_ssh(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.enable_ssh", vec![host.to_wire()])
@@ -1441,7 +1441,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.disable_ssh`.
     ///
-    /// `host.disable_ssh`, role pool-admin, prototype since 25.13.0.
+    /// Role pool-admin, prototype since 25.13.0.
     #[inline]
     pub fn disable_ssh(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "host.disable_ssh", vec![host.to_wire()])
@@ -1449,7 +1449,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_ssh_enabled_timeout`.
     ///
-    /// `host.set_ssh_enabled_timeout`, role pool-admin, prototype since 25.21.0.
+    /// Role pool-admin, prototype since 25.21.0.
     #[inline]
     pub fn set_ssh_enabled_timeout(
         self,
@@ -1465,7 +1465,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_console_idle_timeout`.
     ///
-    /// `host.set_console_idle_timeout`, role pool-admin, prototype since 25.21.0.
+    /// Role pool-admin, prototype since 25.21.0.
     #[inline]
     pub fn set_console_idle_timeout(
         self,
@@ -1481,7 +1481,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_ssh_auto_mode`.
     ///
-    /// `host.set_ssh_auto_mode`, role pool-admin, prototype since 25.27.0.
+    /// Role pool-admin, prototype since 25.27.0.
     #[inline]
     pub fn set_ssh_auto_mode(
         self,
@@ -1497,7 +1497,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_tracked_user_agents`.
     ///
-    /// `host.get_tracked_user_agents`, role read-only, prototype since 25.34.0.
+    /// Role read-only, prototype since 25.34.0.
     #[inline]
     pub fn get_tracked_user_agents(
         self,
@@ -1508,7 +1508,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_max_cstate`.
     ///
-    /// `host.set_max_cstate`, role pool-operator, prototype since 26.0.0.
+    /// Role pool-operator, prototype since 26.0.0.
     #[inline]
     pub fn set_max_cstate(
         self,
@@ -1520,7 +1520,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_ntp_mode`.
     ///
-    /// `host.set_ntp_mode`, role pool-operator, prototype since 26.0.0.
+    /// Role pool-operator, prototype since 26.0.0.
     #[inline]
     pub fn set_ntp_mode(
         self,
@@ -1532,7 +1532,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_ntp_custom_servers`.
     ///
-    /// `host.set_ntp_custom_servers`, role pool-operator, prototype since 26.0.0.
+    /// Role pool-operator, prototype since 26.0.0.
     #[inline]
     pub fn set_ntp_custom_servers(
         self,
@@ -1548,7 +1548,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_ntp_servers_status`.
     ///
-    /// `host.get_ntp_servers_status`, role read-only, prototype since 26.0.0.
+    /// Role read-only, prototype since 26.0.0.
     #[inline]
     pub fn get_ntp_servers_status(
         self,
@@ -1559,7 +1559,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_timezone`.
     ///
-    /// `host.set_timezone`, role pool-operator, prototype since 26.0.0.
+    /// Role pool-operator, prototype since 26.0.0.
     #[inline]
     pub fn set_timezone(
         self,
@@ -1571,7 +1571,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.list_timezones`.
     ///
-    /// `host.list_timezones`, role read-only, prototype since 26.0.0.
+    /// Role read-only, prototype since 26.0.0.
     #[inline]
     pub fn list_timezones(
         self,
@@ -1582,7 +1582,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.get_ntp_synchronized`.
     ///
-    /// `host.get_ntp_synchronized`, role read-only, prototype since 26.0.0.
+    /// Role read-only, prototype since 26.0.0.
     #[inline]
     pub fn get_ntp_synchronized(self, host: &Ref<Host>) -> Call<'c, bool, AsyncCapable> {
         Call::new(self.0, "host.get_ntp_synchronized", vec![host.to_wire()])
@@ -1590,7 +1590,7 @@ impl<'c> HostApi<'c> {
 
     /// Calls `host.set_servertime`.
     ///
-    /// `host.set_servertime`, role pool-operator, prototype since 26.0.0.
+    /// Role pool-operator, prototype since 26.0.0.
     #[inline]
     pub fn set_servertime(
         self,

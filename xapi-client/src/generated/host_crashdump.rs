@@ -48,7 +48,7 @@ impl Client {
 impl<'c> HostCrashdumpApi<'c> {
     /// Calls `host_crashdump.destroy`.
     ///
-    /// `host_crashdump.destroy`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn destroy(
         self,
@@ -59,7 +59,7 @@ impl<'c> HostCrashdumpApi<'c> {
 
     /// Calls `host_crashdump.upload`.
     ///
-    /// `host_crashdump.upload`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn upload(
         self,

@@ -59,7 +59,7 @@ impl Client {
 impl<'c> HostDriverApi<'c> {
     /// Calls `Host_driver.select`.
     ///
-    /// `Host_driver.select`, role pool-admin, prototype since 25.2.0.
+    /// Role pool-admin, prototype since 25.2.0.
     #[inline]
     pub fn select(
         self,
@@ -75,7 +75,7 @@ impl<'c> HostDriverApi<'c> {
 
     /// Calls `Host_driver.deselect`.
     ///
-    /// `Host_driver.deselect`, role pool-admin, prototype since 25.2.0.
+    /// Role pool-admin, prototype since 25.2.0.
     #[inline]
     pub fn deselect(self, host_driver: &Ref<HostDriver>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Host_driver.deselect", vec![host_driver.to_wire()])
@@ -83,7 +83,7 @@ impl<'c> HostDriverApi<'c> {
 
     /// Calls `Host_driver.rescan`.
     ///
-    /// `Host_driver.rescan`, role pool-admin, prototype since 25.2.0.
+    /// Role pool-admin, prototype since 25.2.0.
     #[inline]
     pub fn rescan(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Host_driver.rescan", vec![host.to_wire()])

@@ -59,7 +59,7 @@ impl Client {
 impl<'c> HostPatchApi<'c> {
     /// Calls `host_patch.destroy`.
     ///
-    /// `host_patch.destroy`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[deprecated(note = "deprecated by the server since miami")]
     #[inline]
     pub fn destroy(self, host_patch: &Ref<HostPatch>) -> Call<'c, (), AsyncCapable> {
@@ -68,7 +68,7 @@ impl<'c> HostPatchApi<'c> {
 
     /// Calls `host_patch.apply`.
     ///
-    /// `host_patch.apply`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[deprecated(note = "deprecated by the server since miami")]
     #[inline]
     pub fn apply(self, host_patch: &Ref<HostPatch>) -> Call<'c, String, AsyncCapable> {

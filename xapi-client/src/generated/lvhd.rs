@@ -40,7 +40,7 @@ impl Client {
 impl<'c> LvhdApi<'c> {
     /// Calls `LVHD.enable_thin_provisioning`.
     ///
-    /// `LVHD.enable_thin_provisioning`, role pool-admin, since dundee.
+    /// Role pool-admin, since dundee.
     #[inline]
     pub fn enable_thin_provisioning(
         self,

@@ -52,7 +52,7 @@ impl Client {
 impl<'c> MessageApi<'c> {
     /// Calls `message.create`.
     ///
-    /// `message.create`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn create(
         self,
@@ -74,7 +74,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.destroy`.
     ///
-    /// `message.destroy`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn destroy(self, message: &Ref<Message>) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "message.destroy", vec![message.to_wire()])
@@ -82,7 +82,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.destroy_many`.
     ///
-    /// `message.destroy_many`, role pool-operator, prototype since 22.19.0.
+    /// Role pool-operator, prototype since 22.19.0.
     #[inline]
     pub fn destroy_many(self, messages: &[Ref<Message>]) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "message.destroy_many", vec![messages.to_wire()])
@@ -90,7 +90,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.destroy_all`.
     ///
-    /// `message.destroy_all`, role pool-operator, prototype since 26.6.0.
+    /// Role pool-operator, prototype since 26.6.0.
     #[inline]
     pub fn destroy_all(
         self,
@@ -101,7 +101,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get`.
     ///
-    /// `message.get`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get(
         self,
@@ -118,7 +118,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get_all`.
     ///
-    /// `message.get_all`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_all(self) -> Call<'c, Vec<Ref<Message>>, SyncOnly> {
         Call::new(self.0, "message.get_all", vec![])
@@ -126,7 +126,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get_since`.
     ///
-    /// `message.get_since`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_since(
         self,
@@ -137,7 +137,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get_record`.
     ///
-    /// `message.get_record`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_record(
         self,
@@ -148,7 +148,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get_by_uuid`.
     ///
-    /// `message.get_by_uuid`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_by_uuid(self, uuid: &str) -> Call<'c, Ref<Message>, SyncOnly> {
         Call::new(self.0, "message.get_by_uuid", vec![uuid.to_wire()])
@@ -156,7 +156,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get_all_records`.
     ///
-    /// `message.get_all_records`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_all_records(
         self,
@@ -166,7 +166,7 @@ impl<'c> MessageApi<'c> {
 
     /// Calls `message.get_all_records_where`.
     ///
-    /// `message.get_all_records_where`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_all_records_where(
         self,

@@ -131,7 +131,7 @@ impl Client {
 impl<'c> NetworkApi<'c> {
     /// Calls `network.attach`.
     ///
-    /// `network.attach`, role pool-operator, not in the published reference, since miami.
+    /// Role pool-operator, not in the published reference, since miami.
     #[inline]
     pub fn attach(
         self,
@@ -143,7 +143,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.pool_introduce`.
     ///
-    /// `network.pool_introduce`, role pool-operator, not in the published reference, since rio.
+    /// Role pool-operator, not in the published reference, since rio.
     #[inline]
     pub fn pool_introduce(
         self,
@@ -168,7 +168,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.create_new_blob`.
     ///
-    /// `network.create_new_blob`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn create_new_blob(
         self,
@@ -189,7 +189,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.set_default_locking_mode`.
     ///
-    /// `network.set_default_locking_mode`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn set_default_locking_mode(
         self,
@@ -205,7 +205,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.attach_for_vm`.
     ///
-    /// `network.attach_for_vm`, role vm-power-admin, not in the published reference, since tampa.
+    /// Role vm-power-admin, not in the published reference, since tampa.
     #[inline]
     pub fn attach_for_vm(
         self,
@@ -217,7 +217,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.detach_for_vm`.
     ///
-    /// `network.detach_for_vm`, role vm-power-admin, not in the published reference, since tampa.
+    /// Role vm-power-admin, not in the published reference, since tampa.
     #[inline]
     pub fn detach_for_vm(
         self,
@@ -229,7 +229,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.add_purpose`.
     ///
-    /// `network.add_purpose`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ impl<'c> NetworkApi<'c> {
 
     /// Calls `network.remove_purpose`.
     ///
-    /// `network.remove_purpose`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn remove_purpose(
         self,

@@ -50,7 +50,7 @@ impl Client {
 impl<'c> NetworkSriovApi<'c> {
     /// Calls `network_sriov.create`.
     ///
-    /// `network_sriov.create`, role pool-operator, since kolkata.
+    /// Role pool-operator, since kolkata.
     #[inline]
     pub fn create(
         self,
@@ -62,7 +62,7 @@ impl<'c> NetworkSriovApi<'c> {
 
     /// Calls `network_sriov.destroy`.
     ///
-    /// `network_sriov.destroy`, role pool-operator, since kolkata.
+    /// Role pool-operator, since kolkata.
     #[inline]
     pub fn destroy(
         self,
@@ -73,7 +73,7 @@ impl<'c> NetworkSriovApi<'c> {
 
     /// Calls `network_sriov.get_remaining_capacity`.
     ///
-    /// `network_sriov.get_remaining_capacity`, role read-only, since kolkata.
+    /// Role read-only, since kolkata.
     #[inline]
     pub fn get_remaining_capacity(
         self,

@@ -114,7 +114,7 @@ impl Client {
 impl<'c> ObserverApi<'c> {
     /// Calls `Observer.register`.
     ///
-    /// `Observer.register`, role pool-admin, not in the published reference, prototype since 23.14.0.
+    /// Role pool-admin, not in the published reference, prototype since 23.14.0.
     #[inline]
     pub fn register(
         self,
@@ -126,7 +126,7 @@ impl<'c> ObserverApi<'c> {
 
     /// Calls `Observer.unregister`.
     ///
-    /// `Observer.unregister`, role pool-admin, not in the published reference, prototype since 23.14.0.
+    /// Role pool-admin, not in the published reference, prototype since 23.14.0.
     #[inline]
     pub fn unregister(
         self,
@@ -142,7 +142,7 @@ impl<'c> ObserverApi<'c> {
 
     /// Calls `Observer.set_hosts`.
     ///
-    /// `Observer.set_hosts`, role pool-admin, prototype since 23.14.0.
+    /// Role pool-admin, prototype since 23.14.0.
     #[inline]
     pub fn set_hosts(
         self,
@@ -158,7 +158,7 @@ impl<'c> ObserverApi<'c> {
 
     /// Calls `Observer.set_enabled`.
     ///
-    /// `Observer.set_enabled`, role pool-admin, prototype since 23.14.0.
+    /// Role pool-admin, prototype since 23.14.0.
     #[inline]
     pub fn set_enabled(
         self,
@@ -174,7 +174,7 @@ impl<'c> ObserverApi<'c> {
 
     /// Calls `Observer.set_attributes`.
     ///
-    /// `Observer.set_attributes`, role pool-admin, prototype since 23.14.0.
+    /// Role pool-admin, prototype since 23.14.0.
     #[inline]
     pub fn set_attributes(
         self,
@@ -190,7 +190,7 @@ impl<'c> ObserverApi<'c> {
 
     /// Calls `Observer.set_endpoints`.
     ///
-    /// `Observer.set_endpoints`, role pool-admin, prototype since 23.14.0.
+    /// Role pool-admin, prototype since 23.14.0.
     #[inline]
     pub fn set_endpoints(
         self,
@@ -206,7 +206,7 @@ impl<'c> ObserverApi<'c> {
 
     /// Calls `Observer.set_components`.
     ///
-    /// `Observer.set_components`, role pool-admin, prototype since 23.14.0.
+    /// Role pool-admin, prototype since 23.14.0.
     #[inline]
     pub fn set_components(
         self,

@@ -93,7 +93,7 @@ impl Client {
 impl<'c> PbdApi<'c> {
     /// Calls `PBD.plug`.
     ///
-    /// `PBD.plug`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<'c> PbdApi<'c> {
 
     /// Calls `PBD.unplug`.
     ///
-    /// `PBD.unplug`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn unplug(self, pbd: &Ref<Pbd>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "PBD.unplug", vec![pbd.to_wire()])
@@ -113,7 +113,7 @@ impl<'c> PbdApi<'c> {
 
     /// Calls `PBD.set_device_config`.
     ///
-    /// `PBD.set_device_config`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn set_device_config(
         self,

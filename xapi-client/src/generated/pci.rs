@@ -70,7 +70,7 @@ impl Client {
 impl<'c> PciApi<'c> {
     /// Calls `PCI.disable_dom0_access`.
     ///
-    /// `PCI.disable_dom0_access`, role pool-operator, prototype since 24.14.0.
+    /// Role pool-operator, prototype since 24.14.0.
     #[inline]
     pub fn disable_dom0_access(
         self,
@@ -81,7 +81,7 @@ impl<'c> PciApi<'c> {
 
     /// Calls `PCI.enable_dom0_access`.
     ///
-    /// `PCI.enable_dom0_access`, role pool-operator, prototype since 24.14.0.
+    /// Role pool-operator, prototype since 24.14.0.
     #[inline]
     pub fn enable_dom0_access(
         self,
@@ -92,7 +92,7 @@ impl<'c> PciApi<'c> {
 
     /// Calls `PCI.get_dom0_access_status`.
     ///
-    /// `PCI.get_dom0_access_status`, role pool-operator, prototype since 24.14.0.
+    /// Role pool-operator, prototype since 24.14.0.
     #[inline]
     pub fn get_dom0_access_status(
         self,

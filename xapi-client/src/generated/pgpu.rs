@@ -69,7 +69,7 @@ impl Client {
 impl<'c> PgpuApi<'c> {
     /// Calls `PGPU.add_enabled_VGPU_types`.
     ///
-    /// `PGPU.add_enabled_VGPU_types`, role pool-operator, since vgpu-tech-preview.
+    /// Role pool-operator, since vgpu-tech-preview.
     #[inline]
     pub fn add_enabled_vgpu_types(
         self,
@@ -85,7 +85,7 @@ impl<'c> PgpuApi<'c> {
 
     /// Calls `PGPU.remove_enabled_VGPU_types`.
     ///
-    /// `PGPU.remove_enabled_VGPU_types`, role pool-operator, since vgpu-tech-preview.
+    /// Role pool-operator, since vgpu-tech-preview.
     #[inline]
     pub fn remove_enabled_vgpu_types(
         self,
@@ -101,7 +101,7 @@ impl<'c> PgpuApi<'c> {
 
     /// Calls `PGPU.set_enabled_VGPU_types`.
     ///
-    /// `PGPU.set_enabled_VGPU_types`, role pool-operator, since vgpu-tech-preview.
+    /// Role pool-operator, since vgpu-tech-preview.
     #[inline]
     pub fn set_enabled_vgpu_types(
         self,
@@ -117,7 +117,7 @@ impl<'c> PgpuApi<'c> {
 
     /// Calls `PGPU.set_GPU_group`.
     ///
-    /// `PGPU.set_GPU_group`, role pool-operator, since vgpu-tech-preview.
+    /// Role pool-operator, since vgpu-tech-preview.
     #[inline]
     pub fn set_gpu_group(
         self,
@@ -129,7 +129,7 @@ impl<'c> PgpuApi<'c> {
 
     /// Calls `PGPU.get_remaining_capacity`.
     ///
-    /// `PGPU.get_remaining_capacity`, role read-only, since vgpu-tech-preview.
+    /// Role read-only, since vgpu-tech-preview.
     #[inline]
     pub fn get_remaining_capacity(
         self,
@@ -145,7 +145,7 @@ impl<'c> PgpuApi<'c> {
 
     /// Calls `PGPU.enable_dom0_access`.
     ///
-    /// `PGPU.enable_dom0_access`, role pool-operator, since cream.
+    /// Role pool-operator, since cream.
     #[deprecated(note = "deprecated by the server since 24.14.0")]
     #[inline]
     pub fn enable_dom0_access(
@@ -157,7 +157,7 @@ impl<'c> PgpuApi<'c> {
 
     /// Calls `PGPU.disable_dom0_access`.
     ///
-    /// `PGPU.disable_dom0_access`, role pool-operator, since cream.
+    /// Role pool-operator, since cream.
     #[deprecated(note = "deprecated by the server since 24.14.0")]
     #[inline]
     pub fn disable_dom0_access(

@@ -345,7 +345,7 @@ impl Client {
 impl<'c> PifApi<'c> {
     /// Calls `PIF.create_VLAN`.
     ///
-    /// `PIF.create_VLAN`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -368,7 +368,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.destroy`.
     ///
-    /// `PIF.destroy`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -381,7 +381,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.reconfigure_ip`.
     ///
-    /// `PIF.reconfigure_ip`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     ///
     /// # Errors
     ///
@@ -408,7 +408,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.reconfigure_ipv6`.
     ///
-    /// `PIF.reconfigure_ipv6`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     ///
     /// # Errors
     ///
@@ -434,7 +434,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.set_primary_address_type`.
     ///
-    /// `PIF.set_primary_address_type`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn set_primary_address_type(
         self,
@@ -450,7 +450,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.scan`.
     ///
-    /// `PIF.scan`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn scan(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "PIF.scan", vec![host.to_wire()])
@@ -458,7 +458,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.introduce`.
     ///
-    /// `PIF.introduce`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn introduce(
         self,
@@ -479,7 +479,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.forget`.
     ///
-    /// `PIF.forget`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     ///
     /// # Errors
     ///
@@ -491,7 +491,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.unplug`.
     ///
-    /// `PIF.unplug`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     ///
     /// # Errors
     ///
@@ -503,7 +503,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.set_disallow_unplug`.
     ///
-    /// `PIF.set_disallow_unplug`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     ///
     /// # Errors
     ///
@@ -523,7 +523,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.plug`.
     ///
-    /// `PIF.plug`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     ///
     /// # Errors
     ///
@@ -535,7 +535,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.pool_introduce`.
     ///
-    /// `PIF.pool_introduce`, role pool-operator, not in the published reference, since rio.
+    /// Role pool-operator, not in the published reference, since rio.
     #[inline]
     pub fn pool_introduce(
         self,
@@ -546,7 +546,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.db_introduce`.
     ///
-    /// `PIF.db_introduce`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn db_introduce(
         self,
@@ -557,7 +557,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.db_forget`.
     ///
-    /// `PIF.db_forget`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn db_forget(self, pif: &Ref<Pif>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "PIF.db_forget", vec![pif.to_wire()])
@@ -565,7 +565,7 @@ impl<'c> PifApi<'c> {
 
     /// Calls `PIF.set_property`.
     ///
-    /// `PIF.set_property`, role pool-operator, since creedence.
+    /// Role pool-operator, since creedence.
     #[inline]
     pub fn set_property(
         self,

@@ -177,7 +177,7 @@ impl Client {
 impl<'c> PoolApi<'c> {
     /// Calls `pool.join`.
     ///
-    /// `pool.join`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.join_force`.
     ///
-    /// `pool.join_force`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn join_force(
         self,
@@ -221,7 +221,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.eject`.
     ///
-    /// `pool.eject`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn eject(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.eject", vec![host.to_wire()])
@@ -229,7 +229,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.initial_auth`.
     ///
-    /// `pool.initial_auth`, role pool-operator, not in the published reference, since rio.
+    /// Role pool-operator, not in the published reference, since rio.
     #[inline]
     pub fn initial_auth(self) -> Call<'c, SecretString, AsyncCapable> {
         Call::new(self.0, "pool.initial_auth", vec![])
@@ -237,7 +237,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.exchange_certificates_on_join`.
     ///
-    /// `pool.exchange_certificates_on_join`, role pool-operator, not in the published reference, since 1.298.0.
+    /// Role pool-operator, not in the published reference, since 1.298.0.
     #[inline]
     pub fn exchange_certificates_on_join(
         self,
@@ -253,7 +253,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.exchange_ca_certificates_on_join`.
     ///
-    /// `pool.exchange_ca_certificates_on_join`, role pool-operator, not in the published reference, since 1.320.0.
+    /// Role pool-operator, not in the published reference, since 1.320.0.
     #[inline]
     pub fn exchange_ca_certificates_on_join(
         self,
@@ -269,7 +269,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.emergency_transition_to_master`.
     ///
-    /// `pool.emergency_transition_to_master`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn emergency_transition_to_master(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "pool.emergency_transition_to_master", vec![])
@@ -277,7 +277,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.emergency_reset_master`.
     ///
-    /// `pool.emergency_reset_master`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn emergency_reset_master(self, master_address: &str) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "pool.emergency_reset_master", vec![master_address.to_wire()])
@@ -285,7 +285,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.recover_slaves`.
     ///
-    /// `pool.recover_slaves`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn recover_slaves(self) -> Call<'c, Vec<Ref<Host>>, AsyncCapable> {
         Call::new(self.0, "pool.recover_slaves", vec![])
@@ -293,7 +293,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.hello`.
     ///
-    /// `pool.hello`, role pool-operator, not in the published reference, since rio.
+    /// Role pool-operator, not in the published reference, since rio.
     #[inline]
     pub fn hello(
         self,
@@ -309,7 +309,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.is_slave`.
     ///
-    /// `pool.is_slave`, role pool-admin, not in the published reference, since rio.
+    /// Role pool-admin, not in the published reference, since rio.
     #[inline]
     pub fn is_slave(self, host: &Ref<Host>) -> Call<'c, bool, SyncOnly> {
         Call::new(self.0, "pool.is_slave", vec![host.to_wire()])
@@ -317,7 +317,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.create_VLAN`.
     ///
-    /// `pool.create_VLAN`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -338,7 +338,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.management_reconfigure`.
     ///
-    /// `pool.management_reconfigure`, role pool-operator, since inverness.
+    /// Role pool-operator, since inverness.
     ///
     /// # Errors
     ///
@@ -353,7 +353,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.create_VLAN_from_PIF`.
     ///
-    /// `pool.create_VLAN_from_PIF`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -374,7 +374,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_ha`.
     ///
-    /// `pool.enable_ha`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn enable_ha(
         self,
@@ -390,7 +390,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_ha`.
     ///
-    /// `pool.disable_ha`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn disable_ha(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.disable_ha", vec![])
@@ -398,7 +398,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.sync_database`.
     ///
-    /// `pool.sync_database`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn sync_database(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.sync_database", vec![])
@@ -406,7 +406,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.designate_new_master`.
     ///
-    /// `pool.designate_new_master`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn designate_new_master(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.designate_new_master", vec![host.to_wire()])
@@ -414,7 +414,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.ha_prevent_restarts_for`.
     ///
-    /// `pool.ha_prevent_restarts_for`, role pool-operator, since orlando-update-1.
+    /// Role pool-operator, since orlando-update-1.
     #[inline]
     pub fn ha_prevent_restarts_for(self, seconds: i64) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "pool.ha_prevent_restarts_for", vec![seconds.to_wire()])
@@ -422,7 +422,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.ha_failover_plan_exists`.
     ///
-    /// `pool.ha_failover_plan_exists`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn ha_failover_plan_exists(self, n: i64) -> Call<'c, bool, SyncOnly> {
         Call::new(self.0, "pool.ha_failover_plan_exists", vec![n.to_wire()])
@@ -430,7 +430,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.ha_compute_max_host_failures_to_tolerate`.
     ///
-    /// `pool.ha_compute_max_host_failures_to_tolerate`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn ha_compute_max_host_failures_to_tolerate(self) -> Call<'c, i64, SyncOnly> {
         Call::new(self.0, "pool.ha_compute_max_host_failures_to_tolerate", vec![])
@@ -438,7 +438,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.ha_compute_hypothetical_max_host_failures_to_tolerate`.
     ///
-    /// `pool.ha_compute_hypothetical_max_host_failures_to_tolerate`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn ha_compute_hypothetical_max_host_failures_to_tolerate(
         self,
@@ -453,7 +453,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.ha_compute_vm_failover_plan`.
     ///
-    /// `pool.ha_compute_vm_failover_plan`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn ha_compute_vm_failover_plan(
         self,
@@ -469,7 +469,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ha_host_failures_to_tolerate`.
     ///
-    /// `pool.set_ha_host_failures_to_tolerate`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn set_ha_host_failures_to_tolerate(
         self,
@@ -485,7 +485,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.create_new_blob`.
     ///
-    /// `pool.create_new_blob`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn create_new_blob(
         self,
@@ -506,7 +506,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_binary_storage`.
     ///
-    /// `pool.enable_binary_storage`, role pool-operator, not in the published reference, since orlando.
+    /// Role pool-operator, not in the published reference, since orlando.
     #[inline]
     pub fn enable_binary_storage(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.enable_binary_storage", vec![])
@@ -514,7 +514,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_binary_storage`.
     ///
-    /// `pool.disable_binary_storage`, role pool-operator, not in the published reference, since orlando.
+    /// Role pool-operator, not in the published reference, since orlando.
     #[inline]
     pub fn disable_binary_storage(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.disable_binary_storage", vec![])
@@ -522,7 +522,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_external_auth`.
     ///
-    /// `pool.enable_external_auth`, role pool-admin, since george.
+    /// Role pool-admin, since george.
     #[inline]
     pub fn enable_external_auth(
         self,
@@ -543,7 +543,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_external_auth`.
     ///
-    /// `pool.disable_external_auth`, role pool-admin, since george.
+    /// Role pool-admin, since george.
     #[inline]
     pub fn disable_external_auth(
         self,
@@ -562,7 +562,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.external_auth_set_ldaps`.
     ///
-    /// `pool.external_auth_set_ldaps`, role pool-admin, since 26.16.0.
+    /// Role pool-admin, since 26.16.0.
     #[inline]
     pub fn external_auth_set_ldaps(
         self,
@@ -582,7 +582,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.detect_nonhomogeneous_external_auth`.
     ///
-    /// `pool.detect_nonhomogeneous_external_auth`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn detect_nonhomogeneous_external_auth(
         self,
@@ -597,7 +597,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.initialize_wlb`.
     ///
-    /// `pool.initialize_wlb`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn initialize_wlb(
         self,
@@ -619,7 +619,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.deconfigure_wlb`.
     ///
-    /// `pool.deconfigure_wlb`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn deconfigure_wlb(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.deconfigure_wlb", vec![])
@@ -627,7 +627,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.send_wlb_configuration`.
     ///
-    /// `pool.send_wlb_configuration`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn send_wlb_configuration(
         self,
@@ -638,7 +638,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.retrieve_wlb_configuration`.
     ///
-    /// `pool.retrieve_wlb_configuration`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn retrieve_wlb_configuration(
         self,
@@ -648,7 +648,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.retrieve_wlb_recommendations`.
     ///
-    /// `pool.retrieve_wlb_recommendations`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn retrieve_wlb_recommendations(
         self,
@@ -658,7 +658,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.send_test_post`.
     ///
-    /// `pool.send_test_post`, role pool-admin, since george.
+    /// Role pool-admin, since george.
     #[inline]
     pub fn send_test_post(
         self,
@@ -675,7 +675,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.certificate_install`.
     ///
-    /// `pool.certificate_install`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[deprecated(note = "deprecated by the server since 1.290.0")]
     #[inline]
     pub fn certificate_install(
@@ -692,7 +692,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.certificate_uninstall`.
     ///
-    /// `pool.certificate_uninstall`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[deprecated(note = "deprecated by the server since 1.290.0")]
     #[inline]
     pub fn certificate_uninstall(self, name: &str) -> Call<'c, (), AsyncCapable> {
@@ -701,7 +701,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.certificate_list`.
     ///
-    /// `pool.certificate_list`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[deprecated(note = "deprecated by the server since 1.290.0")]
     #[inline]
     pub fn certificate_list(self) -> Call<'c, Vec<String>, AsyncCapable> {
@@ -710,7 +710,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.install_ca_certificate`.
     ///
-    /// `pool.install_ca_certificate`, role pool-operator, since 1.290.0.
+    /// Role pool-operator, since 1.290.0.
     #[deprecated(note = "deprecated by the server since 26.13.0")]
     #[inline]
     pub fn install_ca_certificate(
@@ -727,7 +727,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.uninstall_ca_certificate`.
     ///
-    /// `pool.uninstall_ca_certificate`, role pool-operator, since 1.290.0.
+    /// Role pool-operator, since 1.290.0.
     #[deprecated(note = "deprecated by the server since 26.13.0")]
     #[inline]
     pub fn uninstall_ca_certificate(
@@ -747,7 +747,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.crl_install`.
     ///
-    /// `pool.crl_install`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn crl_install(self, name: &str, cert: &str) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.crl_install", vec![name.to_wire(), cert.to_wire()])
@@ -755,7 +755,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.crl_uninstall`.
     ///
-    /// `pool.crl_uninstall`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn crl_uninstall(self, name: &str) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.crl_uninstall", vec![name.to_wire()])
@@ -763,7 +763,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.crl_list`.
     ///
-    /// `pool.crl_list`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn crl_list(self) -> Call<'c, Vec<String>, AsyncCapable> {
         Call::new(self.0, "pool.crl_list", vec![])
@@ -771,7 +771,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.certificate_sync`.
     ///
-    /// `pool.certificate_sync`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn certificate_sync(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.certificate_sync", vec![])
@@ -779,7 +779,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_tls_verification`.
     ///
-    /// `pool.enable_tls_verification`, role pool-admin, since 1.290.0.
+    /// Role pool-admin, since 1.290.0.
     #[inline]
     pub fn enable_tls_verification(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "pool.enable_tls_verification", vec![])
@@ -787,7 +787,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_redo_log`.
     ///
-    /// `pool.enable_redo_log`, role pool-operator, since midnight-ride.
+    /// Role pool-operator, since midnight-ride.
     #[inline]
     pub fn enable_redo_log(self, sr: &Ref<Sr>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.enable_redo_log", vec![sr.to_wire()])
@@ -795,7 +795,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_redo_log`.
     ///
-    /// `pool.disable_redo_log`, role pool-operator, since midnight-ride.
+    /// Role pool-operator, since midnight-ride.
     #[inline]
     pub fn disable_redo_log(self) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.disable_redo_log", vec![])
@@ -803,7 +803,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_vswitch_controller`.
     ///
-    /// `pool.set_vswitch_controller`, role pool-operator, since midnight-ride.
+    /// Role pool-operator, since midnight-ride.
     #[deprecated(note = "deprecated by the server since falcon")]
     #[inline]
     pub fn set_vswitch_controller(self, address: &str) -> Call<'c, (), AsyncCapable> {
@@ -812,7 +812,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.test_archive_target`.
     ///
-    /// `pool.test_archive_target`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn test_archive_target(
         self,
@@ -828,7 +828,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_local_storage_caching`.
     ///
-    /// `pool.enable_local_storage_caching`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn enable_local_storage_caching(
         self,
@@ -839,7 +839,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_local_storage_caching`.
     ///
-    /// `pool.disable_local_storage_caching`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn disable_local_storage_caching(
         self,
@@ -850,7 +850,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.get_license_state`.
     ///
-    /// `pool.get_license_state`, role read-only, since clearwater.
+    /// Role read-only, since clearwater.
     #[inline]
     pub fn get_license_state(
         self,
@@ -861,7 +861,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.apply_edition`.
     ///
-    /// `pool.apply_edition`, role pool-operator, since clearwater.
+    /// Role pool-operator, since clearwater.
     #[inline]
     pub fn apply_edition(
         self,
@@ -873,7 +873,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_ssl_legacy`.
     ///
-    /// `pool.disable_ssl_legacy`, role pool-operator, since dundee.
+    /// Role pool-operator, since dundee.
     #[deprecated(note = "deprecated by the server since stockholm")]
     #[inline]
     pub fn disable_ssl_legacy(self, pool: &Ref<Pool>) -> Call<'c, (), AsyncCapable> {
@@ -882,7 +882,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_igmp_snooping_enabled`.
     ///
-    /// `pool.set_igmp_snooping_enabled`, role pool-operator, since inverness.
+    /// Role pool-operator, since inverness.
     #[inline]
     pub fn set_igmp_snooping_enabled(
         self,
@@ -898,7 +898,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.has_extension`.
     ///
-    /// `pool.has_extension`, role pool-admin, since dundee.
+    /// Role pool-admin, since dundee.
     #[inline]
     pub fn has_extension(
         self,
@@ -910,7 +910,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.add_to_guest_agent_config`.
     ///
-    /// `pool.add_to_guest_agent_config`, role pool-admin, since dundee.
+    /// Role pool-admin, since dundee.
     #[inline]
     pub fn add_to_guest_agent_config(
         self,
@@ -927,7 +927,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.remove_from_guest_agent_config`.
     ///
-    /// `pool.remove_from_guest_agent_config`, role pool-admin, since dundee.
+    /// Role pool-admin, since dundee.
     #[inline]
     pub fn remove_from_guest_agent_config(
         self,
@@ -943,7 +943,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.rotate_secret`.
     ///
-    /// `pool.rotate_secret`, role pool-admin, since stockholm_psr.
+    /// Role pool-admin, since stockholm_psr.
     ///
     /// # Errors
     ///
@@ -955,7 +955,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_repositories`.
     ///
-    /// `pool.set_repositories`, role pool-operator, since 1.301.0.
+    /// Role pool-operator, since 1.301.0.
     #[inline]
     pub fn set_repositories(
         self,
@@ -967,7 +967,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.add_repository`.
     ///
-    /// `pool.add_repository`, role pool-operator, since 1.301.0.
+    /// Role pool-operator, since 1.301.0.
     #[inline]
     pub fn add_repository(
         self,
@@ -979,7 +979,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.remove_repository`.
     ///
-    /// `pool.remove_repository`, role pool-operator, since 1.301.0.
+    /// Role pool-operator, since 1.301.0.
     #[inline]
     pub fn remove_repository(
         self,
@@ -995,7 +995,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.sync_updates`.
     ///
-    /// `pool.sync_updates`, role pool-operator, since 1.329.0.
+    /// Role pool-operator, since 1.329.0.
     #[inline]
     pub fn sync_updates(
         self,
@@ -1023,7 +1023,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.check_update_readiness`.
     ///
-    /// `pool.check_update_readiness`, role pool-operator, since 1.304.0.
+    /// Role pool-operator, since 1.304.0.
     #[inline]
     pub fn check_update_readiness(
         self,
@@ -1039,7 +1039,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_client_certificate_auth`.
     ///
-    /// `pool.enable_client_certificate_auth`, role pool-operator, since 1.318.0.
+    /// Role pool-operator, since 1.318.0.
     #[inline]
     pub fn enable_client_certificate_auth(
         self,
@@ -1055,7 +1055,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_client_certificate_auth`.
     ///
-    /// `pool.disable_client_certificate_auth`, role pool-operator, since 1.318.0.
+    /// Role pool-operator, since 1.318.0.
     #[inline]
     pub fn disable_client_certificate_auth(
         self,
@@ -1066,7 +1066,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.configure_repository_proxy`.
     ///
-    /// `pool.configure_repository_proxy`, role pool-operator, since 21.3.0.
+    /// Role pool-operator, since 21.3.0.
     #[inline]
     pub fn configure_repository_proxy(
         self,
@@ -1084,7 +1084,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_repository_proxy`.
     ///
-    /// `pool.disable_repository_proxy`, role pool-operator, since 21.4.0.
+    /// Role pool-operator, since 21.4.0.
     #[inline]
     pub fn disable_repository_proxy(
         self,
@@ -1095,7 +1095,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_uefi_certificates`.
     ///
-    /// `pool.set_uefi_certificates`, role pool-admin, since 22.16.0.
+    /// Role pool-admin, since 22.16.0.
     #[deprecated(note = "deprecated by the server since 24.0.0")]
     #[inline]
     pub fn set_uefi_certificates(
@@ -1112,7 +1112,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_custom_uefi_certificates`.
     ///
-    /// `pool.set_custom_uefi_certificates`, role pool-admin, prototype since 24.0.0.
+    /// Role pool-admin, prototype since 24.0.0.
     #[inline]
     pub fn set_custom_uefi_certificates(
         self,
@@ -1128,7 +1128,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_https_only`.
     ///
-    /// `pool.set_https_only`, role pool-operator, prototype since 22.27.0.
+    /// Role pool-operator, prototype since 22.27.0.
     #[inline]
     pub fn set_https_only(
         self,
@@ -1140,7 +1140,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_telemetry_next_collection`.
     ///
-    /// `pool.set_telemetry_next_collection`, role pool-admin, prototype since 23.9.0.
+    /// Role pool-admin, prototype since 23.9.0.
     #[inline]
     pub fn set_telemetry_next_collection(
         self,
@@ -1156,7 +1156,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.reset_telemetry_uuid`.
     ///
-    /// `pool.reset_telemetry_uuid`, role pool-admin, prototype since 23.9.0.
+    /// Role pool-admin, prototype since 23.9.0.
     #[inline]
     pub fn reset_telemetry_uuid(self, pool: &Ref<Pool>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.reset_telemetry_uuid", vec![pool.to_wire()])
@@ -1164,7 +1164,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.configure_update_sync`.
     ///
-    /// `pool.configure_update_sync`, role pool-operator, prototype since 23.18.0.
+    /// Role pool-operator, prototype since 23.18.0.
     #[inline]
     pub fn configure_update_sync(
         self,
@@ -1184,7 +1184,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_update_sync_enabled`.
     ///
-    /// `pool.set_update_sync_enabled`, role pool-operator, prototype since 23.18.0.
+    /// Role pool-operator, prototype since 23.18.0.
     #[inline]
     pub fn set_update_sync_enabled(
         self,
@@ -1200,7 +1200,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_local_auth_max_threads`.
     ///
-    /// `pool.set_local_auth_max_threads`, role pool-operator, prototype since 23.27.0.
+    /// Role pool-operator, prototype since 23.27.0.
     #[inline]
     pub fn set_local_auth_max_threads(
         self,
@@ -1216,7 +1216,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ext_auth_max_threads`.
     ///
-    /// `pool.set_ext_auth_max_threads`, role pool-operator, prototype since 23.27.0.
+    /// Role pool-operator, prototype since 23.27.0.
     #[inline]
     pub fn set_ext_auth_max_threads(
         self,
@@ -1232,7 +1232,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ext_auth_cache_enabled`.
     ///
-    /// `pool.set_ext_auth_cache_enabled`, role pool-operator, prototype since 24.31.0.
+    /// Role pool-operator, prototype since 24.31.0.
     #[inline]
     pub fn set_ext_auth_cache_enabled(
         self,
@@ -1248,7 +1248,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ext_auth_cache_size`.
     ///
-    /// `pool.set_ext_auth_cache_size`, role pool-operator, prototype since 24.31.0.
+    /// Role pool-operator, prototype since 24.31.0.
     #[inline]
     pub fn set_ext_auth_cache_size(
         self,
@@ -1264,7 +1264,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ext_auth_cache_expiry`.
     ///
-    /// `pool.set_ext_auth_cache_expiry`, role pool-operator, prototype since 24.31.0.
+    /// Role pool-operator, prototype since 24.31.0.
     #[inline]
     pub fn set_ext_auth_cache_expiry(
         self,
@@ -1280,7 +1280,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.get_guest_secureboot_readiness`.
     ///
-    /// `pool.get_guest_secureboot_readiness`, role pool-operator, prototype since 24.17.0.
+    /// Role pool-operator, prototype since 24.17.0.
     #[inline]
     pub fn get_guest_secureboot_readiness(
         self,
@@ -1291,7 +1291,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.enable_ssh`.
     ///
-    /// `pool.enable_ssh`, role pool-admin, prototype since 25.13.0.
+    /// Role pool-admin, prototype since 25.13.0.
     #[inline]
     pub fn enable_ssh(self, pool: &Ref<Pool>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.enable_ssh", vec![pool.to_wire()])
@@ -1299,7 +1299,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.disable_ssh`.
     ///
-    /// `pool.disable_ssh`, role pool-admin, prototype since 25.13.0.
+    /// Role pool-admin, prototype since 25.13.0.
     #[inline]
     pub fn disable_ssh(self, pool: &Ref<Pool>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool.disable_ssh", vec![pool.to_wire()])
@@ -1307,7 +1307,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ssh_enabled_timeout`.
     ///
-    /// `pool.set_ssh_enabled_timeout`, role pool-admin, prototype since 25.21.0.
+    /// Role pool-admin, prototype since 25.21.0.
     #[inline]
     pub fn set_ssh_enabled_timeout(
         self,
@@ -1323,7 +1323,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_console_idle_timeout`.
     ///
-    /// `pool.set_console_idle_timeout`, role pool-admin, prototype since 25.21.0.
+    /// Role pool-admin, prototype since 25.21.0.
     #[inline]
     pub fn set_console_idle_timeout(
         self,
@@ -1339,7 +1339,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.set_ssh_auto_mode`.
     ///
-    /// `pool.set_ssh_auto_mode`, role pool-admin, prototype since 25.27.0.
+    /// Role pool-admin, prototype since 25.27.0.
     #[inline]
     pub fn set_ssh_auto_mode(
         self,
@@ -1355,7 +1355,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.install_trusted_certificate`.
     ///
-    /// `pool.install_trusted_certificate`, role pool-operator, prototype since 26.13.0.
+    /// Role pool-operator, prototype since 26.13.0.
     #[inline]
     pub fn install_trusted_certificate(
         self,
@@ -1373,7 +1373,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.uninstall_trusted_certificate`.
     ///
-    /// `pool.uninstall_trusted_certificate`, role pool-operator, prototype since 26.13.0.
+    /// Role pool-operator, prototype since 26.13.0.
     #[inline]
     pub fn uninstall_trusted_certificate(
         self,
@@ -1389,7 +1389,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.sync_trusted_certificates_from`.
     ///
-    /// `pool.sync_trusted_certificates_from`, role pool-operator, prototype since 26.16.0.
+    /// Role pool-operator, prototype since 26.16.0.
     #[inline]
     pub fn sync_trusted_certificates_from(
         self,
@@ -1411,7 +1411,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.exchange_trusted_certificates_on_join`.
     ///
-    /// `pool.exchange_trusted_certificates_on_join`, role pool-operator, not in the published reference, prototype since 26.13.0.
+    /// Role pool-operator, not in the published reference, prototype since 26.13.0.
     #[inline]
     pub fn exchange_trusted_certificates_on_join(
         self,
@@ -1429,7 +1429,7 @@ impl<'c> PoolApi<'c> {
 
     /// Calls `pool.exchange_crls_on_join`.
     ///
-    /// `pool.exchange_crls_on_join`, role pool-operator, not in the published reference, prototype since 26.13.0.
+    /// Role pool-operator, not in the published reference, prototype since 26.13.0.
     #[inline]
     pub fn exchange_crls_on_join(
         self,

@@ -59,7 +59,7 @@ impl Client {
 impl<'c> PoolPatchApi<'c> {
     /// Calls `pool_patch.apply`.
     ///
-    /// `pool_patch.apply`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn apply(
@@ -72,7 +72,7 @@ impl<'c> PoolPatchApi<'c> {
 
     /// Calls `pool_patch.pool_apply`.
     ///
-    /// `pool_patch.pool_apply`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn pool_apply(self, pool_patch: &Ref<PoolPatch>) -> Call<'c, (), AsyncCapable> {
@@ -81,7 +81,7 @@ impl<'c> PoolPatchApi<'c> {
 
     /// Calls `pool_patch.precheck`.
     ///
-    /// `pool_patch.precheck`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn precheck(
@@ -98,7 +98,7 @@ impl<'c> PoolPatchApi<'c> {
 
     /// Calls `pool_patch.clean`.
     ///
-    /// `pool_patch.clean`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn clean(self, pool_patch: &Ref<PoolPatch>) -> Call<'c, (), AsyncCapable> {
@@ -107,7 +107,7 @@ impl<'c> PoolPatchApi<'c> {
 
     /// Calls `pool_patch.pool_clean`.
     ///
-    /// `pool_patch.pool_clean`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn pool_clean(self, pool_patch: &Ref<PoolPatch>) -> Call<'c, (), AsyncCapable> {
@@ -116,7 +116,7 @@ impl<'c> PoolPatchApi<'c> {
 
     /// Calls `pool_patch.destroy`.
     ///
-    /// `pool_patch.destroy`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn destroy(self, pool_patch: &Ref<PoolPatch>) -> Call<'c, (), AsyncCapable> {
@@ -125,7 +125,7 @@ impl<'c> PoolPatchApi<'c> {
 
     /// Calls `pool_patch.clean_on_host`.
     ///
-    /// `pool_patch.clean_on_host`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn clean_on_host(

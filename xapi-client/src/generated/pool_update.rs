@@ -60,7 +60,7 @@ impl Client {
 impl<'c> PoolUpdateApi<'c> {
     /// Calls `pool_update.introduce`.
     ///
-    /// `pool_update.introduce`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn introduce(self, vdi: &Ref<Vdi>) -> Call<'c, Ref<PoolUpdate>, AsyncCapable> {
         Call::new(self.0, "pool_update.introduce", vec![vdi.to_wire()])
@@ -68,7 +68,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.precheck`.
     ///
-    /// `pool_update.precheck`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn precheck(
         self,
@@ -84,7 +84,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.apply`.
     ///
-    /// `pool_update.apply`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn apply(
         self,
@@ -100,7 +100,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.pool_apply`.
     ///
-    /// `pool_update.pool_apply`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn pool_apply(
         self,
@@ -111,7 +111,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.pool_clean`.
     ///
-    /// `pool_update.pool_clean`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn pool_clean(
         self,
@@ -122,7 +122,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.destroy`.
     ///
-    /// `pool_update.destroy`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn destroy(self, pool_update: &Ref<PoolUpdate>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool_update.destroy", vec![pool_update.to_wire()])
@@ -130,7 +130,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.attach`.
     ///
-    /// `pool_update.attach`, role pool-operator, not in the published reference, since ely.
+    /// Role pool-operator, not in the published reference, since ely.
     #[inline]
     pub fn attach(
         self,
@@ -149,7 +149,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.detach`.
     ///
-    /// `pool_update.detach`, role pool-operator, not in the published reference, since ely.
+    /// Role pool-operator, not in the published reference, since ely.
     #[inline]
     pub fn detach(self, pool_update: &Ref<PoolUpdate>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool_update.detach", vec![pool_update.to_wire()])
@@ -157,7 +157,7 @@ impl<'c> PoolUpdateApi<'c> {
 
     /// Calls `pool_update.resync_host`.
     ///
-    /// `pool_update.resync_host`, role pool-operator, not in the published reference, since ely.
+    /// Role pool-operator, not in the published reference, since ely.
     #[inline]
     pub fn resync_host(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "pool_update.resync_host", vec![host.to_wire()])

@@ -67,7 +67,7 @@ impl Client {
 impl<'c> PusbApi<'c> {
     /// Calls `PUSB.scan`.
     ///
-    /// `PUSB.scan`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn scan(self, host: &Ref<Host>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "PUSB.scan", vec![host.to_wire()])
@@ -75,7 +75,7 @@ impl<'c> PusbApi<'c> {
 
     /// Calls `PUSB.set_passthrough_enabled`.
     ///
-    /// `PUSB.set_passthrough_enabled`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn set_passthrough_enabled(
         self,

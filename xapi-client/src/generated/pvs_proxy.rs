@@ -49,7 +49,7 @@ impl Client {
 impl<'c> PvsProxyApi<'c> {
     /// Calls `PVS_proxy.create`.
     ///
-    /// `PVS_proxy.create`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn create(
         self,
@@ -61,7 +61,7 @@ impl<'c> PvsProxyApi<'c> {
 
     /// Calls `PVS_proxy.destroy`.
     ///
-    /// `PVS_proxy.destroy`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn destroy(self, pvs_proxy: &Ref<PvsProxy>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "PVS_proxy.destroy", vec![pvs_proxy.to_wire()])

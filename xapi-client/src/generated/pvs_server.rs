@@ -48,7 +48,7 @@ impl Client {
 impl<'c> PvsServerApi<'c> {
     /// Calls `PVS_server.introduce`.
     ///
-    /// `PVS_server.introduce`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn introduce(
         self,
@@ -69,7 +69,7 @@ impl<'c> PvsServerApi<'c> {
 
     /// Calls `PVS_server.forget`.
     ///
-    /// `PVS_server.forget`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn forget(self, pvs_server: &Ref<PvsServer>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "PVS_server.forget", vec![pvs_server.to_wire()])

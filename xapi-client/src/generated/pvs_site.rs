@@ -53,7 +53,7 @@ impl Client {
 impl<'c> PvsSiteApi<'c> {
     /// Calls `PVS_site.introduce`.
     ///
-    /// `PVS_site.introduce`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn introduce(
         self,
@@ -70,7 +70,7 @@ impl<'c> PvsSiteApi<'c> {
 
     /// Calls `PVS_site.forget`.
     ///
-    /// `PVS_site.forget`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl<'c> PvsSiteApi<'c> {
 
     /// Calls `PVS_site.set_PVS_uuid`.
     ///
-    /// `PVS_site.set_PVS_uuid`, role pool-operator, since ely.
+    /// Role pool-operator, since ely.
     #[inline]
     pub fn set_pvs_uuid(
         self,

@@ -88,7 +88,7 @@ impl Client {
 impl<'c> RateLimitApi<'c> {
     /// Calls `Rate_limit.add_caller`.
     ///
-    /// `Rate_limit.add_caller`, role pool-admin, prototype since 26.17.0.
+    /// Role pool-admin, prototype since 26.17.0.
     #[inline]
     pub fn add_caller(
         self,
@@ -104,7 +104,7 @@ impl<'c> RateLimitApi<'c> {
 
     /// Calls `Rate_limit.remove_caller`.
     ///
-    /// `Rate_limit.remove_caller`, role pool-admin, prototype since 26.17.0.
+    /// Role pool-admin, prototype since 26.17.0.
     #[inline]
     pub fn remove_caller(
         self,
@@ -120,7 +120,7 @@ impl<'c> RateLimitApi<'c> {
 
     /// Calls `Rate_limit.set_burst_size`.
     ///
-    /// `Rate_limit.set_burst_size`, role pool-admin, prototype since 26.17.0.
+    /// Role pool-admin, prototype since 26.17.0.
     #[inline]
     pub fn set_burst_size(
         self,
@@ -136,7 +136,7 @@ impl<'c> RateLimitApi<'c> {
 
     /// Calls `Rate_limit.set_fill_rate`.
     ///
-    /// `Rate_limit.set_fill_rate`, role pool-admin, prototype since 26.17.0.
+    /// Role pool-admin, prototype since 26.17.0.
     #[inline]
     pub fn set_fill_rate(
         self,

@@ -58,7 +58,7 @@ impl Client {
 impl<'c> RepositoryApi<'c> {
     /// Calls `Repository.introduce`.
     ///
-    /// `Repository.introduce`, role pool-operator, since 1.301.0.
+    /// Role pool-operator, since 1.301.0.
     #[inline]
     pub fn introduce(
         self,
@@ -84,7 +84,7 @@ impl<'c> RepositoryApi<'c> {
 
     /// Calls `Repository.introduce_bundle`.
     ///
-    /// `Repository.introduce_bundle`, role pool-operator, prototype since 24.23.0.
+    /// Role pool-operator, prototype since 24.23.0.
     #[inline]
     pub fn introduce_bundle(
         self,
@@ -100,7 +100,7 @@ impl<'c> RepositoryApi<'c> {
 
     /// Calls `Repository.introduce_remote_pool`.
     ///
-    /// `Repository.introduce_remote_pool`, role pool-operator, prototype since 25.7.0.
+    /// Role pool-operator, prototype since 25.7.0.
     #[inline]
     pub fn introduce_remote_pool(
         self,
@@ -121,7 +121,7 @@ impl<'c> RepositoryApi<'c> {
 
     /// Calls `Repository.forget`.
     ///
-    /// `Repository.forget`, role pool-operator, since 1.301.0.
+    /// Role pool-operator, since 1.301.0.
     #[inline]
     pub fn forget(self, repository: &Ref<Repository>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "Repository.forget", vec![repository.to_wire()])
@@ -129,7 +129,7 @@ impl<'c> RepositoryApi<'c> {
 
     /// Calls `Repository.set_gpgkey_path`.
     ///
-    /// `Repository.set_gpgkey_path`, role pool-operator, prototype since 22.12.0.
+    /// Role pool-operator, prototype since 22.12.0.
     #[inline]
     pub fn set_gpgkey_path(
         self,

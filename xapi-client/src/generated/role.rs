@@ -48,7 +48,7 @@ impl Client {
 impl<'c> RoleApi<'c> {
     /// Calls `role.get_permissions`.
     ///
-    /// `role.get_permissions`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn get_permissions(
         self,
@@ -59,7 +59,7 @@ impl<'c> RoleApi<'c> {
 
     /// Calls `role.get_permissions_name_label`.
     ///
-    /// `role.get_permissions_name_label`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn get_permissions_name_label(
         self,
@@ -70,7 +70,7 @@ impl<'c> RoleApi<'c> {
 
     /// Calls `role.get_by_permission`.
     ///
-    /// `role.get_by_permission`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn get_by_permission(
         self,
@@ -81,7 +81,7 @@ impl<'c> RoleApi<'c> {
 
     /// Calls `role.get_by_permission_name_label`.
     ///
-    /// `role.get_by_permission_name_label`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn get_by_permission_name_label(
         self,

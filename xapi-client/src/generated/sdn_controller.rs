@@ -46,7 +46,7 @@ impl Client {
 impl<'c> SdnControllerApi<'c> {
     /// Calls `SDN_controller.introduce`.
     ///
-    /// `SDN_controller.introduce`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn introduce(
         self,
@@ -70,7 +70,7 @@ impl<'c> SdnControllerApi<'c> {
 
     /// Calls `SDN_controller.forget`.
     ///
-    /// `SDN_controller.forget`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn forget(
         self,

@@ -71,7 +71,7 @@ impl Client {
 impl<'c> SecretApi<'c> {
     /// Calls `secret.introduce`.
     ///
-    /// `secret.introduce`, role pool-operator, not in the published reference, since midnight-ride.
+    /// Role pool-operator, not in the published reference, since midnight-ride.
     #[inline]
     pub fn introduce(
         self,

@@ -70,7 +70,7 @@ impl Client {
 impl<'c> SessionApi<'c> {
     /// Calls `session.login_with_password`.
     ///
-    /// `session.login_with_password`, role read-only, since rio.
+    /// Role read-only, since rio.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.logout`.
     ///
-    /// `session.logout`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn logout(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "session.logout", vec![])
@@ -106,7 +106,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.change_password`.
     ///
-    /// `session.change_password`, role local-root-only, since rio.
+    /// Role local-root-only, since rio.
     #[inline]
     pub fn change_password(
         self,
@@ -122,7 +122,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.slave_login`.
     ///
-    /// `session.slave_login`, role pool-admin, not in the published reference, since rio.
+    /// Role pool-admin, not in the published reference, since rio.
     #[inline]
     pub fn slave_login(
         self,
@@ -138,7 +138,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.slave_local_login`.
     ///
-    /// `session.slave_local_login`, role pool-admin, not in the published reference, since miami.
+    /// Role pool-admin, not in the published reference, since miami.
     #[inline]
     pub fn slave_local_login(
         self,
@@ -153,7 +153,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.slave_local_login_with_password`.
     ///
-    /// `session.slave_local_login_with_password`, role pool-admin, since miami.
+    /// Role pool-admin, since miami.
     #[inline]
     pub fn slave_local_login_with_password(
         self,
@@ -169,7 +169,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.create_from_db_file`.
     ///
-    /// `session.create_from_db_file`, role local-root-only, since dundee.
+    /// Role local-root-only, since dundee.
     #[inline]
     pub fn create_from_db_file(
         self,
@@ -180,7 +180,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.local_logout`.
     ///
-    /// `session.local_logout`, role pool-admin, since miami.
+    /// Role pool-admin, since miami.
     #[inline]
     pub fn local_logout(self) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "session.local_logout", vec![])
@@ -188,7 +188,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.get_all_subject_identifiers`.
     ///
-    /// `session.get_all_subject_identifiers`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn get_all_subject_identifiers(self) -> Call<'c, Vec<String>, AsyncCapable> {
         Call::new(self.0, "session.get_all_subject_identifiers", vec![])
@@ -196,7 +196,7 @@ impl<'c> SessionApi<'c> {
 
     /// Calls `session.logout_subject_identifier`.
     ///
-    /// `session.logout_subject_identifier`, role pool-operator, since george.
+    /// Role pool-operator, since george.
     #[inline]
     pub fn logout_subject_identifier(
         self,

@@ -141,7 +141,7 @@ impl Client {
 impl<'c> SrApi<'c> {
     /// Calls `SR.create`.
     ///
-    /// `SR.create`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.introduce`.
     ///
-    /// `SR.introduce`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn introduce(
         self,
@@ -180,7 +180,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.make`.
     ///
-    /// `SR.make`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[deprecated(note = "deprecated by the server since miami")]
     #[inline]
     pub fn make(
@@ -210,7 +210,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.destroy`.
     ///
-    /// `SR.destroy`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -222,7 +222,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.forget`.
     ///
-    /// `SR.forget`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     ///
     /// # Errors
     ///
@@ -234,7 +234,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.update`.
     ///
-    /// `SR.update`, role pool-operator, since symc.
+    /// Role pool-operator, since symc.
     #[inline]
     pub fn update(self, sr: &Ref<Sr>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "SR.update", vec![sr.to_wire()])
@@ -242,7 +242,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.get_supported_types`.
     ///
-    /// `SR.get_supported_types`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn get_supported_types(self) -> Call<'c, Vec<String>, SyncOnly> {
         Call::new(self.0, "SR.get_supported_types", vec![])
@@ -250,7 +250,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.scan`.
     ///
-    /// `SR.scan`, role vm-power-admin, since rio.
+    /// Role vm-power-admin, since rio.
     #[inline]
     pub fn scan(self, sr: &Ref<Sr>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "SR.scan", vec![sr.to_wire()])
@@ -258,7 +258,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.probe`.
     ///
-    /// `SR.probe`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn probe(
         self,
@@ -279,7 +279,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.probe_ext`.
     ///
-    /// `SR.probe_ext`, role pool-operator, since lima.
+    /// Role pool-operator, since lima.
     #[inline]
     pub fn probe_ext(
         self,
@@ -300,7 +300,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.set_shared`.
     ///
-    /// `SR.set_shared`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn set_shared(self, sr: &Ref<Sr>, value: bool) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "SR.set_shared", vec![sr.to_wire(), value.to_wire()])
@@ -308,7 +308,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.set_name_label`.
     ///
-    /// `SR.set_name_label`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn set_name_label(
         self,
@@ -320,7 +320,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.set_name_description`.
     ///
-    /// `SR.set_name_description`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn set_name_description(
         self,
@@ -332,7 +332,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.create_new_blob`.
     ///
-    /// `SR.create_new_blob`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn create_new_blob(
         self,
@@ -353,7 +353,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.set_physical_size`.
     ///
-    /// `SR.set_physical_size`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn set_physical_size(self, sr: &Ref<Sr>, value: i64) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "SR.set_physical_size", vec![sr.to_wire(), value.to_wire()])
@@ -361,7 +361,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.set_virtual_allocation`.
     ///
-    /// `SR.set_virtual_allocation`, role local-root-only, not in the published reference, since miami.
+    /// Role local-root-only, not in the published reference, since miami.
     #[inline]
     pub fn set_virtual_allocation(
         self,
@@ -377,7 +377,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.set_physical_utilisation`.
     ///
-    /// `SR.set_physical_utilisation`, role local-root-only, not in the published reference, since miami.
+    /// Role local-root-only, not in the published reference, since miami.
     #[inline]
     pub fn set_physical_utilisation(
         self,
@@ -393,7 +393,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.assert_can_host_ha_statefile`.
     ///
-    /// `SR.assert_can_host_ha_statefile`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn assert_can_host_ha_statefile(
         self,
@@ -404,7 +404,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.assert_supports_database_replication`.
     ///
-    /// `SR.assert_supports_database_replication`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn assert_supports_database_replication(
         self,
@@ -415,7 +415,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.enable_database_replication`.
     ///
-    /// `SR.enable_database_replication`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn enable_database_replication(
         self,
@@ -426,7 +426,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.disable_database_replication`.
     ///
-    /// `SR.disable_database_replication`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn disable_database_replication(
         self,
@@ -437,7 +437,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.get_data_sources`.
     ///
-    /// `SR.get_data_sources`, role read-only, since dundee.
+    /// Role read-only, since dundee.
     #[inline]
     pub fn get_data_sources(
         self,
@@ -448,7 +448,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.record_data_source`.
     ///
-    /// `SR.record_data_source`, role pool-operator, since dundee.
+    /// Role pool-operator, since dundee.
     #[inline]
     pub fn record_data_source(
         self,
@@ -464,7 +464,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.query_data_source`.
     ///
-    /// `SR.query_data_source`, role read-only, since dundee.
+    /// Role read-only, since dundee.
     #[inline]
     pub fn query_data_source(
         self,
@@ -480,7 +480,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.forget_data_source_archives`.
     ///
-    /// `SR.forget_data_source_archives`, role pool-operator, since dundee.
+    /// Role pool-operator, since dundee.
     #[inline]
     pub fn forget_data_source_archives(
         self,
@@ -496,7 +496,7 @@ impl<'c> SrApi<'c> {
 
     /// Calls `SR.get_live_hosts`.
     ///
-    /// `SR.get_live_hosts`, role pool-operator, not in the published reference, since stockholm.
+    /// Role pool-operator, not in the published reference, since stockholm.
     #[inline]
     pub fn get_live_hosts(self, sr: &Ref<Sr>) -> Call<'c, Vec<Ref<Host>>, AsyncCapable> {
         Call::new(self.0, "SR.get_live_hosts", vec![sr.to_wire()])

@@ -76,7 +76,7 @@ impl Client {
 impl<'c> SubjectApi<'c> {
     /// Calls `subject.add_to_roles`.
     ///
-    /// `subject.add_to_roles`, role pool-admin, since midnight-ride.
+    /// Role pool-admin, since midnight-ride.
     #[inline]
     pub fn add_to_roles(
         self,
@@ -92,7 +92,7 @@ impl<'c> SubjectApi<'c> {
 
     /// Calls `subject.remove_from_roles`.
     ///
-    /// `subject.remove_from_roles`, role pool-admin, since midnight-ride.
+    /// Role pool-admin, since midnight-ride.
     #[inline]
     pub fn remove_from_roles(
         self,
@@ -108,7 +108,7 @@ impl<'c> SubjectApi<'c> {
 
     /// Calls `subject.get_permissions_name_label`.
     ///
-    /// `subject.get_permissions_name_label`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn get_permissions_name_label(
         self,

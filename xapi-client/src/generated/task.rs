@@ -73,7 +73,7 @@ impl Client {
 impl<'c> TaskApi<'c> {
     /// Calls `task.create`.
     ///
-    /// `task.create`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn create(
         self,
@@ -85,7 +85,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.destroy`.
     ///
-    /// `task.destroy`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn destroy(self, task: &Ref<Task>) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "task.destroy", vec![task.to_wire()])
@@ -93,7 +93,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.cancel`.
     ///
-    /// `task.cancel`, role read-only, since rio.
+    /// Role read-only, since rio.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.set_status`.
     ///
-    /// `task.set_status`, role read-only, since falcon.
+    /// Role read-only, since falcon.
     #[inline]
     pub fn set_status(
         self,
@@ -117,7 +117,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.set_progress`.
     ///
-    /// `task.set_progress`, role read-only, since stockholm.
+    /// Role read-only, since stockholm.
     #[inline]
     pub fn set_progress(self, task: &Ref<Task>, value: f64) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "task.set_progress", vec![task.to_wire(), value.to_wire()])
@@ -125,7 +125,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.set_result`.
     ///
-    /// `task.set_result`, role read-only, since 21.3.0.
+    /// Role read-only, since 21.3.0.
     #[inline]
     pub fn set_result(self, task: &Ref<Task>, value: &str) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "task.set_result", vec![task.to_wire(), value.to_wire()])
@@ -133,7 +133,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.set_error_info`.
     ///
-    /// `task.set_error_info`, role read-only, since 21.3.0.
+    /// Role read-only, since 21.3.0.
     #[inline]
     pub fn set_error_info(
         self,
@@ -145,7 +145,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.add_to_other_config`.
     ///
-    /// `task.add_to_other_config`, role read-only, prototype since 25.8.0.
+    /// Role read-only, prototype since 25.8.0.
     #[inline]
     pub fn add_to_other_config(
         self,
@@ -162,7 +162,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.remove_from_other_config`.
     ///
-    /// `task.remove_from_other_config`, role read-only, prototype since 25.8.0.
+    /// Role read-only, prototype since 25.8.0.
     #[inline]
     pub fn remove_from_other_config(
         self,
@@ -178,7 +178,7 @@ impl<'c> TaskApi<'c> {
 
     /// Calls `task.set_other_config`.
     ///
-    /// `task.set_other_config`, role read-only, prototype since 25.8.0.
+    /// Role read-only, prototype since 25.8.0.
     #[inline]
     pub fn set_other_config(
         self,

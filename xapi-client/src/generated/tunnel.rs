@@ -52,7 +52,7 @@ impl Client {
 impl<'c> TunnelApi<'c> {
     /// Calls `tunnel.create`.
     ///
-    /// `tunnel.create`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl<'c> TunnelApi<'c> {
 
     /// Calls `tunnel.destroy`.
     ///
-    /// `tunnel.destroy`, role pool-operator, since cowley.
+    /// Role pool-operator, since cowley.
     #[inline]
     pub fn destroy(self, tunnel: &Ref<Tunnel>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "tunnel.destroy", vec![tunnel.to_wire()])

@@ -52,7 +52,7 @@ impl Client {
 impl<'c> UsbGroupApi<'c> {
     /// Calls `USB_group.create`.
     ///
-    /// `USB_group.create`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn create(
         self,
@@ -76,7 +76,7 @@ impl<'c> UsbGroupApi<'c> {
 
     /// Calls `USB_group.destroy`.
     ///
-    /// `USB_group.destroy`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn destroy(self, usb_group: &Ref<UsbGroup>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "USB_group.destroy", vec![usb_group.to_wire()])

@@ -164,7 +164,7 @@ impl Client {
 impl<'c> VbdApi<'c> {
     /// Calls `VBD.eject`.
     ///
-    /// `VBD.eject`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.insert`.
     ///
-    /// `VBD.insert`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.plug`.
     ///
-    /// `VBD.plug`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn plug(self, vbd: &Ref<Vbd>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VBD.plug", vec![vbd.to_wire()])
@@ -196,7 +196,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.unplug`.
     ///
-    /// `VBD.unplug`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.unplug_force`.
     ///
-    /// `VBD.unplug_force`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn unplug_force(self, vbd: &Ref<Vbd>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VBD.unplug_force", vec![vbd.to_wire()])
@@ -216,7 +216,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.unplug_force_no_safety_check`.
     ///
-    /// `VBD.unplug_force_no_safety_check`, role vm-admin, not in the published reference, since symc.
+    /// Role vm-admin, not in the published reference, since symc.
     #[deprecated(note = "deprecated by the server since ely")]
     #[inline]
     pub fn unplug_force_no_safety_check(
@@ -228,7 +228,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.assert_attachable`.
     ///
-    /// `VBD.assert_attachable`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn assert_attachable(self, vbd: &Ref<Vbd>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VBD.assert_attachable", vec![vbd.to_wire()])
@@ -236,7 +236,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.pause`.
     ///
-    /// `VBD.pause`, role vm-admin, not in the published reference, since symc.
+    /// Role vm-admin, not in the published reference, since symc.
     #[inline]
     pub fn pause(self, vbd: &Ref<Vbd>) -> Call<'c, String, AsyncCapable> {
         Call::new(self.0, "VBD.pause", vec![vbd.to_wire()])
@@ -244,7 +244,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.unpause`.
     ///
-    /// `VBD.unpause`, role vm-admin, not in the published reference, since symc.
+    /// Role vm-admin, not in the published reference, since symc.
     #[inline]
     pub fn unpause(
         self,
@@ -263,7 +263,7 @@ impl<'c> VbdApi<'c> {
 
     /// Calls `VBD.set_mode`.
     ///
-    /// `VBD.set_mode`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_mode(self, vbd: &Ref<Vbd>, value: VbdMode) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VBD.set_mode", vec![vbd.to_wire(), value.to_wire()])

@@ -484,7 +484,7 @@ impl Client {
 impl<'c> VdiApi<'c> {
     /// Calls `VDI.snapshot`.
     ///
-    /// `VDI.snapshot`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn snapshot(
         self,
@@ -503,7 +503,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.clone`.
     ///
-    /// `VDI.clone`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn clone(
         self,
@@ -522,7 +522,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.resize`.
     ///
-    /// `VDI.resize`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn resize(self, vdi: &Ref<Vdi>, size: i64) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VDI.resize", vec![vdi.to_wire(), size.to_wire()])
@@ -530,7 +530,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.resize_online`.
     ///
-    /// `VDI.resize_online`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn resize_online(self, vdi: &Ref<Vdi>, size: i64) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VDI.resize_online", vec![vdi.to_wire(), size.to_wire()])
@@ -538,7 +538,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.introduce`.
     ///
-    /// `VDI.introduce`, role vm-admin, since miami.
+    /// Role vm-admin, since miami.
     ///
     /// # Errors
     ///
@@ -550,7 +550,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.pool_introduce`.
     ///
-    /// `VDI.pool_introduce`, role vm-admin, not in the published reference, since rio.
+    /// Role vm-admin, not in the published reference, since rio.
     #[inline]
     pub fn pool_introduce(
         self,
@@ -561,7 +561,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.db_introduce`.
     ///
-    /// `VDI.db_introduce`, role local-root-only, not in the published reference, since rio.
+    /// Role local-root-only, not in the published reference, since rio.
     #[inline]
     pub fn db_introduce(
         self,
@@ -572,7 +572,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.db_forget`.
     ///
-    /// `VDI.db_forget`, role local-root-only, not in the published reference, since miami.
+    /// Role local-root-only, not in the published reference, since miami.
     #[inline]
     pub fn db_forget(self, vdi: &Ref<Vdi>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VDI.db_forget", vec![vdi.to_wire()])
@@ -580,7 +580,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.update`.
     ///
-    /// `VDI.update`, role vm-admin, since symc.
+    /// Role vm-admin, since symc.
     ///
     /// # Errors
     ///
@@ -592,7 +592,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.copy`.
     ///
-    /// `VDI.copy`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     ///
     /// # Errors
     ///
@@ -621,7 +621,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.force_unlock`.
     ///
-    /// `VDI.force_unlock`, role vm-admin, not in the published reference, since rio.
+    /// Role vm-admin, not in the published reference, since rio.
     #[deprecated(note = "deprecated by the server since miami")]
     #[inline]
     pub fn force_unlock(self, vdi: &Ref<Vdi>) -> Call<'c, (), AsyncCapable> {
@@ -630,7 +630,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_managed`.
     ///
-    /// `VDI.set_managed`, role local-root-only, not in the published reference, since rio.
+    /// Role local-root-only, not in the published reference, since rio.
     #[inline]
     pub fn set_managed(self, vdi: &Ref<Vdi>, value: bool) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VDI.set_managed", vec![vdi.to_wire(), value.to_wire()])
@@ -638,7 +638,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.forget`.
     ///
-    /// `VDI.forget`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn forget(self, vdi: &Ref<Vdi>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VDI.forget", vec![vdi.to_wire()])
@@ -646,7 +646,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_sharable`.
     ///
-    /// `VDI.set_sharable`, role vm-admin, since george.
+    /// Role vm-admin, since george.
     #[inline]
     pub fn set_sharable(self, vdi: &Ref<Vdi>, value: bool) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VDI.set_sharable", vec![vdi.to_wire(), value.to_wire()])
@@ -654,7 +654,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_read_only`.
     ///
-    /// `VDI.set_read_only`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_read_only(self, vdi: &Ref<Vdi>, value: bool) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VDI.set_read_only", vec![vdi.to_wire(), value.to_wire()])
@@ -662,7 +662,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_missing`.
     ///
-    /// `VDI.set_missing`, role local-root-only, not in the published reference, since miami.
+    /// Role local-root-only, not in the published reference, since miami.
     #[inline]
     pub fn set_missing(self, vdi: &Ref<Vdi>, value: bool) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VDI.set_missing", vec![vdi.to_wire(), value.to_wire()])
@@ -670,7 +670,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_virtual_size`.
     ///
-    /// `VDI.set_virtual_size`, role local-root-only, not in the published reference, since miami.
+    /// Role local-root-only, not in the published reference, since miami.
     #[inline]
     pub fn set_virtual_size(self, vdi: &Ref<Vdi>, value: i64) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VDI.set_virtual_size", vec![vdi.to_wire(), value.to_wire()])
@@ -678,7 +678,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_physical_utilisation`.
     ///
-    /// `VDI.set_physical_utilisation`, role local-root-only, not in the published reference, since miami.
+    /// Role local-root-only, not in the published reference, since miami.
     #[inline]
     pub fn set_physical_utilisation(
         self,
@@ -694,7 +694,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_is_a_snapshot`.
     ///
-    /// `VDI.set_is_a_snapshot`, role local-root-only, not in the published reference, since boston.
+    /// Role local-root-only, not in the published reference, since boston.
     #[inline]
     pub fn set_is_a_snapshot(
         self,
@@ -706,7 +706,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_snapshot_of`.
     ///
-    /// `VDI.set_snapshot_of`, role local-root-only, not in the published reference, since boston.
+    /// Role local-root-only, not in the published reference, since boston.
     #[inline]
     pub fn set_snapshot_of(
         self,
@@ -718,7 +718,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_snapshot_time`.
     ///
-    /// `VDI.set_snapshot_time`, role local-root-only, not in the published reference, since boston.
+    /// Role local-root-only, not in the published reference, since boston.
     #[inline]
     pub fn set_snapshot_time(
         self,
@@ -730,7 +730,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_metadata_of_pool`.
     ///
-    /// `VDI.set_metadata_of_pool`, role local-root-only, not in the published reference, since boston.
+    /// Role local-root-only, not in the published reference, since boston.
     #[inline]
     pub fn set_metadata_of_pool(
         self,
@@ -746,7 +746,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_name_label`.
     ///
-    /// `VDI.set_name_label`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_name_label(
         self,
@@ -758,7 +758,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_name_description`.
     ///
-    /// `VDI.set_name_description`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_name_description(
         self,
@@ -774,7 +774,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.generate_config`.
     ///
-    /// `VDI.generate_config`, role vm-admin, not in the published reference, since orlando.
+    /// Role vm-admin, not in the published reference, since orlando.
     #[inline]
     pub fn generate_config(
         self,
@@ -786,7 +786,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_on_boot`.
     ///
-    /// `VDI.set_on_boot`, role vm-admin, since cowley.
+    /// Role vm-admin, since cowley.
     #[inline]
     pub fn set_on_boot(
         self,
@@ -798,7 +798,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_allow_caching`.
     ///
-    /// `VDI.set_allow_caching`, role vm-admin, since cowley.
+    /// Role vm-admin, since cowley.
     #[inline]
     pub fn set_allow_caching(
         self,
@@ -810,7 +810,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.open_database`.
     ///
-    /// `VDI.open_database`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn open_database(self, vdi: &Ref<Vdi>) -> Call<'c, Ref<Session>, AsyncCapable> {
         Call::new(self.0, "VDI.open_database", vec![vdi.to_wire()])
@@ -818,7 +818,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.checksum`.
     ///
-    /// `VDI.checksum`, role vm-admin, not in the published reference, since boston.
+    /// Role vm-admin, not in the published reference, since boston.
     #[inline]
     pub fn checksum(self, vdi: &Ref<Vdi>) -> Call<'c, String, AsyncCapable> {
         Call::new(self.0, "VDI.checksum", vec![vdi.to_wire()])
@@ -826,7 +826,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.read_database_pool_uuid`.
     ///
-    /// `VDI.read_database_pool_uuid`, role read-only, since boston.
+    /// Role read-only, since boston.
     #[inline]
     pub fn read_database_pool_uuid(
         self,
@@ -837,7 +837,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.pool_migrate`.
     ///
-    /// `VDI.pool_migrate`, role vm-power-admin, since tampa.
+    /// Role vm-power-admin, since tampa.
     #[inline]
     pub fn pool_migrate(
         self,
@@ -854,7 +854,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.enable_cbt`.
     ///
-    /// `VDI.enable_cbt`, role vm-admin, since inverness.
+    /// Role vm-admin, since inverness.
     ///
     /// # Errors
     ///
@@ -866,7 +866,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.disable_cbt`.
     ///
-    /// `VDI.disable_cbt`, role vm-admin, since inverness.
+    /// Role vm-admin, since inverness.
     ///
     /// # Errors
     ///
@@ -878,7 +878,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.set_cbt_enabled`.
     ///
-    /// `VDI.set_cbt_enabled`, role local-root-only, not in the published reference, since inverness.
+    /// Role local-root-only, not in the published reference, since inverness.
     #[inline]
     pub fn set_cbt_enabled(
         self,
@@ -890,7 +890,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.data_destroy`.
     ///
-    /// `VDI.data_destroy`, role vm-admin, since inverness.
+    /// Role vm-admin, since inverness.
     ///
     /// # Errors
     ///
@@ -902,7 +902,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.list_changed_blocks`.
     ///
-    /// `VDI.list_changed_blocks`, role vm-operator, since inverness.
+    /// Role vm-operator, since inverness.
     ///
     /// # Errors
     ///
@@ -922,7 +922,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.get_nbd_info`.
     ///
-    /// `VDI.get_nbd_info`, role vm-admin, since inverness.
+    /// Role vm-admin, since inverness.
     ///
     /// # Errors
     ///
@@ -937,7 +937,7 @@ impl<'c> VdiApi<'c> {
 
     /// Calls `VDI.revert`.
     ///
-    /// `VDI.revert`, role vm-power-admin, prototype since 26.16.0.
+    /// Role vm-power-admin, prototype since 26.16.0.
     ///
     /// # Errors
     ///

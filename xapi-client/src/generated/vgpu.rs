@@ -66,7 +66,7 @@ impl Client {
 impl<'c> VgpuApi<'c> {
     /// Calls `VGPU.create`.
     ///
-    /// `VGPU.create`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn create(
         self,
@@ -92,7 +92,7 @@ impl<'c> VgpuApi<'c> {
 
     /// Calls `VGPU.destroy`.
     ///
-    /// `VGPU.destroy`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn destroy(self, vgpu: &Ref<Vgpu>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VGPU.destroy", vec![vgpu.to_wire()])

@@ -181,7 +181,7 @@ impl Client {
 impl<'c> VifApi<'c> {
     /// Calls `VIF.plug`.
     ///
-    /// `VIF.plug`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn plug(self, vif: &Ref<Vif>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VIF.plug", vec![vif.to_wire()])
@@ -189,7 +189,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.unplug`.
     ///
-    /// `VIF.unplug`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn unplug(self, vif: &Ref<Vif>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VIF.unplug", vec![vif.to_wire()])
@@ -197,7 +197,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.unplug_force`.
     ///
-    /// `VIF.unplug_force`, role vm-admin, since boston.
+    /// Role vm-admin, since boston.
     #[inline]
     pub fn unplug_force(self, vif: &Ref<Vif>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VIF.unplug_force", vec![vif.to_wire()])
@@ -205,7 +205,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.move`.
     ///
-    /// `VIF.move`, role vm-admin, since ely.
+    /// Role vm-admin, since ely.
     #[inline]
     pub fn move_(
         self,
@@ -217,7 +217,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.set_locking_mode`.
     ///
-    /// `VIF.set_locking_mode`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn set_locking_mode(
         self,
@@ -229,7 +229,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.set_ipv4_allowed`.
     ///
-    /// `VIF.set_ipv4_allowed`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn set_ipv4_allowed(
         self,
@@ -241,7 +241,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.add_ipv4_allowed`.
     ///
-    /// `VIF.add_ipv4_allowed`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn add_ipv4_allowed(
         self,
@@ -253,7 +253,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.remove_ipv4_allowed`.
     ///
-    /// `VIF.remove_ipv4_allowed`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn remove_ipv4_allowed(
         self,
@@ -269,7 +269,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.set_ipv6_allowed`.
     ///
-    /// `VIF.set_ipv6_allowed`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn set_ipv6_allowed(
         self,
@@ -281,7 +281,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.add_ipv6_allowed`.
     ///
-    /// `VIF.add_ipv6_allowed`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn add_ipv6_allowed(
         self,
@@ -293,7 +293,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.remove_ipv6_allowed`.
     ///
-    /// `VIF.remove_ipv6_allowed`, role pool-operator, since tampa.
+    /// Role pool-operator, since tampa.
     #[inline]
     pub fn remove_ipv6_allowed(
         self,
@@ -309,7 +309,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.configure_ipv4`.
     ///
-    /// `VIF.configure_ipv4`, role vm-operator, since dundee.
+    /// Role vm-operator, since dundee.
     #[inline]
     pub fn configure_ipv4(
         self,
@@ -333,7 +333,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.configure_ipv6`.
     ///
-    /// `VIF.configure_ipv6`, role vm-operator, since dundee.
+    /// Role vm-operator, since dundee.
     #[inline]
     pub fn configure_ipv6(
         self,
@@ -357,7 +357,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.add_trunks`.
     ///
-    /// `VIF.add_trunks`, role vm-admin, prototype since 26.17.0.
+    /// Role vm-admin, prototype since 26.17.0.
     #[inline]
     pub fn add_trunks(self, vif: &Ref<Vif>, value: i64) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VIF.add_trunks", vec![vif.to_wire(), value.to_wire()])
@@ -365,7 +365,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.remove_trunks`.
     ///
-    /// `VIF.remove_trunks`, role vm-admin, prototype since 26.17.0.
+    /// Role vm-admin, prototype since 26.17.0.
     #[inline]
     pub fn remove_trunks(
         self,
@@ -377,7 +377,7 @@ impl<'c> VifApi<'c> {
 
     /// Calls `VIF.set_trunks`.
     ///
-    /// `VIF.set_trunks`, role vm-admin, prototype since 26.17.0.
+    /// Role vm-admin, prototype since 26.17.0.
     #[inline]
     pub fn set_trunks(
         self,

@@ -50,7 +50,7 @@ impl Client {
 impl<'c> VlanApi<'c> {
     /// Calls `VLAN.pool_introduce`.
     ///
-    /// `VLAN.pool_introduce`, role pool-operator, not in the published reference, since inverness.
+    /// Role pool-operator, not in the published reference, since inverness.
     #[inline]
     pub fn pool_introduce(
         self,
@@ -71,7 +71,7 @@ impl<'c> VlanApi<'c> {
 
     /// Calls `VLAN.create`.
     ///
-    /// `VLAN.create`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn create(
         self,
@@ -88,7 +88,7 @@ impl<'c> VlanApi<'c> {
 
     /// Calls `VLAN.destroy`.
     ///
-    /// `VLAN.destroy`, role pool-operator, since miami.
+    /// Role pool-operator, since miami.
     #[inline]
     pub fn destroy(self, vlan: &Ref<Vlan>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VLAN.destroy", vec![vlan.to_wire()])

@@ -589,7 +589,7 @@ impl Client {
 impl<'c> VmApi<'c> {
     /// Calls `VM.snapshot`.
     ///
-    /// `VM.snapshot`, role vm-power-admin, since orlando.
+    /// Role vm-power-admin, since orlando.
     ///
     /// # Errors
     ///
@@ -613,7 +613,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.clone`.
     ///
-    /// `VM.clone`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     ///
     /// # Errors
     ///
@@ -625,7 +625,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.copy`.
     ///
-    /// `VM.copy`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     ///
     /// # Errors
     ///
@@ -646,7 +646,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.revert`.
     ///
-    /// `VM.revert`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     ///
     /// # Errors
     ///
@@ -658,7 +658,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.checkpoint`.
     ///
-    /// `VM.checkpoint`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     ///
     /// # Errors
     ///
@@ -674,7 +674,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.provision`.
     ///
-    /// `VM.provision`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     ///
     /// # Errors
     ///
@@ -686,7 +686,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.start`.
     ///
-    /// `VM.start`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -707,7 +707,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.start_on`.
     ///
-    /// `VM.start_on`, role vm-power-admin, since rio.
+    /// Role vm-power-admin, since rio.
     ///
     /// # Errors
     ///
@@ -729,7 +729,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.pause`.
     ///
-    /// `VM.pause`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -741,7 +741,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.unpause`.
     ///
-    /// `VM.unpause`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -753,7 +753,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.clean_shutdown`.
     ///
-    /// `VM.clean_shutdown`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -765,7 +765,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.shutdown`.
     ///
-    /// `VM.shutdown`, role vm-operator, since clearwater.
+    /// Role vm-operator, since clearwater.
     ///
     /// # Errors
     ///
@@ -777,7 +777,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.clean_reboot`.
     ///
-    /// `VM.clean_reboot`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -789,7 +789,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.hard_shutdown`.
     ///
-    /// `VM.hard_shutdown`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -801,7 +801,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.power_state_reset`.
     ///
-    /// `VM.power_state_reset`, role pool-operator, since rio.
+    /// Role pool-operator, since rio.
     #[inline]
     pub fn power_state_reset(self, vm: &Ref<Vm>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.power_state_reset", vec![vm.to_wire()])
@@ -809,7 +809,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.hard_reboot`.
     ///
-    /// `VM.hard_reboot`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -821,7 +821,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.suspend`.
     ///
-    /// `VM.suspend`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -833,7 +833,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.csvm`.
     ///
-    /// `VM.csvm`, role vm-admin, not in the published reference, since rio.
+    /// Role vm-admin, not in the published reference, since rio.
     ///
     /// # Errors
     ///
@@ -846,7 +846,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.resume`.
     ///
-    /// `VM.resume`, role vm-operator, since rio.
+    /// Role vm-operator, since rio.
     ///
     /// # Errors
     ///
@@ -867,7 +867,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_is_default_template`.
     ///
-    /// `VM.set_is_default_template`, role pool-admin, not in the published reference, since falcon.
+    /// Role pool-admin, not in the published reference, since falcon.
     #[inline]
     pub fn set_is_default_template(
         self,
@@ -883,7 +883,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.resume_on`.
     ///
-    /// `VM.resume_on`, role vm-power-admin, since rio.
+    /// Role vm-power-admin, since rio.
     ///
     /// # Errors
     ///
@@ -905,7 +905,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.pool_migrate`.
     ///
-    /// `VM.pool_migrate`, role vm-power-admin, since rio.
+    /// Role vm-power-admin, since rio.
     ///
     /// # Errors
     ///
@@ -926,7 +926,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.pool_migrate_complete`.
     ///
-    /// `VM.pool_migrate_complete`, role vm-power-admin, not in the published reference, since tampa.
+    /// Role vm-power-admin, not in the published reference, since tampa.
     #[inline]
     pub fn pool_migrate_complete(
         self,
@@ -938,7 +938,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_VCPUs_number_live`.
     ///
-    /// `VM.set_VCPUs_number_live`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     ///
     /// # Errors
     ///
@@ -958,7 +958,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.add_to_VCPUs_params_live`.
     ///
-    /// `VM.add_to_VCPUs_params_live`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn add_to_vcpus_params_live(
         self,
@@ -975,7 +975,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_NVRAM`.
     ///
-    /// `VM.set_NVRAM`, role vm-admin, since naples.
+    /// Role vm-admin, since naples.
     #[inline]
     pub fn set_nvram(
         self,
@@ -987,7 +987,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.add_to_NVRAM`.
     ///
-    /// `VM.add_to_NVRAM`, role vm-admin, since naples.
+    /// Role vm-admin, since naples.
     #[inline]
     pub fn add_to_nvram(
         self,
@@ -1004,7 +1004,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.remove_from_NVRAM`.
     ///
-    /// `VM.remove_from_NVRAM`, role vm-admin, since naples.
+    /// Role vm-admin, since naples.
     #[inline]
     pub fn remove_from_nvram(self, vm: &Ref<Vm>, key: &str) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VM.remove_from_NVRAM", vec![vm.to_wire(), key.to_wire()])
@@ -1012,7 +1012,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_ha_restart_priority`.
     ///
-    /// `VM.set_ha_restart_priority`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[inline]
     pub fn set_ha_restart_priority(
         self,
@@ -1028,7 +1028,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_ha_always_run`.
     ///
-    /// `VM.set_ha_always_run`, role pool-operator, since orlando.
+    /// Role pool-operator, since orlando.
     #[deprecated(note = "deprecated by the server since boston")]
     #[inline]
     pub fn set_ha_always_run(self, vm: &Ref<Vm>, value: bool) -> Call<'c, (), SyncOnly> {
@@ -1037,7 +1037,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.compute_memory_overhead`.
     ///
-    /// `VM.compute_memory_overhead`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[inline]
     pub fn compute_memory_overhead(self, vm: &Ref<Vm>) -> Call<'c, i64, AsyncCapable> {
         Call::new(self.0, "VM.compute_memory_overhead", vec![vm.to_wire()])
@@ -1045,7 +1045,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_dynamic_max`.
     ///
-    /// `VM.set_memory_dynamic_max`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_memory_dynamic_max(
         self,
@@ -1061,7 +1061,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_dynamic_min`.
     ///
-    /// `VM.set_memory_dynamic_min`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_memory_dynamic_min(
         self,
@@ -1077,7 +1077,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_dynamic_range`.
     ///
-    /// `VM.set_memory_dynamic_range`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_memory_dynamic_range(
         self,
@@ -1094,7 +1094,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_static_max`.
     ///
-    /// `VM.set_memory_static_max`, role vm-power-admin, since orlando.
+    /// Role vm-power-admin, since orlando.
     ///
     /// # Errors
     ///
@@ -1114,7 +1114,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_static_min`.
     ///
-    /// `VM.set_memory_static_min`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_memory_static_min(
         self,
@@ -1130,7 +1130,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_static_range`.
     ///
-    /// `VM.set_memory_static_range`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_memory_static_range(
         self,
@@ -1147,7 +1147,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_limits`.
     ///
-    /// `VM.set_memory_limits`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_memory_limits(
         self,
@@ -1169,7 +1169,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory`.
     ///
-    /// `VM.set_memory`, role vm-power-admin, since ely.
+    /// Role vm-power-admin, since ely.
     #[inline]
     pub fn set_memory(self, vm: &Ref<Vm>, value: i64) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.set_memory", vec![vm.to_wire(), value.to_wire()])
@@ -1177,7 +1177,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_memory_target_live`.
     ///
-    /// `VM.set_memory_target_live`, role vm-power-admin, since rio.
+    /// Role vm-power-admin, since rio.
     #[deprecated(note = "deprecated by the server since midnight-ride")]
     #[inline]
     pub fn set_memory_target_live(
@@ -1194,7 +1194,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.wait_memory_target_live`.
     ///
-    /// `VM.wait_memory_target_live`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[deprecated(note = "deprecated by the server since midnight-ride")]
     #[inline]
     pub fn wait_memory_target_live(self, vm: &Ref<Vm>) -> Call<'c, (), AsyncCapable> {
@@ -1203,7 +1203,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_cooperative`.
     ///
-    /// `VM.get_cooperative`, role read-only, since midnight-ride.
+    /// Role read-only, since midnight-ride.
     #[deprecated(note = "deprecated by the server since tampa")]
     #[inline]
     pub fn get_cooperative(self, vm: &Ref<Vm>) -> Call<'c, bool, AsyncCapable> {
@@ -1212,7 +1212,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_HVM_shadow_multiplier`.
     ///
-    /// `VM.set_HVM_shadow_multiplier`, role vm-power-admin, since midnight-ride.
+    /// Role vm-power-admin, since midnight-ride.
     #[inline]
     pub fn set_hvm_shadow_multiplier(
         self,
@@ -1228,7 +1228,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_shadow_multiplier_live`.
     ///
-    /// `VM.set_shadow_multiplier_live`, role vm-power-admin, since rio.
+    /// Role vm-power-admin, since rio.
     #[inline]
     pub fn set_shadow_multiplier_live(
         self,
@@ -1244,7 +1244,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_VCPUs_max`.
     ///
-    /// `VM.set_VCPUs_max`, role vm-admin, since midnight-ride.
+    /// Role vm-admin, since midnight-ride.
     #[inline]
     pub fn set_vcpus_max(self, vm: &Ref<Vm>, value: i64) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VM.set_VCPUs_max", vec![vm.to_wire(), value.to_wire()])
@@ -1252,7 +1252,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_VCPUs_at_startup`.
     ///
-    /// `VM.set_VCPUs_at_startup`, role vm-admin, since midnight-ride.
+    /// Role vm-admin, since midnight-ride.
     #[inline]
     pub fn set_vcpus_at_startup(
         self,
@@ -1264,7 +1264,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.send_sysrq`.
     ///
-    /// `VM.send_sysrq`, role pool-admin, since rio.
+    /// Role pool-admin, since rio.
     ///
     /// # Errors
     ///
@@ -1276,7 +1276,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.send_trigger`.
     ///
-    /// `VM.send_trigger`, role pool-admin, since rio.
+    /// Role pool-admin, since rio.
     ///
     /// # Errors
     ///
@@ -1292,7 +1292,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.maximise_memory`.
     ///
-    /// `VM.maximise_memory`, role read-only, since miami.
+    /// Role read-only, since miami.
     #[inline]
     pub fn maximise_memory(
         self,
@@ -1309,7 +1309,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.migrate_send`.
     ///
-    /// `VM.migrate_send`, role vm-power-admin, since tampa.
+    /// Role vm-power-admin, since tampa.
     ///
     /// # Errors
     ///
@@ -1321,7 +1321,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.assert_can_migrate`.
     ///
-    /// `VM.assert_can_migrate`, role vm-power-admin, since tampa.
+    /// Role vm-power-admin, since tampa.
     ///
     /// # Errors
     ///
@@ -1352,7 +1352,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.assert_can_migrate_sender`.
     ///
-    /// `VM.assert_can_migrate_sender`, role vm-power-admin, not in the published reference, since inverness.
+    /// Role vm-power-admin, not in the published reference, since inverness.
     #[inline]
     pub fn assert_can_migrate_sender(
         self,
@@ -1376,7 +1376,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_boot_record`.
     ///
-    /// `VM.get_boot_record`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[deprecated(note = "deprecated by the server since inverness")]
     #[inline]
     pub fn get_boot_record(self, vm: &Ref<Vm>) -> Call<'c, VmRecord, SyncOnly> {
@@ -1385,7 +1385,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_data_sources`.
     ///
-    /// `VM.get_data_sources`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn get_data_sources(
         self,
@@ -1396,7 +1396,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.record_data_source`.
     ///
-    /// `VM.record_data_source`, role vm-admin, since orlando.
+    /// Role vm-admin, since orlando.
     #[inline]
     pub fn record_data_source(
         self,
@@ -1412,7 +1412,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.query_data_source`.
     ///
-    /// `VM.query_data_source`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn query_data_source(
         self,
@@ -1428,7 +1428,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.forget_data_source_archives`.
     ///
-    /// `VM.forget_data_source_archives`, role vm-admin, since orlando.
+    /// Role vm-admin, since orlando.
     #[inline]
     pub fn forget_data_source_archives(
         self,
@@ -1444,7 +1444,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.assert_operation_valid`.
     ///
-    /// `VM.assert_operation_valid`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn assert_operation_valid(
         self,
@@ -1456,7 +1456,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.update_allowed_operations`.
     ///
-    /// `VM.update_allowed_operations`, role pool-admin, since rio.
+    /// Role pool-admin, since rio.
     #[inline]
     pub fn update_allowed_operations(self, vm: &Ref<Vm>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.update_allowed_operations", vec![vm.to_wire()])
@@ -1464,7 +1464,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_allowed_VBD_devices`.
     ///
-    /// `VM.get_allowed_VBD_devices`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn get_allowed_vbd_devices(
         self,
@@ -1475,7 +1475,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_allowed_VIF_devices`.
     ///
-    /// `VM.get_allowed_VIF_devices`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn get_allowed_vif_devices(
         self,
@@ -1486,7 +1486,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_possible_hosts`.
     ///
-    /// `VM.get_possible_hosts`, role read-only, since rio.
+    /// Role read-only, since rio.
     #[inline]
     pub fn get_possible_hosts(
         self,
@@ -1497,7 +1497,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.assert_can_boot_here`.
     ///
-    /// `VM.assert_can_boot_here`, role read-only, since rio.
+    /// Role read-only, since rio.
     ///
     /// # Errors
     ///
@@ -1513,7 +1513,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.create_new_blob`.
     ///
-    /// `VM.create_new_blob`, role vm-power-admin, since orlando.
+    /// Role vm-power-admin, since orlando.
     #[inline]
     pub fn create_new_blob(
         self,
@@ -1534,7 +1534,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.s3_suspend`.
     ///
-    /// `VM.s3_suspend`, role vm-operator, not in the published reference, since midnight-ride.
+    /// Role vm-operator, not in the published reference, since midnight-ride.
     #[inline]
     pub fn s3_suspend(self, vm: &Ref<Vm>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.s3_suspend", vec![vm.to_wire()])
@@ -1542,7 +1542,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.s3_resume`.
     ///
-    /// `VM.s3_resume`, role vm-operator, not in the published reference, since midnight-ride.
+    /// Role vm-operator, not in the published reference, since midnight-ride.
     #[inline]
     pub fn s3_resume(self, vm: &Ref<Vm>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.s3_resume", vec![vm.to_wire()])
@@ -1550,7 +1550,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.assert_agile`.
     ///
-    /// `VM.assert_agile`, role read-only, since orlando.
+    /// Role read-only, since orlando.
     #[inline]
     pub fn assert_agile(self, vm: &Ref<Vm>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.assert_agile", vec![vm.to_wire()])
@@ -1558,7 +1558,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.update_snapshot_metadata`.
     ///
-    /// `VM.update_snapshot_metadata`, role pool-operator, not in the published reference, since george.
+    /// Role pool-operator, not in the published reference, since george.
     #[deprecated(note = "deprecated by the server since midnight-ride")]
     #[inline]
     pub fn update_snapshot_metadata(
@@ -1580,7 +1580,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.retrieve_wlb_recommendations`.
     ///
-    /// `VM.retrieve_wlb_recommendations`, role read-only, since george.
+    /// Role read-only, since george.
     #[inline]
     pub fn retrieve_wlb_recommendations(
         self,
@@ -1591,7 +1591,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_bios_strings`.
     ///
-    /// `VM.set_bios_strings`, role vm-admin, since inverness.
+    /// Role vm-admin, since inverness.
     ///
     /// # Errors
     ///
@@ -1607,7 +1607,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.copy_bios_strings`.
     ///
-    /// `VM.copy_bios_strings`, role vm-admin, since midnight-ride.
+    /// Role vm-admin, since midnight-ride.
     #[inline]
     pub fn copy_bios_strings(
         self,
@@ -1619,7 +1619,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_snapshot_schedule`.
     ///
-    /// `VM.set_snapshot_schedule`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn set_snapshot_schedule(
         self,
@@ -1635,7 +1635,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_start_delay`.
     ///
-    /// `VM.set_start_delay`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn set_start_delay(
         self,
@@ -1647,7 +1647,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_shutdown_delay`.
     ///
-    /// `VM.set_shutdown_delay`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn set_shutdown_delay(
         self,
@@ -1659,7 +1659,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_order`.
     ///
-    /// `VM.set_order`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn set_order(self, vm: &Ref<Vm>, value: i64) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VM.set_order", vec![vm.to_wire(), value.to_wire()])
@@ -1667,7 +1667,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_suspend_VDI`.
     ///
-    /// `VM.set_suspend_VDI`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn set_suspend_vdi(
         self,
@@ -1679,7 +1679,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.assert_can_be_recovered`.
     ///
-    /// `VM.assert_can_be_recovered`, role read-only, since boston.
+    /// Role read-only, since boston.
     ///
     /// # Errors
     ///
@@ -1699,7 +1699,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_SRs_required_for_recovery`.
     ///
-    /// `VM.get_SRs_required_for_recovery`, role read-only, since creedence.
+    /// Role read-only, since creedence.
     #[inline]
     pub fn get_srs_required_for_recovery(
         self,
@@ -1715,7 +1715,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.recover`.
     ///
-    /// `VM.recover`, role read-only, since boston.
+    /// Role read-only, since boston.
     #[inline]
     pub fn recover(
         self,
@@ -1732,7 +1732,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.import_convert`.
     ///
-    /// `VM.import_convert`, role vm-admin, since tampa.
+    /// Role vm-admin, since tampa.
     #[inline]
     pub fn import_convert(
         self,
@@ -1754,7 +1754,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_appliance`.
     ///
-    /// `VM.set_appliance`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     #[inline]
     pub fn set_appliance(
         self,
@@ -1766,7 +1766,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_groups`.
     ///
-    /// `VM.set_groups`, role vm-admin, prototype since 24.19.1.
+    /// Role vm-admin, prototype since 24.19.1.
     ///
     /// # Errors
     ///
@@ -1782,7 +1782,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.query_services`.
     ///
-    /// `VM.query_services`, role pool-admin, since tampa.
+    /// Role pool-admin, since tampa.
     #[inline]
     pub fn query_services(
         self,
@@ -1793,7 +1793,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.call_plugin`.
     ///
-    /// `VM.call_plugin`, role vm-operator, since cream.
+    /// Role vm-operator, since cream.
     #[inline]
     pub fn call_plugin(
         self,
@@ -1811,7 +1811,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.call_host_plugin`.
     ///
-    /// `VM.call_host_plugin`, role vm-operator, prototype since 25.22.0.
+    /// Role vm-operator, prototype since 25.22.0.
     #[inline]
     pub fn call_host_plugin(
         self,
@@ -1829,7 +1829,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_has_vendor_device`.
     ///
-    /// `VM.set_has_vendor_device`, role vm-admin, since dundee.
+    /// Role vm-admin, since dundee.
     #[inline]
     pub fn set_has_vendor_device(
         self,
@@ -1845,7 +1845,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.import`.
     ///
-    /// `VM.import`, role pool-operator, since dundee.
+    /// Role pool-operator, since dundee.
     #[inline]
     pub fn import(
         self,
@@ -1863,7 +1863,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_actions_after_crash`.
     ///
-    /// `VM.set_actions_after_crash`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_actions_after_crash(
         self,
@@ -1879,7 +1879,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_domain_type`.
     ///
-    /// `VM.set_domain_type`, role vm-admin, since kolkata.
+    /// Role vm-admin, since kolkata.
     #[inline]
     pub fn set_domain_type(
         self,
@@ -1891,7 +1891,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_HVM_boot_policy`.
     ///
-    /// `VM.set_HVM_boot_policy`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[deprecated(note = "deprecated by the server since kolkata")]
     #[inline]
     pub fn set_hvm_boot_policy(
@@ -1904,7 +1904,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_NVRAM_EFI_variables`.
     ///
-    /// `VM.set_NVRAM_EFI_variables`, role local-root-only, not in the published reference, since naples.
+    /// Role local-root-only, not in the published reference, since naples.
     #[inline]
     pub fn set_nvram_efi_variables(
         self,
@@ -1924,7 +1924,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.restart_device_models`.
     ///
-    /// `VM.restart_device_models`, role vm-power-admin, prototype since 23.30.0.
+    /// Role vm-power-admin, prototype since 23.30.0.
     ///
     /// # Errors
     ///
@@ -1936,7 +1936,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_uefi_mode`.
     ///
-    /// `VM.set_uefi_mode`, role pool-admin, prototype since 24.17.0.
+    /// Role pool-admin, prototype since 24.17.0.
     #[inline]
     pub fn set_uefi_mode(
         self,
@@ -1948,7 +1948,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.get_secureboot_readiness`.
     ///
-    /// `VM.get_secureboot_readiness`, role pool-admin, prototype since 24.17.0.
+    /// Role pool-admin, prototype since 24.17.0.
     #[inline]
     pub fn get_secureboot_readiness(
         self,
@@ -1959,7 +1959,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.update_secureboot_certificates_on_boot`.
     ///
-    /// `VM.update_secureboot_certificates_on_boot`, role vm-admin, prototype since 26.14.0.
+    /// Role vm-admin, prototype since 26.14.0.
     #[inline]
     pub fn update_secureboot_certificates_on_boot(
         self,
@@ -1975,7 +1975,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_blocked_operations`.
     ///
-    /// `VM.set_blocked_operations`, role vm-admin, since orlando.
+    /// Role vm-admin, since orlando.
     #[inline]
     pub fn set_blocked_operations(
         self,
@@ -1991,7 +1991,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.add_to_blocked_operations`.
     ///
-    /// `VM.add_to_blocked_operations`, role vm-admin, since orlando.
+    /// Role vm-admin, since orlando.
     #[inline]
     pub fn add_to_blocked_operations(
         self,
@@ -2008,7 +2008,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.remove_from_blocked_operations`.
     ///
-    /// `VM.remove_from_blocked_operations`, role vm-admin, since orlando.
+    /// Role vm-admin, since orlando.
     #[inline]
     pub fn remove_from_blocked_operations(
         self,
@@ -2024,7 +2024,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.sysprep`.
     ///
-    /// `VM.sysprep`, role vm-admin, prototype since 25.24.0.
+    /// Role vm-admin, prototype since 25.24.0.
     #[inline]
     pub fn sysprep(
         self,
@@ -2041,7 +2041,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.add_to_other_config`.
     ///
-    /// `VM.add_to_other_config`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn add_to_other_config(
         self,
@@ -2058,7 +2058,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.remove_from_other_config`.
     ///
-    /// `VM.remove_from_other_config`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn remove_from_other_config(
         self,
@@ -2074,7 +2074,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_other_config`.
     ///
-    /// `VM.set_other_config`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_other_config(
         self,
@@ -2086,7 +2086,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.add_to_platform`.
     ///
-    /// `VM.add_to_platform`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn add_to_platform(
         self,
@@ -2103,7 +2103,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.remove_from_platform`.
     ///
-    /// `VM.remove_from_platform`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn remove_from_platform(
         self,
@@ -2115,7 +2115,7 @@ impl<'c> VmApi<'c> {
 
     /// Calls `VM.set_platform`.
     ///
-    /// `VM.set_platform`, role vm-admin, since rio.
+    /// Role vm-admin, since rio.
     #[inline]
     pub fn set_platform(
         self,

@@ -81,7 +81,7 @@ impl Client {
 impl<'c> VmApplianceApi<'c> {
     /// Calls `VM_appliance.start`.
     ///
-    /// `VM_appliance.start`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl<'c> VmApplianceApi<'c> {
 
     /// Calls `VM_appliance.clean_shutdown`.
     ///
-    /// `VM_appliance.clean_shutdown`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl<'c> VmApplianceApi<'c> {
 
     /// Calls `VM_appliance.hard_shutdown`.
     ///
-    /// `VM_appliance.hard_shutdown`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl<'c> VmApplianceApi<'c> {
 
     /// Calls `VM_appliance.shutdown`.
     ///
-    /// `VM_appliance.shutdown`, role pool-operator, since boston.
+    /// Role pool-operator, since boston.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl<'c> VmApplianceApi<'c> {
 
     /// Calls `VM_appliance.assert_can_be_recovered`.
     ///
-    /// `VM_appliance.assert_can_be_recovered`, role read-only, since boston.
+    /// Role read-only, since boston.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl<'c> VmApplianceApi<'c> {
 
     /// Calls `VM_appliance.get_SRs_required_for_recovery`.
     ///
-    /// `VM_appliance.get_SRs_required_for_recovery`, role read-only, since creedence.
+    /// Role read-only, since creedence.
     #[inline]
     pub fn get_srs_required_for_recovery(
         self,
@@ -182,7 +182,7 @@ impl<'c> VmApplianceApi<'c> {
 
     /// Calls `VM_appliance.recover`.
     ///
-    /// `VM_appliance.recover`, role read-only, since boston.
+    /// Role read-only, since boston.
     ///
     /// # Errors
     ///

@@ -118,7 +118,7 @@ impl Client {
 impl<'c> VmssApi<'c> {
     /// Calls `VMSS.snapshot_now`.
     ///
-    /// `VMSS.snapshot_now`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn snapshot_now(self, vmss: &Ref<Vmss>) -> Call<'c, String, SyncOnly> {
         Call::new(self.0, "VMSS.snapshot_now", vec![vmss.to_wire()])
@@ -126,7 +126,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.set_retained_snapshots`.
     ///
-    /// `VMSS.set_retained_snapshots`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn set_retained_snapshots(
         self,
@@ -142,7 +142,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.set_frequency`.
     ///
-    /// `VMSS.set_frequency`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn set_frequency(
         self,
@@ -154,7 +154,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.set_schedule`.
     ///
-    /// `VMSS.set_schedule`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn set_schedule(
         self,
@@ -166,7 +166,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.add_to_schedule`.
     ///
-    /// `VMSS.add_to_schedule`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn add_to_schedule(
         self,
@@ -183,7 +183,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.remove_from_schedule`.
     ///
-    /// `VMSS.remove_from_schedule`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn remove_from_schedule(
         self,
@@ -199,7 +199,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.set_last_run_time`.
     ///
-    /// `VMSS.set_last_run_time`, role local-root-only, since falcon.
+    /// Role local-root-only, since falcon.
     #[inline]
     pub fn set_last_run_time(
         self,
@@ -215,7 +215,7 @@ impl<'c> VmssApi<'c> {
 
     /// Calls `VMSS.set_type`.
     ///
-    /// `VMSS.set_type`, role pool-operator, since falcon.
+    /// Role pool-operator, since falcon.
     #[inline]
     pub fn set_type(self, vmss: &Ref<Vmss>, value: VmssType) -> Call<'c, (), SyncOnly> {
         Call::new(self.0, "VMSS.set_type", vec![vmss.to_wire(), value.to_wire()])

@@ -55,7 +55,7 @@ impl Client {
 impl<'c> VtpmApi<'c> {
     /// Calls `VTPM.create`.
     ///
-    /// `VTPM.create`, role vm-admin, prototype since 22.26.0.
+    /// Role vm-admin, prototype since 22.26.0.
     #[inline]
     pub fn create(
         self,
@@ -67,7 +67,7 @@ impl<'c> VtpmApi<'c> {
 
     /// Calls `VTPM.destroy`.
     ///
-    /// `VTPM.destroy`, role vm-admin, prototype since 22.26.0.
+    /// Role vm-admin, prototype since 22.26.0.
     #[inline]
     pub fn destroy(self, vtpm: &Ref<Vtpm>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VTPM.destroy", vec![vtpm.to_wire()])
@@ -75,7 +75,7 @@ impl<'c> VtpmApi<'c> {
 
     /// Calls `VTPM.get_contents`.
     ///
-    /// `VTPM.get_contents`, role local-root-only, not in the published reference, prototype since 22.26.0.
+    /// Role local-root-only, not in the published reference, prototype since 22.26.0.
     #[inline]
     pub fn get_contents(self, vtpm: &Ref<Vtpm>) -> Call<'c, String, AsyncCapable> {
         Call::new(self.0, "VTPM.get_contents", vec![vtpm.to_wire()])
@@ -83,7 +83,7 @@ impl<'c> VtpmApi<'c> {
 
     /// Calls `VTPM.set_contents`.
     ///
-    /// `VTPM.set_contents`, role local-root-only, not in the published reference, prototype since 22.26.0.
+    /// Role local-root-only, not in the published reference, prototype since 22.26.0.
     #[inline]
     pub fn set_contents(
         self,

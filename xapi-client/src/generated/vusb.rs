@@ -54,7 +54,7 @@ impl Client {
 impl<'c> VusbApi<'c> {
     /// Calls `VUSB.create`.
     ///
-    /// `VUSB.create`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn create(
         self,
@@ -74,7 +74,7 @@ impl<'c> VusbApi<'c> {
 
     /// Calls `VUSB.unplug`.
     ///
-    /// `VUSB.unplug`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn unplug(self, vusb: &Ref<Vusb>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VUSB.unplug", vec![vusb.to_wire()])
@@ -82,7 +82,7 @@ impl<'c> VusbApi<'c> {
 
     /// Calls `VUSB.destroy`.
     ///
-    /// `VUSB.destroy`, role pool-admin, since inverness.
+    /// Role pool-admin, since inverness.
     #[inline]
     pub fn destroy(self, vusb: &Ref<Vusb>) -> Call<'c, (), AsyncCapable> {
         Call::new(self.0, "VUSB.destroy", vec![vusb.to_wire()])

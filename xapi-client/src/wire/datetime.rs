@@ -15,7 +15,7 @@ use super::{ToWire, text};
 /// The server says "never" with the epoch: see [`is_never`](Self::is_never). It reads compact and dashed
 /// ISO forms (`20250319T04:16:24Z`, `2025-03-19T04:16:24.123+01:00`), dates alone, and seconds since the
 /// epoch; without a zone it takes UTC. It is sent in the compact form.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DateTime {
     seconds: i64,
 }
@@ -76,6 +76,12 @@ impl fmt::Display for DateTime {
             f,
             "{year:04}{month:02}{day:02}T{hour:02}:{minute:02}:{second:02}Z"
         )
+    }
+}
+
+impl fmt::Debug for DateTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

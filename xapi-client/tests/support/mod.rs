@@ -16,17 +16,20 @@ pub(crate) fn failure(description: &[&str]) -> Answer {
     Err(description.iter().map(|&part| part.to_owned()).collect())
 }
 
+/// The methods that were called, with their parameters.
+type Log = Arc<Mutex<Vec<(String, Vec<Value>)>>>;
+
 type Script = dyn Fn(&str, &[Value]) -> Answer + Send + Sync;
 
 /// A host and a log of the methods that were called, with their parameters.
 pub(crate) struct Host {
     pub(crate) server: MockServer,
-    log: Arc<Mutex<Vec<(String, Vec<Value>)>>>,
+    log: Log,
 }
 
 struct Scripted {
     script: Box<Script>,
-    log: Arc<Mutex<Vec<(String, Vec<Value>)>>>,
+    log: Log,
 }
 
 impl Respond for Scripted {

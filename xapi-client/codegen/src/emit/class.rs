@@ -312,14 +312,20 @@ fn docs(message: &Message) -> Vec<String> {
         ""
     };
     let facts = format!(
-        "`{}`, role {}{hidden}{}",
-        message.wire,
+        "role {}{hidden}{}",
         message.min_role,
         history(&message.place)
     );
+    let named = format!("`{}`, {facts}", message.wire);
     if message.on_field {
-        return vec![format!(" {}: {facts}.", message.summary)];
+        return vec![format!(" {}: {named}.", message.summary)];
     }
+    // The summary of a custom message is its name.
+    let facts = if message.summary.contains(&message.wire) {
+        facts.replacen("role", "Role", 1)
+    } else {
+        named
+    };
     let mut docs = vec![
         format!(" {}.", message.summary),
         String::new(),

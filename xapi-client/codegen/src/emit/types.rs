@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 
-use crate::names::{type_name, variant};
+use crate::names::camel;
 use crate::ty::Type;
 
 pub(crate) fn ident(name: &str) -> Ident {
@@ -25,16 +25,16 @@ pub(crate) fn owned(ty: &Type) -> TokenStream {
         Type::EventBatch => quote!(EventBatch),
         Type::AnyRecord => quote!(Value),
         Type::Enum(name) => {
-            let name = ident(&type_name(name));
+            let name = ident(&camel(name));
             quote!(#name)
         }
         Type::Ref(class) => {
-            let class = ident(&type_name(class));
+            let class = ident(&camel(class));
             quote!(Ref<#class>)
         }
         Type::Record(class) if class == "event" => quote!(Event),
         Type::Record(class) => {
-            let record = ident(&format!("{}Record", type_name(class)));
+            let record = ident(&format!("{}Record", camel(class)));
             quote!(#record)
         }
         Type::Set(inner) => {
@@ -90,7 +90,7 @@ pub(crate) fn literal(ty: &Type, text: &str) -> Result<TokenStream> {
             quote!(#value)
         }
         Type::Enum(name) => {
-            let (name, variant) = (ident(&type_name(name)), ident(&variant(text)));
+            let (name, variant) = (ident(&camel(name)), ident(&camel(text)));
             quote!(#name::#variant)
         }
         _ => bail!("an override cannot give a default for a {ty:?}"),
