@@ -1,0 +1,410 @@
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bioxen_vm_core::ErrorKind;
+
+/// The result of the curator's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the curator could not do what it was asked for.
+///
+/// Whatever the error, the rocks that were in the tree before are there as they were. A connection
+/// that was lost on the way can leave a half-done change behind; the next operation repairs it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name, version, constraint, server or site that can never work. Nothing was tried.
+    #[error("{0}")]
+    Invalid(String),
+
+    /// The machine could not be asked, or what became of the command is unknown.
+    #[error("cannot {operation} on {machine}")]
+    Machine {
+        /// What was being done: `install rocks`.
+        operation: &'static str,
+        /// The machine.
+        machine: String,
+        /// Why.
+        source: Box<bioxen_vm_core::Error>,
+    },
+
+    /// The VM is not there, does not run, or has no packages.
+    #[error("the packages of VM {vm} cannot be reached")]
+    Vm {
+        /// The id of the VM.
+        vm: String,
+        /// Why.
+        source: Box<bioxen_vm_core::Error>,
+    },
+
+    /// The VM is of another type than the one that was named.
+    #[error("VM {vm} is of type {actual:?}, not {wanted:?}; name its type, or another VM")]
+    VmType {
+        /// The id of the VM.
+        vm: String,
+        /// The type that was named.
+        wanted: String,
+        /// Its type.
+        actual: String,
+    },
+
+    /// The machine lacks a program that is needed.
+    #[error("{machine} has no {program}; install it there ({remedy})")]
+    MissingProgram {
+        /// The machine.
+        machine: String,
+        /// The program.
+        program: String,
+        /// The commands that install it, by distribution.
+        remedy: String,
+    },
+
+    /// The tree cannot be written.
+    #[error(
+        "the tree {tree} on {machine} cannot be written; give it to the login user or choose another tree"
+    )]
+    NotWritable {
+        /// The machine.
+        machine: String,
+        /// The tree.
+        tree: String,
+        /// What the machine said.
+        log: Log,
+    },
+
+    /// The file system of the tree is full.
+    #[error("no space is left for the tree {tree} on {machine}; free some and try again")]
+    DiskFull {
+        /// The machine.
+        machine: String,
+        /// The tree.
+        tree: String,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// No server has such a rock.
+    #[error(
+        "no rock {request} for Lua {lua_version} on {servers}; check the name and version, or add a server that has it"
+    )]
+    NoSuchRock {
+        /// The request.
+        request: String,
+        /// The Lua version of the tree.
+        lua_version: String,
+        /// The servers that were asked.
+        servers: Servers,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// A rock was not found, and at least one server could not be asked for it.
+    #[error(
+        "rock {request} was not found because {unreachable}; check the server and the machine's way to it"
+    )]
+    ServerUnreachable {
+        /// The request.
+        request: String,
+        /// The servers that gave no answer, each with the reason.
+        unreachable: Unreachable,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// A rock that another one needs is on no server.
+    #[error("{request} needs {dependency}, which is not on {servers}; add a server that has it")]
+    MissingDependency {
+        /// The request.
+        request: String,
+        /// The dependency, as the rockspec writes it.
+        dependency: String,
+        /// The servers that were asked.
+        servers: Servers,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// A rock is not for the Lua version of the tree.
+    #[error(
+        "{request} needs {needs}, but the tree is for Lua {lua_version}; use a VM with that Lua or another version of the rock"
+    )]
+    WrongLua {
+        /// The request.
+        request: String,
+        /// What the rock needs: `lua ~> 5.1`.
+        needs: String,
+        /// The Lua version of the tree.
+        lua_version: String,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// A rock has C code, and the machine has no headers of this Lua or no C compiler.
+    #[error(
+        "{request} has to be compiled, but {machine} has no {missing}; install it there ({remedy})"
+    )]
+    NoToolchain {
+        /// The request.
+        request: String,
+        /// The machine.
+        machine: String,
+        /// What is missing: the headers or the compiler.
+        missing: String,
+        /// The commands that install it, by distribution.
+        remedy: String,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// A rock could not be built or installed.
+    #[error("{request} could not be installed: {reason}")]
+    Failed {
+        /// The request.
+        request: String,
+        /// The line of the log that tells why.
+        reason: String,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// LuaRocks reported success, but Lua of this version cannot find the rock.
+    #[error(
+        "{request} was installed where Lua {lua_version} does not find it: {missing} is not in the tree; it is a fault of LuaRocks or of the rock"
+    )]
+    Misplaced {
+        /// The request.
+        request: String,
+        /// The Lua version of the tree.
+        lua_version: String,
+        /// The first file that is missing.
+        missing: String,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// The rock is not in the tree.
+    #[error("{rock} is not installed in {tree} on {machine}")]
+    NotInstalled {
+        /// The rock.
+        rock: String,
+        /// The tree.
+        tree: String,
+        /// The machine.
+        machine: String,
+    },
+
+    /// Other rocks of the tree need the rock that was to be removed.
+    #[error("{rock} is still needed by {by}; remove that too, or remove it by force")]
+    StillNeeded {
+        /// The rock.
+        rock: String,
+        /// The rocks that need it.
+        by: String,
+        /// What LuaRocks said.
+        log: Log,
+    },
+
+    /// It took longer than the curator allows.
+    #[error("{operation} on {machine} took longer than {} s and was ended; allow more time or look at the log", after.as_secs())]
+    TimedOut {
+        /// What was being done.
+        operation: &'static str,
+        /// The machine.
+        machine: String,
+        /// The time that was allowed.
+        after: Duration,
+        /// What LuaRocks said until then.
+        log: Log,
+    },
+
+    /// A change could not be saved beforehand or put back afterwards.
+    #[error("the journal of the tree {tree} on {machine} cannot be used: {reason}")]
+    Journal {
+        /// The tree.
+        tree: String,
+        /// The machine.
+        machine: String,
+        /// The last line of the log.
+        reason: String,
+        /// What the machine said.
+        log: Log,
+    },
+
+    /// The machine answered something else than was asked.
+    #[error("{machine} gave an answer that makes no sense to {operation}: {reason}")]
+    Answer {
+        /// What was being done.
+        operation: &'static str,
+        /// The machine.
+        machine: String,
+        /// The part that makes no sense.
+        reason: String,
+        /// What the machine said.
+        log: Log,
+    },
+
+    /// A file or directory of this machine cannot be used.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was being done: `read`.
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// A directory holds no rocks that could be served.
+    #[error("{} has no manifest of rocks for Lua {lua_version}; make one with `publish` or with `luarocks-admin make_manifest`", path.display())]
+    NoManifest {
+        /// The directory.
+        path: PathBuf,
+        /// The Lua version that a manifest is missing for.
+        lua_version: String,
+    },
+
+    /// A rock could not be packed.
+    #[error("the rock in {} cannot be published: {reason}", path.display())]
+    Publish {
+        /// The directory of its sources.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+        /// What the programs said.
+        log: Log,
+    },
+}
+
+impl Error {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid(_) | Self::VmType { .. } | Self::NoManifest { .. } => ErrorKind::Config,
+            Self::Machine { source, .. } | Self::Vm { source, .. } => source.kind(),
+            Self::MissingProgram { .. } | Self::NoToolchain { .. } | Self::WrongLua { .. } => {
+                ErrorKind::Unsupported
+            }
+            Self::NotWritable { .. } => ErrorKind::Denied,
+            Self::DiskFull { .. } => ErrorKind::Exhausted,
+            Self::NoSuchRock { .. }
+            | Self::MissingDependency { .. }
+            | Self::NotInstalled { .. } => ErrorKind::NotFound,
+            Self::ServerUnreachable { .. } => ErrorKind::Unavailable,
+            Self::StillNeeded { .. } => ErrorKind::InvalidState,
+            Self::TimedOut { .. } => ErrorKind::Timeout,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ErrorKind::NotFound
+            }
+            Self::Failed { .. }
+            | Self::Misplaced { .. }
+            | Self::Journal { .. }
+            | Self::Answer { .. }
+            | Self::Io { .. }
+            | Self::Publish { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What LuaRocks and the machine said, where it came so far.
+    #[must_use]
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Self::NotWritable { log, .. }
+            | Self::DiskFull { log, .. }
+            | Self::NoSuchRock { log, .. }
+            | Self::ServerUnreachable { log, .. }
+            | Self::MissingDependency { log, .. }
+            | Self::WrongLua { log, .. }
+            | Self::NoToolchain { log, .. }
+            | Self::Failed { log, .. }
+            | Self::Misplaced { log, .. }
+            | Self::StillNeeded { log, .. }
+            | Self::TimedOut { log, .. }
+            | Self::Journal { log, .. }
+            | Self::Answer { log, .. }
+            | Self::Publish { log, .. } => Some(&log.0),
+            Self::Invalid(_)
+            | Self::Machine { .. }
+            | Self::Vm { .. }
+            | Self::VmType { .. }
+            | Self::MissingProgram { .. }
+            | Self::NotInstalled { .. }
+            | Self::Io { .. }
+            | Self::NoManifest { .. } => None,
+        }
+    }
+}
+
+impl From<Error> for bioxen_vm_core::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error.to_string()).with_source(error)
+    }
+}
+
+/// The output of LuaRocks and of what it ran, both streams.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Log(Arc<str>);
+
+impl Log {
+    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The log as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Log {
+    /// Tells the length only: a log may have thousands of lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Log({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The servers that were asked, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers(pub(crate) Vec<String>);
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => f.write_str("the servers that LuaRocks is set up with"),
+            servers => f.write_str(&servers.join(", ")),
+        }
+    }
+}
+
+/// The servers that gave no answer, each with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable(pub(crate) Vec<(String, String)>);
+
+impl Unreachable {
+    /// The servers and the reasons.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(server, reason)| (server.as_str(), reason.as_str()))
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (server, reason)) in self.0.iter().enumerate() {
+            let and = if i == 0 { "" } else { " and " };
+            write!(f, "{and}{server} gave no answer ({reason})")?;
+        }
+        Ok(())
+    }
+}
