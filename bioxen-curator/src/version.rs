@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// `scm` above every release, the revision last. LuaRocks takes a version without a revision for
 /// equal to that version with any revision, which is no order; here it is the lowest of them, and
 /// [`Constraints::accept`] judges as LuaRocks does.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RockVersion {
     text: String,
@@ -146,6 +146,12 @@ impl PartialEq for RockVersion {
 }
 
 impl Eq for RockVersion {}
+
+impl fmt::Debug for RockVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RockVersion").field(&self.text).finish()
+    }
+}
 
 impl fmt::Display for RockVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
