@@ -1,0 +1,57 @@
+//! The bubblewrap rung: the machine's software read-only, the rest the guest's.
+
+use std::process::Command;
+
+use super::GuestError;
+use super::accounts::ID;
+use super::disk::DiskFiles;
+
+/// Account files that cover the machine's.
+const ACCOUNT_FILES: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
+
+/// Returns the command that makes the sandbox and in it runs `init.sh` with the arguments given
+/// to it.
+pub(super) fn command(disk: &DiskFiles, hostname: &str) -> Result<Command, GuestError> {
+    let guests = &disk.guests;
+    let software = &guests.software;
+    let state = guests.state.path();
+    // bwrap dies with its parent, which for that purpose is the thread that started it: a thread
+    // of ours may end early. So its parent is a process that does nothing but wait.
+    let mut command = Command::new(software.program("unshare", "util-linux")?);
+    command
+        .args(["--fork", "--kill-child", "--"])
+        .arg(software.program("bwrap", "bubblewrap")?);
+    command
+        .args([
+            "--die-with-parent",
+            "--as-pid-1",
+            "--unshare-user",
+            "--unshare-pid",
+        ])
+        .args(["--unshare-ipc", "--unshare-uts", "--hostname", hostname])
+        .args(["--uid", &ID.to_string(), "--gid", &ID.to_string()]);
+    let mut bind = |how: &str, from: &std::path::Path, to: &str| {
+        command.arg(how).arg(from).arg(format!("/{to}"));
+    };
+    bind("--bind", &disk.path().join("root"), "");
+    for layer in software.layers() {
+        bind("--ro-bind", &software.root().join(layer), layer);
+    }
+    for name in ACCOUNT_FILES {
+        let covered = format!("etc/{name}");
+        if software.root().join(&covered).exists() {
+            bind("--ro-bind", &disk.path().join(&covered), &covered);
+        }
+    }
+    for secret in software.secrets() {
+        bind("--ro-bind", &state.join("empty"), secret);
+    }
+    bind("--ro-bind", &disk.path().join("ssh"), "etc/ssh");
+    bind("--ro-bind", &state.join("boot"), "boot");
+    bind("--bind", &disk.path().join("volatile/run"), "run");
+    bind("--bind", &disk.path().join("volatile/tmp"), "tmp");
+    command
+        .args(["--proc", "/proc", "--dev", "/dev", "--chdir", "/"])
+        .args(["--", "/bin/sh", "/boot/init.sh"]);
+    Ok(command)
+}
