@@ -1,3 +1,26 @@
-//! VMs of type `xcpng`: deployed from a template on an XCP-ng pool, reached over SSH.
+#![doc = include_str!("../README.md")]
 
+mod address;
+mod backend;
+mod config;
+mod deploy;
+mod error;
+mod execute;
+mod find;
+mod first_contact;
+mod guest;
+mod pool;
+mod progress;
+mod remove;
+mod settings;
 pub mod ssh;
+mod vm;
+mod words;
+
+pub use backend::XcpngBackend;
+pub use config::{CloneMode, FirstContact, SshConfig, TlsConfig, XcpngConfig};
+pub use deploy::Plan;
+pub use error::Error;
+pub use progress::{Progress, Stage, StageState};
+pub use vm::XcpngVm;
+pub use words::ByteSize;

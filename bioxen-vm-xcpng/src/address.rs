@@ -1,0 +1,205 @@
+//! The address of a VM, from what its guest tools report.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use xapi_client::api::{Vm, VmGuestMetrics, VmPowerState};
+use xapi_client::{Client, Ref};
+
+use crate::error::{Error, Result};
+
+/// Waits until a running VM has an address.
+pub(crate) async fn wait(client: &Client, vm: &Ref<Vm>, limit: Duration) -> Result<IpAddr> {
+    let mut seen = Seen::default();
+    let watching = watch(client, vm, &mut seen);
+    match timeout_at(Instant::now() + limit, watching).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::NoAddress {
+            seconds: limit.as_secs(),
+            reason: seen.explanation(),
+        }),
+    }
+}
+
+/// What has been seen of a VM that boots.
+#[derive(Debug, Default)]
+struct Seen {
+    interfaces: usize,
+    tools: bool,
+    networks: BTreeMap<String, String>,
+}
+
+async fn watch(client: &Client, vm: &Ref<Vm>, seen: &mut Seen) -> Result<IpAddr> {
+    let failed = || Error::pool("watch the VM for its address");
+    let subject = format!("vm/{}", vm.as_str());
+    let mut watch = client.watch(&[&subject]);
+    // The tools' report is a new object after each start.
+    let mut report: Ref<VmGuestMetrics> = Ref::null();
+    loop {
+        let batch = watch.next().await.map_err(failed())?;
+        let mut newer = None;
+        for event in &batch.events {
+            if let Some(record) = event.record::<Vm>().map_err(failed())? {
+                if record.power_state == VmPowerState::Halted {
+                    return Err(Error::State {
+                        state: "stopped again".into(),
+                        remedy: "look at its console for why it does not boot",
+                    });
+                }
+                seen.interfaces = record.vifs.len();
+                newer = Some(record.guest_metrics);
+            }
+            if let Some(record) = event.record::<VmGuestMetrics>().map_err(failed())? {
+                seen.tools = true;
+                if let Some(address) = choose(&record.networks) {
+                    return Ok(address);
+                }
+                seen.networks = record.networks;
+            }
+        }
+        if let Some(newer) = newer.filter(|newer| *newer != report) {
+            report = newer;
+            let tools = format!("vm_guest_metrics/{}", report.as_str());
+            watch = if report.is_null() {
+                client.watch(&[&subject])
+            } else {
+                client.watch(&[&subject, &tools])
+            };
+        }
+    }
+}
+
+/// The best of the reported addresses: IPv4 before IPv6, the first interface first. Addresses that
+/// are good for one link only are left out: we are elsewhere.
+fn choose(networks: &BTreeMap<String, String>) -> Option<IpAddr> {
+    networks
+        .iter()
+        .filter_map(|(key, value)| {
+            let (place, address) = (place(key)?, value.trim().parse::<IpAddr>().ok()?);
+            is_usable(address).then_some((address.is_ipv6(), place, address))
+        })
+        .min()
+        .map(|(_, _, address)| address)
+}
+
+/// Interface and position of a key: `0/ip`, `1/ipv4/0`, `160/ipv6/2`.
+fn place(key: &str) -> Option<(u32, u32)> {
+    let mut parts = key.split('/');
+    let interface = parts.next()?.parse().ok()?;
+    let position = match (parts.next()?, parts.next()) {
+        ("ip", None) => 0,
+        ("ipv4" | "ipv6", Some(position)) => position.parse().ok()?,
+        _ => return None,
+    };
+    Some((interface, position))
+}
+
+fn is_usable(address: IpAddr) -> bool {
+    !address.is_unspecified() && !is_link_local(address)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+impl Seen {
+    /// Why there is no address, and what to do.
+    fn explanation(&self) -> String {
+        let link_local = self
+            .networks
+            .values()
+            .filter_map(|value| value.trim().parse::<IpAddr>().ok())
+            .find(|address| is_link_local(*address));
+        if self.interfaces == 0 {
+            "it has no network interface; set network to the name of one of the pool's networks"
+                .into()
+        } else if !self.tools {
+            "its guest tools have not reported; install xe-guest-utilities in the template, and \
+             look at the VM's console for whether it boots; boot_timeout sets how long to wait"
+                .into()
+        } else if let Some(address) = link_local {
+            format!(
+                "its guest tools report only {address}, which is good for its own link; check \
+                 that a DHCP server answers on its network"
+            )
+        } else {
+            "its guest tools run but report no address; check that a DHCP server answers on its \
+             network, and that the VM's system configures its interface"
+                .into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_address_is_found_in_every_form_that_tools_report() {
+        let table: [(&[(&str, &str)], Option<&str>); 11] = [
+            (&[("0/ip", "10.0.0.5")], Some("10.0.0.5")),
+            (&[("0/ipv4/0", "10.0.0.5")], Some("10.0.0.5")),
+            (&[("1/ip", "10.0.0.5")], Some("10.0.0.5")),
+            (&[("160/ip", "10.0.0.5")], Some("10.0.0.5")),
+            (
+                &[("10/ip", "10.0.0.10"), ("2/ip", "10.0.0.2")],
+                Some("10.0.0.2"),
+            ),
+            (
+                &[("0/ipv6/0", "2001:db8::5"), ("1/ipv4/0", "10.0.0.5")],
+                Some("10.0.0.5"),
+            ),
+            (
+                &[("0/ipv6/0", "fe80::1"), ("0/ipv6/1", "2001:db8::5")],
+                Some("2001:db8::5"),
+            ),
+            (&[("0/ip", "169.254.3.4"), ("0/ipv6/0", "fe80::1")], None),
+            (&[("0/ip", ""), ("0/ipv4/0", "0.0.0.0")], None),
+            (
+                &[
+                    ("0/ip", "10.0.0.5 "),
+                    ("error", "10.0.0.6"),
+                    ("0/mac", "10.0.0.7"),
+                ],
+                Some("10.0.0.5"),
+            ),
+            (&[], None),
+        ];
+        for (pairs, expected) in table {
+            let chosen = choose(&networks(pairs)).map(|address| address.to_string());
+            assert_eq!(chosen.as_deref(), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_lack_of_an_address_is_explained() {
+        let seen = |interfaces, tools, pairs: &[(&str, &str)]| Seen {
+            interfaces,
+            tools,
+            networks: networks(pairs),
+        };
+        for (seen, word) in [
+            (seen(0, true, &[]), "no network interface"),
+            (seen(1, false, &[]), "xe-guest-utilities"),
+            (seen(1, true, &[("0/ip", "")]), "report no address"),
+            (
+                seen(1, true, &[("0/ip", "169.254.1.1")]),
+                "only 169.254.1.1",
+            ),
+        ] {
+            assert!(seen.explanation().contains(word), "{seen:?}");
+        }
+    }
+}

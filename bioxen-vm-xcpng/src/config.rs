@@ -1,0 +1,329 @@
+//! What a user says about the pool, the VM and the way into it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::XcpngBackend;
+use crate::settings::Settings;
+use crate::words::{self, ByteSize};
+
+/// The configuration of VMs of type `xcpng`.
+///
+/// It reads JSON, TOML or any other format of serde; unknown keys are refused. The keys of the
+/// libraries that came before are accepted too: `xcp_host`, `xapi_url` or `host` for
+/// `xcpng_host`, `xcp_username`, `xcp_password`, `template_name`, `storage_repository`,
+/// `network_uuid`, `vm_name_prefix`, and `vm_username`, `ssh_user`, `vm_key_file`, `ssh_key_path`
+/// for the user and key of `ssh`.
+///
+/// ```
+/// use bioxen_vm_xcpng::XcpngConfig;
+///
+/// let config = XcpngConfig::new("pool.example", "lua-bio-template")
+///     .with_password("secret".to_owned().into())
+///     .with_memory("2GB".parse()?)
+///     .with_vcpus(2);
+/// assert!(config.problems().is_empty());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct XcpngConfig {
+    /// The pool: host name, address or `https://` URL of any of its hosts, with or without a port.
+    /// Of several, the first that answers is used.
+    #[serde(
+        alias = "xcp_host",
+        alias = "xapi_url",
+        alias = "host",
+        deserialize_with = "words::one_or_many"
+    )]
+    pub xcpng_host: Vec<String>,
+    /// Who logs in to the pool, `root` by default.
+    #[serde(alias = "xcp_username")]
+    pub username: String,
+    /// The password. Give exactly one of `password`, `password_file` and `password_command`.
+    #[serde(alias = "xcp_password", deserialize_with = "words::secret")]
+    pub password: Option<SecretString>,
+    /// A file whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// A program and its arguments; the first line that it prints is the password.
+    pub password_command: Vec<String>,
+    /// How the certificate of the pool is judged.
+    pub tls: TlsConfig,
+    /// The template that VMs are made from: its name or UUID.
+    #[serde(alias = "template_name")]
+    pub template: String,
+    /// The memory of a VM; as the template has it when absent.
+    pub memory: Option<ByteSize>,
+    /// How many virtual processors a VM has; as the template has it when absent.
+    pub vcpus: Option<u32>,
+    /// How many of them form a socket, which `vcpus` must be a multiple of. When absent, as the
+    /// template has it where that fits, and else all in one socket.
+    pub cores_per_socket: Option<u32>,
+    /// Where the disks of a full copy go: name or UUID of a storage repository. Only with `clone =
+    /// "copy"`; a fast clone is where its template is.
+    #[serde(alias = "storage_repository")]
+    pub sr: Option<String>,
+    /// The networks, in the order of the VM's interfaces, by name or UUID; as the template has
+    /// them when empty.
+    #[serde(alias = "network_uuid", deserialize_with = "words::one_or_many")]
+    pub network: Vec<String>,
+    /// The name of the VM in the pool. By default `name_prefix` and the id of the VM.
+    pub name: Option<String>,
+    /// What the names of VMs start with, `bioxen-` by default.
+    #[serde(alias = "vm_name_prefix")]
+    pub name_prefix: String,
+    /// Tags that VMs get besides those of the template.
+    pub tags: Vec<String>,
+    /// How the template's disks are reproduced.
+    pub clone: CloneMode,
+    /// The way into the VM.
+    pub ssh: SshConfig,
+    /// The Lua interpreter in the VM: a name or a path, `lua5.4` by default.
+    pub lua: String,
+    /// How long a program may run that sets no limit of its own; without limit when absent.
+    #[serde(deserialize_with = "words::duration_or_none")]
+    pub execution_timeout: Option<Duration>,
+    /// How long a VM may take from its start until it has an address, and again until a login
+    /// succeeds. 3 minutes by default.
+    #[serde(deserialize_with = "words::duration_in_words")]
+    pub boot_timeout: Duration,
+
+    #[serde(alias = "ssh_user")]
+    vm_username: Option<String>,
+    #[serde(alias = "ssh_key_path")]
+    vm_key_file: Option<PathBuf>,
+}
+
+/// How the certificate of a pool is judged. At most one field is set; without any, the
+/// certificate must be signed by an authority that this machine trusts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TlsConfig {
+    /// The SHA-256 fingerprint of the certificate: 64 hex digits, with or without colons.
+    pub fingerprint: Option<String>,
+    /// A PEM file with the authority that signed the certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Accepts any certificate: whoever is on the way can read the password.
+    pub insecure: bool,
+}
+
+/// How the disks of a template are reproduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CloneMode {
+    /// Copy on write: made in an instant, next to the template's own disks.
+    #[default]
+    Fast,
+    /// A full copy, independent of the template's disks.
+    Copy,
+}
+
+/// The way into a VM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SshConfig {
+    /// The user in the VM, `root` by default.
+    pub user: String,
+    /// The TCP port, 22 by default.
+    pub port: u16,
+    /// How the VM and we know each other at the first login.
+    pub first_contact: FirstContact,
+    /// The private key that VMs of this template accept. For `first_contact = "fixed"`.
+    pub identity_file: Option<PathBuf>,
+    /// The public host key of VMs of this template: `ssh-ed25519 AAAA...`. For `first_contact =
+    /// "fixed"`.
+    pub host_key: Option<String>,
+    /// A known_hosts file that has the VMs' host keys. For `first_contact = "fixed"`.
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// How a VM and we know each other at the first login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FirstContact {
+    /// Keys made for each VM are handed to it through its xenstore data, and a boot script of the
+    /// template installs them.
+    #[default]
+    VmData,
+    /// The template comes with keys: `identity_file`, and `host_key` or `known_hosts`.
+    Fixed,
+}
+
+impl Default for XcpngConfig {
+    fn default() -> Self {
+        Self {
+            xcpng_host: Vec::new(),
+            username: "root".into(),
+            password: None,
+            password_file: None,
+            password_command: Vec::new(),
+            tls: TlsConfig::default(),
+            template: String::new(),
+            memory: None,
+            vcpus: None,
+            cores_per_socket: None,
+            sr: None,
+            network: Vec::new(),
+            name: None,
+            name_prefix: "bioxen-".into(),
+            tags: Vec::new(),
+            clone: CloneMode::default(),
+            ssh: SshConfig::default(),
+            lua: "lua5.4".into(),
+            execution_timeout: None,
+            boot_timeout: Duration::from_secs(180),
+            vm_username: None,
+            vm_key_file: None,
+        }
+    }
+}
+
+impl Default for SshConfig {
+    fn default() -> Self {
+        Self {
+            user: "root".into(),
+            port: 22,
+            first_contact: FirstContact::default(),
+            identity_file: None,
+            host_key: None,
+            known_hosts: None,
+        }
+    }
+}
+
+impl XcpngConfig {
+    /// Makes a configuration for a pool and a template. It still needs a password.
+    pub fn new(xcpng_host: impl Into<String>, template: impl Into<String>) -> Self {
+        Self {
+            xcpng_host: vec![xcpng_host.into()],
+            template: template.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Sets who logs in to the pool.
+    #[must_use]
+    pub fn with_username(mut self, username: impl Into<String>) -> Self {
+        self.username = username.into();
+        self
+    }
+
+    /// Sets the password.
+    #[must_use]
+    pub fn with_password(mut self, password: SecretString) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// Sets the file whose first line is the password.
+    #[must_use]
+    pub fn with_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// Trusts the certificate with this SHA-256 fingerprint, and no other.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
+        self.tls.fingerprint = Some(fingerprint.into());
+        self
+    }
+
+    /// Sets the memory of a VM.
+    #[must_use]
+    pub fn with_memory(mut self, memory: ByteSize) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Sets how many virtual processors a VM has.
+    #[must_use]
+    pub fn with_vcpus(mut self, vcpus: u32) -> Self {
+        self.vcpus = Some(vcpus);
+        self
+    }
+
+    /// Adds an interface on this network, by name or UUID.
+    #[must_use]
+    pub fn with_network(mut self, network: impl Into<String>) -> Self {
+        self.network.push(network.into());
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn with_tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Sets how the template's disks are reproduced.
+    #[must_use]
+    pub fn with_clone(mut self, clone: CloneMode) -> Self {
+        self.clone = clone;
+        self
+    }
+
+    /// Sets the user in the VM and the port of its SSH server.
+    #[must_use]
+    pub fn with_ssh(mut self, user: impl Into<String>, port: u16) -> Self {
+        self.ssh.user = user.into();
+        self.ssh.port = port;
+        self
+    }
+
+    /// Sets how long a VM may take to boot.
+    #[must_use]
+    pub fn with_boot_timeout(mut self, timeout: Duration) -> Self {
+        self.boot_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a program may run that sets no limit of its own.
+    #[must_use]
+    pub fn with_execution_timeout(mut self, timeout: Duration) -> Self {
+        self.execution_timeout = Some(timeout);
+        self
+    }
+
+    /// All that is wrong with it, one clause each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        Settings::new(self.clone()).err().unwrap_or_default()
+    }
+
+    /// The user and the key of the older dialects.
+    pub(crate) fn take_older_ssh_keys(&mut self) -> (Option<String>, Option<PathBuf>) {
+        (self.vm_username.take(), self.vm_key_file.take())
+    }
+}
+
+impl BackendConfig for XcpngConfig {
+    const VM_TYPE: &'static str = "xcpng";
+    type Backend = XcpngBackend;
+
+    fn build(self) -> Result<XcpngBackend> {
+        match Settings::new(self) {
+            Ok(settings) => Ok(XcpngBackend::from_settings(settings)),
+            Err(problems) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "the configuration of VM type \"xcpng\" is wrong: {}",
+                    problems.join("; ")
+                ),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,303 @@
+//! What it takes to make a VM of a template, as a plan: pure, so that it can be shown and tested.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bioxen_vm_core::VmId;
+use xapi_client::api::{Network, Sr, Vm, VmRecord};
+use xapi_client::{Class, Ref};
+
+use crate::config::CloneMode;
+use crate::error::{Error, Result};
+use crate::settings::Wish;
+use crate::words::ByteSize;
+
+/// Marks in the `other_config` of everything that is ours.
+pub(crate) const OWNER: &str = "bioxen:owner";
+pub(crate) const OWNER_NAME: &str = "bioxen";
+pub(crate) const VM_ID: &str = "bioxen:vm-id";
+pub(crate) const RUN: &str = "bioxen:run";
+
+/// What templates made by the pool's own installer want done; ours are installed.
+const DISKS_TO_MAKE: &str = "disks";
+const CORES_PER_SOCKET: &str = "cores-per-socket";
+
+/// Something on the pool that a configuration names.
+#[derive(Debug)]
+pub(crate) struct Named<T: Class> {
+    pub(crate) reference: Ref<T>,
+    pub(crate) uuid: String,
+    pub(crate) name: String,
+}
+
+impl<T: Class> Clone for Named<T> {
+    fn clone(&self) -> Self {
+        Self {
+            reference: self.reference.clone(),
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// Everything on the pool that a configuration names.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) template: Template,
+    pub(crate) sr: Option<Named<Sr>>,
+    pub(crate) networks: Vec<Named<Network>>,
+}
+
+/// What a plan needs to know of a template.
+#[derive(Debug, Clone)]
+pub(crate) struct Template {
+    pub(crate) reference: Ref<Vm>,
+    pub(crate) uuid: String,
+    pub(crate) name: String,
+    memory_static_min: i64,
+    vcpus_max: i64,
+    vcpus_at_startup: i64,
+    platform: BTreeMap<String, String>,
+    tags: Vec<String>,
+}
+
+impl Template {
+    pub(crate) fn new(reference: Ref<Vm>, record: VmRecord) -> Self {
+        Self {
+            reference,
+            uuid: record.uuid.as_str().to_owned(),
+            name: record.name_label,
+            memory_static_min: record.memory_static_min,
+            vcpus_max: record.vcpus_max,
+            vcpus_at_startup: record.vcpus_at_startup,
+            platform: record.platform,
+            tags: record.tags,
+        }
+    }
+}
+
+/// What will be done to make a VM, in order. `Display` prints it, one step to a line.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(crate) template: Template,
+    /// The name until the VM is complete: ours alone, so that it can be found if its reference is
+    /// lost.
+    pub(crate) working_name: String,
+    pub(crate) name: String,
+    pub(crate) clone: Disks,
+    pub(crate) marks: BTreeMap<String, String>,
+    pub(crate) settings: Vec<Setting>,
+}
+
+/// How the template's disks are reproduced.
+#[derive(Debug, Clone)]
+pub(crate) enum Disks {
+    CopyOnWrite,
+    FullCopy(Option<Named<Sr>>),
+}
+
+/// One change to the VM after it was cloned and marked.
+#[derive(Debug, Clone)]
+pub(crate) enum Setting {
+    /// From here on it is no template any more.
+    Provision,
+    Memory {
+        static_min: i64,
+        memory: i64,
+    },
+    VcpusMax(i64),
+    VcpusAtStartup(i64),
+    Platform(BTreeMap<String, String>),
+    /// Replaces all interfaces.
+    Interfaces(Vec<Named<Network>>),
+    /// Hands the VM its keys.
+    Keys,
+    Tags(Vec<String>),
+    Name(String),
+}
+
+impl Plan {
+    /// Works out the plan for a VM.
+    pub(crate) fn new(
+        vm: &VmId,
+        run: &str,
+        unique: &str,
+        wish: &Wish,
+        found: Found,
+        hands_over_keys: bool,
+    ) -> Result<Self> {
+        let Found {
+            template,
+            sr,
+            networks,
+        } = found;
+        let mut settings = vec![Setting::Provision];
+        settings.extend(memory(&template, wish.memory)?);
+        settings.extend(processors(&template, wish)?);
+        if !networks.is_empty() {
+            settings.push(Setting::Interfaces(networks));
+        }
+        if hands_over_keys {
+            settings.push(Setting::Keys);
+        }
+        if !wish.tags.is_empty() {
+            let mut tags = template.tags.clone();
+            tags.extend(wish.tags.iter().cloned());
+            tags.sort_unstable();
+            tags.dedup();
+            settings.push(Setting::Tags(tags));
+        }
+        let name = wish
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{}{vm}", wish.name_prefix));
+        settings.push(Setting::Name(name.clone()));
+        let marks = [(OWNER, OWNER_NAME), (VM_ID, vm.as_str()), (RUN, run)];
+        Ok(Self {
+            working_name: format!("bioxen-unfinished-{run}-{unique}-{vm}"),
+            name,
+            clone: match wish.clone {
+                CloneMode::Fast => Disks::CopyOnWrite,
+                CloneMode::Copy => Disks::FullCopy(sr),
+            },
+            marks: marks
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            settings,
+            template,
+        })
+    }
+
+    /// The `other_config` of the VM, given what cloning put there.
+    pub(crate) fn other_config(
+        &self,
+        mut cloned: BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        cloned.remove(DISKS_TO_MAKE);
+        cloned.extend(self.marks.clone());
+        cloned
+    }
+}
+
+/// All limits in one call: the order of single ones depends on what was there before. The three
+/// upper ones are equal, as pools without dynamic memory control demand.
+fn memory(template: &Template, wish: Option<ByteSize>) -> Result<Option<Setting>> {
+    let Some(memory) = wish else {
+        return Ok(None);
+    };
+    let static_min = template.memory_static_min;
+    match i64::try_from(memory.0) {
+        Ok(bytes) if bytes >= static_min => Ok(Some(Setting::Memory {
+            static_min,
+            memory: bytes,
+        })),
+        _ => Err(Error::MemoryTooSmall {
+            memory,
+            minimum: ByteSize(static_min.unsigned_abs()),
+            template: template.name.clone(),
+        }),
+    }
+}
+
+fn processors(template: &Template, wish: &Wish) -> Result<Vec<Setting>> {
+    let mut settings = Vec::new();
+    let vcpus = wish.vcpus.map_or(template.vcpus_max, i64::from);
+    if vcpus > template.vcpus_max {
+        // At no moment may more processors start than there can be.
+        settings.push(Setting::VcpusMax(vcpus));
+        settings.push(Setting::VcpusAtStartup(vcpus));
+    } else if wish.vcpus.is_some() {
+        if vcpus != template.vcpus_at_startup {
+            settings.push(Setting::VcpusAtStartup(vcpus));
+        }
+        if vcpus != template.vcpus_max {
+            settings.push(Setting::VcpusMax(vcpus));
+        }
+    }
+    let of_template = template.platform.get(CORES_PER_SOCKET);
+    let cores = match (wish.cores_per_socket, of_template) {
+        (Some(cores), _) if vcpus % i64::from(cores) != 0 => {
+            return Err(Error::Topology {
+                vcpus,
+                cores: i64::from(cores),
+                template: template.name.clone(),
+            });
+        }
+        (Some(cores), _) => i64::from(cores),
+        (None, None) => return Ok(settings),
+        (None, Some(text)) => match text.parse() {
+            Ok(cores @ 1..) if vcpus % cores == 0 => cores,
+            // The VM would not start with what the template has.
+            _ => vcpus,
+        },
+    };
+    if of_template != Some(&cores.to_string()) {
+        let mut platform = template.platform.clone();
+        platform.insert(CORES_PER_SOCKET.to_owned(), cores.to_string());
+        settings.push(Setting::Platform(platform));
+    }
+    Ok(settings)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Template { name, uuid, .. } = &self.template;
+        match &self.clone {
+            Disks::CopyOnWrite => writeln!(f, "clone template {name:?} ({uuid}), copy on write")?,
+            Disks::FullCopy(None) => {
+                writeln!(
+                    f,
+                    "copy template {name:?} ({uuid}) in full, on its own storage"
+                )?;
+            }
+            Disks::FullCopy(Some(sr)) => writeln!(
+                f,
+                "copy template {name:?} ({uuid}) in full, to storage {:?} ({})",
+                sr.name, sr.uuid
+            )?,
+        }
+        let marks: Vec<_> = self
+            .marks
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        write!(f, "mark it as ours: {}", marks.join(" "))?;
+        self.settings
+            .iter()
+            .try_for_each(|setting| write!(f, "\n{setting}"))
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provision => f.write_str("make it a VM"),
+            Self::Memory { memory, .. } => {
+                write!(f, "set memory to {}", ByteSize(memory.unsigned_abs()))
+            }
+            Self::VcpusMax(count) => write!(f, "set the most vcpus to {count}"),
+            Self::VcpusAtStartup(count) => write!(f, "set the vcpus at startup to {count}"),
+            Self::Platform(platform) => write!(
+                f,
+                "set cores per socket to {}",
+                platform.get(CORES_PER_SOCKET).map_or("", String::as_str)
+            ),
+            Self::Interfaces(networks) => {
+                f.write_str("replace its network interfaces:")?;
+                networks
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(device, network)| {
+                        write!(f, " {device} on {:?} ({})", network.name, network.uuid)
+                    })
+            }
+            Self::Keys => f.write_str("hand it its SSH keys"),
+            Self::Tags(tags) => write!(f, "tag it: {}", tags.join(" ")),
+            Self::Name(name) => write!(f, "name it {name:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

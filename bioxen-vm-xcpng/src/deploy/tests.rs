@@ -1,0 +1,208 @@
+use super::*;
+
+const GIB: i64 = 1 << 30;
+
+fn template(vcpus_max: i64, vcpus_at_startup: i64, cores: Option<&str>) -> Template {
+    let mut record = VmRecord::default();
+    record.uuid = "t-uuid".into();
+    record.name_label = "lua".into();
+    record.memory_static_min = GIB;
+    record.vcpus_max = vcpus_max;
+    record.vcpus_at_startup = vcpus_at_startup;
+    record.platform.insert("acpi".into(), "1".into());
+    if let Some(cores) = cores {
+        record
+            .platform
+            .insert(CORES_PER_SOCKET.into(), cores.into());
+    }
+    record.tags = vec!["bio".into()];
+    Template::new(Ref::new("OpaqueRef:t"), record)
+}
+
+fn wish() -> Wish {
+    Wish {
+        template: "lua".into(),
+        memory: None,
+        vcpus: None,
+        cores_per_socket: None,
+        sr: None,
+        networks: Vec::new(),
+        name: None,
+        name_prefix: "bioxen-".into(),
+        tags: Vec::new(),
+        clone: CloneMode::Fast,
+    }
+}
+
+fn plan(wish: &Wish, template: Template) -> Result<Plan> {
+    let found = Found {
+        template,
+        sr: None,
+        networks: Vec::new(),
+    };
+    Plan::new(&VmId::new("vm1").unwrap(), "run1", "u1", wish, found, true)
+}
+
+fn lines(wish: &Wish, template: Template) -> Vec<String> {
+    let plan = plan(wish, template).unwrap();
+    plan.to_string().lines().skip(2).map(String::from).collect()
+}
+
+#[test]
+fn a_plan_reads_as_what_will_be_done() {
+    let mut wish = wish();
+    wish.memory = Some(ByteSize(2 << 30));
+    wish.vcpus = Some(2);
+    wish.tags = vec!["bio".into(), "lab".into()];
+    wish.clone = CloneMode::Copy;
+    let named = |name: &str| Named {
+        reference: Ref::new(name),
+        uuid: format!("{name}-uuid"),
+        name: name.into(),
+    };
+    let found = Found {
+        template: template(1, 1, Some("1")),
+        sr: Some(Named {
+            reference: Ref::new("sr"),
+            uuid: "sr-uuid".into(),
+            name: "fast".into(),
+        }),
+        networks: vec![named("lab"), named("backup")],
+    };
+    let plan = Plan::new(&VmId::new("vm1").unwrap(), "run1", "u1", &wish, found, true).unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "copy template \"lua\" (t-uuid) in full, to storage \"fast\" (sr-uuid)\n\
+         mark it as ours: bioxen:owner=bioxen bioxen:run=run1 bioxen:vm-id=vm1\n\
+         make it a VM\n\
+         set memory to 2 GiB\n\
+         set the most vcpus to 2\n\
+         set the vcpus at startup to 2\n\
+         replace its network interfaces: 0 on \"lab\" (lab-uuid) 1 on \"backup\" (backup-uuid)\n\
+         hand it its SSH keys\n\
+         tag it: bio lab\n\
+         name it \"bioxen-vm1\""
+    );
+    assert_eq!(plan.working_name, "bioxen-unfinished-run1-u1-vm1");
+}
+
+#[test]
+fn what_is_not_wished_stays_as_the_template_has_it() {
+    assert_eq!(
+        lines(&wish(), template(4, 2, Some("2"))),
+        [
+            "make it a VM",
+            "hand it its SSH keys",
+            "name it \"bioxen-vm1\""
+        ]
+    );
+}
+
+#[test]
+fn processors_are_raised_from_above_and_lowered_from_below() {
+    let mut wish = wish();
+    wish.vcpus = Some(8);
+    assert_eq!(
+        lines(&wish, template(4, 2, None))[1..3],
+        ["set the most vcpus to 8", "set the vcpus at startup to 8"]
+    );
+    wish.vcpus = Some(1);
+    assert_eq!(
+        lines(&wish, template(4, 2, None))[1..3],
+        ["set the vcpus at startup to 1", "set the most vcpus to 1"]
+    );
+    wish.vcpus = Some(4);
+    assert_eq!(lines(&wish, template(4, 4, None)).len(), 3);
+    assert_eq!(
+        lines(&wish, template(4, 2, None))[1],
+        "set the vcpus at startup to 4"
+    );
+}
+
+#[test]
+fn sockets_are_always_full() {
+    let cores = |vcpus: Option<u32>, cores: Option<u32>, of_template: Option<&str>| {
+        let mut wish = wish();
+        (wish.vcpus, wish.cores_per_socket) = (vcpus, cores);
+        plan(&wish, template(4, 4, of_template)).map(|plan| {
+            plan.settings.into_iter().find_map(|setting| match setting {
+                Setting::Platform(mut platform) => {
+                    assert_eq!(platform.get("acpi").map(String::as_str), Some("1"));
+                    platform.remove(CORES_PER_SOCKET)
+                }
+                _ => None,
+            })
+        })
+    };
+    assert_eq!(cores(Some(2), None, None).unwrap(), None);
+    assert_eq!(cores(Some(8), None, Some("4")).unwrap(), None);
+    assert_eq!(
+        cores(Some(2), None, Some("4")).unwrap().as_deref(),
+        Some("2")
+    );
+    assert_eq!(
+        cores(Some(2), None, Some("x")).unwrap().as_deref(),
+        Some("2")
+    );
+    assert_eq!(
+        cores(Some(2), None, Some("0")).unwrap().as_deref(),
+        Some("2")
+    );
+    assert_eq!(
+        cores(None, Some(2), Some("4")).unwrap().as_deref(),
+        Some("2")
+    );
+    assert_eq!(cores(None, Some(4), Some("4")).unwrap(), None);
+    assert!(matches!(
+        cores(None, Some(3), None),
+        Err(Error::Topology { .. })
+    ));
+}
+
+#[test]
+fn memory_keeps_the_static_minimum_and_may_not_be_below_it() {
+    let mut wish = wish();
+    wish.memory = Some(ByteSize(1 << 30));
+    let plan_of = |wish: &Wish| plan(wish, template(1, 1, None));
+    assert!(
+        plan_of(&wish)
+            .unwrap()
+            .settings
+            .iter()
+            .any(|setting| matches!(
+                setting,
+                Setting::Memory {
+                    static_min: GIB,
+                    memory: GIB
+                }
+            ))
+    );
+    wish.memory = Some(ByteSize(512 << 20));
+    assert_eq!(
+        plan_of(&wish).unwrap_err().to_string(),
+        "512 MiB of memory are below the minimum of the template \"lua\", which is 1 GiB; give at \
+         least that"
+    );
+}
+
+#[test]
+fn marks_replace_what_an_installer_would_do_and_keep_the_rest() {
+    let cloned = [
+        ("disks", "<provision/>"),
+        ("mac_seed", "seed"),
+        (OWNER, "other"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let plan = plan(&wish(), template(1, 1, None)).unwrap();
+    let config = plan.other_config(cloned);
+    assert_eq!(
+        config.into_iter().collect::<Vec<_>>(),
+        [
+            (OWNER.to_owned(), OWNER_NAME.to_owned()),
+            (RUN.to_owned(), "run1".to_owned()),
+            (VM_ID.to_owned(), "vm1".to_owned()),
+            ("mac_seed".to_owned(), "seed".to_owned()),
+        ]
+    );
+}

@@ -1,0 +1,292 @@
+//! What can go wrong with a VM of a pool, by stage.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
+use bioxen_vm_core::ErrorKind;
+use xapi_client::{ErrorCode, Fingerprint};
+
+use crate::ssh::SshError;
+use crate::words::ByteSize;
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a VM could not be deployed, reached or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file with the password cannot be read.
+    #[error("cannot read the password from {} (password_file)", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The program that prints the password failed.
+    #[error("{program:?} (password_command) gave no password: {reason}")]
+    PasswordCommand {
+        /// The program.
+        program: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The file with the certificate authority cannot be read.
+    #[error("cannot read the certificate authority from {} (tls.ca_file)", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// No host of the pool answers.
+    #[error(
+        "cannot reach {host} on port {port}; check xcpng_host, that the host is up, and that no \
+         firewall blocks the port"
+    )]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The reason.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The certificate of the pool is not trusted.
+    #[error(
+        "the certificate of {host} is not trusted; if the host's own console shows the same \
+         SHA-256 fingerprint, put it into the configuration as tls.fingerprint = \"{fingerprint}\""
+    )]
+    Untrusted {
+        /// The host.
+        host: String,
+        /// The fingerprint of the certificate that it presented.
+        fingerprint: Fingerprint,
+        /// The reason.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The pool refuses user name and password.
+    #[error("{host} refuses the password of user {username:?}; check username and password")]
+    WrongPassword {
+        /// The host.
+        host: String,
+        /// The user.
+        username: String,
+    },
+    /// The login to the pool failed for another reason.
+    #[error("cannot log in to {host}")]
+    Login {
+        /// The host.
+        host: String,
+        /// The reason.
+        source: Box<xapi_client::Error>,
+    },
+    /// The pool has nothing of this name.
+    #[error("there is no {what} {name:?} on the pool; {hint}")]
+    NotFound {
+        /// What was looked for: `template`, `network`, `storage repository`.
+        what: &'static str,
+        /// The name or UUID.
+        name: String,
+        /// What there is instead.
+        hint: String,
+    },
+    /// Several things on the pool have this name.
+    #[error(
+        "the pool has {} {what}s of the name {name:?}; give the UUID of one of them instead: {}",
+        uuids.len(),
+        uuids.join(", ")
+    )]
+    Ambiguous {
+        /// What was looked for.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The UUIDs of all that have it.
+        uuids: Vec<String>,
+    },
+    /// The template has no disk, so there is no system to boot.
+    #[error(
+        "the template {name:?} has no disk, so its VMs have no system to boot; make a template \
+         from an installed VM and give its name"
+    )]
+    Diskless {
+        /// The template.
+        name: String,
+    },
+    /// The template needs more memory.
+    #[error(
+        "{memory} of memory are below the minimum of the template {template:?}, which is \
+         {minimum}; give at least that"
+    )]
+    MemoryTooSmall {
+        /// The memory that was asked for.
+        memory: ByteSize,
+        /// The least that the template allows.
+        minimum: ByteSize,
+        /// The template.
+        template: String,
+    },
+    /// The processors do not fill their sockets.
+    #[error(
+        "the {vcpus} vcpus of the template {template:?} are no multiple of {cores} \
+         cores_per_socket; give vcpus too"
+    )]
+    Topology {
+        /// The processors.
+        vcpus: i64,
+        /// The processors of a socket.
+        cores: i64,
+        /// The template.
+        template: String,
+    },
+    /// A call to the pool failed.
+    #[error("cannot {doing}")]
+    Pool {
+        /// What was being done, in words.
+        doing: &'static str,
+        /// The reason.
+        source: Box<xapi_client::Error>,
+    },
+    /// The deployment was cancelled.
+    #[error("the deployment was cancelled")]
+    Cancelled,
+    /// Something that was made could not be removed again.
+    #[error("{what} is left on the pool; remove it by hand")]
+    LeftBehind {
+        /// What it is, with its name.
+        what: String,
+        /// Why it could not be removed.
+        source: Box<xapi_client::Error>,
+    },
+    /// The VM got no address in time.
+    #[error("the VM has no address after {seconds} s: {reason}")]
+    NoAddress {
+        /// The time that was allowed.
+        seconds: u64,
+        /// What was seen, and what to do about it.
+        reason: String,
+    },
+    /// The VM is not in a state in which this can be done.
+    #[error("it is {state}; {remedy}")]
+    State {
+        /// The state.
+        state: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The backend was closed.
+    #[error("the backend is closed; open another one")]
+    Closed,
+    /// The SSH server of the VM cannot be used.
+    #[error("cannot log in to {machine} on port {port}")]
+    Ssh {
+        /// User and address.
+        machine: String,
+        /// The port.
+        port: u16,
+        /// The reason.
+        source: Box<SshError>,
+    },
+    /// The keys for a VM could not be made.
+    #[error("cannot make the SSH keys of the VM")]
+    Keys(#[source] Box<SshError>),
+    /// The VM has no usable Lua.
+    #[error(
+        "{lua:?} in the VM does not work as a Lua interpreter: {said}; set lua to one that does"
+    )]
+    NoLua {
+        /// The interpreter.
+        lua: String,
+        /// What it said.
+        said: String,
+    },
+    /// A command in the VM could not be run.
+    #[error(transparent)]
+    Guest(Box<bioxen_vm_core::Error>),
+}
+
+impl Error {
+    /// Names what was being done when a call failed.
+    pub(crate) fn pool(doing: &'static str) -> impl FnOnce(xapi_client::Error) -> Self {
+        move |source| Self::Pool {
+            doing,
+            source: Box::new(source),
+        }
+    }
+
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::PasswordFile { .. }
+            | Self::PasswordCommand { .. }
+            | Self::CaFile { .. }
+            | Self::Ambiguous { .. }
+            | Self::Diskless { .. }
+            | Self::MemoryTooSmall { .. }
+            | Self::Topology { .. } => ErrorKind::Config,
+            Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::Untrusted { .. } | Self::WrongPassword { .. } => ErrorKind::Denied,
+            Self::NotFound { .. } | Self::NoLua { .. } => ErrorKind::NotFound,
+            Self::Login { source, .. }
+            | Self::Pool { source, .. }
+            | Self::LeftBehind { source, .. } => kind_of_call(source),
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::NoAddress { .. } => ErrorKind::Timeout,
+            Self::State { .. } | Self::Closed => ErrorKind::InvalidState,
+            Self::Ssh { source, .. } | Self::Keys(source) => source.kind(),
+            Self::Guest(error) => error.kind(),
+        }
+    }
+}
+
+fn kind_of_call(error: &xapi_client::Error) -> ErrorKind {
+    use xapi_client::Error as E;
+    match error {
+        E::Connect { .. } | E::Transport { .. } | E::TaskGone { .. } => ErrorKind::Unavailable,
+        E::Untrusted { .. } => ErrorKind::Denied,
+        E::Timeout { .. } => ErrorKind::Timeout,
+        E::Config(_) | E::TooLarge { .. } => ErrorKind::Config,
+        E::Api(failure) => match &failure.code {
+            ErrorCode::RbacPermissionDenied | ErrorCode::SessionAuthenticationFailed => {
+                ErrorKind::Denied
+            }
+            ErrorCode::HandleInvalid | ErrorCode::UuidInvalid => ErrorKind::NotFound,
+            ErrorCode::VmBadPowerState | ErrorCode::OperationNotAllowed => ErrorKind::InvalidState,
+            ErrorCode::HostNotEnoughFreeMemory | ErrorCode::SrFull => ErrorKind::Exhausted,
+            ErrorCode::Unrecognized(code) if code.starts_with("SR_BACKEND_FAILURE") => {
+                ErrorKind::Exhausted
+            }
+            ErrorCode::TaskCancelled => ErrorKind::Cancelled,
+            _ if failure.is_retryable() => ErrorKind::Unavailable,
+            _ => ErrorKind::Internal,
+        },
+        _ => ErrorKind::Internal,
+    }
+}
+
+impl From<Error> for bioxen_vm_core::Error {
+    /// Takes over the message, and what caused it as the source.
+    fn from(error: Error) -> Self {
+        let (kind, message) = (error.kind(), error.to_string());
+        let source: Option<Box<dyn StdError + Send + Sync>> = match error {
+            Error::Guest(error) => return *error,
+            Error::PasswordFile { source, .. } | Error::CaFile { source, .. } => {
+                Some(Box::new(source))
+            }
+            Error::Unreachable { source, .. } | Error::Untrusted { source, .. } => Some(source),
+            Error::Login { source, .. }
+            | Error::Pool { source, .. }
+            | Error::LeftBehind { source, .. } => Some(source),
+            Error::Ssh { source, .. } | Error::Keys(source) => Some(source),
+            _ => None,
+        };
+        let error = Self::new(kind, message);
+        match source {
+            Some(source) => error.with_source(source),
+            None => error,
+        }
+    }
+}

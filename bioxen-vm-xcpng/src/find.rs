@@ -1,0 +1,238 @@
+//! Looks up what a configuration names.
+
+use std::collections::BTreeMap;
+
+use xapi_client::api::{Network, Sr, Vbd, VbdType, Vm, VmRecord};
+use xapi_client::{Class, Client, Ref};
+
+use crate::deploy::{Found, Named, Template};
+use crate::error::{Error, Result};
+use crate::settings::Wish;
+
+/// How many names a message lists.
+const LISTED: usize = 8;
+
+/// Looks up the template, the storage and the networks of a wish.
+pub(crate) async fn find(client: &Client, wish: &Wish) -> Result<Found> {
+    let (reference, record) = template(client, &wish.template).await?;
+    if !has_disk(client, &reference).await? {
+        return Err(Error::Diskless {
+            name: record.name_label,
+        });
+    }
+    let sr = match &wish.sr {
+        Some(name) => Some(sr(client, name).await?),
+        None => None,
+    };
+    let mut networks = Vec::new();
+    if !wish.networks.is_empty() {
+        let all = all_networks(client).await?;
+        for name in &wish.networks {
+            networks.push(choose("network", name, all.clone())?);
+        }
+    }
+    Ok(Found {
+        template: Template::new(reference, record),
+        sr,
+        networks,
+    })
+}
+
+async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
+    // Snapshots count as templates to the pool, not to people.
+    let all = client
+        .vm()
+        .get_all_records_where(
+            "((field \"is_a_template\" = \"true\") and (field \"is_a_snapshot\" = \"false\")) \
+             and (field \"is_control_domain\" = \"false\")",
+        )
+        .await
+        .map_err(Error::pool("list the templates of the pool"))?;
+    let named = all
+        .iter()
+        .map(|(reference, record)| Named {
+            reference: reference.clone(),
+            uuid: record.uuid.as_str().to_owned(),
+            name: record.name_label.clone(),
+        })
+        .collect();
+    let chosen = choose("template", name, named)?;
+    let record = all.get(&chosen.reference).cloned().unwrap_or_default();
+    Ok((chosen.reference, record))
+}
+
+async fn has_disk(client: &Client, template: &Ref<Vm>) -> Result<bool> {
+    let disks = disks(client, template)
+        .await
+        .map_err(Error::pool("list the disks of the template"))?;
+    Ok(!disks.is_empty())
+}
+
+/// The disk drives of a VM that hold a disk: their references and what they hold.
+pub(crate) async fn disks(
+    client: &Client,
+    vm: &Ref<Vm>,
+) -> xapi_client::Result<Vec<(Ref<Vbd>, Ref<xapi_client::api::Vdi>)>> {
+    let drives = client
+        .vbd()
+        .get_all_records_where(&format!("field \"VM\" = \"{}\"", vm.as_str()))
+        .await?;
+    Ok(drives
+        .into_iter()
+        .filter(|(_, drive)| drive.type_ == VbdType::Disk && !drive.vdi.is_null())
+        .map(|(reference, drive)| (reference, drive.vdi))
+        .collect())
+}
+
+async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
+    let all = client
+        .sr()
+        .get_all_records()
+        .await
+        .map_err(Error::pool("list the storage of the pool"))?;
+    let named = all
+        .into_iter()
+        .filter(|(_, record)| record.content_type != "iso")
+        .map(|(reference, record)| Named {
+            reference,
+            uuid: record.uuid.as_str().to_owned(),
+            name: record.name_label,
+        });
+    choose("storage repository", name, named.collect())
+}
+
+async fn all_networks(client: &Client) -> Result<Vec<Named<Network>>> {
+    let all: BTreeMap<_, _> = client
+        .network()
+        .get_all_records()
+        .await
+        .map_err(Error::pool("list the networks of the pool"))?;
+    Ok(all
+        .into_iter()
+        .map(|(reference, record)| Named {
+            reference,
+            uuid: record.uuid.as_str().to_owned(),
+            name: record.name_label,
+        })
+        .collect())
+}
+
+/// The one thing that has this name or UUID.
+fn choose<T: Class>(what: &'static str, name: &str, all: Vec<Named<T>>) -> Result<Named<T>> {
+    let is_it = |one: &Named<T>| one.uuid.eq_ignore_ascii_case(name) || one.name == name;
+    let (mut matching, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_it);
+    match matching.len() {
+        0 => Err(Error::NotFound {
+            what,
+            name: name.to_owned(),
+            hint: hint(name, others.iter().map(|one| one.name.as_str()).collect()),
+        }),
+        1 => Ok(matching.remove(0)),
+        _ => {
+            let mut uuids: Vec<_> = matching.into_iter().map(|one| one.uuid).collect();
+            uuids.sort_unstable();
+            Err(Error::Ambiguous {
+                what,
+                name: name.to_owned(),
+                uuids,
+            })
+        }
+    }
+}
+
+/// What there is instead, the most similar first.
+fn hint(name: &str, mut others: Vec<&str>) -> String {
+    others.sort_unstable();
+    others.dedup();
+    if others.is_empty() {
+        return "it has none".into();
+    }
+    let wanted = name.to_lowercase();
+    others.sort_by_key(|other| distance(&wanted, &other.to_lowercase()));
+    let more = others.len().saturating_sub(LISTED);
+    others.truncate(LISTED);
+    let listed = others
+        .iter()
+        .map(|other| format!("{other:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if more > 0 {
+        format!("there are: {listed} and {more} more")
+    } else {
+        format!("there are: {listed}")
+    }
+}
+
+/// How many letters must be changed, added or left out to make one text of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, uuid: &str) -> Named<Vm> {
+        Named {
+            reference: Ref::new(uuid),
+            uuid: uuid.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_name_or_a_uuid_chooses() {
+        let all = || vec![named("lua", "u1"), named("debian", "U2")];
+        assert_eq!(choose("template", "lua", all()).unwrap().uuid, "u1");
+        assert_eq!(choose("template", "u2", all()).unwrap().name, "debian");
+    }
+
+    #[test]
+    fn two_of_a_name_are_listed_by_uuid() {
+        let all = vec![named("lua", "u2"), named("lua", "u1"), named("x", "u3")];
+        assert_eq!(
+            choose("template", "lua", all).unwrap_err().to_string(),
+            "the pool has 2 templates of the name \"lua\"; give the UUID of one of them instead: \
+             u1, u2"
+        );
+    }
+
+    #[test]
+    fn a_wrong_name_is_answered_with_similar_ones_first() {
+        let all = vec![
+            named("Windows", "1"),
+            named("lua-bio-template", "2"),
+            named("CentOS", "3"),
+        ];
+        let error = choose("template", "Lua-bio-tmplate", all).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no template \"Lua-bio-tmplate\" on the pool; there are: \
+             \"lua-bio-template\", \"CentOS\", \"Windows\""
+        );
+        let many = (0..20)
+            .map(|n| named(&format!("t{n}"), &n.to_string()))
+            .collect();
+        let error = choose("template", "x", many).unwrap_err().to_string();
+        assert!(error.ends_with("and 12 more"), "{error}");
+        let error = choose::<Vm>("template", "x", Vec::new()).unwrap_err();
+        assert!(error.to_string().ends_with("it has none"), "{error}");
+    }
+
+    #[test]
+    fn distances_count_letters() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

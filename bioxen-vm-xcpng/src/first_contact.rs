@@ -1,0 +1,163 @@
+//! How a VM and we know each other at the first login.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bioxen_vm_core::VmId;
+
+use crate::error::{Error, Result};
+use crate::settings::{Keys, KnownHost, Login};
+use crate::ssh::{HostKey, Identity, KeyPair, SshTarget};
+
+/// Where a boot script of the template finds what is for it, in the VM's xenstore.
+pub(crate) const PREFIX: &str = "vm-data/bioxen/";
+pub(crate) const AUTHORIZED_KEYS: &str = "vm-data/bioxen/authorized-keys";
+pub(crate) const HOST_KEY: &str = "vm-data/bioxen/host-key";
+pub(crate) const HOSTNAME: &str = "vm-data/bioxen/hostname";
+
+/// The two sides' proofs for one VM.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstContact {
+    login: Login,
+    pairs: Option<Pairs>,
+}
+
+#[derive(Debug, Clone)]
+struct Pairs {
+    client: KeyPair,
+    host: KeyPair,
+}
+
+impl FirstContact {
+    /// Makes keys for a VM, where the configuration has none.
+    pub(crate) fn new(login: Login) -> Result<Self> {
+        let generate =
+            |name: &str| KeyPair::generate(name).map_err(|error| Error::Keys(Box::new(error)));
+        let pairs = match &login.keys {
+            Keys::Fixed { .. } => None,
+            Keys::PerVm => Some(Pairs {
+                client: generate("bioxen")?,
+                host: generate("bioxen-guest")?,
+            }),
+        };
+        Ok(Self { login, pairs })
+    }
+
+    /// The VM's xenstore data with what is for its boot script, in place of what a template or an
+    /// earlier VM may have had there.
+    pub(crate) fn hand_over(
+        &self,
+        vm: &VmId,
+        mut data: BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        data.retain(|key, _| !key.starts_with(PREFIX));
+        if let Some(pairs) = &self.pairs {
+            data.insert(AUTHORIZED_KEYS.into(), pairs.client.public().into());
+            data.insert(HOST_KEY.into(), pairs.host.expose_private().into());
+            data.insert(HOSTNAME.into(), host_name(vm));
+        }
+        data
+    }
+
+    /// Whether the VM gets its keys from us.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.pairs.is_some()
+    }
+
+    /// The way into the VM at an address.
+    pub(crate) fn target(&self, address: IpAddr) -> SshTarget {
+        let (identity, host_key) = match (&self.pairs, &self.login.keys) {
+            (Some(pairs), _) => (
+                Identity::Key(pairs.client.private().clone()),
+                HostKey::Pinned(pairs.host.public().to_owned()),
+            ),
+            (
+                None,
+                Keys::Fixed {
+                    identity_file,
+                    host_key,
+                },
+            ) => (
+                Identity::File(absolute(identity_file)),
+                match host_key {
+                    KnownHost::Pinned(key) => HostKey::Pinned(key.clone()),
+                    KnownHost::File(path) => HostKey::KnownHosts(absolute(path)),
+                },
+            ),
+            // Pairs are made whenever keys are per VM; without them nothing is trusted.
+            (None, Keys::PerVm) => (
+                Identity::Key(String::new().into()),
+                HostKey::Pinned(String::new()),
+            ),
+        };
+        SshTarget::new(address, &self.login.user, identity, host_key).with_port(self.login.port)
+    }
+}
+
+/// The path as seen from any directory: connections are held from one of their own.
+fn absolute(path: &std::path::Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The id as a host name, which may have letters, digits and hyphens only.
+fn host_name(vm: &VmId) -> String {
+    let name: String = vm
+        .as_str()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    name.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contact() -> FirstContact {
+        FirstContact::new(Login {
+            user: "bio".into(),
+            port: 2222,
+            keys: Keys::PerVm,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn what_an_earlier_vm_had_is_replaced_and_the_rest_stays() {
+        let data = [("vm-data/bioxen/old", "x"), ("vm-data/other", "y")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let contact = contact();
+        let data = contact.hand_over(&VmId::new("Vm_1.a-").unwrap(), data);
+        assert_eq!(
+            data.keys().map(String::as_str).collect::<Vec<_>>(),
+            [AUTHORIZED_KEYS, HOST_KEY, HOSTNAME, "vm-data/other"]
+        );
+        assert_eq!(data[HOSTNAME], "vm-1-a");
+        assert!(data[AUTHORIZED_KEYS].starts_with("ssh-ed25519 AAAA"));
+        assert!(data[HOST_KEY].starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
+    }
+
+    #[test]
+    fn the_vm_is_known_by_the_key_that_it_was_given() {
+        let contact = contact();
+        let data = contact.hand_over(&VmId::new("vm").unwrap(), BTreeMap::new());
+        let target = contact.target(IpAddr::from([10, 0, 0, 5]));
+        assert_eq!((target.port, &*target.user), (2222, "bio"));
+        let HostKey::Pinned(pinned) = &target.host_key else {
+            panic!("{target:?}");
+        };
+        assert!(pinned.starts_with("ssh-ed25519 "));
+        assert!(
+            !data[AUTHORIZED_KEYS].contains(pinned.as_str()),
+            "two different keys"
+        );
+        assert!(!format!("{contact:?}{target:?}").contains("PRIVATE"));
+    }
+}

@@ -1,0 +1,153 @@
+//! Lua in a VM that can be logged in to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bioxen_vm_core::{Command, Outcome, PackageSite, Runner, Script, lua};
+
+use crate::error::{Error, Result};
+use crate::ssh::{SshRunner, SshSession, SshTarget};
+
+/// Finds the interpreter `$1`, so that a program's own `PATH` does not change which one runs it,
+/// and lets it run `$2`.
+const FIND: &str = r#"lua=$(command -v "$1") && printf '%s\n' "$lua" && exec "$lua" -e "$2""#;
+
+/// Prints the language version and the home directory.
+const PROBE: &str = "io.write(_VERSION, '\\n', os.getenv('HOME') or '', '\\n')";
+
+/// How long the interpreter may take to say who it is.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running VM with a Lua interpreter.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    session: Arc<SshSession>,
+    runner: Arc<SshRunner>,
+    /// Its absolute path.
+    interpreter: String,
+    /// `5.4`
+    version: String,
+    /// The LuaRocks tree of the user who logs in.
+    tree: String,
+}
+
+impl Guest {
+    /// Waits for a login, and asks the interpreter who it is.
+    pub(crate) async fn log_in(
+        target: SshTarget,
+        interpreter: &str,
+        limit: Duration,
+    ) -> Result<Self> {
+        let (machine, port) = (format!("{}@{}", target.user, target.address), target.port);
+        let session = Arc::new(SshSession::new(target));
+        session.ready(limit).await.map_err(|source| Error::Ssh {
+            machine,
+            port,
+            source: Box::new(source),
+        })?;
+        let runner = Arc::new(SshRunner::new(Arc::clone(&session)));
+        let probe = Command::new("sh")
+            .args(["-c", FIND, "sh", interpreter, PROBE])
+            .with_timeout(PROBE_LIMIT);
+        let outcome = runner
+            .run(probe)
+            .await
+            .map_err(|error| Error::Guest(Box::new(error)))?;
+        let Some([interpreter, version, home]) = parse(&outcome) else {
+            return Err(Error::NoLua {
+                lua: interpreter.to_owned(),
+                said: said(&outcome),
+            });
+        };
+        Ok(Self {
+            session,
+            runner,
+            interpreter,
+            version,
+            tree: format!("{home}/.luarocks"),
+        })
+    }
+
+    /// Runs a program that was validated.
+    pub(crate) async fn execute(
+        &self,
+        mut script: Script,
+        limit: Option<Duration>,
+    ) -> bioxen_vm_core::Result<Outcome> {
+        script.timeout = script.timeout.or(limit);
+        let mut command = lua::command(&self.interpreter, &script);
+        for (name, value) in lua::search_path(&self.version, &self.tree) {
+            // What the script says itself counts.
+            if !script.env.iter().any(|(given, _)| *given == name) {
+                command = command.with_env(name, value);
+            }
+        }
+        self.runner.run(command).await
+    }
+
+    pub(crate) fn package_site(&self) -> PackageSite {
+        let runner: Arc<dyn Runner> = Arc::<SshRunner>::clone(&self.runner);
+        PackageSite::new(runner, self.version.clone(), self.tree.clone())
+    }
+
+    pub(crate) fn address(&self) -> std::net::IpAddr {
+        self.session.target().address
+    }
+
+    /// Ends the connections.
+    pub(crate) async fn close(&self) {
+        self.session.close().await;
+    }
+}
+
+/// The interpreter's path, its language version, and the home directory.
+fn parse(outcome: &Outcome) -> Option<[String; 3]> {
+    let text = outcome.stdout_text();
+    let mut lines = text.lines();
+    let path = lines.next().filter(|path| path.starts_with('/'))?;
+    let version = lines.next()?.strip_prefix("Lua ")?;
+    let home = lines.next().filter(|home| home.starts_with('/'))?;
+    let home = home.trim_end_matches('/');
+    outcome
+        .success()
+        .then(|| [path, version, home].map(str::to_owned))
+}
+
+fn said(outcome: &Outcome) -> String {
+    let text = format!("{} {}", outcome.stdout_text(), outcome.stderr_text());
+    let text: Vec<_> = text.split_whitespace().collect();
+    if text.is_empty() {
+        outcome.status.to_string()
+    } else {
+        text.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bioxen_vm_core::Status;
+
+    fn outcome(code: i32, stdout: &'static str) -> Outcome {
+        let mut outcome = Outcome::new(Status::Exited(code));
+        outcome.stdout = stdout.into();
+        outcome
+    }
+
+    #[test]
+    fn only_a_lua_with_a_home_will_do() {
+        assert_eq!(
+            parse(&outcome(0, "/bin/lua\nLua 5.4\n/home/bio/\n")),
+            Some(["/bin/lua", "5.4", "/home/bio"].map(String::from))
+        );
+        for (code, stdout) in [
+            (0, "/bin/lua\nLua 5.4\n\n"),
+            (0, "/bin/python\nPython 3\n/root\n"),
+            (0, "lua\nLua 5.4\n/root\n"),
+            (1, "/bin/lua\nLua 5.4\n/root\n"),
+            (127, ""),
+        ] {
+            assert_eq!(parse(&outcome(code, stdout)), None, "{stdout}");
+        }
+    }
+}

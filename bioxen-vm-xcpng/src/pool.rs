@@ -1,0 +1,191 @@
+//! The connection to the pool.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::process::Command;
+use tokio::sync::{Mutex, OnceCell};
+use xapi_client::{Client, Error as CallError, ErrorCode, Trust};
+
+use crate::error::{Error, Result};
+use crate::settings::{Password, Settings, Tls};
+
+/// What our sessions are counted under on the pool.
+const ORIGINATOR: &str = concat!("bioxen/", env!("CARGO_PKG_VERSION"));
+
+/// How long a program may take to print a password; it may ask a person.
+const PASSWORD_LIMIT: Duration = Duration::from_secs(60);
+
+/// One login, made when first needed and shared by all.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    client: OnceCell<Client>,
+    closed: Mutex<bool>,
+}
+
+impl Pool {
+    /// The client, logged in.
+    pub(crate) async fn client(&self, settings: &Settings) -> Result<&Client> {
+        if *self.closed.lock().await {
+            return Err(Error::Closed);
+        }
+        self.client.get_or_try_init(|| log_in(settings)).await
+    }
+
+    /// Logs out. Later calls fail.
+    pub(crate) async fn close(&self) -> Result<()> {
+        *self.closed.lock().await = true;
+        match self.client.get() {
+            Some(client) => client.close().await.map_err(Error::pool("log out")),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn log_in(settings: &Settings) -> Result<Client> {
+    let password = password(&settings.password).await?;
+    let trust = trust(&settings.tls).await?;
+    let mut failure = None;
+    for host in &settings.hosts {
+        let login = Client::builder(host)
+            .credentials(&settings.username, password.clone())
+            .originator(ORIGINATOR)
+            .user_agent(ORIGINATOR)
+            .trust(trust.clone())
+            .login()
+            .await;
+        match login.map_err(|error| refusal(host, &settings.username, error)) {
+            Ok(client) => return Ok(client),
+            // Another host of the pool may be up.
+            Err(error @ Error::Unreachable { .. }) => {
+                tracing::debug!(%error, "the next host is tried");
+                failure.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // The settings have at least one host.
+    Err(failure.unwrap_or(Error::Closed))
+}
+
+fn refusal(host: &str, username: &str, error: CallError) -> Error {
+    match error {
+        CallError::Connect { host, port, source } | CallError::Tls { host, port, source } => {
+            Error::Unreachable { host, port, source }
+        }
+        CallError::Untrusted {
+            host,
+            fingerprint,
+            source,
+        } => Error::Untrusted {
+            host,
+            fingerprint,
+            source,
+        },
+        CallError::Api(failure) if failure.code == ErrorCode::SessionAuthenticationFailed => {
+            Error::WrongPassword {
+                host: host.to_owned(),
+                username: username.to_owned(),
+            }
+        }
+        source => Error::Login {
+            host: host.to_owned(),
+            source: Box::new(source),
+        },
+    }
+}
+
+async fn password(source: &Password) -> Result<SecretString> {
+    match source {
+        Password::Value(password) => Ok(password.clone()),
+        Password::File(path) => {
+            let text = tokio::fs::read_to_string(path).await;
+            let text = text.map_err(|source| Error::PasswordFile {
+                path: path.clone(),
+                source,
+            })?;
+            first_line(&text).ok_or_else(|| Error::PasswordFile {
+                path: path.clone(),
+                source: std::io::Error::other("its first line is empty"),
+            })
+        }
+        Password::Command(words) => {
+            let program = words.first().cloned().unwrap_or_default();
+            printed_password(&program, words.get(1..).unwrap_or_default())
+                .await
+                .map_err(|reason| Error::PasswordCommand { program, reason })
+        }
+    }
+}
+
+/// The first line that a program prints. It runs as the user would run it, with the user's own
+/// environment: password stores need it.
+async fn printed_password(program: &str, args: &[String]) -> Result<SecretString, String> {
+    let run = Command::new(program)
+        .args(args)
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PASSWORD_LIMIT, run)
+        .await
+        .map_err(|_| format!("it took longer than {} s", PASSWORD_LIMIT.as_secs()))?
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(output.status.to_string());
+    }
+    let text = String::from_utf8(output.stdout).map_err(|_| "it is no UTF-8 text".to_owned())?;
+    first_line(&text).ok_or_else(|| "it printed nothing".into())
+}
+
+fn first_line(text: &str) -> Option<SecretString> {
+    let line = text.lines().next().filter(|line| !line.is_empty())?;
+    Some(SecretString::from(line))
+}
+
+async fn trust(tls: &Tls) -> Result<Trust> {
+    Ok(match tls {
+        Tls::SystemRoots => Trust::SystemRoots,
+        Tls::Pinned(fingerprint) => Trust::Pinned(*fingerprint),
+        Tls::Insecure => Trust::Insecure,
+        Tls::CaFile(path) => {
+            let pem = tokio::fs::read_to_string(path).await;
+            Trust::Ca(pem.map_err(|source| Error::CaFile {
+                path: path.clone(),
+                source,
+            })?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    #[tokio::test]
+    async fn a_password_comes_from_a_value_a_file_or_a_program() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from file \nmore\n").unwrap();
+        let command = |words: &[&str]| {
+            Password::Command(words.iter().map(|word| (*word).to_owned()).collect())
+        };
+        for (source, expected) in [
+            (Password::Value("value".to_owned().into()), "value"),
+            (Password::File(file.path().to_owned()), "from file "),
+            (command(&["printf", "%s\\nmore", "printed"]), "printed"),
+        ] {
+            assert_eq!(password(&source).await.unwrap().expose_secret(), expected);
+        }
+        for (source, reason) in [
+            (Password::File("/no/such".into()), "/no/such"),
+            (command(&["/no/such"]), "No such file"),
+            (command(&["false"]), "exit status: 1"),
+            (command(&["true"]), "printed nothing"),
+        ] {
+            let error = password(&source).await.unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The configuration after it was checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use xapi_client::Fingerprint;
+
+use crate::config::{CloneMode, FirstContact, XcpngConfig};
+use crate::words::ByteSize;
+
+/// A configuration without contradictions.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) username: String,
+    pub(crate) password: Password,
+    pub(crate) tls: Tls,
+    pub(crate) wish: Wish,
+    pub(crate) login: Login,
+    pub(crate) lua: String,
+    pub(crate) execution_timeout: Option<Duration>,
+    pub(crate) boot_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Password {
+    Value(SecretString),
+    File(PathBuf),
+    Command(Vec<String>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Tls {
+    SystemRoots,
+    CaFile(PathBuf),
+    Pinned(Fingerprint),
+    Insecure,
+}
+
+/// What the VM is to be like.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) template: String,
+    pub(crate) memory: Option<ByteSize>,
+    pub(crate) vcpus: Option<u32>,
+    pub(crate) cores_per_socket: Option<u32>,
+    pub(crate) sr: Option<String>,
+    pub(crate) networks: Vec<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) name_prefix: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) clone: CloneMode,
+}
+
+/// How the VM is logged in to.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) port: u16,
+    pub(crate) keys: Keys,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Keys {
+    /// Made for each VM, and handed to it through its xenstore data.
+    PerVm,
+    Fixed {
+        identity_file: PathBuf,
+        host_key: KnownHost,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum KnownHost {
+    Pinned(String),
+    File(PathBuf),
+}
+
+impl Settings {
+    /// Checks a configuration, and gives all problems at once.
+    pub(crate) fn new(mut config: XcpngConfig) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        merge_older_keys(&mut config, &mut problems);
+        check_names(&config, &mut problems);
+        check_processors(&config, &mut problems);
+        let password = password(&mut config, &mut problems);
+        let tls = tls(&config, &mut problems);
+        let keys = keys(&config, &mut problems);
+        match (password, tls, keys) {
+            (Some(password), Some(tls), Some(keys)) if problems.is_empty() => Ok(Self {
+                hosts: config.xcpng_host,
+                username: config.username,
+                password,
+                tls,
+                wish: Wish {
+                    template: config.template,
+                    memory: config.memory,
+                    vcpus: config.vcpus,
+                    cores_per_socket: config.cores_per_socket,
+                    sr: config.sr,
+                    networks: config.network,
+                    name: config.name,
+                    name_prefix: config.name_prefix,
+                    tags: config.tags,
+                    clone: config.clone,
+                },
+                login: Login {
+                    user: config.ssh.user,
+                    port: config.ssh.port,
+                    keys,
+                },
+                lua: config.lua,
+                execution_timeout: config.execution_timeout,
+                boot_timeout: config.boot_timeout,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn merge_older_keys(config: &mut XcpngConfig, problems: &mut Vec<String>) {
+    let (user, key) = config.take_older_ssh_keys();
+    if let Some(user) = user {
+        config.ssh.user = user;
+    }
+    if let Some(key) = key {
+        if config.ssh.identity_file.replace(key).is_some() {
+            problems.push("ssh.identity_file is given twice, once by an older name".into());
+        }
+        // Templates of that time have keys of their own.
+        config.ssh.first_contact = FirstContact::Fixed;
+    }
+}
+
+fn check_names(config: &XcpngConfig, problems: &mut Vec<String>) {
+    if config.xcpng_host.is_empty() {
+        problems
+            .push("xcpng_host is missing; give the name or address of a host of the pool".into());
+    }
+    for host in &config.xcpng_host {
+        if let Err(reason) = check_host(host) {
+            // What stands before an @ may be a password.
+            let shown = host.rsplit('@').next().unwrap_or_default();
+            problems.push(format!("xcpng_host {shown:?} {reason}"));
+        }
+    }
+    for (key, value) in [
+        ("username", &config.username),
+        ("template", &config.template),
+        ("ssh.user", &config.ssh.user),
+        ("lua", &config.lua),
+    ] {
+        if value.trim().is_empty() {
+            problems.push(format!("{key} is missing"));
+        }
+    }
+    let named = config.network.iter().chain(&config.sr).chain(&config.name);
+    if named.chain(&config.tags).any(|name| name.trim().is_empty()) {
+        problems.push("a network, sr, name or tag is empty".into());
+    }
+    if config.sr.is_some() && config.clone == CloneMode::Fast {
+        problems.push(
+            "sr needs clone = \"copy\": a fast clone stays on the storage of its template".into(),
+        );
+    }
+    if config.ssh.port == 0 {
+        problems.push("ssh.port cannot be 0".into());
+    }
+    if config.boot_timeout.is_zero() || config.execution_timeout.is_some_and(|t| t.is_zero()) {
+        problems.push("a timeout cannot be 0".into());
+    }
+}
+
+fn check_host(host: &str) -> Result<(), &'static str> {
+    if host.starts_with("http://") {
+        return Err("would send the password in the clear; use https://");
+    }
+    let rest = host.strip_prefix("https://").unwrap_or(host);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('@') {
+        return Err("holds a user name; give username and password as keys of their own");
+    }
+    if rest.is_empty() || rest.contains(['/', '?', '#', ' ']) {
+        return Err("is no host; give a name or address, with or without a port");
+    }
+    Ok(())
+}
+
+fn check_processors(config: &XcpngConfig, problems: &mut Vec<String>) {
+    if config.memory.is_some_and(|memory| memory.0 == 0) {
+        problems.push("memory cannot be 0".into());
+    }
+    if config.vcpus == Some(0) || config.cores_per_socket == Some(0) {
+        problems.push("vcpus and cores_per_socket cannot be 0".into());
+    } else if let (Some(vcpus), Some(cores)) = (config.vcpus, config.cores_per_socket)
+        && !vcpus.is_multiple_of(cores)
+    {
+        problems.push(format!(
+            "{vcpus} vcpus are no multiple of {cores} cores_per_socket"
+        ));
+    }
+}
+
+fn password(config: &mut XcpngConfig, problems: &mut Vec<String>) -> Option<Password> {
+    let mut given = Vec::new();
+    given.extend(config.password.take().map(Password::Value));
+    given.extend(config.password_file.take().map(Password::File));
+    if !config.password_command.is_empty() {
+        given.push(Password::Command(std::mem::take(
+            &mut config.password_command,
+        )));
+    }
+    if given.len() == 1 {
+        return given.pop();
+    }
+    problems.push(
+        if given.is_empty() {
+            "the password is missing; give password, password_file or password_command"
+        } else {
+            "give only one of password, password_file and password_command"
+        }
+        .into(),
+    );
+    None
+}
+
+fn tls(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Tls> {
+    let tls = &config.tls;
+    match (&tls.fingerprint, &tls.ca_file, tls.insecure) {
+        (None, None, false) => Some(Tls::SystemRoots),
+        (None, None, true) => Some(Tls::Insecure),
+        (None, Some(path), false) => Some(Tls::CaFile(path.clone())),
+        (Some(text), None, false) => match text.parse() {
+            Ok(fingerprint) => Some(Tls::Pinned(fingerprint)),
+            Err(error) => {
+                problems.push(format!("tls.fingerprint: {error}"));
+                None
+            }
+        },
+        _ => {
+            problems.push("give only one of tls.fingerprint, tls.ca_file and tls.insecure".into());
+            None
+        }
+    }
+}
+
+fn keys(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Keys> {
+    let ssh = &config.ssh;
+    let fixed = ssh.identity_file.is_some() || ssh.host_key.is_some() || ssh.known_hosts.is_some();
+    match ssh.first_contact {
+        FirstContact::VmData if fixed => {
+            problems.push(
+                "ssh.identity_file, ssh.host_key and ssh.known_hosts need ssh.first_contact = \
+                 \"fixed\""
+                    .into(),
+            );
+            None
+        }
+        FirstContact::VmData => Some(Keys::PerVm),
+        FirstContact::Fixed => {
+            let host_key = match (&ssh.host_key, &ssh.known_hosts) {
+                (Some(key), None) if is_public_key(key) => {
+                    Some(KnownHost::Pinned(key.trim().to_owned()))
+                }
+                (Some(key), None) => {
+                    problems.push(format!(
+                        "ssh.host_key {key:?} is no public key; give it as \"ssh-ed25519 AAAA...\""
+                    ));
+                    None
+                }
+                (None, Some(path)) => Some(KnownHost::File(path.clone())),
+                _ => {
+                    problems.push(
+                        "ssh.first_contact = \"fixed\" needs either ssh.host_key or \
+                         ssh.known_hosts, so that the VM can be told from an impostor"
+                            .into(),
+                    );
+                    None
+                }
+            };
+            if ssh.identity_file.is_none() {
+                problems.push("ssh.first_contact = \"fixed\" needs ssh.identity_file".into());
+            }
+            Some(Keys::Fixed {
+                identity_file: ssh.identity_file.clone()?,
+                host_key: host_key?,
+            })
+        }
+    }
+}
+
+/// Whether a text is one line of a key type and a key.
+fn is_public_key(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    let (Some(kind), Some(key)) = (words.next(), words.next()) else {
+        return false;
+    };
+    let is_kind = kind
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-@.".contains(c));
+    let is_key = key.starts_with("AAAA")
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
+    is_kind && is_key && !text.trim().contains('\n')
+}
