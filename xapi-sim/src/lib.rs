@@ -1,1 +1,94 @@
-//! xapi-sim
+//! A stateful simulator of XAPI, the management API of XCP-ng and XenServer, whose VMs are real
+//! guests that can be reached over SSH.
+//!
+//! It keeps a whole pool in memory and answers as a real host does: records with the fields of the
+//! datamodel, power states and allowed operations, tasks, events, and above all the same failures
+//! with the same parameters, on the wire as in the process. It is made for the tests of clients
+//! and for trying out automation without a hypervisor. It is not a hypervisor, does not model time
+//! or load, and must not be reachable for anybody but its user.
+//!
+//! # Two faces
+//!
+//! In the process, [`Sim::transport`] carries the calls of an [`xapi_client::Client`] without any
+//! socket. On a socket, [`Sim::serve`] speaks JSON-RPC 1.0 and 2.0 and XML-RPC over HTTPS, so that
+//! any client in any language can use it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use xapi_client::Client;
+//! use xapi_sim::{Model, Sim, SimOptions};
+//!
+//! let sim = Sim::start(Model::single_host(), SimOptions::default()).await?;
+//! let client = Client::over(sim.transport())
+//!     .credentials(sim.credentials().user(), sim.credentials().password().clone())
+//!     .login()
+//!     .await?;
+//! for vm in client.vm().get_all().await? {
+//!     // ...
+//! #   let _ = vm;
+//! }
+//! client.close().await?;
+//! sim.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guests
+//!
+//! A template made with [`TemplateSpec::with_guest`] has a system on its disk. Starting a VM that
+//! was cloned from it boots a guest, see [`guest`]; its address appears in the VM's guest metrics
+//! when it is up. The guest's files belong to the VDI: cloning copies them, `VM.destroy` leaves
+//! them, `VDI.destroy` removes them. With [`GuestMode::Simulated`] nothing is booted and the guest
+//! metrics show an address of the documentation range, which is enough for many tests.
+//!
+//! A paused or suspended VM's guest keeps running behind the scenes; only the records say that it
+//! rests. The disk of a running guest cannot be copied, so snapshots of such a VM fail with
+//! `SR_BACKEND_FAILURE_81`.
+//!
+//! # What it does not know
+//!
+//! Messages that nothing implements answer `MESSAGE_METHOD_UNKNOWN`, and [`Sim::unimplemented`]
+//! lists those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
+//! lists what is implemented.
+
+mod assertions;
+mod backing;
+mod bootstrap;
+mod check;
+mod classes;
+mod clock;
+mod db;
+mod dispatch;
+mod failure;
+mod fault;
+mod filter;
+pub mod guest;
+mod handlers;
+mod http;
+mod interp;
+mod json;
+mod jsonrpc;
+mod lifecycle;
+mod model;
+mod rpc;
+mod secret;
+mod seed;
+mod server;
+mod sim;
+mod tls;
+mod transport;
+mod value;
+mod world;
+mod xmlrpc;
+
+pub use assertions::CallRecord;
+pub use db::Release;
+pub use failure::Failure;
+pub use fault::FaultRule;
+pub use model::{LUA_TEMPLATE, Model, NetworkSpec, SrSpec, TemplateSpec};
+pub use server::Server;
+pub use sim::{Coverage, Credentials, Error, GuestMode, Sim, SimOptions};
+pub use value::{NULL_REF, Value};
+
+#[doc(no_inline)]
+pub use secrecy::SecretString;

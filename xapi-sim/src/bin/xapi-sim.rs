@@ -1,2 +1,155 @@
-//! cli
-fn main() {}
+//! The simulator as a program.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is what a program is for"
+)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use xapi_sim::{GuestMode, Model, SecretString, Sim, SimOptions};
+
+/// Simulates a pool of XCP-ng hosts whose VMs can be reached over SSH.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves a pool until Ctrl-C or TERM.
+    Serve(Serve),
+    /// Lists the messages that are implemented.
+    Coverage,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Reads the password of root from the first line of this file, instead of making one up.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Writes the certificate to this file, for clients to trust.
+    #[arg(long, value_name = "FILE")]
+    certificate_file: Option<PathBuf>,
+    /// Number of hosts in the pool.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    hosts: usize,
+    /// Seed of references and uuids.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Boots no guests: VMs report an address at which nobody answers.
+    #[arg(long)]
+    no_guests: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Cli::parse().command {
+        Command::Serve(options) => serve(options).await,
+        Command::Coverage => coverage().await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xapi-sim: {}", whole(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failed = Box<dyn std::error::Error>;
+
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+async fn serve(options: Serve) -> Result<(), Failed> {
+    let mut settings = SimOptions::default();
+    if let Some(path) = &options.password_file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let line = text.lines().next().unwrap_or_default();
+        if line.is_empty() {
+            return Err(format!("{} has no password on its first line", path.display()).into());
+        }
+        settings = settings.with_password(SecretString::from(line.to_owned()));
+    }
+    if options.no_guests {
+        settings = settings.with_guests(GuestMode::Simulated);
+    }
+    // Before anything that would have to be undone.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let model = Model::single_host().hosts(options.hosts).seed(options.seed);
+    let sim = Sim::start(model, settings).await?;
+    let server = sim.serve(options.listen).await?;
+    if let (Some(path), Some(pem)) = (&options.certificate_file, server.certificate_pem()) {
+        std::fs::write(path, pem)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    println!("url:         {}", server.url());
+    println!("user:        {}", sim.credentials().user());
+    match &options.password_file {
+        Some(path) => println!("password:    first line of {}", path.display()),
+        None => {
+            use secrecy::ExposeSecret as _;
+            println!(
+                "password:    {}",
+                sim.credentials().password().expose_secret()
+            );
+        }
+    }
+    if let Some(fingerprint) = server.fingerprint() {
+        println!("fingerprint: {fingerprint}");
+    }
+    match (sim.rung(), sim.guest_user()) {
+        (Some(rung), Some(user)) => {
+            println!("guests:      {rung} ({}), user {user}", rung.describe());
+            for passed in sim.passed_over() {
+                println!("             not {passed}");
+            }
+        }
+        _ => println!("guests:      none"),
+    }
+    println!("ready; end with Ctrl-C");
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    server.shutdown().await;
+    sim.shutdown().await;
+    Ok(())
+}
+
+async fn coverage() -> Result<(), Failed> {
+    let settings = SimOptions::default().with_guests(GuestMode::Simulated);
+    let sim = Sim::start(Model::new(), settings).await?;
+    let coverage = sim.coverage();
+    for name in &coverage.implemented {
+        println!("{name}");
+    }
+    eprintln!(
+        "{} of {} messages",
+        coverage.implemented.len(),
+        coverage.known
+    );
+    sim.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! What happened, for tests to look at.
+
+use std::collections::BTreeSet;
+
+use xapi_client::meta::{Message, Param, Type};
+
+use crate::value::Value;
+
+/// A call that the simulator has received.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CallRecord {
+    /// The method as the client wrote it, `Async.VM.start` for example.
+    pub method: String,
+    /// The parameters without the session; secrets are replaced by `"<hidden>"`.
+    pub params: Vec<Value>,
+    /// The code of the failure that came back at once, if any. What becomes of a task is not
+    /// recorded here.
+    pub failure: Option<String>,
+}
+
+/// Calls in the order of arrival, and messages that nobody has taught us.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) calls: Vec<CallRecord>,
+    pub(crate) unimplemented: BTreeSet<String>,
+}
+
+/// The newest calls are kept; this many are enough for any test and bounded for a server.
+const KEPT: usize = 100_000;
+
+impl Log {
+    /// Notes a call and gives its place.
+    pub(crate) fn arrive(
+        &mut self,
+        method: &str,
+        message: Option<&'static Message>,
+        params: &[Value],
+    ) -> usize {
+        if self.calls.len() >= KEPT {
+            self.calls.drain(..KEPT / 2);
+        }
+        let params = match message {
+            Some(message) => {
+                let params = &params[usize::from(message.needs_session).min(params.len())..];
+                let secrets = message.wire_name.starts_with("secret.");
+                let hidden = message
+                    .params
+                    .iter()
+                    .map(|param| secrets || is_secret(param));
+                params
+                    .iter()
+                    .zip(hidden.chain(std::iter::repeat(false)))
+                    .map(shown)
+                    .collect()
+            }
+            // The first parameter of an unknown method is most likely a session.
+            None => params.iter().skip(1).cloned().collect(),
+        };
+        self.calls.push(CallRecord {
+            method: method.to_owned(),
+            params,
+            failure: None,
+        });
+        self.calls.len() - 1
+    }
+
+    pub(crate) fn fail(&mut self, place: usize, code: &str) {
+        if let Some(call) = self.calls.get_mut(place) {
+            call.failure = Some(code.to_owned());
+        }
+    }
+}
+
+fn is_secret(param: &Param) -> bool {
+    let named = ["pwd", "password", "secret", "token"]
+        .iter()
+        .any(|word| param.name.contains(word));
+    named || matches!(param.ty, Type::SecretString | Type::Ref("session"))
+}
+
+fn shown((value, hidden): (&Value, bool)) -> Value {
+    if hidden {
+        Value::from("<hidden>")
+    } else {
+        value.clone()
+    }
+}

@@ -1,0 +1,332 @@
+//! What stands behind the records: disks that hold a system, and the guests that run from them.
+//!
+//! The files of a guest belong to the VDI and not to the VM, as on a real host: `VM.destroy`
+//! leaves them, `VDI.destroy` removes them, cloning a VDI copies them. A VM runs a guest when its
+//! boot disk holds one.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crate::classes;
+use crate::failure::Failure;
+use crate::guest::{BootConfig, Guest, GuestDisk, GuestError, Guests};
+use crate::value::{NULL_REF, Value};
+use crate::world::{Shared, World};
+
+/// What is on a VDI.
+#[derive(Debug, Clone)]
+pub(crate) enum Disk {
+    /// A system with a guest agent that only pretends to run.
+    Simulated,
+    /// The files of a real guest.
+    Guest(Arc<BackedDisk>),
+}
+
+/// The files of a guest.
+#[derive(Debug)]
+pub(crate) struct BackedDisk {
+    disk: GuestDisk,
+    /// One copy at a time: copying needs the disk for itself, as running does.
+    copying: tokio::sync::Mutex<()>,
+}
+
+/// A system that runs in a VM.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// The domain in which it booted, which tells this run from earlier and later ones.
+    pub(crate) domain: i64,
+    /// Where the guest says it can be reached.
+    pub(crate) address: IpAddr,
+    pub(crate) guest: Option<Guest>,
+}
+
+/// Where guests are booted, if anywhere.
+#[derive(Debug)]
+pub(crate) struct GuestHost {
+    pub(crate) guests: Option<Guests>,
+}
+
+impl GuestHost {
+    /// An empty disk with a system on it: a real one where guests are real.
+    pub(crate) async fn install(&self, name: &str) -> Result<Disk, GuestError> {
+        match &self.guests {
+            Some(guests) => Ok(backed(guests.create(name).await?)),
+            None => Ok(Disk::Simulated),
+        }
+    }
+
+    /// A disk with the same content.
+    pub(crate) async fn copy(&self, of: &Disk, name: &str) -> Result<Disk, Failure> {
+        match (of, &self.guests) {
+            (Disk::Guest(source), Some(guests)) => {
+                let _turn = source.copying.lock().await;
+                let copy = guests.copy(&source.disk, name).await;
+                copy.map(backed).map_err(|error| storage_failure(&error))
+            }
+            _ => Ok(of.clone()),
+        }
+    }
+
+    async fn boot(&self, disk: &Disk, config: BootConfig) -> Result<Option<Guest>, Failure> {
+        let (Disk::Guest(backed), Some(guests)) = (disk, &self.guests) else {
+            return Ok(None);
+        };
+        // A copy under way would make the boot fail; it does not last long.
+        let _turn = backed.copying.lock().await;
+        let mut result = guests.boot(&backed.disk, config.clone()).await;
+        if matches!(result, Err(GuestError::AddressTaken { .. })) {
+            // As with any lease: the old address if it is to be had, else a new one.
+            let mut config = config;
+            config.address = None;
+            result = guests.boot(&backed.disk, config).await;
+        }
+        result.map(Some).map_err(|error| {
+            let text = whole(&error);
+            tracing::error!(%text, "guest does not boot");
+            Failure::internal(format!("xenopsd internal error: {text}"))
+        })
+    }
+}
+
+fn backed(disk: GuestDisk) -> Disk {
+    Disk::Guest(Arc::new(BackedDisk {
+        disk,
+        copying: tokio::sync::Mutex::new(()),
+    }))
+}
+
+fn storage_failure(error: &GuestError) -> Failure {
+    let text = whole(error);
+    tracing::error!(%text, "disk of a guest cannot be copied");
+    Failure::new(
+        "SR_BACKEND_FAILURE_81",
+        [String::new(), text, String::new()],
+    )
+}
+
+/// An error with its causes on one line.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The disk that a VM boots from, if a system is on it: the bootable one, else the first.
+fn boot_disk(world: &World, vm: &str) -> Option<Disk> {
+    let db = &world.db;
+    let mut disks: Vec<(bool, i64, Disk)> = db
+        .list("VM", vm, "VBDs")
+        .ok()?
+        .into_iter()
+        .filter_map(|vbd| {
+            let vdi = db.text("VBD", &vbd, "VDI").ok()?;
+            let disk = world.disks.get(&vdi)?.clone();
+            let device = db.text("VBD", &vbd, "userdevice").ok()?;
+            let bootable = db.flag("VBD", &vbd, "bootable").ok()?;
+            Some((
+                !bootable,
+                classes::vbd::disk_number(&device).unwrap_or(i64::MAX),
+                disk,
+            ))
+        })
+        .collect();
+    disks.sort_by_key(|(not_bootable, device, _)| (*not_bootable, *device));
+    disks.into_iter().next().map(|(.., disk)| disk)
+}
+
+/// Everything that has to be known to boot what is on a VM's disk.
+#[derive(Debug)]
+pub(crate) struct BootPlan {
+    disk: Disk,
+    config: BootConfig,
+    pretended: Ipv4Addr,
+}
+
+impl BootPlan {
+    /// `None` for a VM without a system: its domain runs and nothing ever reports from it.
+    pub(crate) fn of(world: &mut World, vm: &str) -> Result<Option<BootPlan>, Failure> {
+        let Some(disk) = boot_disk(world, vm) else {
+            return Ok(None);
+        };
+        let name = world.db.text("VM", vm, "name_label")?;
+        let data = world.db.get("VM", vm, "xenstore_data")?.members();
+        let vm_data: BTreeMap<String, String> = data
+            .iter()
+            .filter_map(|(key, value)| {
+                // Other keys never reach the guest.
+                let key = key.strip_prefix("vm-data/")?;
+                Some((key.to_owned(), value.as_str()?.to_owned()))
+            })
+            .collect();
+        let mut config = BootConfig::new(name);
+        config.vm_data = vm_data;
+        config.address = world.leases.get(vm).copied();
+        world.counters.addresses += 1;
+        let host = 10 + world.counters.addresses % 240;
+        // Documentation addresses: nobody answers there.
+        let pretended = Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 0, 2, 0)) + host);
+        Ok(Some(BootPlan {
+            disk,
+            config,
+            pretended,
+        }))
+    }
+}
+
+/// Boots what is on a VM's disk, and gives where it can be reached.
+pub(crate) async fn boot(
+    shared: &Shared,
+    plan: Option<BootPlan>,
+) -> Result<Option<(IpAddr, Option<Guest>)>, Failure> {
+    let Some(plan) = plan else { return Ok(None) };
+    let guest = shared.guests.boot(&plan.disk, plan.config).await?;
+    let address = guest
+        .as_ref()
+        .map_or(IpAddr::V4(plan.pretended), |guest| guest.address().ip());
+    Ok(Some((address, guest)))
+}
+
+/// Notes that a system runs in a VM and follows it: its report appears in the guest metrics later,
+/// and the VM halts when the guest ends by itself.
+pub(crate) fn follow(
+    shared: &Arc<Shared>,
+    world: &mut World,
+    vm: &str,
+    domain: i64,
+    booted: Option<(IpAddr, Option<Guest>)>,
+) {
+    let Some((address, guest)) = booted else {
+        return;
+    };
+    if let (Some(_), IpAddr::V4(address)) = (&guest, address) {
+        world.leases.insert(vm.to_owned(), address);
+    }
+    let exited = guest.as_ref().map(Guest::exited);
+    let agent_delay = world.rules.agent_delay;
+    world.running.insert(
+        vm.to_owned(),
+        Running {
+            domain,
+            address,
+            guest,
+        },
+    );
+    let (shared, vm) = (Arc::clone(shared), vm.to_owned());
+    tokio::spawn(async move {
+        tokio::time::sleep(agent_delay).await;
+        shared.with(|world| report(world, &vm, domain));
+        let Some(exited) = exited else { return };
+        tokio::select! {
+            () = shared.closed() => {}
+            () = exited => shared.with(|world| {
+                if world.running.get(&vm).is_some_and(|running| running.domain == domain) {
+                    tracing::info!(%vm, "the guest has ended by itself");
+                    let _ = classes::vm_power::halt(world, &vm);
+                }
+            }),
+        }
+    });
+}
+
+/// Writes what the guest's agent reports: a new object with a new reference at every boot.
+fn report(world: &mut World, vm: &str, domain: i64) {
+    let Some(running) = world
+        .running
+        .get(vm)
+        .filter(|running| running.domain == domain)
+    else {
+        return;
+    };
+    let address = running.address.to_string();
+    if let Err(failure) = try_report(world, vm, &address) {
+        tracing::warn!(%failure, "guest metrics are not written");
+    }
+}
+
+fn try_report(world: &mut World, vm: &str, address: &str) -> Result<(), Failure> {
+    let mut networks = Vec::new();
+    for vif in world.db.list("VM", vm, "VIFs")? {
+        let device = world.db.text("VIF", &vif, "device")?;
+        networks.push((world.db.flag("VIF", &vif, "currently_attached")?, device));
+    }
+    networks.retain(|(attached, _)| *attached);
+    networks.sort();
+    // The one address of a guest shows on its first interface.
+    let networks: Vec<(String, String)> = networks
+        .first()
+        .map(|(_, device)| {
+            ["ip", "ipv4/0"].map(|form| (format!("{device}/{form}"), address.to_owned()))
+        })
+        .into_iter()
+        .flatten()
+        .collect();
+    let features = [
+        "feature-poweroff",
+        "feature-shutdown",
+        "feature-reboot",
+        "feature-suspend",
+        "feature-balloon",
+        "feature-vcpu-hotplug",
+    ];
+    let values = vec![
+        (
+            "os_version",
+            Value::map([
+                ("name", "Debian GNU/Linux 12 (bookworm)"),
+                ("uname", "6.1.0-18-amd64"),
+                ("distro", "debian"),
+                ("major", "12"),
+                ("minor", "0"),
+            ]),
+        ),
+        (
+            "PV_drivers_version",
+            Value::map([
+                ("major", "7"),
+                ("minor", "30"),
+                ("micro", "0"),
+                ("build", "17"),
+            ]),
+        ),
+        ("PV_drivers_up_to_date", Value::Bool(true)),
+        ("PV_drivers_detected", Value::Bool(true)),
+        ("networks", Value::map(networks)),
+        ("other", Value::map(features.map(|feature| (feature, "1")))),
+        ("last_updated", Value::DateTime(world.clock.now())),
+        ("live", Value::Bool(true)),
+    ];
+    forget_report(world, vm)?;
+    let metrics = world.create("VM_guest_metrics", values)?;
+    world.db.set("VM", vm, "guest_metrics", metrics)?;
+    classes::refresh(world, vm);
+    Ok(())
+}
+
+/// Removes the report of an earlier run.
+pub(crate) fn forget_report(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let old = world.db.text("VM", vm, "guest_metrics")?;
+    if old != NULL_REF {
+        world.db.set("VM", vm, "guest_metrics", NULL_REF)?;
+        // It may have gone with a snapshot or by hand.
+        let _ = world.db.destroy("VM_guest_metrics", &old);
+    }
+    Ok(())
+}
+
+/// Stops what runs in a VM: politely or by cutting its power. Returns when all its processes have
+/// ended.
+pub(crate) async fn stop(shared: &Shared, vm: &str, clean: bool) {
+    let running = shared.with(|world| world.running.remove(vm));
+    if let Some(guest) = running.and_then(|running| running.guest) {
+        if clean {
+            guest.shutdown().await
+        } else {
+            guest.power_off().await
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! The first state of a pool: what its model describes, as records.
+
+use crate::backing::{Disk, GuestHost};
+use crate::classes::{self, sr, vbd, vdi, vif, vm, vm_memory, vm_placement};
+use crate::db::Release;
+use crate::failure::Failure;
+use crate::guest::GuestError;
+use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec};
+use crate::value::{EPOCH, Value};
+use crate::world::World;
+
+/// Why the first state cannot be made.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Guest(GuestError),
+    /// The model contradicts itself.
+    Model(String),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Trouble::Model(failure.to_string())
+    }
+}
+
+/// Fills an empty world. A template whose VMs are guests needs a disk with a system on it, and
+/// making that takes time.
+pub(crate) async fn fill(
+    world: &mut World,
+    model: &Model,
+    guests: &GuestHost,
+) -> Result<(), Trouble> {
+    let hosts = add_hosts(world, model)?;
+    add_management_network(world)?;
+    for network in &model.networks {
+        add_network(world, &hosts, network)?;
+    }
+    for spec in &model.srs {
+        add_sr(world, &hosts, spec)?;
+    }
+    for spec in &model.templates {
+        let disk = if spec.guest {
+            Some(guests.install(&spec.name).await.map_err(Trouble::Guest)?)
+        } else {
+            None
+        };
+        add_template(world, spec, disk)?;
+    }
+    vm_placement::account(world);
+    Ok(())
+}
+
+fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {
+    let mut hosts = Vec::new();
+    for index in 0..model.hosts {
+        hosts.push(add_host(world, model, index)?);
+    }
+    let coordinator = hosts.first().cloned().unwrap_or_default();
+    let null = Value::null_ref;
+    world.create(
+        "pool",
+        vec![
+            ("name_label", Value::from(model.name.as_str())),
+            ("master", Value::String(coordinator)),
+            ("default_SR", null()),
+            ("suspend_image_SR", null()),
+            ("crash_dump_SR", null()),
+            (
+                "other_config",
+                Value::map([("memory-ratio-hvm", "0.25"), ("memory-ratio-pv", "0.25")]),
+            ),
+            (
+                "restrictions",
+                Value::map([
+                    (
+                        "restrict_dmc",
+                        if world.rules.dynamic_memory {
+                            "false"
+                        } else {
+                            "true"
+                        },
+                    ),
+                    ("restrict_vlan", "false"),
+                    ("restrict_checkpoint", "false"),
+                    ("restrict_set_vcpus_number_live", "false"),
+                    ("platform_filter", "false"),
+                ]),
+            ),
+            (
+                "cpu_info",
+                Value::map([
+                    ("socket_count", model.hosts.to_string()),
+                    ("cpu_count", (model.host_cpus * model.hosts).to_string()),
+                    ("vendor", "GenuineIntel".to_owned()),
+                ]),
+            ),
+        ],
+    )?;
+    Ok(hosts)
+}
+
+fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Failure> {
+    let name = if index == 0 {
+        "xcp-ng".to_owned()
+    } else {
+        format!("xcp-ng-{}", index + 1)
+    };
+    // Only the coordinator answers; the others have addresses from the documentation range.
+    let address = if index == 0 {
+        "127.0.0.1".to_owned()
+    } else {
+        format!("192.0.2.{}", 200 + index % 50)
+    };
+    let (api_minor, product, platform, xapi) = match model.release {
+        Release::Xcpng82 => (15, "8.2.1", "3.2.1", "1.249.41"),
+        Release::Xcpng83 => (21, "8.3.0", "3.4.0", "26.1.3"),
+        Release::Newest => (23, "9.0.0", "3.5.0", "26.17.0"),
+    };
+    let now = world.clock.now();
+    let metrics = world.create(
+        "host_metrics",
+        vec![
+            ("memory_total", Value::Int(model.host_memory)),
+            ("memory_free", Value::Int(model.host_memory)),
+            ("live", Value::Bool(true)),
+            ("last_updated", Value::DateTime(now.clone())),
+        ],
+    )?;
+    let unix = world.clock.unix();
+    let cpus = model.host_cpus.to_string();
+    let software = [
+        ("product_version", product),
+        ("product_version_text", product),
+        (
+            "product_version_text_short",
+            product.get(..3).unwrap_or(product),
+        ),
+        ("platform_name", "XCP"),
+        ("platform_version", platform),
+        ("product_brand", "XCP-ng"),
+        ("build_number", "simulator"),
+        ("hostname", "localhost"),
+        ("date", now.get(..8).unwrap_or_default()),
+        (
+            "xapi",
+            xapi.rsplit_once('.').map_or(xapi, |(release, _)| release),
+        ),
+        ("xapi_build", xapi),
+        ("xen", "4.17.5"),
+        ("linux", "4.19.0+1"),
+        ("network_backend", "openvswitch"),
+        ("db_schema", "5.792"),
+    ];
+    let host = world.create(
+        "host",
+        vec![
+            ("name_label", Value::from(name.as_str())),
+            ("name_description", Value::from("Default install")),
+            ("memory_overhead", Value::Int(model.host_memory / 128)),
+            (
+                "allowed_operations",
+                Value::strings([
+                    "vm_migrate",
+                    "provision",
+                    "vm_resume",
+                    "evacuate",
+                    "vm_start",
+                ]),
+            ),
+            ("API_version_major", Value::Int(2)),
+            ("API_version_minor", Value::Int(api_minor)),
+            ("API_version_vendor", Value::from("XenSource")),
+            ("enabled", Value::Bool(true)),
+            ("software_version", Value::map(software)),
+            (
+                "other_config",
+                Value::map([
+                    ("agent_start_time", unix.as_str()),
+                    ("boot_time", unix.as_str()),
+                ]),
+            ),
+            (
+                "capabilities",
+                Value::strings([
+                    "xen-3.0-x86_64",
+                    "hvm-3.0-x86_32",
+                    "hvm-3.0-x86_32p",
+                    "hvm-3.0-x86_64",
+                ]),
+            ),
+            ("sched_policy", Value::from("credit")),
+            (
+                "supported_bootloaders",
+                Value::strings(["pygrub", "eliloader"]),
+            ),
+            (
+                "cpu_info",
+                Value::map([
+                    ("cpu_count", cpus.as_str()),
+                    ("socket_count", "1"),
+                    ("threads_per_core", "2"),
+                    ("vendor", "GenuineIntel"),
+                    ("speed", "2600.000"),
+                    ("modelname", "Simulated Xeon(R) CPU @ 2.60GHz"),
+                    ("family", "6"),
+                    ("model", "85"),
+                    ("stepping", "7"),
+                ]),
+            ),
+            ("hostname", Value::from(name.as_str())),
+            ("address", Value::String(address)),
+            ("metrics", Value::String(metrics)),
+            ("edition", Value::from("xcp-ng")),
+            ("editions", Value::strings(["xcp-ng"])),
+            ("display", Value::from("enabled")),
+            ("chipset_info", Value::map([("iommu", "true")])),
+            (
+                "virtual_hardware_platform_versions",
+                Value::Array(vec![Value::Int(0), Value::Int(1), Value::Int(2)]),
+            ),
+            ("suspend_image_sr", Value::null_ref()),
+            ("crash_dump_sr", Value::null_ref()),
+        ],
+    )?;
+    for number in 0..model.host_cpus {
+        world.create(
+            "host_cpu",
+            vec![
+                ("host", Value::from(host.as_str())),
+                (
+                    "number",
+                    Value::Int(i64::try_from(number).unwrap_or_default()),
+                ),
+                ("vendor", Value::from("GenuineIntel")),
+                ("speed", Value::Int(2600)),
+                ("modelname", Value::from("Simulated Xeon(R) CPU @ 2.60GHz")),
+                ("family", Value::Int(6)),
+                ("model", Value::Int(85)),
+                ("stepping", Value::from("7")),
+            ],
+        )?;
+    }
+    let dom0 = add_control_domain(world, &name, &host)?;
+    world.db.set("host", &host, "control_domain", dom0)?;
+    Ok(host)
+}
+
+fn add_control_domain(world: &mut World, name: &str, host: &str) -> Result<String, Failure> {
+    const MEMORY: i64 = 2 << 30;
+    let metrics = vm::new_metrics(world)?;
+    let text = "The domain which manages physical devices and manages other domains";
+    let vm = world.create(
+        "VM",
+        vec![
+            (
+                "name_label",
+                Value::String(format!("Control domain on host: {name}")),
+            ),
+            ("name_description", Value::from(text)),
+            ("power_state", Value::from("Running")),
+            ("user_version", Value::Int(1)),
+            ("is_control_domain", Value::Bool(true)),
+            ("domain_type", Value::from("pv")),
+            ("domid", Value::Int(0)),
+            ("domarch", Value::from("x64")),
+            ("resident_on", Value::from(host)),
+            ("affinity", Value::from(host)),
+            ("memory_static_max", Value::Int(MEMORY)),
+            ("memory_static_min", Value::Int(MEMORY)),
+            ("memory_dynamic_max", Value::Int(MEMORY)),
+            ("memory_dynamic_min", Value::Int(MEMORY)),
+            ("memory_target", Value::Int(MEMORY)),
+            ("memory_overhead", Value::Int(20 << 20)),
+            ("VCPUs_max", Value::Int(2)),
+            ("VCPUs_at_startup", Value::Int(2)),
+            ("actions_after_shutdown", Value::from("destroy")),
+            ("actions_after_reboot", Value::from("destroy")),
+            ("actions_after_crash", Value::from("destroy")),
+            ("metrics", Value::String(metrics)),
+        ],
+    )?;
+    classes::refresh(world, &vm);
+    Ok(vm)
+}
+
+fn add_management_network(world: &mut World) -> Result<(), Failure> {
+    let text = "Network on which guests will be assigned a private link-local IP address which \
+                can be used to talk XenAPI";
+    let values = vec![
+        (
+            "name_label",
+            Value::from("Host internal management network"),
+        ),
+        ("name_description", Value::from(text)),
+        ("bridge", Value::from("xenapi")),
+        (
+            "other_config",
+            Value::map([
+                ("is_guest_installer_network", "true"),
+                ("is_host_internal_management_network", "true"),
+                ("ip_begin", "169.254.0.1"),
+                ("ip_end", "169.254.255.254"),
+                ("netmask", "255.255.0.0"),
+            ]),
+        ),
+    ];
+    world.create("network", values).map(drop)
+}
+
+fn add_network(world: &mut World, hosts: &[String], spec: &NetworkSpec) -> Result<(), Failure> {
+    let bridge = match &spec.device {
+        Some(device) => format!(
+            "xenbr{}",
+            device.trim_start_matches(|c: char| !c.is_ascii_digit())
+        ),
+        None => classes::network::next_bridge(world),
+    };
+    let values = vec![
+        ("name_label", Value::from(spec.name.as_str())),
+        ("bridge", Value::String(bridge)),
+    ];
+    let network = world.create("network", values)?;
+    let Some(device) = &spec.device else {
+        return Ok(());
+    };
+    for (index, host) in hosts.iter().enumerate() {
+        let card = world.db.list("host", host, "PIFs")?.len();
+        let first = card == 0;
+        let address = world.db.text("host", host, "address")?;
+        let metrics = world.create(
+            "PIF_metrics",
+            vec![
+                ("carrier", Value::Bool(true)),
+                ("speed", Value::Int(10_000)),
+                ("duplex", Value::Bool(true)),
+            ],
+        )?;
+        let mut values = vec![
+            ("device", Value::from(device.as_str())),
+            ("network", Value::from(network.as_str())),
+            ("host", Value::from(host.as_str())),
+            (
+                "MAC",
+                Value::String(format!("00:16:3e:5e:{index:02x}:{card:02x}")),
+            ),
+            ("MTU", Value::Int(1500)),
+            ("VLAN", Value::Int(-1)),
+            ("metrics", Value::String(metrics)),
+            ("physical", Value::Bool(true)),
+            ("currently_attached", Value::Bool(true)),
+            ("management", Value::Bool(first)),
+            ("properties", Value::map([("gro", "on")])),
+        ];
+        if first {
+            values.push(("ip_configuration_mode", Value::from("DHCP")));
+            values.push(("IP", Value::String(address)));
+            values.push(("netmask", Value::from("255.255.255.0")));
+        }
+        world.create("PIF", values)?;
+    }
+    Ok(())
+}
+
+fn add_sr(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<(), Failure> {
+    let groups: Vec<&[String]> = if spec.shared {
+        vec![hosts]
+    } else {
+        hosts.iter().map(std::slice::from_ref).collect()
+    };
+    for group in groups {
+        let iso = spec.content == "iso";
+        let operations: &[&str] = if iso {
+            &["scan", "update"]
+        } else {
+            &sr::OPERATIONS
+        };
+        let reference = world.create(
+            "SR",
+            vec![
+                ("name_label", Value::from(spec.name.as_str())),
+                (
+                    "allowed_operations",
+                    Value::strings(operations.iter().copied()),
+                ),
+                ("physical_size", Value::Int(spec.size)),
+                ("type", Value::from(spec.kind.as_str())),
+                ("content_type", Value::from(spec.content.as_str())),
+                ("shared", Value::Bool(spec.shared)),
+                ("is_tools_sr", Value::Bool(iso)),
+            ],
+        )?;
+        for host in group {
+            world.create(
+                "PBD",
+                vec![
+                    ("host", Value::from(host.as_str())),
+                    ("SR", Value::from(reference.as_str())),
+                    ("currently_attached", Value::Bool(true)),
+                ],
+            )?;
+        }
+        if iso {
+            let values = vec![
+                ("name_label", Value::from("guest-tools.iso")),
+                ("SR", Value::from(reference.as_str())),
+                ("type", Value::from("user")),
+                ("read_only", Value::Bool(true)),
+                ("is_tools_iso", Value::Bool(true)),
+            ];
+            vdi::add(world, values, 64 << 20)?;
+            continue;
+        }
+        let pool = world.pool();
+        if !world
+            .db
+            .exists("SR", &world.db.text("pool", &pool, "default_SR")?)
+        {
+            world
+                .db
+                .set("pool", &pool, "default_SR", reference.as_str())?;
+            world
+                .db
+                .set("pool", &pool, "suspend_image_SR", reference.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+fn add_template(world: &mut World, spec: &TemplateSpec, disk: Option<Disk>) -> Result<(), Trouble> {
+    let metrics = vm::new_metrics(world)?;
+    let seed = world.seed.uuid();
+    let mut other_config = vec![("mac_seed", seed)];
+    if spec.default {
+        let wanted = spec.disk.map_or_else(String::new, |size| {
+            format!(
+                "<disk bootable=\"true\" device=\"0\" size=\"{size}\" sr=\"\" type=\"system\"/>"
+            )
+        });
+        other_config.push(("disks", format!("<provision>{wanted}</provision>")));
+        other_config.push(("install-methods", "cdrom,nfs,http,ftp".to_owned()));
+        other_config.push(("default_template", "true".to_owned()));
+        other_config.push(("linux_template", "true".to_owned()));
+    }
+    let cores = spec
+        .cores_per_socket
+        .map(|cores| ("cores-per-socket", cores.to_string()));
+    let platform = [
+        ("device-model", "qemu-upstream-compat"),
+        ("acpi", "1"),
+        ("apic", "true"),
+        ("nx", "true"),
+        ("pae", "true"),
+        ("viridian", "false"),
+    ];
+    let platform = platform
+        .map(|(key, value)| (key, value.to_owned()))
+        .into_iter()
+        .chain(cores);
+    let limits = "<restrictions><restriction field=\"memory-static-max\" max=\"137438953472\" />\
+                  <restriction field=\"vcpus-max\" max=\"32\" /></restrictions>";
+    let template = world.create(
+        "VM",
+        vec![
+            ("name_label", Value::from(spec.name.as_str())),
+            ("name_description", Value::from(spec.description.as_str())),
+            ("power_state", Value::from("Halted")),
+            ("user_version", Value::Int(1)),
+            ("is_a_template", Value::Bool(true)),
+            ("is_default_template", Value::Bool(spec.default)),
+            ("domain_type", Value::from("hvm")),
+            ("HVM_boot_policy", Value::from("BIOS order")),
+            (
+                "HVM_boot_params",
+                Value::map([("order", "cdn"), ("firmware", "bios")]),
+            ),
+            ("platform", Value::map(platform)),
+            ("other_config", Value::map(other_config)),
+            ("memory_static_min", Value::Int(spec.memory_min)),
+            ("memory_static_max", Value::Int(spec.memory_max)),
+            ("memory_dynamic_min", Value::Int(spec.memory_max)),
+            ("memory_dynamic_max", Value::Int(spec.memory_max)),
+            ("memory_target", Value::Int(spec.memory_max)),
+            (
+                "memory_overhead",
+                Value::Int(vm_memory::overhead(spec.memory_max)),
+            ),
+            ("VCPUs_max", Value::Int(spec.vcpus)),
+            ("VCPUs_at_startup", Value::Int(spec.vcpus)),
+            ("actions_after_shutdown", Value::from("destroy")),
+            ("actions_after_reboot", Value::from("restart")),
+            ("actions_after_crash", Value::from("restart")),
+            ("actions_after_softreboot", Value::from("soft_reboot")),
+            ("domid", Value::Int(-1)),
+            ("metrics", Value::String(metrics)),
+            ("recommendations", Value::from(limits)),
+            ("snapshot_time", Value::DateTime(EPOCH.to_owned())),
+        ],
+    )?;
+    if !spec.default {
+        add_template_devices(world, &template, spec, disk)?;
+    }
+    classes::refresh(world, &template);
+    Ok(())
+}
+
+fn add_template_devices(
+    world: &mut World,
+    template: &str,
+    spec: &TemplateSpec,
+    disk: Option<Disk>,
+) -> Result<(), Trouble> {
+    if let Some(size) = spec.disk {
+        let pool = world.pool();
+        let sr = world.db.text("pool", &pool, "default_SR")?;
+        if !world.db.exists("SR", &sr) {
+            let text = format!(
+                "template {} has a disk and the pool has no SR for it",
+                spec.name
+            );
+            return Err(Trouble::Model(text));
+        }
+        let values = vec![
+            ("name_label", Value::String(format!("{} disk 0", spec.name))),
+            ("SR", Value::String(sr)),
+            ("type", Value::from("user")),
+        ];
+        let vdi = vdi::add(world, values, size)?;
+        if let Some(disk) = disk {
+            world.disks.insert(vdi.clone(), disk);
+        }
+        let values = vec![
+            ("VM", Value::from(template)),
+            ("VDI", Value::String(vdi)),
+            ("userdevice", Value::from("0")),
+            ("bootable", Value::Bool(true)),
+            ("mode", Value::from("RW")),
+            ("type", Value::from("Disk")),
+            ("unpluggable", Value::Bool(true)),
+            ("other_config", Value::map([("owner", "")])),
+        ];
+        vbd::add(world, values)?;
+    }
+    let drive = vec![
+        ("VM", Value::from(template)),
+        ("VDI", Value::null_ref()),
+        ("userdevice", Value::from("3")),
+        ("mode", Value::from("RO")),
+        ("type", Value::from("CD")),
+        ("empty", Value::Bool(true)),
+    ];
+    vbd::add(world, drive)?;
+    let seed = world
+        .db
+        .key("VM", template, "other_config", "mac_seed")?
+        .unwrap_or_default();
+    for (index, name) in spec.vifs.iter().enumerate() {
+        let network = world.db.references("network").into_iter().find(|network| {
+            world
+                .db
+                .text("network", network, "name_label")
+                .is_ok_and(|label| label == *name)
+        });
+        let Some(network) = network else {
+            let text = format!(
+                "template {} is on network {name}, which the model lacks",
+                spec.name
+            );
+            return Err(Trouble::Model(text));
+        };
+        let device = i64::try_from(index).unwrap_or_default();
+        let values = vec![
+            ("VM", Value::from(template)),
+            ("device", Value::String(index.to_string())),
+            ("network", Value::String(network)),
+            ("MAC", Value::String(vif::derived_mac(&seed, device))),
+            ("MAC_autogenerated", Value::Bool(true)),
+            ("MTU", Value::Int(1500)),
+        ];
+        vif::add(world, values)?;
+    }
+    Ok(())
+}

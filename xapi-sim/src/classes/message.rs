@@ -1,0 +1,122 @@
+//! Messages (alerts): kept beside the database, so counts of live objects never show them.
+
+use super::{Table, done};
+use crate::dispatch::Handler::Now;
+use crate::failure::{Failure, Reply};
+use crate::value::Value;
+use crate::world::{Call, World};
+
+pub(crate) const TABLE: Table = &[
+    ("message.create", Now(create)),
+    ("message.destroy", Now(destroy)),
+    ("message.get_all", Now(get_all)),
+    ("message.get_all_records", Now(get_all_records)),
+    ("message.get_record", Now(get_record)),
+    ("message.get_by_uuid", Now(get_by_uuid)),
+    ("message.get", Now(get)),
+    ("message.get_since", Now(get_since)),
+];
+
+/// `message.create(name, priority, class, object uuid, body)`.
+fn create(world: &mut World, call: &Call) -> Reply {
+    let class = call.text(2);
+    let table = match class {
+        "Host" => "host",
+        "Pool" => "pool",
+        other => other,
+    };
+    let object = call.text(3);
+    if world.db.by_uuid(table, object).is_none() {
+        return Err(Failure::uuid_invalid(class, object));
+    }
+    let reference = world.seed.reference();
+    let record = Value::Struct(vec![
+        ("uuid".to_owned(), world.seed.uuid_value()),
+        ("name".to_owned(), call.arg(0)),
+        ("priority".to_owned(), call.arg(1)),
+        ("cls".to_owned(), Value::from(class)),
+        ("obj_uuid".to_owned(), Value::from(object)),
+        ("timestamp".to_owned(), Value::DateTime(world.clock.now())),
+        ("body".to_owned(), call.arg(4)),
+    ]);
+    world.messages.generation += 1;
+    let generation = world.messages.generation;
+    world
+        .messages
+        .live
+        .insert(reference.clone(), (generation, record));
+    Ok(Value::String(reference))
+}
+
+fn destroy(world: &mut World, call: &Call) -> Reply {
+    let reference = call.text(0);
+    if world.messages.live.remove(reference).is_none() {
+        return Err(Failure::handle_invalid("message", reference));
+    }
+    world.messages.generation += 1;
+    let generation = world.messages.generation;
+    world
+        .messages
+        .deleted
+        .push((generation, reference.to_owned()));
+    done()
+}
+
+fn find<'w>(world: &'w World, reference: &str) -> Result<&'w Value, Failure> {
+    let found = world.messages.live.get(reference);
+    found
+        .map(|(_, record)| record)
+        .ok_or_else(|| Failure::handle_invalid("message", reference))
+}
+
+fn select(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
+    let live = world.messages.live.iter();
+    Value::Struct(
+        live.filter(|(_, (_, record))| wanted(record))
+            .map(|(reference, (_, record))| (reference.clone(), record.clone()))
+            .collect(),
+    )
+}
+
+fn text<'r>(record: &'r Value, field: &str) -> &'r str {
+    record
+        .get(field)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn get_all(world: &mut World, _: &Call) -> Reply {
+    Ok(Value::strings(world.messages.live.keys().cloned()))
+}
+
+fn get_all_records(world: &mut World, _: &Call) -> Reply {
+    Ok(select(world, |_| true))
+}
+
+fn get_record(world: &mut World, call: &Call) -> Reply {
+    find(world, call.text(0)).cloned()
+}
+
+fn get_by_uuid(world: &mut World, call: &Call) -> Reply {
+    let uuid = call.text(0);
+    let mut live = world.messages.live.iter();
+    let found = live.find(|(_, (_, record))| text(record, "uuid") == uuid);
+    found
+        .map(|(reference, _)| Value::from(reference.as_str()))
+        .ok_or_else(|| Failure::uuid_invalid("message", uuid))
+}
+
+/// `message.get(class, object uuid, since)`.
+fn get(world: &mut World, call: &Call) -> Reply {
+    let (class, object, since) = (call.text(0), call.text(1), call.text(2));
+    Ok(select(world, |record| {
+        text(record, "cls") == class
+            && text(record, "obj_uuid") == object
+            && text(record, "timestamp") >= since
+    }))
+}
+
+fn get_since(world: &mut World, call: &Call) -> Reply {
+    let since = call.text(0);
+    Ok(select(world, |record| text(record, "timestamp") >= since))
+}

@@ -1,0 +1,232 @@
+//! What messages mean, class by class. Each file begins with the table of what it answers.
+
+pub(crate) mod event;
+pub(crate) mod host;
+pub(crate) mod message;
+pub(crate) mod network;
+pub(crate) mod operation;
+pub(crate) mod pool;
+pub(crate) mod session;
+pub(crate) mod sr;
+pub(crate) mod task;
+pub(crate) mod vbd;
+pub(crate) mod vdi;
+pub(crate) mod vif;
+pub(crate) mod vlan;
+pub(crate) mod vm;
+pub(crate) mod vm_copy;
+pub(crate) mod vm_memory;
+pub(crate) mod vm_placement;
+pub(crate) mod vm_power;
+pub(crate) mod vm_snapshot;
+
+use crate::dispatch::Handler;
+use crate::failure::{Failure, Reply};
+use crate::interp;
+use crate::lifecycle::{self, Power};
+use crate::value::{NULL_REF, Value};
+use crate::world::{Call, World};
+
+/// A table of handlers by wire name.
+pub(crate) type Table = &'static [(&'static str, Handler)];
+
+/// Every handler.
+pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
+    let tables: [Table; 18] = [
+        event::TABLE,
+        host::TABLE,
+        message::TABLE,
+        network::TABLE,
+        pool::TABLE,
+        session::TABLE,
+        sr::TABLE,
+        task::TABLE,
+        vbd::TABLE,
+        vdi::TABLE,
+        vif::TABLE,
+        vlan::TABLE,
+        vm::TABLE,
+        vm_copy::TABLE,
+        vm_memory::TABLE,
+        vm_placement::TABLE,
+        vm_power::TABLE,
+        vm_snapshot::TABLE,
+    ];
+    tables.into_iter().flatten().copied()
+}
+
+/// Success without a result.
+pub(crate) fn done() -> Reply {
+    Ok(Value::void())
+}
+
+/// Answers a message that is custom in the datamodel and yet does nothing but write the field it
+/// is named after: `set_x`, `add_to_x`, `remove_from_x`, `add_x`, `remove_x`.
+pub(crate) fn plain(world: &mut World, call: &Call) -> Reply {
+    let name = call.message.name;
+    let db = &mut world.db;
+    for (prefix, adds) in [
+        ("add_to_", true),
+        ("remove_from_", false),
+        ("add_", true),
+        ("remove_", false),
+    ] {
+        let Some(field) = name
+            .strip_prefix(prefix)
+            .and_then(|name| call.class.field(name))
+        else {
+            continue;
+        };
+        return if adds {
+            interp::add(db, call.class, field, call.text(0), &call.args[1..])
+        } else {
+            interp::remove(db, call.class, field, call.text(0), call.args.get(1))
+        };
+    }
+    let field = name.strip_prefix("set_").unwrap_or(name);
+    db.set(call.class.name, call.text(0), field, call.arg(1))?;
+    done()
+}
+
+/// Checks the reference and does nothing: for messages whose effect lies outside the model.
+pub(crate) fn nothing(world: &mut World, call: &Call) -> Reply {
+    if !call.args.is_empty() {
+        world.db.require(call.class.name, call.text(0))?;
+    }
+    done()
+}
+
+/// The power state of a VM.
+pub(crate) fn power_of(world: &World, vm: &str) -> Result<Power, Failure> {
+    Ok(Power::parse(&world.db.text("VM", vm, "power_state")?))
+}
+
+/// What the tables of [`lifecycle`] want to know of a VM.
+pub(crate) fn view(world: &World, vm: &str) -> Result<lifecycle::Vm, Failure> {
+    let db = &world.db;
+    let pairs = |field: &str| -> Result<Vec<(String, String)>, Failure> {
+        let map = db.get("VM", vm, field)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(map
+            .members()
+            .iter()
+            .map(|(key, value)| (key.clone(), text(value)))
+            .collect())
+    };
+    let is_true = |text: Option<String>| {
+        text.is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"))
+    };
+    let agent = db.text("VM", vm, "guest_metrics")?;
+    let appliance = db.text("VM", vm, "appliance")?;
+    Ok(lifecycle::Vm {
+        reference: vm.to_owned(),
+        power: power_of(world, vm)?,
+        is_template: db.flag("VM", vm, "is_a_template")?,
+        is_default_template: db.flag("VM", vm, "is_default_template")?
+            || is_true(db.key("VM", vm, "other_config", "default_template")?),
+        is_snapshot: db.flag("VM", vm, "is_a_snapshot")?,
+        is_control_domain: db.flag("VM", vm, "is_control_domain")?,
+        in_appliance: db.exists("VM_appliance", &appliance).then_some(appliance),
+        nested_virt: is_true(db.key("VM", vm, "platform", "nested-virt")?),
+        current: pairs("current_operations")?,
+        blocked: pairs("blocked_operations")?,
+        has_drivers: db
+            .get("VM_guest_metrics", &agent, "PV_drivers_version")
+            .is_ok_and(|version| !version.members().is_empty()),
+        features: db.get("VM_guest_metrics", &agent, "other").map_or_else(
+            |_| Vec::new(),
+            |other| {
+                other
+                    .members()
+                    .iter()
+                    .map(|(feature, _)| feature.clone())
+                    .collect()
+            },
+        ),
+        vtpms: db.list("VM", vm, "VTPMs")?.len(),
+    })
+}
+
+/// Refuses an operation that the VM does not allow now.
+pub(crate) fn check(world: &World, vm: &str, operation: &str) -> Result<(), Failure> {
+    lifecycle::check(&view(world, vm)?, operation)
+}
+
+/// Brings the allowed operations of a VM and of its devices up to date.
+pub(crate) fn refresh(world: &mut World, vm: &str) {
+    // What is gone needs no refreshing.
+    let _ = try_refresh(world, vm);
+}
+
+fn try_refresh(world: &mut World, vm: &str) -> Result<(), Failure> {
+    for vbd in world.db.list("VM", vm, "VBDs")? {
+        vbd::refresh(world, &vbd)?;
+        let vdi = world.db.text("VBD", &vbd, "VDI")?;
+        if vdi != NULL_REF {
+            vdi::refresh(world, &vdi);
+        }
+    }
+    for vif in world.db.list("VM", vm, "VIFs")? {
+        vif::refresh(world, &vif)?;
+    }
+    let allowed = lifecycle::allowed_operations(&view(world, vm)?);
+    world
+        .db
+        .set("VM", vm, "allowed_operations", Value::strings(allowed))
+}
+
+/// Notes that an operation on an object is under way.
+pub(crate) fn mark(
+    world: &mut World,
+    class: &'static str,
+    reference: &str,
+    task: &str,
+    operation: &str,
+) -> Result<(), Failure> {
+    let current = world.db.get(class, reference, "current_operations")?;
+    let mut members = current.members().to_vec();
+    members.insert(0, (task.to_owned(), Value::from(operation)));
+    world.db.set(
+        class,
+        reference,
+        "current_operations",
+        Value::Struct(members),
+    )
+}
+
+/// Takes the note of [`mark`] away.
+pub(crate) fn unmark(world: &mut World, class: &'static str, reference: &str, task: &str) {
+    if let Ok(current) = world.db.get(class, reference, "current_operations") {
+        let rest = current
+            .members()
+            .iter()
+            .filter(|(key, _)| key != task)
+            .cloned()
+            .collect();
+        // The object was there a moment ago, under the same lock.
+        let _ = world
+            .db
+            .set(class, reference, "current_operations", Value::Struct(rest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use xapi_client::meta;
+
+    #[test]
+    fn every_handler_answers_a_message_of_the_datamodel() {
+        let known: HashSet<&str> = meta::CLASSES
+            .iter()
+            .flat_map(|class| class.messages)
+            .map(|m| m.wire_name)
+            .collect();
+        let mut seen = HashSet::new();
+        for (name, _) in super::handlers() {
+            assert!(known.contains(name), "{name} is not in the datamodel");
+            assert!(seen.insert(name), "{name} has two handlers");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Tasks.
+
+use super::{Table, done, plain};
+use crate::dispatch::Handler::Now;
+use crate::failure::{Failure, Reply};
+use crate::value::{EPOCH, NULL_REF, Value};
+use crate::world::{Call, World};
+use crate::xmlrpc;
+
+pub(crate) const TABLE: Table = &[
+    ("task.create", Now(create)),
+    ("task.destroy", Now(destroy)),
+    ("task.cancel", Now(cancel)),
+    ("task.set_status", Now(set_status)),
+    ("task.set_progress", Now(plain)),
+    ("task.set_result", Now(plain)),
+    ("task.set_error_info", Now(plain)),
+    ("task.set_other_config", Now(plain)),
+    ("task.add_to_other_config", Now(plain)),
+    ("task.remove_from_other_config", Now(plain)),
+];
+
+/// Makes a pending task. `tags` are the pairs that a client put into headers.
+pub(crate) fn open(
+    world: &mut World,
+    label: &str,
+    session: &str,
+    tags: &[(String, String)],
+) -> Result<String, Failure> {
+    let tags = tags
+        .iter()
+        .map(|(key, value)| (format!("http:{key}"), value.clone()));
+    let values = vec![
+        ("name_label", Value::from(label)),
+        ("created", Value::DateTime(world.clock.now())),
+        ("finished", Value::DateTime(EPOCH.to_owned())),
+        ("status", Value::from("pending")),
+        (
+            "session",
+            Value::from(if session.is_empty() {
+                NULL_REF
+            } else {
+                session
+            }),
+        ),
+        ("resident_on", Value::String(world.coordinator())),
+        ("type", Value::from("<none/>")),
+        ("other_config", Value::map(tags)),
+    ];
+    world.create("task", values)
+}
+
+/// Writes the outcome of a task. Its result is XML-RPC whatever protocol the client speaks.
+pub(crate) fn finish(world: &mut World, task: &str, reply: &Reply) {
+    // The client may have destroyed the task in the meantime; then nobody asks.
+    let _ = try_finish(world, task, reply);
+}
+
+fn try_finish(world: &mut World, task: &str, reply: &Reply) -> Result<(), Failure> {
+    let now = Value::DateTime(world.clock.now());
+    let db = &mut world.db;
+    db.set("task", task, "allowed_operations", Value::Array(Vec::new()))?;
+    db.set(
+        "task",
+        task,
+        "current_operations",
+        Value::Struct(Vec::new()),
+    )?;
+    let status = match reply {
+        Ok(value) => {
+            db.set("task", task, "result", xmlrpc::value_text(value))?;
+            "success"
+        }
+        Err(failure) => {
+            db.set("task", task, "error_info", failure.to_value())?;
+            if failure.code == "TASK_CANCELLED" {
+                "cancelled"
+            } else {
+                "failure"
+            }
+        }
+    };
+    db.set("task", task, "progress", 1.0)?;
+    db.set("task", task, "finished", now)?;
+    // The status comes last: whoever sees it final finds everything else in place.
+    db.set("task", task, "status", status)
+}
+
+fn is_final(status: &str) -> bool {
+    matches!(status, "success" | "failure" | "cancelled")
+}
+
+fn create(world: &mut World, call: &Call) -> Reply {
+    let task = open(world, call.text(0), &call.session, &[])?;
+    world
+        .db
+        .set("task", &task, "name_description", call.arg(1))?;
+    Ok(Value::String(task))
+}
+
+fn destroy(world: &mut World, call: &Call) -> Reply {
+    let task = call.text(0);
+    if is_final(&world.db.text("task", task, "status")?) {
+        world.db.destroy("task", task)?;
+    } else {
+        // A pending task stays; the key is the server's and no reference.
+        let operations = Value::map([("task", "destroy")]);
+        world
+            .db
+            .set("task", task, "current_operations", operations)?;
+    }
+    done()
+}
+
+fn cancel(world: &mut World, call: &Call) -> Reply {
+    let task = call.text(0);
+    if is_final(&world.db.text("task", task, "status")?) {
+        return done();
+    }
+    let operations = Value::map([(call.task.as_str(), "cancel")]);
+    world
+        .db
+        .set("task", task, "current_operations", operations)?;
+    if let Some(cancel) = world.cancels.get(task) {
+        cancel.send_replace(true);
+    }
+    done()
+}
+
+fn set_status(world: &mut World, call: &Call) -> Reply {
+    let task = call.text(0);
+    world.db.set("task", task, "status", call.arg(1))?;
+    if is_final(call.text(1)) && world.db.text("task", task, "finished")? == EPOCH {
+        let now = Value::DateTime(world.clock.now());
+        world.db.set("task", task, "finished", now)?;
+    }
+    done()
+}

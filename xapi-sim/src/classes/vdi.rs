@@ -1,0 +1,318 @@
+//! Disks.
+
+use std::sync::Arc;
+
+use super::{Table, done, nothing, plain, sr};
+use crate::dispatch::Handler::{Later, Now};
+use crate::dispatch::Pending;
+use crate::failure::{Failure, Reply};
+use crate::value::{EPOCH, NULL_REF, Value};
+use crate::world::{Call, Shared, World};
+
+pub(crate) const TABLE: Table = &[
+    ("VDI.create", Now(create)),
+    ("VDI.destroy", Later(destroy)),
+    ("VDI.forget", Later(destroy)),
+    ("VDI.resize", Now(resize)),
+    (
+        "VDI.clone",
+        Later(|shared, call| copy_call(shared, call, CopyKind::Clone)),
+    ),
+    (
+        "VDI.copy",
+        Later(|shared, call| copy_call(shared, call, CopyKind::Copy)),
+    ),
+    (
+        "VDI.snapshot",
+        Later(|shared, call| copy_call(shared, call, CopyKind::Snapshot)),
+    ),
+    ("VDI.update", Now(nothing)),
+    ("VDI.set_name_label", Now(plain)),
+    ("VDI.set_name_description", Now(plain)),
+    ("VDI.set_sharable", Now(plain)),
+    ("VDI.set_read_only", Now(plain)),
+    ("VDI.set_on_boot", Now(plain)),
+    ("VDI.set_allow_caching", Now(plain)),
+    ("VDI.set_managed", Now(plain)),
+    ("VDI.set_missing", Now(plain)),
+    ("VDI.set_is_a_snapshot", Now(plain)),
+    ("VDI.set_snapshot_of", Now(plain)),
+    ("VDI.set_snapshot_time", Now(plain)),
+];
+
+/// How a disk comes from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyKind {
+    Clone,
+    Copy,
+    Snapshot,
+}
+
+impl CopyKind {
+    fn operation(self) -> &'static str {
+        match self {
+            CopyKind::Clone => "clone",
+            CopyKind::Copy => "copy",
+            CopyKind::Snapshot => "snapshot",
+        }
+    }
+}
+
+fn create(world: &mut World, call: &Call) -> Reply {
+    let size = call.field("virtual_size").as_int().unwrap_or_default();
+    add(world, call.fields.clone(), size).map(Value::String)
+}
+
+/// Adds a disk of at least this size to the SR that the values name.
+pub(crate) fn add(
+    world: &mut World,
+    mut values: Vec<(&str, Value)>,
+    size: i64,
+) -> Result<String, Failure> {
+    let sr = values
+        .iter()
+        .find(|(name, _)| *name == "SR")
+        .map(|(_, value)| value.clone());
+    let sr = sr
+        .as_ref()
+        .and_then(Value::as_str)
+        .unwrap_or(NULL_REF)
+        .to_owned();
+    world.db.require("SR", &sr)?;
+    sr::assert_attached(world, &sr)?;
+    let (virtual_size, space) = sr::layout(world, &sr, size)?;
+    sr::assert_space(world, &sr, space)?;
+    let uuid = world.seed.uuid();
+    values.retain(|(name, _)| *name != "virtual_size");
+    values.extend([
+        ("location", Value::from(uuid.as_str())),
+        ("uuid", Value::String(uuid)),
+        ("virtual_size", Value::Int(virtual_size)),
+        ("physical_utilisation", Value::Int(space)),
+        ("managed", Value::Bool(true)),
+    ]);
+    let vdi = world.create("VDI", values)?;
+    refresh(world, &vdi);
+    sr::account(world, &sr)?;
+    Ok(vdi)
+}
+
+/// The disk that takes a suspended VM's memory.
+pub(crate) fn suspend_image(world: &mut World, vm: &str) -> Result<String, Failure> {
+    let pool = world.pool();
+    let wanted = [
+        world.db.text("VM", vm, "suspend_SR")?,
+        world.db.text("pool", &pool, "suspend_image_SR")?,
+        world.db.text("pool", &pool, "default_SR")?,
+    ];
+    let found = wanted.into_iter().find(|sr| world.db.exists("SR", sr));
+    let Some(sr) = found else {
+        return Err(Failure::new("VM_NO_SUSPEND_SR", [vm]));
+    };
+    let size = world.db.int("VM", vm, "memory_static_max")?.max(1 << 20);
+    let values = vec![
+        ("name_label", Value::from("Suspend image")),
+        ("name_description", Value::from("Suspend image")),
+        ("SR", Value::String(sr)),
+        ("type", Value::from("suspend")),
+    ];
+    add(world, values, size)
+}
+
+const OPERATIONS: &[&str] = &[
+    "copy", "clone", "forget", "update", "resize", "snapshot", "destroy",
+];
+
+/// Brings the allowed operations up to date. A reference to no disk is ignored.
+pub(crate) fn refresh(world: &mut World, vdi: &str) {
+    if !world.db.exists("VDI", vdi) {
+        return;
+    }
+    let allowed: Vec<&str> = OPERATIONS
+        .iter()
+        .filter(|operation| check(world, vdi, operation).is_ok())
+        .copied()
+        .collect();
+    // The disk exists, see above.
+    let _ = world
+        .db
+        .set("VDI", vdi, "allowed_operations", Value::strings(allowed));
+}
+
+fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
+    let db = &world.db;
+    let mut attached = false;
+    for vbd in db.list("VDI", vdi, "VBDs")? {
+        attached |= db.flag("VBD", &vbd, "currently_attached")?;
+    }
+    if attached && !matches!(operation, "snapshot" | "clone" | "update" | "forget") {
+        return Err(Failure::new("VDI_IN_USE", [vdi, operation]));
+    }
+    if attached && operation == "forget" {
+        return Err(Failure::new("VDI_IN_USE", [vdi, operation]));
+    }
+    let sr = db.text("VDI", vdi, "SR")?;
+    if operation == "resize" {
+        sr::assert_attached(world, &sr)?;
+    }
+    if operation == "snapshot" && db.flag("VDI", vdi, "sharable")? {
+        return Err(Failure::new("VDI_IS_SHARABLE", [vdi]));
+    }
+    if operation == "destroy" && db.flag("SR", &sr, "is_tools_sr")? {
+        return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
+    }
+    Ok(())
+}
+
+/// Destroys a disk and the devices of halted VMs that refer to it. Its files are gone when the
+/// answer comes.
+fn destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let disk = shared.with(|world| {
+            let vdi = call.text(0);
+            check(world, vdi, call.message.name)?;
+            remove(world, vdi)
+        })?;
+        release(disk).await;
+        done()
+    })
+}
+
+/// Removes the records of a disk and gives what was on it. The caller has to [`release`] that
+/// where nobody waits for the lock.
+pub(crate) fn remove(
+    world: &mut World,
+    vdi: &str,
+) -> Result<Option<crate::backing::Disk>, Failure> {
+    for vbd in world.db.list("VDI", vdi, "VBDs")? {
+        let vm = world.db.text("VBD", &vbd, "VM")?;
+        super::vbd::remove(&mut world.db, &vbd)?;
+        super::refresh(world, &vm);
+    }
+    let sr = world.db.text("VDI", vdi, "SR")?;
+    world.db.destroy("VDI", vdi)?;
+    if world.db.exists("SR", &sr) {
+        sr::account(world, &sr)?;
+    }
+    Ok(world.disks.remove(vdi))
+}
+
+/// Removes the files of a disk.
+pub(crate) async fn release(disk: Option<crate::backing::Disk>) {
+    let Some(disk) = disk else { return };
+    // Only a runtime that shuts down refuses, and then dropping the closure does the same.
+    let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
+}
+
+fn resize(world: &mut World, call: &Call) -> Reply {
+    let (vdi, size) = (call.text(0), call.int(1));
+    check(world, vdi, "resize")?;
+    let sr = world.db.text("VDI", vdi, "SR")?;
+    let current = world.db.int("VDI", vdi, "virtual_size")?;
+    let (rounded, space) = sr::layout(world, &sr, size)?;
+    if rounded < current {
+        let text = "VDI Invalid size [opterr=shrinking not allowed]";
+        return Err(Failure::new("SR_BACKEND_FAILURE_79", ["", text, ""]));
+    }
+    let used = world.db.int("VDI", vdi, "physical_utilisation")?;
+    sr::assert_space(world, &sr, (space - used).max(0))?;
+    world.db.set("VDI", vdi, "virtual_size", rounded)?;
+    world
+        .db
+        .set("VDI", vdi, "physical_utilisation", used.max(space))?;
+    sr::account(world, &sr)?;
+    done()
+}
+
+fn copy_call(shared: Arc<Shared>, call: Arc<Call>, kind: CopyKind) -> Pending {
+    Box::pin(async move {
+        let vdi = call.text(0);
+        let target = (kind == CopyKind::Copy).then(|| call.text(1).to_owned());
+        if let Some(sr) = &target {
+            shared.with(|world| world.db.require("SR", sr))?;
+        }
+        copy(&shared, vdi, kind, target.as_deref())
+            .await
+            .map(Value::String)
+    })
+}
+
+/// Makes a disk from another, files included. Without a target it stays in the same SR.
+pub(crate) async fn copy(
+    shared: &Shared,
+    vdi: &str,
+    kind: CopyKind,
+    target: Option<&str>,
+) -> Result<String, Failure> {
+    let (disk, name) = shared.with(|world| {
+        check(world, vdi, kind.operation())?;
+        Ok((
+            world.disks.get(vdi).cloned(),
+            world.db.text("VDI", vdi, "name_label")?,
+        ))
+    })?;
+    let disk = match &disk {
+        Some(disk) => Some(shared.guests.copy(disk, &name).await?),
+        None => None,
+    };
+    let (result, unused) = shared.with(|world| match copy_record(world, vdi, kind, target) {
+        Ok(copy) => {
+            if let Some(disk) = disk {
+                world.disks.insert(copy.clone(), disk);
+            }
+            (Ok(copy), None)
+        }
+        Err(failure) => (Err(failure), disk),
+    });
+    release(unused).await;
+    result
+}
+
+fn copy_record(
+    world: &mut World,
+    vdi: &str,
+    kind: CopyKind,
+    target: Option<&str>,
+) -> Result<String, Failure> {
+    let source = world.db.record("VDI", vdi)?;
+    let size = world.db.int("VDI", vdi, "virtual_size")?;
+    let snapshot = kind == CopyKind::Snapshot;
+    let now = if snapshot {
+        world.clock.now()
+    } else {
+        EPOCH.to_owned()
+    };
+    let mut values: Vec<(&str, Value)> = source
+        .members()
+        .iter()
+        .filter(|(name, _)| {
+            matches!(
+                name.as_str(),
+                "name_label"
+                    | "name_description"
+                    | "SR"
+                    | "type"
+                    | "sharable"
+                    | "read_only"
+                    | "other_config"
+                    | "xenstore_data"
+                    | "sm_config"
+                    | "tags"
+                    | "on_boot"
+                    | "allow_caching"
+            )
+        })
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .collect();
+    if let Some(sr) = target {
+        values.retain(|(name, _)| *name != "SR");
+        values.push(("SR", Value::from(sr)));
+    }
+    values.push(("is_a_snapshot", Value::Bool(snapshot)));
+    values.push((
+        "snapshot_of",
+        Value::from(if snapshot { vdi } else { NULL_REF }),
+    ));
+    values.push(("snapshot_time", Value::DateTime(now)));
+    add(world, values, size)
+}

@@ -1,0 +1,178 @@
+//! VLANs, and the physical interfaces below them.
+
+use super::{Table, done, plain};
+use crate::dispatch::Handler::Now;
+use crate::failure::{Failure, Reply};
+use crate::value::Value;
+use crate::world::{Call, World};
+
+pub(crate) const TABLE: Table = &[
+    ("VLAN.create", Now(create)),
+    ("VLAN.destroy", Now(destroy)),
+    ("pool.create_VLAN", Now(create_everywhere)),
+    ("pool.create_VLAN_from_PIF", Now(create_from_pif)),
+    ("PIF.plug", Now(plug)),
+    ("PIF.unplug", Now(unplug)),
+    ("PIF.scan", Now(scan)),
+    ("PIF.set_disallow_unplug", Now(plain)),
+    ("PIF.set_primary_address_type", Now(plain)),
+    ("PIF.reconfigure_ip", Now(reconfigure_ip)),
+    ("PIF.forget", Now(forget)),
+];
+
+/// `VLAN.create(tagged_PIF, tag, network)`.
+fn create(world: &mut World, call: &Call) -> Reply {
+    add(world, call.text(0), call.int(1), call.text(2)).map(|(vlan, _)| Value::String(vlan))
+}
+
+/// Adds a VLAN and its interface, and gives both.
+fn add(
+    world: &mut World,
+    tagged: &str,
+    tag: i64,
+    network: &str,
+) -> Result<(String, String), Failure> {
+    world.db.require("PIF", tagged)?;
+    world.db.require("network", network)?;
+    if !(0..=4094).contains(&tag) {
+        return Err(Failure::new("VLAN_TAG_INVALID", [tag.to_string()]));
+    }
+    let db = &world.db;
+    if db.int("PIF", tagged, "VLAN")? >= 0 {
+        return Err(Failure::new("PIF_IS_VLAN", [tagged]));
+    }
+    let (device, host) = (
+        db.text("PIF", tagged, "device")?,
+        db.text("PIF", tagged, "host")?,
+    );
+    for pif in db.references("PIF") {
+        let same_place = db.text("PIF", &pif, "device")? == device
+            && db.text("PIF", &pif, "host")? == host
+            && db.int("PIF", &pif, "VLAN")? == tag;
+        if same_place {
+            return Err(Failure::new("PIF_VLAN_EXISTS", [pif]));
+        }
+        let clash =
+            db.text("PIF", &pif, "network")? == network && db.text("PIF", &pif, "host")? == host;
+        if clash {
+            return Err(Failure::new(
+                "NETWORK_ALREADY_CONNECTED",
+                [host.as_str(), &pif],
+            ));
+        }
+    }
+    let mac = db.text("PIF", tagged, "MAC")?;
+    let mtu = db.get("network", network, "MTU")?.clone();
+    let attached = db.get("PIF", tagged, "currently_attached")?.clone();
+    let metrics = world.create("PIF_metrics", vec![("carrier", Value::Bool(true))])?;
+    let untagged = world.create(
+        "PIF",
+        vec![
+            ("device", Value::String(device)),
+            ("network", Value::from(network)),
+            ("host", Value::String(host)),
+            ("MAC", Value::String(mac)),
+            ("MTU", mtu),
+            ("VLAN", Value::Int(tag)),
+            ("metrics", Value::String(metrics)),
+            ("physical", Value::Bool(false)),
+            ("currently_attached", attached),
+        ],
+    )?;
+    let vlan = world.create(
+        "VLAN",
+        vec![
+            ("tagged_PIF", Value::from(tagged)),
+            ("untagged_PIF", Value::from(untagged.as_str())),
+            ("tag", Value::Int(tag)),
+        ],
+    )?;
+    world
+        .db
+        .set("PIF", &untagged, "VLAN_master_of", vlan.as_str())?;
+    Ok((vlan, untagged))
+}
+
+fn destroy(world: &mut World, call: &Call) -> Reply {
+    let vlan = call.text(0);
+    let db = &mut world.db;
+    let untagged = db.text("VLAN", vlan, "untagged_PIF")?;
+    let network = db.text("PIF", &untagged, "network")?;
+    for vif in db.list("network", &network, "VIFs")? {
+        if db.flag("VIF", &vif, "currently_attached")? {
+            return Err(Failure::new("VIF_IN_USE", [network, vif]));
+        }
+    }
+    let metrics = db.text("PIF", &untagged, "metrics")?;
+    if db.exists("PIF_metrics", &metrics) {
+        db.destroy("PIF_metrics", &metrics)?;
+    }
+    db.destroy("PIF", &untagged)?;
+    db.destroy("VLAN", vlan)?;
+    done()
+}
+
+/// `pool.create_VLAN(device, network, tag)`: one on every host that has the device.
+fn create_everywhere(world: &mut World, call: &Call) -> Reply {
+    add_everywhere(world, call.text(0), call.text(1), call.int(2))
+}
+
+/// `pool.create_VLAN_from_PIF(pif, network, tag)`.
+fn create_from_pif(world: &mut World, call: &Call) -> Reply {
+    let device = world.db.text("PIF", call.text(0), "device")?;
+    add_everywhere(world, &device, call.text(1), call.int(2))
+}
+
+fn add_everywhere(world: &mut World, device: &str, network: &str, tag: i64) -> Reply {
+    let mut made = Vec::new();
+    for pif in world.db.references("PIF") {
+        let physical = world.db.flag("PIF", &pif, "physical")?;
+        if physical && world.db.text("PIF", &pif, "device")? == device {
+            made.push(add(world, &pif, tag, network)?.1);
+        }
+    }
+    Ok(Value::strings(made))
+}
+
+fn plug(world: &mut World, call: &Call) -> Reply {
+    world
+        .db
+        .set("PIF", call.text(0), "currently_attached", true)?;
+    done()
+}
+
+fn unplug(world: &mut World, call: &Call) -> Reply {
+    let pif = call.text(0);
+    if world.db.flag("PIF", pif, "management")? {
+        return Err(Failure::new("PIF_IS_MANAGEMENT_INTERFACE", [pif]));
+    }
+    if world.db.flag("PIF", pif, "disallow_unplug")? {
+        return Err(Failure::new("PIF_DOES_NOT_ALLOW_UNPLUG", [pif]));
+    }
+    world.db.set("PIF", pif, "currently_attached", false)?;
+    done()
+}
+
+fn scan(world: &mut World, call: &Call) -> Reply {
+    world.db.require("host", call.text(0))?;
+    done()
+}
+
+/// `PIF.reconfigure_ip(self, mode, IP, netmask, gateway, DNS)`.
+fn reconfigure_ip(world: &mut World, call: &Call) -> Reply {
+    let pif = call.text(0);
+    let fields = ["ip_configuration_mode", "IP", "netmask", "gateway", "DNS"];
+    for (index, field) in fields.into_iter().enumerate() {
+        world.db.set("PIF", pif, field, call.arg(index + 1))?;
+    }
+    done()
+}
+
+fn forget(world: &mut World, call: &Call) -> Reply {
+    let pif = call.text(0);
+    if world.db.flag("PIF", pif, "management")? {
+        return Err(Failure::new("PIF_IS_MANAGEMENT_INTERFACE", [pif]));
+    }
+    world.db.destroy("PIF", pif)?;
+    done()
+}

@@ -1,0 +1,200 @@
+//! Where VMs can run.
+
+use super::{Table, done};
+use crate::dispatch::Handler::Now;
+use crate::failure::{Failure, Reply};
+use crate::value::{NULL_REF, Value, parse_int};
+use crate::world::{Call, World};
+
+pub(crate) const TABLE: Table = &[
+    ("VM.assert_can_boot_here", Now(assert_can_boot_here)),
+    ("VM.get_possible_hosts", Now(get_possible_hosts)),
+    ("VM.assert_agile", Now(assert_agile)),
+    ("VM.maximise_memory", Now(maximise_memory)),
+    ("host.compute_free_memory", Now(compute_free_memory)),
+];
+
+/// Refuses a VM that no host could build.
+pub(crate) fn assert_configuration(world: &World, vm: &str) -> Result<(), Failure> {
+    let db = &world.db;
+    let platform = |key: &str| db.key("VM", vm, "platform", key);
+    if let Some(text) = platform("cores-per-socket")? {
+        let Some(cores) = parse_int(&text) else {
+            return Err(Failure::invalid_value("platform:cores-per-socket", &text));
+        };
+        let vcpus = db.int("VM", vm, "VCPUs_max")?;
+        if cores <= 0 || vcpus % cores != 0 {
+            let params = [vcpus.to_string(), text];
+            return Err(Failure::new(
+                "VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE",
+                params,
+            ));
+        }
+    }
+    let firmware = db.key("VM", vm, "HVM_boot_params", "firmware")?;
+    let wanted = match firmware.as_deref() {
+        None | Some("bios") => "qemu-upstream-compat",
+        Some("uefi") => "qemu-upstream-uefi",
+        Some(other) => return Err(Failure::invalid_value("HVM-boot-params['firmware']", other)),
+    };
+    match platform("device-model")? {
+        Some(model) if model.starts_with("qemu-upstream-") && model != wanted => {
+            let firmware = firmware.unwrap_or_else(|| "bios".to_owned());
+            let text = format!("{model} cannot be used with {firmware} firmware");
+            Err(Failure::invalid_value("platform:device-model", &text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The memory that a VM takes from its host.
+fn footprint(world: &World, vm: &str) -> Result<i64, Failure> {
+    let memory = world.db.int("VM", vm, "memory_static_max")?;
+    Ok(memory.saturating_add(world.db.int("VM", vm, "memory_overhead")?))
+}
+
+/// The memory that a host can give to further VMs.
+fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
+    let db = &world.db;
+    let metrics = db.text("host", host, "metrics")?;
+    let mut free = db.int("host_metrics", &metrics, "memory_total")?;
+    free = free.saturating_sub(db.int("host", host, "memory_overhead")?);
+    for vm in db.list("host", host, "resident_VMs")? {
+        free = free.saturating_sub(footprint(world, &vm)?);
+    }
+    Ok(free.max(0))
+}
+
+/// Brings the free memory of all hosts up to date.
+pub(crate) fn account(world: &mut World) {
+    for host in world.db.references("host") {
+        let free = free_memory(world, &host);
+        let metrics = world.db.text("host", &host, "metrics");
+        if let (Ok(free), Ok(metrics)) = (free, metrics) {
+            // The metrics of a host live as long as it does.
+            let _ = world.db.set("host_metrics", &metrics, "memory_free", free);
+        }
+    }
+}
+
+/// Refuses a host that lacks something the VM needs.
+pub(crate) fn assert_can_boot(
+    world: &World,
+    vm: &str,
+    host: &str,
+    with_memory: bool,
+) -> Result<(), Failure> {
+    let db = &world.db;
+    if !db.flag("host", host, "enabled")? {
+        return Err(Failure::new("HOST_DISABLED", [host]));
+    }
+    for vbd in db.list("VM", vm, "VBDs")? {
+        let vdi = db.text("VBD", &vbd, "VDI")?;
+        if vdi == NULL_REF {
+            continue;
+        }
+        let sr = db.text("VDI", &vdi, "SR")?;
+        if !has_storage(world, &sr, host) {
+            return Err(Failure::new("VM_REQUIRES_SR", [vm, sr.as_str()]));
+        }
+    }
+    for vif in db.list("VM", vm, "VIFs")? {
+        let network = db.text("VIF", &vif, "network")?;
+        if !has_network(world, &network, host) {
+            return Err(Failure::new("VM_REQUIRES_NETWORK", [vm, network.as_str()]));
+        }
+    }
+    if with_memory {
+        let (needed, available) = (footprint(world, vm)?, free_memory(world, host)?);
+        if needed > available {
+            let params = [needed.to_string(), available.to_string()];
+            return Err(Failure::new("HOST_NOT_ENOUGH_FREE_MEMORY", params));
+        }
+    }
+    Ok(())
+}
+
+fn has_storage(world: &World, sr: &str, host: &str) -> bool {
+    let db = &world.db;
+    db.list("SR", sr, "PBDs")
+        .unwrap_or_default()
+        .iter()
+        .any(|pbd| {
+            db.text("PBD", pbd, "host").is_ok_and(|at| at == host)
+                && db.flag("PBD", pbd, "currently_attached").unwrap_or(false)
+        })
+}
+
+/// A network without interfaces is internal and exists everywhere.
+fn has_network(world: &World, network: &str, host: &str) -> bool {
+    let db = &world.db;
+    let pifs = db.list("network", network, "PIFs").unwrap_or_default();
+    pifs.is_empty()
+        || pifs
+            .iter()
+            .any(|pif| db.text("PIF", pif, "host").is_ok_and(|at| at == host))
+}
+
+/// Picks a host: the one that the VM prefers, else the one with most free memory.
+pub(crate) fn choose(world: &World, vm: &str) -> Result<String, Failure> {
+    let mut hosts: Vec<(bool, i64, String)> = Vec::new();
+    let affinity = world.db.text("VM", vm, "affinity")?;
+    for host in world.db.references("host") {
+        hosts.push((host == affinity, free_memory(world, &host)?, host));
+    }
+    hosts.sort();
+    let mut shortage = None;
+    for (_, _, host) in hosts.into_iter().rev() {
+        match assert_can_boot(world, vm, &host, true) {
+            Ok(()) => return Ok(host),
+            Err(failure) if failure.code == "HOST_NOT_ENOUGH_FREE_MEMORY" => {
+                shortage.get_or_insert(failure);
+            }
+            Err(_) => {}
+        }
+    }
+    Err(shortage.unwrap_or_else(|| Failure::code("NO_HOSTS_AVAILABLE")))
+}
+
+fn assert_can_boot_here(world: &mut World, call: &Call) -> Reply {
+    let (vm, host) = (call.text(0), call.text(1));
+    world.db.require("VM", vm)?;
+    assert_can_boot(world, vm, host, true)?;
+    done()
+}
+
+fn get_possible_hosts(world: &mut World, call: &Call) -> Reply {
+    let vm = call.text(0);
+    world.db.require("VM", vm)?;
+    let hosts = world.db.references("host");
+    let able = hosts
+        .into_iter()
+        .filter(|host| assert_can_boot(world, vm, host, true).is_ok());
+    Ok(Value::strings(able))
+}
+
+fn assert_agile(world: &mut World, call: &Call) -> Reply {
+    let vm = call.text(0);
+    let db = &world.db;
+    for vbd in db.list("VM", vm, "VBDs")? {
+        let vdi = db.text("VBD", &vbd, "VDI")?;
+        if vdi == NULL_REF {
+            continue;
+        }
+        let sr = db.text("VDI", &vdi, "SR")?;
+        if !db.flag("SR", &sr, "shared")? {
+            return Err(Failure::new("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", [sr]));
+        }
+    }
+    done()
+}
+
+/// `VM.maximise_memory(vm, total, approximate)`: how much memory a VM can have of so much.
+fn maximise_memory(world: &mut World, call: &Call) -> Reply {
+    let overhead = world.db.int("VM", call.text(0), "memory_overhead")?;
+    Ok(Value::Int(call.int(1).saturating_sub(overhead).max(0)))
+}
+
+fn compute_free_memory(world: &mut World, call: &Call) -> Reply {
+    free_memory(world, call.text(0)).map(Value::Int)
+}

@@ -1,0 +1,368 @@
+//! The power of VMs: starting, stopping and everything in between.
+
+use std::sync::Arc;
+
+use super::operation::Operation;
+use super::{Table, check, done, power_of, refresh, vbd, vm_placement};
+use crate::backing::{self, BootPlan};
+use crate::dispatch::Handler::{Later, Now};
+use crate::dispatch::Pending;
+use crate::failure::{Failure, Reply};
+use crate::lifecycle::Power;
+use crate::value::{NULL_REF, Value};
+use crate::world::{Call, Shared, World};
+
+pub(crate) const TABLE: Table = &[
+    (
+        "VM.start",
+        Later(|shared, call| Box::pin(start(shared, call))),
+    ),
+    (
+        "VM.start_on",
+        Later(|shared, call| Box::pin(start(shared, call))),
+    ),
+    ("VM.pause", Later(pause)),
+    (
+        "VM.unpause",
+        Later(|shared, call| Box::pin(unpause(shared, call))),
+    ),
+    (
+        "VM.clean_shutdown",
+        Later(|shared, call| stop(shared, call, "clean_shutdown")),
+    ),
+    (
+        "VM.hard_shutdown",
+        Later(|shared, call| stop(shared, call, "hard_shutdown")),
+    ),
+    (
+        "VM.shutdown",
+        Later(|shared, call| stop(shared, call, "shutdown")),
+    ),
+    (
+        "VM.clean_reboot",
+        Later(|shared, call| Box::pin(reboot(shared, call, "clean_reboot"))),
+    ),
+    (
+        "VM.hard_reboot",
+        Later(|shared, call| Box::pin(reboot(shared, call, "hard_reboot"))),
+    ),
+    ("VM.suspend", Later(suspend)),
+    ("VM.resume", Later(resume)),
+    ("VM.resume_on", Later(resume)),
+    ("VM.power_state_reset", Now(power_state_reset)),
+];
+
+/// `VM.start(vm, start_paused, force)` and `VM.start_on(vm, host, start_paused, force)`.
+async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
+    let vm = call.text(0);
+    let pinned = (call.message.name == "start_on").then(|| call.text(1).to_owned());
+    let (paused, force) = if pinned.is_some() { (2, 3) } else { (1, 2) };
+    let (paused, force) = (call.flag(paused), call.flag(force));
+    let operation_name = if pinned.is_some() {
+        "start_on"
+    } else {
+        "start"
+    };
+    let begin = |world: &mut World| {
+        check(world, vm, operation_name)?;
+        // A VM that has lost its metrics in a detour over `set_is_a_template` says yes and stays
+        // as it is.
+        if world.db.text("VM", vm, "metrics")? == NULL_REF {
+            return Ok(None);
+        }
+        vm_placement::assert_configuration(world, vm)?;
+        vbd::assert_startable(world, vm)?;
+        let host = match &pinned {
+            Some(host) => {
+                vm_placement::assert_can_boot(world, vm, host, !force)?;
+                host.clone()
+            }
+            None => vm_placement::choose(world, vm)?,
+        };
+        let plan = if paused {
+            None
+        } else {
+            BootPlan::of(world, vm)?
+        };
+        // Nothing may fail after this: dropping the operation needs the lock that we hold.
+        let operation = Operation::begin_with(&shared, world, &call, operation_name)?;
+        Ok(Some((operation, host, plan)))
+    };
+    let Some((operation, host, plan)) = shared.patiently(begin).await? else {
+        return done();
+    };
+    operation.work().await;
+    let booted = backing::boot(&shared, plan).await?;
+    operation.finish(|world| {
+        backing::forget_report(world, vm)?;
+        let power = if paused {
+            Power::Paused
+        } else {
+            Power::Running
+        };
+        let domain = build(world, vm, &host, power)?;
+        backing::follow(&shared, world, vm, domain, booted);
+        Ok(())
+    })?;
+    done()
+}
+
+/// Makes a VM live on a host and gives the number of its domain.
+fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, Failure> {
+    world.counters.domains += 1;
+    let domain = world.counters.domains;
+    let now = Value::DateTime(world.clock.now());
+    let vendor = world
+        .db
+        .key("host", host, "cpu_info", "vendor")?
+        .unwrap_or_default();
+    let memory = world.db.int("VM", vm, "memory_dynamic_max")?;
+    let vcpus = world.db.int("VM", vm, "VCPUs_at_startup")?;
+    let metrics = world.db.text("VM", vm, "metrics")?;
+    let db = &mut world.db;
+    if db.get("VM", vm, "bios_strings")?.members().is_empty() {
+        db.set("VM", vm, "bios_strings", default_bios_strings())?;
+    }
+    let flags = Value::map([("vendor", vendor.as_str()), ("features", "")]);
+    db.set("VM", vm, "last_boot_CPU_flags", flags)?;
+    db.set("VM", vm, "domid", domain)?;
+    db.set("VM", vm, "resident_on", host)?;
+    db.set("VM", vm, "memory_target", memory)?;
+    for (field, value) in [
+        ("start_time", now),
+        ("memory_actual", Value::Int(memory)),
+        ("VCPUs_number", Value::Int(vcpus)),
+        ("hvm", Value::Bool(true)),
+        ("current_domain_type", Value::from("hvm")),
+    ] {
+        db.set("VM_metrics", &metrics, field, value)?;
+    }
+    for vbd in db.list("VM", vm, "VBDs")? {
+        let name = vbd::linux_name(&db.text("VBD", &vbd, "userdevice")?);
+        db.set("VBD", &vbd, "device", name)?;
+        db.set("VBD", &vbd, "currently_attached", true)?;
+    }
+    for vif in db.list("VM", vm, "VIFs")? {
+        db.set("VIF", &vif, "currently_attached", true)?;
+    }
+    add_console(world, vm, host)?;
+    world.db.set("VM", vm, "power_state", power.name())?;
+    vm_placement::account(world);
+    Ok(domain)
+}
+
+fn default_bios_strings() -> Value {
+    Value::map([
+        ("bios-vendor", "Xen"),
+        ("bios-version", ""),
+        ("system-manufacturer", "Xen"),
+        ("system-product-name", "HVM domU"),
+        ("system-version", ""),
+        ("system-serial-number", ""),
+        ("baseboard-manufacturer", ""),
+        ("baseboard-product-name", ""),
+        ("baseboard-version", ""),
+        ("baseboard-serial-number", ""),
+        ("baseboard-asset-tag", ""),
+        ("baseboard-location-in-chassis", ""),
+        ("enclosure-asset-tag", ""),
+        ("hp-rombios", ""),
+        ("oem-1", "Xen"),
+        (
+            "oem-2",
+            "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
+        ),
+    ])
+}
+
+fn add_console(world: &mut World, vm: &str, host: &str) -> Result<(), Failure> {
+    let address = world.db.text("host", host, "address")?;
+    let uuid = world.seed.uuid();
+    let values = vec![
+        (
+            "location",
+            Value::String(format!("https://{address}/console?uuid={uuid}")),
+        ),
+        ("uuid", Value::String(uuid)),
+        ("protocol", Value::from("rfb")),
+        ("VM", Value::from(vm)),
+    ];
+    world.create("console", values).map(drop)
+}
+
+/// Takes a VM's domain away. What ran in it has to be stopped by the caller.
+pub(crate) fn halt(world: &mut World, vm: &str) -> Result<(), Failure> {
+    world.running.remove(vm);
+    detach_devices(world, vm)?;
+    let suspended = world.db.text("VM", vm, "suspend_VDI")?;
+    if suspended != NULL_REF {
+        world.db.set("VM", vm, "suspend_VDI", NULL_REF)?;
+        // It may have been destroyed by hand.
+        let _ = world.db.destroy("VDI", &suspended);
+    }
+    world
+        .db
+        .set("VM", vm, "power_state", Power::Halted.name())?;
+    vm_placement::account(world);
+    refresh(world, vm);
+    Ok(())
+}
+
+fn detach_devices(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let db = &mut world.db;
+    for vbd in db.list("VM", vm, "VBDs")? {
+        db.set("VBD", &vbd, "currently_attached", false)?;
+    }
+    for vif in db.list("VM", vm, "VIFs")? {
+        db.set("VIF", &vif, "currently_attached", false)?;
+    }
+    for console in db.list("VM", vm, "consoles")? {
+        db.destroy("console", &console)?;
+    }
+    db.set("VM", vm, "domid", -1)?;
+    db.set("VM", vm, "resident_on", NULL_REF)
+}
+
+fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
+    Box::pin(async move {
+        let vm = call.text(0);
+        let operation = Operation::begin(&shared, &call, name).await?;
+        // The plain shutdown asks first and then cuts the power, which for a guest that does as
+        // it is told is the same as asking.
+        let clean = shared.with(|world| {
+            let asks = name != "hard_shutdown";
+            Ok(asks && power_of(world, vm)? == Power::Running)
+        })?;
+        operation.work().await;
+        backing::stop(&shared, vm, clean).await;
+        operation.finish(|world| halt(world, vm))?;
+        done()
+    })
+}
+
+async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Reply {
+    let vm = call.text(0);
+    let operation = Operation::begin(&shared, &call, name).await?;
+    operation.work().await;
+    backing::stop(&shared, vm, name == "clean_reboot").await;
+    let plan = shared.with(|world| BootPlan::of(world, vm))?;
+    let booted = match backing::boot(&shared, plan).await {
+        Ok(booted) => booted,
+        Err(failure) => {
+            operation.finish(|world| halt(world, vm))?;
+            return Err(failure);
+        }
+    };
+    operation.finish(|world| {
+        let host = world.db.text("VM", vm, "resident_on")?;
+        detach_devices(world, vm)?;
+        backing::forget_report(world, vm)?;
+        let domain = build(world, vm, &host, Power::Running)?;
+        backing::follow(&shared, world, vm, domain, booted);
+        Ok(())
+    })?;
+    done()
+}
+
+fn pause(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let operation = Operation::begin(&shared, &call, "pause").await?;
+        operation.work().await;
+        operation.finish(|world| {
+            world
+                .db
+                .set("VM", call.text(0), "power_state", Power::Paused.name())
+        })?;
+        done()
+    })
+}
+
+async fn unpause(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
+    let vm = call.text(0);
+    let operation = Operation::begin(&shared, &call, "unpause").await?;
+    operation.work().await;
+    // A VM that was started paused has not booted yet.
+    let plan = shared.with(|world| {
+        if world.running.contains_key(vm) {
+            Ok(None)
+        } else {
+            BootPlan::of(world, vm)
+        }
+    })?;
+    let booted = backing::boot(&shared, plan).await?;
+    operation.finish(|world| {
+        world
+            .db
+            .set("VM", vm, "power_state", Power::Running.name())?;
+        let domain = world.db.int("VM", vm, "domid")?;
+        backing::follow(&shared, world, vm, domain, booted);
+        Ok(())
+    })?;
+    done()
+}
+
+/// Suspends a VM. Its guest keeps running behind the scenes: only the records say that it sleeps.
+fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let vm = call.text(0);
+        let operation = Operation::begin(&shared, &call, "suspend").await?;
+        operation.work().await;
+        operation.finish(|world| {
+            let image = super::vdi::suspend_image(world, vm)?;
+            world.db.set("VM", vm, "suspend_VDI", image)?;
+            detach_devices(world, vm)?;
+            world
+                .db
+                .set("VM", vm, "power_state", Power::Suspended.name())?;
+            vm_placement::account(world);
+            Ok(())
+        })?;
+        done()
+    })
+}
+
+/// `VM.resume(vm, start_paused, force)` and `VM.resume_on(vm, host, start_paused, force)`.
+fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let vm = call.text(0);
+        let pinned = call.message.name == "resume_on";
+        let paused = call.flag(if pinned { 2 } else { 1 });
+        let name = if pinned { "resume_on" } else { "resume" };
+        let begin = |world: &mut World| {
+            check(world, vm, name)?;
+            let host = if pinned {
+                let host = call.text(1).to_owned();
+                vm_placement::assert_can_boot(world, vm, &host, true)?;
+                host
+            } else {
+                vm_placement::choose(world, vm)?
+            };
+            Ok((Operation::begin_with(&shared, world, &call, name)?, host))
+        };
+        let (operation, host) = shared.patiently(begin).await?;
+        operation.work().await;
+        operation.finish(|world| {
+            let image = world.db.text("VM", vm, "suspend_VDI")?;
+            world.db.set("VM", vm, "suspend_VDI", NULL_REF)?;
+            // It may have been destroyed by hand.
+            let _ = world.db.destroy("VDI", &image);
+            let power = if paused {
+                Power::Paused
+            } else {
+                Power::Running
+            };
+            build(world, vm, &host, power).map(drop)
+        })?;
+        done()
+    })
+}
+
+fn power_state_reset(world: &mut World, call: &Call) -> Reply {
+    let vm = call.text(0);
+    check(world, vm, "power_state_reset")?;
+    if power_of(world, vm)?.is_live() {
+        return Err(Failure::new("DOMAIN_EXISTS", [vm]));
+    }
+    halt(world, vm)?;
+    done()
+}

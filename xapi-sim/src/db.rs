@@ -1,0 +1,666 @@
+//! The database: class → reference → row, with the bookkeeping that events need.
+//!
+//! Columns, their types and their defaults come from the tables of the datamodel. Two-way
+//! relations are kept here: whoever sets `VBD.VM` moves the reference between `VM.VBDs` of the
+//! old and the new VM, and both sides count as changed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use xapi_client::meta::{self, Class, Field, Type};
+
+use crate::failure::Failure;
+use crate::json;
+use crate::value::{EPOCH, NULL_REF, Value};
+
+/// How many deletions a table remembers, and how many it keeps when it forgets. A client that
+/// polls too slowly misses the rest, as with a real server.
+const DELETIONS_MAX: usize = 512;
+const DELETIONS_KEPT: usize = 257;
+
+/// All tables, and the counter of changes.
+#[derive(Debug)]
+pub(crate) struct Db {
+    tables: BTreeMap<&'static str, Table>,
+    generation: i64,
+    release: Release,
+}
+
+/// Which datamodel clients see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Release {
+    /// The one of XCP-ng 8.2 (API 2.15).
+    Xcpng82,
+    /// The one of XCP-ng 8.3 (API 2.21).
+    #[default]
+    Xcpng83,
+    /// The newest that this crate knows, unreleased parts included.
+    Newest,
+}
+
+impl Release {
+    /// Whether something with this list of absences exists here.
+    pub(crate) fn has(self, absent: &[&str]) -> bool {
+        self.key().is_none_or(|key| !absent.contains(&key))
+    }
+
+    /// The name in the tables of the datamodel.
+    pub(crate) fn key(self) -> Option<&'static str> {
+        match self {
+            Release::Xcpng82 => Some("8.2"),
+            Release::Xcpng83 => Some("8.3"),
+            Release::Newest => None,
+        }
+    }
+}
+
+/// The rows of a class.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) class: &'static Class,
+    columns: HashMap<&'static str, usize>,
+    /// For each field, whether it stays inside the server.
+    hidden: Vec<bool>,
+    pub(crate) rows: BTreeMap<String, Row>,
+    /// The newest first.
+    pub(crate) deleted: VecDeque<Deleted>,
+}
+
+/// An object.
+#[derive(Debug)]
+pub(crate) struct Row {
+    fields: Vec<Value>,
+    pub(crate) created: i64,
+    pub(crate) modified: i64,
+}
+
+/// What is remembered of a deleted object.
+#[derive(Debug)]
+pub(crate) struct Deleted {
+    pub(crate) reference: String,
+    pub(crate) created: i64,
+    pub(crate) deleted: i64,
+}
+
+impl Db {
+    pub(crate) fn new(release: Release) -> Self {
+        let tables = meta::CLASSES
+            .iter()
+            .filter(|class| release.has(class.absent_in_xcpng))
+            .map(|class| {
+                let columns = class
+                    .fields
+                    .iter()
+                    .enumerate()
+                    .map(|(at, field)| (field.name, at))
+                    .collect();
+                let hidden = |field: &Field| field.internal || !release.has(field.absent_in_xcpng);
+                let table = Table {
+                    class,
+                    columns,
+                    hidden: class.fields.iter().map(hidden).collect(),
+                    rows: BTreeMap::new(),
+                    deleted: VecDeque::new(),
+                };
+                (class.name, table)
+            })
+            .collect();
+        Db {
+            tables,
+            generation: 0,
+            release,
+        }
+    }
+
+    pub(crate) fn release(&self) -> Release {
+        self.release
+    }
+
+    /// The number of the newest change.
+    pub(crate) fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    fn next_generation(&mut self) -> i64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// The tables in the order of their names.
+    pub(crate) fn tables(&self) -> impl DoubleEndedIterator<Item = &Table> {
+        self.tables.values()
+    }
+
+    pub(crate) fn table(&self, class: &str) -> Option<&Table> {
+        self.tables.get(class)
+    }
+
+    pub(crate) fn exists(&self, class: &str, reference: &str) -> bool {
+        self.table(class)
+            .is_some_and(|table| table.rows.contains_key(reference))
+    }
+
+    /// Fails with `HANDLE_INVALID` unless the object exists.
+    pub(crate) fn require(&self, class: &str, reference: &str) -> Result<(), Failure> {
+        if self.exists(class, reference) {
+            Ok(())
+        } else {
+            Err(Failure::handle_invalid(class, reference))
+        }
+    }
+
+    /// The references of a class, in the order in which the server lists them: descending.
+    pub(crate) fn references(&self, class: &str) -> Vec<String> {
+        self.table(class)
+            .map_or_else(Vec::new, |table| table.rows.keys().rev().cloned().collect())
+    }
+
+    pub(crate) fn by_uuid(&self, class: &str, uuid: &str) -> Option<String> {
+        let table = self.table(class)?;
+        let column = *table.columns.get("uuid")?;
+        let found = table
+            .rows
+            .iter()
+            .find(|(_, row)| row.fields[column].as_str() == Some(uuid));
+        found.map(|(reference, _)| reference.clone())
+    }
+
+    /// A field of an object.
+    pub(crate) fn get(&self, class: &str, reference: &str, field: &str) -> Result<&Value, Failure> {
+        let invalid = || Failure::handle_invalid(class, reference);
+        let table = self.table(class).ok_or_else(invalid)?;
+        let row = table.rows.get(reference).ok_or_else(invalid)?;
+        let column = table
+            .columns
+            .get(field)
+            .ok_or_else(|| Failure::new("INTERNAL_ERROR", ["missing field", field, ""]))?;
+        Ok(&row.fields[*column])
+    }
+
+    /// A field of text, a reference, an enum or a point in time.
+    pub(crate) fn text(
+        &self,
+        class: &str,
+        reference: &str,
+        field: &str,
+    ) -> Result<String, Failure> {
+        self.get(class, reference, field)
+            .map(|value| value.as_str().unwrap_or_default().to_owned())
+    }
+
+    pub(crate) fn int(&self, class: &str, reference: &str, field: &str) -> Result<i64, Failure> {
+        self.get(class, reference, field)
+            .map(|value| value.as_int().unwrap_or_default())
+    }
+
+    pub(crate) fn flag(&self, class: &str, reference: &str, field: &str) -> Result<bool, Failure> {
+        self.get(class, reference, field)
+            .map(|value| value.as_bool().unwrap_or_default())
+    }
+
+    /// The texts of a set field.
+    pub(crate) fn list(
+        &self,
+        class: &str,
+        reference: &str,
+        field: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let items = self.get(class, reference, field)?.items();
+        Ok(items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The text under a key of a map field.
+    pub(crate) fn key(
+        &self,
+        class: &str,
+        reference: &str,
+        field: &str,
+        key: &str,
+    ) -> Result<Option<String>, Failure> {
+        let map = self.get(class, reference, field)?;
+        Ok(map.get(key).and_then(Value::as_str).map(str::to_owned))
+    }
+
+    /// Everything that clients see of an object.
+    pub(crate) fn record(&self, class: &str, reference: &str) -> Result<Value, Failure> {
+        let invalid = || Failure::handle_invalid(class, reference);
+        let table = self.table(class).ok_or_else(invalid)?;
+        Ok(table.record(table.rows.get(reference).ok_or_else(invalid)?))
+    }
+
+    /// Adds an object. Fields that are not given get the default of the datamodel, else the zero
+    /// of their type.
+    pub(crate) fn create(
+        &mut self,
+        class: &'static str,
+        reference: &str,
+        values: Vec<(&str, Value)>,
+    ) -> Result<(), Failure> {
+        let generation = self.next_generation();
+        let Some(table) = self.tables.get_mut(class) else {
+            return Err(Failure::handle_invalid(class, reference));
+        };
+        let mut fields: Vec<Value> = table.class.fields.iter().map(default_value).collect();
+        for (name, value) in values {
+            storable(&value)?;
+            if let Some(&column) = table.columns.get(name) {
+                fields[column] = value;
+            }
+        }
+        let related: Vec<(&'static Field, Value)> = table
+            .class
+            .fields
+            .iter()
+            .zip(&fields)
+            .filter(|(field, _)| owns_relation(field))
+            .map(|(field, value)| (field, value.clone()))
+            .collect();
+        let row = Row {
+            fields,
+            created: generation,
+            modified: generation,
+        };
+        table.rows.insert(reference.to_owned(), row);
+        for (field, value) in related {
+            self.relate(field, reference, &empty_of(field), &value);
+        }
+        Ok(())
+    }
+
+    /// Writes a field. Writing the value that is there already changes nothing, not even the
+    /// generation.
+    pub(crate) fn set(
+        &mut self,
+        class: &str,
+        reference: &str,
+        field: &str,
+        value: impl Into<Value>,
+    ) -> Result<(), Failure> {
+        let value = value.into();
+        storable(&value)?;
+        let old = self.get(class, reference, field)?.clone();
+        if old == value {
+            return Ok(());
+        }
+        let Some(descriptor) = self.table(class).and_then(|table| table.class.field(field)) else {
+            return Ok(());
+        };
+        self.write(class, reference, field, value.clone());
+        if owns_relation(descriptor) {
+            self.relate(descriptor, reference, &old, &value);
+        }
+        Ok(())
+    }
+
+    /// Removes an object and its references in the relations of others. Plain references to it
+    /// stay where they are, dangling, as with a real server.
+    pub(crate) fn destroy(&mut self, class: &str, reference: &str) -> Result<(), Failure> {
+        self.require(class, reference)?;
+        let related: Vec<(&'static Field, Value)> = self
+            .table(class)
+            .into_iter()
+            .flat_map(|table| table.class.fields)
+            .filter(|field| owns_relation(field))
+            .filter_map(|field| {
+                self.get(class, reference, field.name)
+                    .ok()
+                    .map(|value| (field, value.clone()))
+            })
+            .collect();
+        for (field, value) in related {
+            self.relate(field, reference, &value, &empty_of(field));
+        }
+        let generation = self.next_generation();
+        if let Some(table) = self.tables.get_mut(class)
+            && let Some(row) = table.rows.remove(reference)
+        {
+            table.deleted.push_front(Deleted {
+                reference: reference.to_owned(),
+                created: row.created,
+                deleted: generation,
+            });
+            if table.deleted.len() > DELETIONS_MAX {
+                table.deleted.truncate(DELETIONS_KEPT);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks an object as changed. Gives the number of the change before this one.
+    pub(crate) fn touch(&mut self, class: &str, reference: &str) -> Result<i64, Failure> {
+        self.require(class, reference)?;
+        let before = self.generation;
+        let generation = self.next_generation();
+        if let Some(row) = self
+            .tables
+            .get_mut(class)
+            .and_then(|table| table.rows.get_mut(reference))
+        {
+            row.modified = generation;
+        }
+        Ok(before)
+    }
+
+    fn write(&mut self, class: &str, reference: &str, field: &str, value: Value) {
+        let generation = self.next_generation();
+        if let Some(table) = self.tables.get_mut(class)
+            && let Some(&column) = table.columns.get(field)
+            && let Some(row) = table.rows.get_mut(reference)
+        {
+            row.fields[column] = value;
+            row.modified = generation;
+        }
+    }
+
+    /// Keeps the other side of a relation in step when `field` of `reference` changes.
+    fn relate(&mut self, field: &Field, reference: &str, old: &Value, new: &Value) {
+        let Some((class, other)) = field.relation else {
+            return;
+        };
+        let (old, new) = (targets(old), targets(new));
+        for target in old.iter().filter(|target| !new.contains(target)) {
+            if let Ok(members) = self.list(class, target, other)
+                && members.iter().any(|member| member == reference)
+            {
+                let rest = members.into_iter().filter(|member| member != reference);
+                self.write(class, target, other, Value::strings(rest));
+            }
+        }
+        for target in new.iter().filter(|target| !old.contains(target)) {
+            if let Ok(members) = self.list(class, target, other)
+                && !members.iter().any(|member| member == reference)
+            {
+                // The newest comes first, as in the server's own sets.
+                let all = std::iter::once(reference.to_owned()).chain(members);
+                self.write(class, target, other, Value::strings(all));
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Everything that clients see of a row.
+    pub(crate) fn record(&self, row: &Row) -> Value {
+        Value::Struct(
+            self.class
+                .fields
+                .iter()
+                .zip(&row.fields)
+                .zip(&self.hidden)
+                .filter(|(_, hidden)| !**hidden)
+                .map(|((field, value), _)| (field.name.to_owned(), value.clone()))
+                .collect(),
+        )
+    }
+
+    /// The text of a column in the database's own form, for filters. Columns are named with
+    /// double underscores; `_ref` is the reference.
+    pub(crate) fn column_text(&self, reference: &str, row: &Row, column: &str) -> Option<String> {
+        if column == "_ref" {
+            return Some(reference.to_owned());
+        }
+        let at = self
+            .class
+            .fields
+            .iter()
+            .position(|field| field.column == column)?;
+        Some(column_text(&row.fields[at]))
+    }
+}
+
+/// Whether writing this field has to write the other side: the single reference of a
+/// one-to-many relation, or either set of a many-to-many one.
+fn owns_relation(field: &Field) -> bool {
+    let Some((class, other)) = field.relation else {
+        return false;
+    };
+    let many_there = meta::class(class)
+        .and_then(|class| class.field(other))
+        .is_some_and(|field| matches!(field.ty, Type::Set(_)));
+    many_there
+}
+
+fn targets(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(reference) if reference != NULL_REF => vec![reference.clone()],
+        Value::Array(items) => items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn empty_of(field: &Field) -> Value {
+    zero(field.ty)
+}
+
+fn default_value(field: &Field) -> Value {
+    let Some(default) = field.default else {
+        return zero(field.ty);
+    };
+    match json::parse(default) {
+        Ok(value) => typed_default(field.ty, value),
+        Err(_) => zero(field.ty),
+    }
+}
+
+/// A default as the datamodel's JSON has it, in the type of its field.
+pub(crate) fn typed_default(ty: Type, value: Value) -> Value {
+    match (ty, value) {
+        (Type::DateTime, Value::String(text)) => Value::DateTime(if text.is_empty() {
+            EPOCH.to_owned()
+        } else {
+            text
+        }),
+        (Type::Float, Value::Int(number)) => Value::Float(number as f64),
+        (_, value) => value,
+    }
+}
+
+/// The value of a field that nobody has set.
+pub(crate) fn zero(ty: Type) -> Value {
+    match ty {
+        Type::Void | Type::String | Type::SecretString => Value::void(),
+        Type::Int => Value::Int(0),
+        Type::Float => Value::Float(0.0),
+        Type::Bool => Value::Bool(false),
+        Type::DateTime => Value::DateTime(EPOCH.to_owned()),
+        Type::Enum(name) => {
+            let first = meta::ENUMS
+                .iter()
+                .find(|entry| entry.name == name)
+                .and_then(|entry| entry.values.first());
+            Value::string(*first.unwrap_or(&""))
+        }
+        Type::Ref(_) => Value::null_ref(),
+        Type::Set(_) => Value::Array(Vec::new()),
+        Type::Map(..) | Type::Record(_) | Type::EventBatch => Value::Struct(Vec::new()),
+        Type::Option(_) => Value::Nil,
+    }
+}
+
+/// Refuses what the database cannot store.
+fn storable(value: &Value) -> Result<(), Failure> {
+    match value {
+        Value::String(text) => {
+            if text
+                .chars()
+                .any(|c| c < ' ' && !matches!(c, '\t' | '\n' | '\r'))
+            {
+                return Err(Failure::internal("Db_exn.Invalid_value"));
+            }
+            Ok(())
+        }
+        Value::Array(items) => items.iter().try_for_each(storable),
+        Value::Struct(members) => members.iter().try_for_each(|(key, value)| {
+            if key.is_empty() {
+                return Err(Failure::internal("Db_exn.Empty_key_in_map"));
+            }
+            storable(&Value::String(key.clone()))?;
+            storable(value)
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A value in the database's own text form: sets as `('a' 'b')`, maps as `(('k' 'v'))`.
+fn column_text(value: &Value) -> String {
+    let quoted = |text: &str| {
+        let escaped = text
+            .replace('\\', "\\\\")
+            .replace('\'', "\\'")
+            .replace('\n', "\\n")
+            .replace('\t', "\\t")
+            .replace('\r', "\\r");
+        format!("'{escaped}'")
+    };
+    match value {
+        Value::Nil => String::new(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Int32(number) => number.to_string(),
+        Value::Float(number) => {
+            let text = crate::value::general(*number, 12);
+            if text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'-')
+            {
+                format!("{text}.")
+            } else {
+                text
+            }
+        }
+        Value::String(text) | Value::DateTime(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items
+                .iter()
+                .map(|item| quoted(&column_text(item)))
+                .collect();
+            format!("({})", items.join(" "))
+        }
+        Value::Struct(members) => {
+            let members: Vec<String> = members
+                .iter()
+                .map(|(key, value)| format!("({} {})", quoted(key), quoted(&column_text(value))))
+                .collect();
+            format!("({})", members.join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> Db {
+        let mut db = Db::new(Release::Newest);
+        db.create("VM", "vm1", vec![("name_label", Value::from("one"))])
+            .unwrap();
+        db.create("VM", "vm2", vec![]).unwrap();
+        db.create("VBD", "vbd", vec![("VM", Value::from("vm1"))])
+            .unwrap();
+        db
+    }
+
+    #[test]
+    fn relations_follow_the_single_side() {
+        let mut db = world();
+        assert_eq!(db.list("VM", "vm1", "VBDs").unwrap(), ["vbd"]);
+        db.set("VBD", "vbd", "VM", "vm2").unwrap();
+        assert!(db.list("VM", "vm1", "VBDs").unwrap().is_empty());
+        assert_eq!(db.list("VM", "vm2", "VBDs").unwrap(), ["vbd"]);
+        db.create("VBD", "later", vec![("VM", Value::from("vm2"))])
+            .unwrap();
+        assert_eq!(db.list("VM", "vm2", "VBDs").unwrap(), ["later", "vbd"]);
+        db.destroy("VBD", "vbd").unwrap();
+        assert_eq!(db.list("VM", "vm2", "VBDs").unwrap(), ["later"]);
+        db.destroy("VM", "vm2").unwrap();
+        assert_eq!(
+            db.text("VBD", "later", "VM").unwrap(),
+            "vm2",
+            "plain references dangle"
+        );
+    }
+
+    #[test]
+    fn only_changes_count() {
+        let mut db = world();
+        let before = db.generation();
+        db.set("VM", "vm1", "name_label", "one").unwrap();
+        assert_eq!(db.generation(), before);
+        db.set("VM", "vm1", "name_label", "two").unwrap();
+        assert_eq!(db.generation(), before + 1);
+        assert_eq!(db.touch("VM", "vm1").unwrap(), before + 1);
+    }
+
+    #[test]
+    fn deletions_are_forgotten_as_by_the_server() {
+        let mut db = Db::new(Release::Newest);
+        for index in 0..600 {
+            db.create("task", &format!("t{index}"), vec![]).unwrap();
+        }
+        for index in 0..600 {
+            db.destroy("task", &format!("t{index}")).unwrap();
+        }
+        // 512 fill the log; the next one trims it to 257, and 87 more follow.
+        assert_eq!(db.table("task").unwrap().deleted.len(), 257 + 87);
+    }
+
+    #[test]
+    fn defaults_come_from_the_datamodel() {
+        let mut db = Db::new(Release::Newest);
+        db.create("network", "n", vec![]).unwrap();
+        assert_eq!(db.int("network", "n", "MTU").unwrap(), 1500);
+        assert!(db.flag("network", "n", "managed").unwrap());
+        db.create("VM", "v", vec![]).unwrap();
+        assert_eq!(db.text("VM", "v", "affinity").unwrap(), NULL_REF);
+        assert_eq!(db.text("VM", "v", "snapshot_time").unwrap(), EPOCH);
+        let record = db.record("VM", "v").unwrap();
+        assert_eq!(
+            record.get("HVM_shadow_multiplier"),
+            Some(&Value::Float(1.0))
+        );
+        assert!(
+            record.get("recommended_guidances").is_none(),
+            "internal fields stay inside"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_stored() {
+        let mut db = world();
+        for (value, exception) in [
+            (Value::from("\u{1}"), "Db_exn.Invalid_value"),
+            (Value::map([("", "x")]), "Db_exn.Empty_key_in_map"),
+        ] {
+            let field = if matches!(value, Value::Struct(_)) {
+                "other_config"
+            } else {
+                "name_label"
+            };
+            assert_eq!(
+                db.set("VM", "vm1", field, value),
+                Err(Failure::internal(exception))
+            );
+        }
+        db.set("VM", "vm1", "name_label", "tab\tnew\nline \u{1f600}")
+            .unwrap();
+    }
+
+    #[test]
+    fn columns_as_text() {
+        assert_eq!(
+            column_text(&Value::strings(["a", "it's"])),
+            "('a' 'it\\'s')"
+        );
+        assert_eq!(column_text(&Value::map([("k", "v")])), "(('k' 'v'))");
+        assert_eq!(column_text(&Value::Array(vec![])), "()");
+        assert_eq!(column_text(&Value::Bool(true)), "true");
+    }
+}

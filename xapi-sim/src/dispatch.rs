@@ -1,0 +1,390 @@
+//! From a method name and raw parameters to a reply.
+//!
+//! The order of the checks is the server's: number of parameters, their types, the session,
+//! removed messages, asynchronous mode, and only then, for asynchronous calls inside the task,
+//! rights, injected faults and the handler.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use xapi_client::meta::{self, Class, Kind, Message, State};
+
+use crate::check;
+use crate::classes;
+use crate::classes::task;
+use crate::db::{self, Release};
+use crate::failure::{Failure, Reply};
+use crate::interp;
+use crate::json;
+use crate::value::Value;
+use crate::world::{Call, Shared, World};
+
+/// A reply that takes time.
+pub(crate) type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+/// What answers a message.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// Runs to its end under the lock: nobody sees it half done.
+    Now(fn(&mut World, &Call) -> Reply),
+    /// Waits for something: a guest, a delay, a change.
+    Later(fn(Arc<Shared>, Arc<Call>) -> Pending),
+}
+
+/// A call as a client made it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) params: Vec<Value>,
+    /// Pairs for the `other_config` of the task that the call makes.
+    pub(crate) tags: Vec<(String, String)>,
+}
+
+/// What the server knows by name.
+pub(crate) struct Registry {
+    messages: HashMap<String, (&'static Class, &'static Message)>,
+    handlers: HashMap<&'static str, Handler>,
+    release: Release,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("messages", &self.messages.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(release: Release) -> Self {
+        let mut messages = HashMap::new();
+        for class in meta::CLASSES
+            .iter()
+            .filter(|class| release.has(class.absent_in_xcpng))
+        {
+            for message in class
+                .messages
+                .iter()
+                .filter(|m| release.has(m.absent_in_xcpng))
+            {
+                messages.insert(message.wire_name.replacen('.', "_", 1), (class, message));
+                messages.insert(message.wire_name.to_owned(), (class, message));
+            }
+        }
+        Registry {
+            messages,
+            handlers: classes::handlers().collect(),
+            release,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<(&'static Class, &'static Message)> {
+        self.messages.get(name).copied()
+    }
+
+    /// The messages that the simulator answers, sorted.
+    pub(crate) fn implemented(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self
+            .messages
+            .iter()
+            .filter(|(name, (_, message))| {
+                *name == message.wire_name
+                    && message.state != State::Removed
+                    && (self.handlers.contains_key(message.wire_name) || is_implicit(message.kind))
+            })
+            .map(|(_, (_, message))| message.wire_name)
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many messages the datamodel has, removed ones left out.
+    pub(crate) fn known(&self) -> usize {
+        let live = |(name, (_, message)): (&String, &(_, &Message))| {
+            name == message.wire_name && message.state != State::Removed
+        };
+        self.messages.iter().filter(|entry| live(*entry)).count()
+    }
+
+    fn list_methods(&self) -> Value {
+        let visible = meta::CLASSES
+            .iter()
+            .filter(|class| self.release.has(class.absent_in_xcpng));
+        let messages = visible.flat_map(|class| class.messages);
+        Value::strings(
+            messages
+                .filter(|m| self.release.has(m.absent_in_xcpng))
+                .map(|m| m.wire_name),
+        )
+    }
+}
+
+fn is_implicit(kind: Kind) -> bool {
+    !matches!(kind, Kind::Custom | Kind::Constructor | Kind::Destructor)
+}
+
+/// The method whose answer XML-RPC carries without the `Status` struct.
+pub(crate) const LIST_METHODS: &str = "system.listMethods";
+
+/// Answers a call.
+///
+/// Dropping the future of a synchronous call abandons it where it waits, as when a client hangs
+/// up on a real server in a place where that server notices.
+pub(crate) async fn dispatch(shared: &Arc<Shared>, request: Request) -> Reply {
+    let is_async = request.method.starts_with("Async.");
+    let name = request
+        .method
+        .strip_prefix("Async.")
+        .unwrap_or(&request.method)
+        .to_owned();
+    let found = shared.registry.find(&name).filter(|(_, message)| {
+        // The alias with an underscore has no asynchronous form.
+        !is_async || message.wire_name == name
+    });
+    let message = found.map(|(_, message)| message);
+    let place = shared.with(|world| world.log.arrive(&request.method, message, &request.params));
+    let reply = answer(shared, request, &name, found, is_async).await;
+    if let Err(failure) = &reply {
+        tracing::debug!(method = %name, code = %failure.code, "call failed");
+        shared.with(|world| world.log.fail(place, &failure.code));
+    }
+    reply
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request,
+    name: &str,
+    found: Option<(&'static Class, &'static Message)>,
+    is_async: bool,
+) -> Reply {
+    if name == LIST_METHODS {
+        return Ok(shared.registry.list_methods());
+    }
+    let Some((class, message)) = found else {
+        return Err(shared.with(|world| unknown(world, name, &request.params)));
+    };
+    let mut call = shared.with(|world| prepare(world, class, message, request.params))?;
+    if is_async {
+        if !message.has_async {
+            let text = format!("No async mode for this operation (rpc: {name})");
+            return Err(Failure::new("Fault", [text]));
+        }
+        return begin(shared, call, &request.tags);
+    }
+    // A synchronous call has a task as well; where the message has an asynchronous form others
+    // can see it while the call runs.
+    let visible = message.has_async;
+    shared.with(|world| {
+        call.task = if visible {
+            task::open(world, name, &call.session, &request.tags)?
+        } else {
+            format!("DummyRef:|{}|{name}", world.seed.uuid())
+        };
+        Ok(())
+    })?;
+    let call = Arc::new(call);
+    let _closing = visible.then(|| OpenTask {
+        shared: Arc::clone(shared),
+        call: Arc::clone(&call),
+    });
+    execute(shared, Arc::clone(&call)).await
+}
+
+/// Removes the task of a synchronous call when the call ends, however it ends.
+struct OpenTask {
+    shared: Arc<Shared>,
+    call: Arc<Call>,
+}
+
+impl Drop for OpenTask {
+    fn drop(&mut self) {
+        self.shared
+            .with(|world| drop(world.db.destroy("task", &self.call.task)));
+    }
+}
+
+fn unknown(world: &World, name: &str, params: &[Value]) -> Failure {
+    // The server looks at the session first, in case the method is an extension.
+    match params.first() {
+        Some(Value::String(session)) if !world.db.exists("session", session) => {
+            Failure::session_invalid(session)
+        }
+        _ => Failure::new("MESSAGE_METHOD_UNKNOWN", [name]),
+    }
+}
+
+/// The checks that precede everything else, also for asynchronous calls.
+fn prepare(
+    world: &mut World,
+    class: &'static Class,
+    message: &'static Message,
+    mut params: Vec<Value>,
+) -> Result<Call, Failure> {
+    let release = world.db.release().key();
+    let known = message
+        .param_count_in_xcpng
+        .iter()
+        .find(|(name, _)| Some(*name) == release)
+        .map_or(message.params.len(), |(_, count)| {
+            (*count).min(message.params.len())
+        });
+    let declared = &message.params[..known];
+    let required = declared
+        .iter()
+        .filter(|param| param.default.is_none())
+        .count();
+    let sessions = usize::from(message.needs_session);
+    let enough = params.len() >= required + sessions;
+    let too_many = params.len() > required + sessions && required == declared.len();
+    if !enough || too_many {
+        let received = params.len() as i64 - sessions as i64;
+        let texts = [
+            message.wire_name.to_owned(),
+            required.to_string(),
+            received.to_string(),
+        ];
+        return Err(Failure::new("MESSAGE_PARAMETER_COUNT_MISMATCH", texts));
+    }
+    let session = if message.needs_session {
+        match check::convert(meta::Type::Ref("session"), params.remove(0))? {
+            Value::String(session) => session,
+            _ => String::new(),
+        }
+    } else {
+        String::new()
+    };
+    let removed = message.state == State::Removed;
+    let mut args = Vec::with_capacity(declared.len());
+    let mut fields = Vec::new();
+    if !removed && message.kind == Kind::Constructor {
+        fields = interp::constructor_fields(class, &params)?;
+    } else if !removed {
+        let mut given = params.into_iter();
+        for param in message.params {
+            let value = match (given.next(), param.default) {
+                (Some(value), _) => check::convert(param.ty, value)?,
+                (None, Some(default)) => match json::parse(default) {
+                    Ok(value) => db::typed_default(param.ty, value),
+                    Err(_) => db::zero(param.ty),
+                },
+                (None, None) => db::zero(param.ty),
+            };
+            args.push(value);
+        }
+    }
+    if message.needs_session && !world.db.exists("session", &session) {
+        return Err(Failure::session_invalid(&session));
+    }
+    if removed {
+        return Err(Failure::code("MESSAGE_REMOVED"));
+    }
+    Ok(Call {
+        class,
+        message,
+        args,
+        fields,
+        session,
+        task: String::new(),
+    })
+}
+
+/// Starts an asynchronous call and gives its task.
+fn begin(shared: &Arc<Shared>, mut call: Call, tags: &[(String, String)]) -> Reply {
+    let label = format!("Async.{}", call.message.wire_name);
+    let (cancel, mut cancelled) = watch::channel(false);
+    let task = shared.with(|world| {
+        let task = task::open(world, &label, &call.session, tags)?;
+        world.db.set(
+            "task",
+            &task,
+            "allowed_operations",
+            Value::strings(["cancel"]),
+        )?;
+        world.cancels.insert(task.clone(), cancel);
+        Ok(task)
+    })?;
+    call.task.clone_from(&task);
+    let call = Arc::new(call);
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let reply = tokio::select! {
+            biased;
+            () = shared.closed() => return,
+            reply = execute(&shared, Arc::clone(&call)) => reply,
+            Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => {
+                Err(Failure::new("TASK_CANCELLED", [call.task.as_str()]))
+            }
+        };
+        shared.with(|world| {
+            world.cancels.remove(&call.task);
+            task::finish(world, &call.task, &reply);
+        });
+    });
+    Ok(Value::String(task))
+}
+
+/// Rights, faults and the handler.
+async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
+    let verdict = shared.with(|world| {
+        allowed(world, &call)?;
+        Ok(world.faults.strike(call.message.wire_name))
+    })?;
+    if !verdict.delay.is_zero() {
+        tokio::time::sleep(verdict.delay).await;
+    }
+    if let Some(failure) = verdict.before {
+        return Err(failure);
+    }
+    let reply = match shared.registry.handlers.get(call.message.wire_name) {
+        Some(Handler::Now(run)) => shared.patiently(|world| run(world, &call)).await,
+        Some(Handler::Later(run)) => run(Arc::clone(shared), Arc::clone(&call)).await,
+        None => shared.with(|world| implicit(world, &call)),
+    };
+    match verdict.after {
+        Some(failure) => reply.and(Err(failure)),
+        None => reply,
+    }
+}
+
+fn implicit(world: &mut World, call: &Call) -> Reply {
+    let name = call.message.wire_name;
+    if let Some(reply) = interp::answer(&mut world.db, call.class, call.message, &call.args) {
+        return reply;
+    }
+    tracing::warn!(method = name, "nothing implements this message");
+    world.log.unimplemented.insert(name.to_owned());
+    Err(Failure::new("MESSAGE_METHOD_UNKNOWN", [name]))
+}
+
+/// The roles, the weakest first.
+const ROLES: &[&str] = &[
+    "read-only",
+    "vm-operator",
+    "vm-admin",
+    "vm-power-admin",
+    "pool-operator",
+    "pool-admin",
+];
+
+/// Refuses a call that the session's role does not reach.
+fn allowed(world: &World, call: &Call) -> Result<(), Failure> {
+    let Some(login) = world.sessions.get(&call.session) else {
+        return Ok(());
+    };
+    let rank = |role: &str| ROLES.iter().position(|known| *known == role);
+    let needed = rank(call.message.min_role).unwrap_or(0);
+    if rank(&login.role).unwrap_or(0) >= needed {
+        return Ok(());
+    }
+    let able: Vec<&str> = ROLES[needed..].iter().rev().copied().collect();
+    let text = format!(
+        "No permission in user session. (Roles with this permission: {})",
+        able.join(", ")
+    );
+    let permission = call.message.wire_name.to_lowercase();
+    Err(Failure::new("RBAC_PERMISSION_DENIED", [permission, text]))
+}

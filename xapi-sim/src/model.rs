@@ -1,0 +1,347 @@
+//! What a simulated pool consists of.
+
+use crate::db::Release;
+
+const GIB: i64 = 1 << 30;
+
+/// The template of [`Model::single_host`] whose VMs run Lua.
+pub const LUA_TEMPLATE: &str = "lua-bio-template";
+
+/// Describes a pool: its hosts, storage, networks and templates.
+///
+/// The same model gives the same pool, references and uuids included; another seed gives the same
+/// pool under other references.
+///
+/// ```
+/// use xapi_sim::{Model, NetworkSpec, SrSpec, TemplateSpec};
+///
+/// let model = Model::new()
+///     .hosts(2)
+///     .sr(SrSpec::shared("Shared storage"))
+///     .network(NetworkSpec::external("LAN", "eth0"))
+///     .template(TemplateSpec::with_guest("worker").vif("LAN"));
+/// # let _ = model;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub(crate) seed: u64,
+    pub(crate) release: Release,
+    pub(crate) name: String,
+    pub(crate) hosts: usize,
+    pub(crate) host_memory: i64,
+    pub(crate) host_cpus: usize,
+    pub(crate) srs: Vec<SrSpec>,
+    pub(crate) networks: Vec<NetworkSpec>,
+    pub(crate) templates: Vec<TemplateSpec>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Model::single_host()
+    }
+}
+
+impl Model {
+    /// A pool of one host with nothing but what every pool has: a control domain and the host
+    /// internal management network.
+    #[must_use]
+    pub fn new() -> Self {
+        Model {
+            seed: 1,
+            release: Release::default(),
+            name: String::new(),
+            hosts: 1,
+            host_memory: 64 * GIB,
+            host_cpus: 8,
+            srs: Vec::new(),
+            networks: Vec::new(),
+            templates: Vec::new(),
+        }
+    }
+
+    /// A freshly installed XCP-ng with one host: local and shared storage, the network of eth0,
+    /// the built-in templates, and the custom template [`LUA_TEMPLATE`] whose VMs are real guests.
+    #[must_use]
+    pub fn single_host() -> Self {
+        let network = "Pool-wide network associated with eth0";
+        let mut model = Model::new()
+            .name("xapi-sim")
+            .sr(SrSpec::local("Local storage"))
+            .sr(SrSpec::shared("Shared storage"))
+            .sr(SrSpec::tools())
+            .network(NetworkSpec::external(network, "eth0"));
+        for (name, disk) in BUILT_IN {
+            model = model.template(TemplateSpec::built_in(*name, *disk));
+        }
+        model.template(
+            TemplateSpec::with_guest(LUA_TEMPLATE)
+                .description("Debian 12 with Lua 5.4, LuaRocks and guest tools")
+                .disk(8 * GIB)
+                .vif(network)
+                .memory(GIB / 2, GIB)
+                .vcpus(2)
+                .cores_per_socket(2),
+        )
+    }
+
+    /// Draws references and uuids from another seed. The default is 1.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Shows clients the datamodel of another release. The default is XCP-ng 8.3.
+    #[must_use]
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = release;
+        self
+    }
+
+    /// Names the pool.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Gives the pool so many hosts, at least one; the first is the coordinator.
+    #[must_use]
+    pub fn hosts(mut self, count: usize) -> Self {
+        self.hosts = count.max(1);
+        self
+    }
+
+    /// Gives each host so many bytes of memory. The default is 64 GiB.
+    #[must_use]
+    pub fn host_memory(mut self, bytes: i64) -> Self {
+        self.host_memory = bytes;
+        self
+    }
+
+    /// Adds storage; the first SR that can hold disks becomes the pool's default.
+    #[must_use]
+    pub fn sr(mut self, sr: SrSpec) -> Self {
+        self.srs.push(sr);
+        self
+    }
+
+    /// Adds a network.
+    #[must_use]
+    pub fn network(mut self, network: NetworkSpec) -> Self {
+        self.networks.push(network);
+        self
+    }
+
+    /// Adds a template.
+    #[must_use]
+    pub fn template(mut self, template: TemplateSpec) -> Self {
+        self.templates.push(template);
+        self
+    }
+}
+
+/// Describes a storage repository.
+#[derive(Debug, Clone)]
+pub struct SrSpec {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) content: String,
+    pub(crate) shared: bool,
+    pub(crate) size: i64,
+}
+
+impl SrSpec {
+    /// Storage of type `ext` on a disk of each host, 1 TiB.
+    pub fn local(name: impl Into<String>) -> Self {
+        SrSpec {
+            name: name.into(),
+            kind: "ext".to_owned(),
+            content: "user".to_owned(),
+            shared: false,
+            size: 1024 * GIB,
+        }
+    }
+
+    /// Storage of type `nfs` that all hosts see, 4 TiB.
+    pub fn shared(name: impl Into<String>) -> Self {
+        let local = SrSpec::local(name);
+        SrSpec {
+            kind: "nfs".to_owned(),
+            shared: true,
+            size: 4096 * GIB,
+            ..local
+        }
+    }
+
+    /// The SR with the ISO of the guest tools.
+    pub(crate) fn tools() -> Self {
+        let shared = SrSpec::shared("XCP-ng Tools");
+        SrSpec {
+            kind: "iso".to_owned(),
+            content: "iso".to_owned(),
+            ..shared
+        }
+    }
+
+    /// Makes it of another type. Disks on `lvm` take all their space at once; on others they grow.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = kind.into();
+        self
+    }
+
+    /// Gives it so many bytes.
+    #[must_use]
+    pub fn size(mut self, bytes: i64) -> Self {
+        self.size = bytes;
+        self
+    }
+}
+
+/// Describes a network.
+#[derive(Debug, Clone)]
+pub struct NetworkSpec {
+    pub(crate) name: String,
+    pub(crate) device: Option<String>,
+}
+
+impl NetworkSpec {
+    /// A network behind a network card of every host, `eth0` for example. The first one is the
+    /// management network.
+    pub fn external(name: impl Into<String>, device: impl Into<String>) -> Self {
+        NetworkSpec {
+            name: name.into(),
+            device: Some(device.into()),
+        }
+    }
+
+    /// A network between VMs of one host.
+    pub fn internal(name: impl Into<String>) -> Self {
+        NetworkSpec {
+            name: name.into(),
+            device: None,
+        }
+    }
+}
+
+/// Describes a template.
+#[derive(Debug, Clone)]
+pub struct TemplateSpec {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) default: bool,
+    /// Size of the disk: of its own, or the one that a built-in template asks for.
+    pub(crate) disk: Option<i64>,
+    pub(crate) guest: bool,
+    pub(crate) vifs: Vec<String>,
+    pub(crate) memory_min: i64,
+    pub(crate) memory_max: i64,
+    pub(crate) vcpus: i64,
+    pub(crate) cores_per_socket: Option<i64>,
+}
+
+impl TemplateSpec {
+    /// A built-in template: no disk of its own, but a provision text that asks for one of so many
+    /// bytes (0: for none) on an SR that whoever deploys it has to fill in.
+    pub fn built_in(name: impl Into<String>, disk: i64) -> Self {
+        TemplateSpec {
+            name: name.into(),
+            description: String::new(),
+            default: true,
+            disk: (disk > 0).then_some(disk),
+            guest: false,
+            vifs: Vec::new(),
+            memory_min: GIB,
+            memory_max: 2 * GIB,
+            vcpus: 1,
+            cores_per_socket: None,
+        }
+    }
+
+    /// A custom template with a disk of its own on which a system with guest tools is installed:
+    /// its VMs run as guests that are reached over SSH.
+    pub fn with_guest(name: impl Into<String>) -> Self {
+        TemplateSpec {
+            default: false,
+            disk: Some(8 * GIB),
+            guest: true,
+            memory_min: GIB / 2,
+            memory_max: GIB,
+            ..TemplateSpec::built_in(name, 0)
+        }
+    }
+
+    /// A custom template with an empty disk: its VMs start, but nothing ever reports from them.
+    pub fn with_empty_disk(name: impl Into<String>) -> Self {
+        TemplateSpec {
+            guest: false,
+            ..TemplateSpec::with_guest(name)
+        }
+    }
+
+    /// Describes it.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.description = text.into();
+        self
+    }
+
+    /// Makes its disk so many bytes large.
+    #[must_use]
+    pub fn disk(mut self, bytes: i64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+
+    /// Adds an interface on the network of this name.
+    #[must_use]
+    pub fn vif(mut self, network: impl Into<String>) -> Self {
+        self.vifs.push(network.into());
+        self
+    }
+
+    /// Sets the smallest memory that the system can do with, and what it has, in bytes.
+    #[must_use]
+    pub fn memory(mut self, min: i64, max: i64) -> Self {
+        self.memory_min = min;
+        self.memory_max = max;
+        self
+    }
+
+    /// Gives it so many VCPUs.
+    #[must_use]
+    pub fn vcpus(mut self, count: i64) -> Self {
+        self.vcpus = count;
+        self
+    }
+
+    /// Sets `platform:cores-per-socket`, of which the number of VCPUs has to be a multiple.
+    #[must_use]
+    pub fn cores_per_socket(mut self, count: i64) -> Self {
+        self.cores_per_socket = Some(count);
+        self
+    }
+}
+
+/// Some built-in templates of XCP-ng 8.3 with the disk that each asks for.
+const BUILT_IN: &[(&str, i64)] = &[
+    ("AlmaLinux 8", 10 * GIB),
+    ("AlmaLinux 9", 10 * GIB),
+    ("CentOS 7", 10 * GIB),
+    ("Debian Bookworm 12", 10 * GIB),
+    ("Debian Bullseye 11", 10 * GIB),
+    ("Oracle Linux 8", 10 * GIB),
+    ("Other install media", 0),
+    ("Red Hat Enterprise Linux 8", 10 * GIB),
+    ("Red Hat Enterprise Linux 9", 10 * GIB),
+    ("Rocky Linux 8", 10 * GIB),
+    ("Rocky Linux 9", 10 * GIB),
+    ("SUSE Linux Enterprise 15 (64-bit)", 8 * GIB),
+    ("Ubuntu Focal Fossa 20.04", 10 * GIB),
+    ("Ubuntu Jammy Jellyfish 22.04", 10 * GIB),
+    ("Ubuntu Noble Numbat 24.04", 10 * GIB),
+    ("Windows 10 (64-bit)", 32 * GIB),
+    ("Windows 11", 64 * GIB),
+    ("Windows Server 2022 (64-bit)", 32 * GIB),
+];

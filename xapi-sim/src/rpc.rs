@@ -1,0 +1,130 @@
+//! A request body in, a reply body out, for both protocols.
+
+use std::sync::Arc;
+
+use crate::dispatch::{LIST_METHODS, Request, dispatch};
+use crate::failure::{Failure, Reply};
+use crate::value::Value;
+use crate::world::Shared;
+use crate::{jsonrpc, xmlrpc};
+
+/// Which protocol a path speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Json,
+    Xml,
+}
+
+/// Answers a request body. The error is the text of the exception that a real server answers
+/// with HTTP 500.
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    codec: Codec,
+    body: &[u8],
+    tags: Vec<(String, String)>,
+) -> Result<Vec<u8>, String> {
+    let (text, broken) = match std::str::from_utf8(body) {
+        Ok(text) => (text.to_owned(), false),
+        Err(_) => (mark_bytes(body), true),
+    };
+    let reply = match codec {
+        Codec::Json => {
+            let call = jsonrpc::parse(&text)?;
+            let reply = run(shared, call.method, call.params, tags, broken).await;
+            jsonrpc::reply(call.version, &call.id, &reply)
+        }
+        Codec::Xml => {
+            let call = xmlrpc::parse(&text)?;
+            let bare = call.method == LIST_METHODS;
+            match run(shared, call.method, call.params, tags, broken).await {
+                Ok(value) if bare => xmlrpc::bare_reply(&value),
+                reply => xmlrpc::reply(&reply),
+            }
+        }
+    };
+    Ok(if broken {
+        unmark_bytes(&reply)
+    } else {
+        reply.into_bytes()
+    })
+}
+
+async fn run(
+    shared: &Arc<Shared>,
+    method: String,
+    params: Vec<Value>,
+    tags: Vec<(String, String)>,
+    broken: bool,
+) -> Reply {
+    if broken && let Some(param) = params.iter().find(|param| is_marked(param)) {
+        let text = "Invalid UTF-8 string in parameter";
+        return Err(Failure::new(
+            "INVALID_VALUE",
+            [text.to_owned(), param.debug_text()],
+        ));
+    }
+    dispatch(
+        shared,
+        Request {
+            method,
+            params,
+            tags,
+        },
+    )
+    .await
+}
+
+// A body that is not UTF-8 is still parsed, because the server complains only about parameters,
+// and repeats the offending bytes. They travel as characters of the last private plane.
+
+const MARK: u32 = 0x0010_ff00;
+
+fn mark_bytes(body: &[u8]) -> String {
+    let mut out = String::with_capacity(body.len());
+    for chunk in body.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(
+            chunk
+                .invalid()
+                .iter()
+                .filter_map(|byte| char::from_u32(MARK + u32::from(*byte))),
+        );
+    }
+    out
+}
+
+fn unmark_bytes(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for character in text.chars() {
+        match u32::from(character).checked_sub(MARK).map(u8::try_from) {
+            Some(Ok(byte)) => out.push(byte),
+            _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    out
+}
+
+fn is_marked(value: &Value) -> bool {
+    let marked = |text: &str| text.chars().any(|character| u32::from(character) >= MARK);
+    match value {
+        Value::String(text) | Value::DateTime(text) => marked(text),
+        Value::Array(items) => items.iter().any(is_marked),
+        Value::Struct(members) => members
+            .iter()
+            .any(|(name, member)| marked(name) || is_marked(member)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive() {
+        let body = b"caf\xe9 \xf0\x9f\x98\x80 \xff";
+        assert_eq!(unmark_bytes(&mark_bytes(body)), body);
+        assert!(is_marked(&Value::String(mark_bytes(body))));
+        assert!(!is_marked(&Value::from("caf\u{e9} \u{1f600}")));
+    }
+}

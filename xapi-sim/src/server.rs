@@ -1,0 +1,170 @@
+//! The simulator behind a socket.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use xapi_client::Fingerprint;
+
+use crate::http;
+use crate::sim::Error;
+use crate::tls::Identity;
+use crate::world::Shared;
+
+/// How many connections are served at once; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 800;
+
+/// A simulator that answers on a socket. Dropping it ends the serving, not the simulator.
+pub struct Server {
+    address: SocketAddr,
+    identity: Option<Identity>,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("url", &self.url())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(
+        shared: Arc<Shared>,
+        address: SocketAddr,
+        encrypted: bool,
+    ) -> Result<Server, Error> {
+        let listen = |source| Error::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let names = [
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            address.ip().to_string(),
+        ];
+        let identity = if encrypted {
+            let identity = Identity::new(&names);
+            Some(identity.map_err(|source| Error::Certificate {
+                source: Box::new(source),
+            })?)
+        } else {
+            None
+        };
+        let (stop, stopped) = watch::channel(false);
+        let acceptor = identity
+            .as_ref()
+            .map(|identity| TlsAcceptor::from(Arc::clone(&identity.config)));
+        let task = tokio::spawn(accept(shared, listener, acceptor, stopped));
+        Ok(Server {
+            address,
+            identity,
+            stop,
+            task: Some(task),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of the server, `https://127.0.0.1:12345`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.identity.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate, for clients to trust; `None` without TLS.
+    #[must_use]
+    pub fn certificate_pem(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| identity.pem.as_str())
+    }
+
+    /// The fingerprint of the certificate, for clients to pin; `None` without TLS.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.identity.as_ref().map(|identity| identity.fingerprint)
+    }
+
+    /// Closes the socket and all connections.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does the same without waiting for it.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.task.take() {
+            // It ends by itself; a panic in it has been reported where it happened.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    // An error means that the server was dropped, which ends the serving as well.
+    let stopped = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
+    tokio::pin!(stopped);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        tokio::select! {
+            _ = &mut stopped => break,
+            () = shared.closed() => break,
+            Some(_) = connections.join_next() => {}
+            (place, accepted) = next => match accepted {
+                Ok((stream, _)) => {
+                    let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection(shared, acceptor, stream).await;
+                    });
+                }
+                // Most likely too many open files: those in use have to end first.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn connection(shared: Arc<Shared>, acceptor: Option<TlsAcceptor>, stream: TcpStream) {
+    // Replies are written whole, so waiting for more only costs time.
+    let _ = stream.set_nodelay(true);
+    match acceptor {
+        Some(acceptor) => match acceptor.accept(stream).await {
+            Ok(stream) => http::serve(shared, stream).await,
+            Err(error) => tracing::debug!(%error, "TLS handshake failed"),
+        },
+        None => http::serve(shared, stream).await,
+    }
+}

@@ -1,0 +1,450 @@
+//! The simulator as its users see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use xapi_client::Transport;
+
+use crate::assertions::{CallRecord, Log};
+use crate::backing::GuestHost;
+use crate::bootstrap::{self, Trouble};
+use crate::clock::Clock;
+use crate::db::Db;
+use crate::dispatch::{Request, dispatch};
+use crate::failure::Failure;
+use crate::fault::{FaultRule, Faults};
+use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung};
+use crate::model::Model;
+use crate::secret;
+use crate::seed::Seed;
+use crate::server::Server;
+use crate::transport::InProcess;
+use crate::value::Value;
+use crate::world::{Counters, Messages, Rules, Shared, User, World};
+
+/// What can go wrong with a simulator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Guests cannot be run on this machine.
+    #[error("the simulated VMs cannot be backed by guests")]
+    Guests {
+        /// The reason.
+        source: GuestError,
+    },
+
+    /// The model contradicts itself.
+    #[error("the model of the pool does not fit together: {reason}")]
+    Model {
+        /// What does not fit.
+        reason: String,
+    },
+
+    /// The socket cannot be had.
+    #[error("cannot listen on {address}; choose another address or port 0")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+
+    /// The certificate of the server cannot be made.
+    #[error("TLS is not available")]
+    Certificate {
+        /// The reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// What stands behind the VMs of templates with a guest.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum GuestMode {
+    /// Real guests that are reached over SSH, run as the options say. The default.
+    #[default]
+    Real,
+    /// Real guests with options of their own.
+    RealWith(GuestOptions),
+    /// Records only: VMs report an address at which nobody answers.
+    Simulated,
+}
+
+/// How a simulator behaves. Every default is meant for tests in the same process.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SimOptions {
+    /// The password of `root`. By default a fresh one that nobody can guess.
+    pub password: Option<SecretString>,
+    /// Further users: name, password, role (`vm-operator` for example).
+    pub users: Vec<(String, SecretString, String)>,
+    /// What stands behind VMs.
+    pub guests: GuestMode,
+    /// How long a wrong password waits for its answer. A real host takes about 2 seconds; the
+    /// default is none.
+    pub login_delay: Duration,
+    /// How long each operation on a domain takes at least. A real host takes a second or more;
+    /// the default is none.
+    pub latency: Duration,
+    /// How long after its boot a guest's agent reports. A real one takes seconds; the default is
+    /// none.
+    pub agent_delay: Duration,
+    /// How long `event.from` gathers changes before it answers: 50 ms, as with a real host.
+    pub event_delay: Duration,
+    /// Whether the pool has Dynamic Memory Control, as XCP-ng has. Without it the limits of a
+    /// VM's memory have to be equal.
+    pub dynamic_memory: bool,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        SimOptions {
+            password: None,
+            users: Vec::new(),
+            guests: GuestMode::default(),
+            login_delay: Duration::ZERO,
+            latency: Duration::ZERO,
+            agent_delay: Duration::ZERO,
+            event_delay: Duration::from_millis(50),
+            dynamic_memory: true,
+        }
+    }
+}
+
+impl SimOptions {
+    /// Gives `root` this password.
+    #[must_use]
+    pub fn with_password(mut self, password: SecretString) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// Lets another user log in, with a role of the datamodel.
+    #[must_use]
+    pub fn with_user(
+        mut self,
+        name: impl Into<String>,
+        password: SecretString,
+        role: impl Into<String>,
+    ) -> Self {
+        self.users.push((name.into(), password, role.into()));
+        self
+    }
+
+    /// Chooses what stands behind VMs.
+    #[must_use]
+    pub fn with_guests(mut self, guests: GuestMode) -> Self {
+        self.guests = guests;
+        self
+    }
+
+    /// Lets a wrong password wait this long for its answer.
+    #[must_use]
+    pub fn with_login_delay(mut self, delay: Duration) -> Self {
+        self.login_delay = delay;
+        self
+    }
+
+    /// Lets every operation on a domain take at least this long.
+    #[must_use]
+    pub fn with_latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Lets agents report this long after the boot of their guests.
+    #[must_use]
+    pub fn with_agent_delay(mut self, delay: Duration) -> Self {
+        self.agent_delay = delay;
+        self
+    }
+
+    /// Lets `event.from` gather changes for this long.
+    #[must_use]
+    pub fn with_event_delay(mut self, delay: Duration) -> Self {
+        self.event_delay = delay;
+        self
+    }
+
+    /// Takes Dynamic Memory Control from the pool, or gives it back.
+    #[must_use]
+    pub fn with_dynamic_memory(mut self, enabled: bool) -> Self {
+        self.dynamic_memory = enabled;
+        self
+    }
+}
+
+/// Who may log in.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    user: String,
+    password: SecretString,
+}
+
+impl Credentials {
+    /// The name of the user.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn password(&self) -> &SecretString {
+        &self.password
+    }
+}
+
+/// What a simulator can do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Coverage {
+    /// The messages that are implemented, sorted.
+    pub implemented: Vec<&'static str>,
+    /// How many messages the datamodel has, removed ones left out.
+    pub known: usize,
+}
+
+/// A simulated pool.
+///
+/// Dropping it ends its guests and removes their files as far as that can be done without
+/// waiting; [`shutdown`](Sim::shutdown) does it for sure.
+#[derive(Debug)]
+pub struct Sim {
+    shared: Arc<Shared>,
+    credentials: Credentials,
+}
+
+impl Sim {
+    /// Makes a pool.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guests`] when real guests are asked for and this machine cannot run any,
+    /// [`Error::Model`] when the model names something that it does not have.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future removes what it has begun.
+    pub async fn start(model: Model, options: SimOptions) -> Result<Sim, Error> {
+        let needs_guests = model.templates.iter().any(|template| template.guest);
+        let guests = match options.guests.clone() {
+            GuestMode::Real if needs_guests => Some(GuestOptions::default()),
+            GuestMode::RealWith(guests) if needs_guests => Some(guests),
+            _ => None,
+        };
+        let guests = match guests {
+            Some(guests) => Some(
+                Guests::new(guests)
+                    .await
+                    .map_err(|source| Error::Guests { source })?,
+            ),
+            None => None,
+        };
+        let guests = GuestHost { guests };
+        let password = match &options.password {
+            Some(password) => password.clone(),
+            None => SecretString::from(secret::password()),
+        };
+        let mut world = empty_world(&model, &options, &password);
+        bootstrap::fill(&mut world, &model, &guests)
+            .await
+            .map_err(|trouble| match trouble {
+                Trouble::Guest(source) => Error::Guests { source },
+                Trouble::Model(reason) => Error::Model { reason },
+            })?;
+        let credentials = Credentials {
+            user: "root".to_owned(),
+            password,
+        };
+        Ok(Sim {
+            shared: Shared::new(world, guests),
+            credentials,
+        })
+    }
+
+    /// The name and password of the administrator.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The user to log in as in guests; `None` where guests are not real.
+    #[must_use]
+    pub fn guest_user(&self) -> Option<&str> {
+        self.shared.guests.guests.as_ref().map(Guests::user)
+    }
+
+    /// How guests are kept apart; `None` where guests are not real.
+    #[must_use]
+    pub fn rung(&self) -> Option<Rung> {
+        self.shared.guests.guests.as_ref().map(Guests::rung)
+    }
+
+    /// The better ways to run guests that do not work here, with the reasons.
+    #[must_use]
+    pub fn passed_over(&self) -> &[PassedOver] {
+        self.shared
+            .guests
+            .guests
+            .as_ref()
+            .map_or(&[], Guests::passed_over)
+    }
+
+    /// A transport for [`xapi_client::Client::over`] that needs no socket.
+    #[must_use]
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        Arc::new(InProcess::new(Arc::clone(&self.shared)))
+    }
+
+    /// Serves the pool over HTTPS on an address, for any client. Port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] when the address cannot be had, [`Error::Certificate`] when no
+    /// certificate can be made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves no server behind.
+    pub async fn serve(&self, address: SocketAddr) -> Result<Server, Error> {
+        Server::start(Arc::clone(&self.shared), address, true).await
+    }
+
+    /// Serves the pool over HTTP without TLS, as a host's port 80 does. Passwords travel in the
+    /// clear: for tests on the loopback interface only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] when the address cannot be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves no server behind.
+    pub async fn serve_plain(&self, address: SocketAddr) -> Result<Server, Error> {
+        Server::start(Arc::clone(&self.shared), address, false).await
+    }
+
+    /// Calls a method as a client would, the session among the parameters.
+    ///
+    /// # Errors
+    ///
+    /// The failure that a client would get.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the call where it waits.
+    pub async fn call(&self, method: &str, params: Vec<Value>) -> Result<Value, Failure> {
+        let request = Request {
+            method: method.to_owned(),
+            params,
+            tags: Vec::new(),
+        };
+        dispatch(&self.shared, request).await
+    }
+
+    /// Adds a rule that makes calls fail or wait. Rules act in the order of their adding.
+    pub fn inject(&self, rule: FaultRule) {
+        self.shared.with(|world| world.faults.add(rule));
+    }
+
+    /// Removes all rules of [`inject`](Sim::inject).
+    pub fn clear_faults(&self) {
+        self.shared.with(|world| world.faults.clear());
+    }
+
+    /// The calls so far, in the order of their arrival. Of very many only the newest are kept.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.shared.with(|world| world.log.calls.clone())
+    }
+
+    /// The messages that were asked for and that nothing implements, sorted.
+    #[must_use]
+    pub fn unimplemented(&self) -> Vec<String> {
+        self.shared
+            .with(|world| world.log.unimplemented.iter().cloned().collect())
+    }
+
+    /// What is implemented.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let registry = &self.shared.registry;
+        Coverage {
+            implemented: registry.implemented(),
+            known: registry.known(),
+        }
+    }
+
+    /// Ends the pool: its servers close, its guests end with all their processes, and their files
+    /// go.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cuts the power of the guests that are left.
+    pub async fn shutdown(self) {
+        self.shared.close();
+        let (running, disks) = self.shared.with(|world| {
+            (
+                std::mem::take(&mut world.running),
+                std::mem::take(&mut world.disks),
+            )
+        });
+        for guest in running.into_values().filter_map(|running| running.guest) {
+            guest.power_off().await;
+        }
+        // Only a runtime that shuts down refuses, and then dropping the closure does the same.
+        let _ = tokio::task::spawn_blocking(move || drop(disks)).await;
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.shared.close();
+        let left = self.shared.with(|world| {
+            (
+                std::mem::take(&mut world.running),
+                std::mem::take(&mut world.disks),
+            )
+        });
+        // Guests before the disks that they run from.
+        drop(left);
+    }
+}
+
+fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> World {
+    let root = User {
+        name: "root".to_owned(),
+        password: password.expose_secret().to_owned(),
+        role: "pool-admin".to_owned(),
+    };
+    let others = options.users.iter().map(|(name, password, role)| User {
+        name: name.clone(),
+        password: password.expose_secret().to_owned(),
+        role: role.clone(),
+    });
+    World {
+        db: Db::new(model.release),
+        seed: Seed::new(model.seed),
+        clock: Clock::new(),
+        users: std::iter::once(root).chain(others).collect(),
+        sessions: Default::default(),
+        disks: Default::default(),
+        running: Default::default(),
+        leases: Default::default(),
+        cancels: Default::default(),
+        messages: Messages::default(),
+        faults: Faults::default(),
+        log: Log::default(),
+        rules: Rules {
+            dynamic_memory: options.dynamic_memory,
+            login_delay: options.login_delay,
+            latency: options.latency,
+            agent_delay: options.agent_delay,
+            event_delay: options.event_delay,
+        },
+        counters: Counters::default(),
+    }
+}

@@ -1,0 +1,60 @@
+//! The simulator as a transport of the client, without a socket.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use xapi_client::{Error, Request, Result, Transport};
+
+use crate::rpc::{self, Codec};
+use crate::world::Shared;
+
+const HOST: &str = "simulator";
+
+/// Carries calls to a simulator in the same process.
+pub(crate) struct InProcess {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcess").finish_non_exhaustive()
+    }
+}
+
+impl InProcess {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        InProcess { shared }
+    }
+}
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn send(&self, request: Request) -> Result<Bytes> {
+        let Request {
+            method,
+            body,
+            timeout,
+            ..
+        } = request;
+        let answer = rpc::answer(&self.shared, Codec::Json, &body, Vec::new());
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(reply)) => Ok(Bytes::from(reply)),
+            Ok(Err(exception)) => Err(Error::Transport {
+                method,
+                host: HOST.to_owned(),
+                source: exception.into(),
+            }),
+            Err(_) => Err(Error::Timeout {
+                method,
+                host: HOST.to_owned(),
+                after: timeout,
+            }),
+        }
+    }
+
+    fn host(&self) -> &str {
+        HOST
+    }
+}

@@ -1,0 +1,266 @@
+//! The state of a simulated pool, and the lock around it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use xapi_client::meta::{Class, Message};
+
+use crate::assertions::Log;
+use crate::backing::{Disk, GuestHost, Running};
+use crate::clock::Clock;
+use crate::db::Db;
+use crate::dispatch::Registry;
+use crate::failure::Failure;
+use crate::fault::Faults;
+use crate::seed::Seed;
+use crate::value::Value;
+
+/// How long the server waits for others to end what they do to an object.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+
+/// Everything that the pool knows.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) db: Db,
+    pub(crate) seed: Seed,
+    pub(crate) clock: Clock,
+    pub(crate) users: Vec<User>,
+    /// Session → what the database does not show of it.
+    pub(crate) sessions: HashMap<String, Login>,
+    /// VDI → what is on it, where that is more than zeros.
+    pub(crate) disks: HashMap<String, Disk>,
+    /// VM → the guest that runs in it.
+    pub(crate) running: HashMap<String, Running>,
+    /// VM → the address that its guest had last.
+    pub(crate) leases: HashMap<String, Ipv4Addr>,
+    /// Pending asynchronous task → how to cancel it.
+    pub(crate) cancels: HashMap<String, watch::Sender<bool>>,
+    pub(crate) messages: Messages,
+    pub(crate) faults: Faults,
+    pub(crate) log: Log,
+    pub(crate) rules: Rules,
+    /// Counts domains, bridges and addresses handed out.
+    pub(crate) counters: Counters,
+}
+
+/// Switches of the pool's behaviour.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Whether a VM may have less memory than its maximum (Dynamic Memory Control).
+    pub(crate) dynamic_memory: bool,
+    /// How long a wrong password has to wait for its answer.
+    pub(crate) login_delay: Duration,
+    /// How long every operation on a domain takes.
+    pub(crate) latency: Duration,
+    /// How long a guest's agent takes to report after the boot.
+    pub(crate) agent_delay: Duration,
+    /// How long `event.from` gathers changes before it answers.
+    pub(crate) event_delay: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) domains: i64,
+    pub(crate) bridges: i64,
+    pub(crate) addresses: u32,
+}
+
+/// Somebody who may log in.
+#[derive(Clone)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) password: String,
+    pub(crate) role: String,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish()
+    }
+}
+
+/// Who a session belongs to.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) role: String,
+}
+
+/// Stored messages (alerts). They are no table of the database: `event.from` counts them apart.
+#[derive(Debug, Default)]
+pub(crate) struct Messages {
+    pub(crate) live: BTreeMap<String, (i64, Value)>,
+    pub(crate) deleted: Vec<(i64, String)>,
+    pub(crate) generation: i64,
+}
+
+/// A call on its way through the server.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) class: &'static Class,
+    pub(crate) message: &'static Message,
+    /// Checked parameters without the session, defaults filled in.
+    pub(crate) args: Vec<Value>,
+    /// The fields of a constructor, checked.
+    pub(crate) fields: Vec<(&'static str, Value)>,
+    /// Empty for messages that need none.
+    pub(crate) session: String,
+    /// The task, in the database or not.
+    pub(crate) task: String,
+}
+
+impl Call {
+    pub(crate) fn text(&self, index: usize) -> &str {
+        self.args
+            .get(index)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn int(&self, index: usize) -> i64 {
+        self.args
+            .get(index)
+            .and_then(Value::as_int)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn flag(&self, index: usize) -> bool {
+        self.args
+            .get(index)
+            .and_then(Value::as_bool)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn arg(&self, index: usize) -> Value {
+        self.args.get(index).cloned().unwrap_or(Value::Nil)
+    }
+
+    /// A field of a constructor.
+    pub(crate) fn field(&self, name: &str) -> Value {
+        let found = self.fields.iter().find(|(field, _)| *field == name);
+        found.map_or(Value::Nil, |(_, value)| value.clone())
+    }
+
+    /// A text field of a constructor.
+    pub(crate) fn field_text(&self, name: &str) -> String {
+        self.field(name).as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The world and what goes on around it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    world: Mutex<World>,
+    /// The generation of the newest change: whoever waits for something waits here.
+    changed: watch::Sender<i64>,
+    /// Becomes true when the simulator ends.
+    closing: watch::Sender<bool>,
+    pub(crate) registry: Registry,
+    pub(crate) guests: GuestHost,
+}
+
+impl Shared {
+    pub(crate) fn new(world: World, guests: GuestHost) -> Arc<Self> {
+        let changed = watch::Sender::new(world.db.generation());
+        let registry = Registry::new(world.db.release());
+        Arc::new(Shared {
+            world: Mutex::new(world),
+            changed,
+            closing: watch::Sender::new(false),
+            registry,
+            guests,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        // A panic in a handler leaves the world as far as it got; the rest of the pool goes on.
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something on the world and wakes those who wait for changes, if there were any.
+    pub(crate) fn with<R>(&self, run: impl FnOnce(&mut World) -> R) -> R {
+        let mut world = self.lock();
+        let before = (world.db.generation(), world.messages.generation);
+        let result = run(&mut world);
+        let after = (world.db.generation(), world.messages.generation);
+        drop(world);
+        if before != after {
+            self.changed.send_modify(|generation| *generation = after.0);
+        }
+        result
+    }
+
+    /// Runs something that may find others at work, and if so again at every change, as long as
+    /// a real server has patience. It must not change anything before it fails.
+    pub(crate) async fn patiently<R>(
+        &self,
+        mut attempt: impl FnMut(&mut World) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let mut changes = self.changes();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            changes.borrow_and_update();
+            match self.with(&mut attempt) {
+                Err(failure) if failure.code == "OTHER_OPERATION_IN_PROGRESS" => {
+                    if timeout_at(deadline, changes.changed()).await.is_err() {
+                        return Err(failure);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// A receiver that wakes at every change.
+    pub(crate) fn changes(&self) -> watch::Receiver<i64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Ends when the simulator ends.
+    pub(crate) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
+        // The sender lives as long as we do, so this ends by the value alone.
+        let _ = closing.wait_for(|closing| *closing).await;
+    }
+}
+
+impl World {
+    /// The coordinator.
+    pub(crate) fn coordinator(&self) -> String {
+        let pool = self.pool();
+        self.db.text("pool", &pool, "master").unwrap_or_default()
+    }
+
+    pub(crate) fn pool(&self) -> String {
+        self.db
+            .references("pool")
+            .into_iter()
+            .next()
+            .unwrap_or_default()
+    }
+
+    /// Adds an object with a fresh reference and a fresh uuid, and gives the reference.
+    pub(crate) fn create(
+        &mut self,
+        class: &'static str,
+        mut values: Vec<(&str, Value)>,
+    ) -> Result<String, Failure> {
+        let reference = self.seed.reference();
+        if !values.iter().any(|(name, _)| *name == "uuid") {
+            values.push(("uuid", self.seed.uuid_value()));
+        }
+        self.db.create(class, &reference, values)?;
+        Ok(reference)
+    }
+}

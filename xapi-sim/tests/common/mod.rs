@@ -1,0 +1,84 @@
+//! Helpers of the integration tests.
+
+#![allow(dead_code, reason = "each test file uses some of these")]
+
+use secrecy::ExposeSecret as _;
+use xapi_sim::{Failure, GuestMode, LUA_TEMPLATE, Model, Sim, SimOptions, Value};
+
+/// A pool whose guests are records only, with a session.
+pub(crate) struct Pool {
+    pub(crate) sim: Sim,
+    pub(crate) session: String,
+}
+
+pub(crate) async fn pool() -> Pool {
+    pool_of(Model::single_host(), SimOptions::default()).await
+}
+
+pub(crate) async fn pool_of(model: Model, options: SimOptions) -> Pool {
+    let sim = Sim::start(model, options.with_guests(GuestMode::Simulated)).await.unwrap();
+    let session = login(&sim).await;
+    Pool { sim, session }
+}
+
+pub(crate) async fn login(sim: &Sim) -> String {
+    let credentials = sim.credentials();
+    let params = vec![
+        Value::from(credentials.user()),
+        Value::from(credentials.password().expose_secret()),
+        Value::from("1.0"),
+        Value::from("tests"),
+    ];
+    text(&sim.call("session.login_with_password", params).await.unwrap())
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+impl Pool {
+    /// Calls with the session in front.
+    pub(crate) async fn try_call(&self, method: &str, args: Vec<Value>) -> Result<Value, Failure> {
+        let params = std::iter::once(Value::from(self.session.as_str())).chain(args).collect();
+        self.sim.call(method, params).await
+    }
+
+    pub(crate) async fn call(&self, method: &str, args: Vec<Value>) -> Value {
+        self.try_call(method, args).await.unwrap_or_else(|failure| panic!("{method}: {failure}"))
+    }
+
+    /// Calls and gives the failure as one text: code and parameters with bars between.
+    pub(crate) async fn fails(&self, method: &str, args: Vec<Value>) -> String {
+        let failure = self.try_call(method, args).await.expect_err(method);
+        std::iter::once(failure.code).chain(failure.params).collect::<Vec<_>>().join("|")
+    }
+
+    pub(crate) async fn named(&self, class: &str, name: &str) -> String {
+        let found = self.call(&format!("{class}.get_by_name_label"), vec![name.into()]).await;
+        text(&found.items()[0])
+    }
+
+    pub(crate) async fn get(&self, class: &str, field: &str, reference: &str) -> Value {
+        self.call(&format!("{class}.get_{field}"), vec![reference.into()]).await
+    }
+
+    pub(crate) async fn template(&self) -> String {
+        self.named("VM", LUA_TEMPLATE).await
+    }
+
+    /// A VM cloned from the Lua template and provisioned.
+    pub(crate) async fn vm(&self, name: &str) -> String {
+        let template = self.template().await;
+        let vm = text(&self.call("VM.clone", vec![template.into(), name.into()]).await);
+        self.call("VM.provision", vec![vm.as_str().into()]).await;
+        vm
+    }
+
+    pub(crate) async fn start(&self, vm: &str) {
+        self.call("VM.start", vec![vm.into(), false.into(), false.into()]).await;
+    }
+
+    pub(crate) async fn state(&self, vm: &str) -> String {
+        text(&self.get("VM", "power_state", vm).await)
+    }
+}

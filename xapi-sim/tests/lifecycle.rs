@@ -1,0 +1,561 @@
+//! A VM from its template to its end.
+
+mod common;
+
+use common::{Pool, pool, pool_of, text};
+use xapi_sim::{FaultRule, Model, NULL_REF, SimOptions, SrSpec, TemplateSpec, Value};
+
+fn map(pairs: &[(&str, &str)]) -> Value {
+    Value::map(pairs.iter().copied())
+}
+
+#[tokio::test]
+async fn clone_provision_start_stop_destroy() {
+    let pool = pool().await;
+    let template = pool.template().await;
+    let clone = pool.call("VM.clone", vec![template.as_str().into(), "worker".into()]).await;
+    let vm = text(&clone);
+    assert_eq!(pool.get("VM", "is_a_template", &vm).await, Value::Bool(true));
+    assert_eq!(
+        pool.fails("VM.start", vec![vm.as_str().into(), false.into(), false.into()]).await,
+        format!("VM_IS_TEMPLATE|{vm}|start")
+    );
+    let config = pool.get("VM", "other_config", &vm).await;
+    assert_eq!(config.get("base_template_name"), Some(&Value::from("lua-bio-template")));
+    pool.call("VM.provision", vec![vm.as_str().into()]).await;
+    assert_eq!(
+        pool.fails("VM.provision", vec![vm.as_str().into()]).await,
+        "PROVISION_ONLY_ALLOWED_ON_TEMPLATE"
+    );
+    assert_eq!(pool.get("VM", "guest_metrics", &vm).await, Value::from(NULL_REF));
+    pool.start(&vm).await;
+    assert_eq!(pool.state(&vm).await, "Running");
+    assert_eq!(
+        pool.fails("VM.start", vec![vm.as_str().into(), false.into(), false.into()]).await,
+        format!("VM_BAD_POWER_STATE|{vm}|halted|running")
+    );
+    assert_eq!(
+        pool.fails("VM.destroy", vec![vm.as_str().into()]).await,
+        format!("VM_BAD_POWER_STATE|{vm}|halted, suspended|running")
+    );
+    // A clean shutdown needs the guest's agent.
+    report(&pool, &vm).await;
+    pool.call("VM.clean_shutdown", vec![vm.as_str().into()]).await;
+    assert_eq!(pool.state(&vm).await, "Halted");
+    let vbds = pool.get("VM", "VBDs", &vm).await;
+    let mut disks = Vec::new();
+    for vbd in vbds.items() {
+        let vdi = text(&pool.get("VBD", "VDI", vbd.as_str().unwrap()).await);
+        if vdi != NULL_REF {
+            disks.push(vdi);
+        }
+    }
+    assert_eq!(disks.len(), 1);
+    pool.call("VM.destroy", vec![vm.as_str().into()]).await;
+    assert_eq!(
+        pool.fails("VM.get_power_state", vec![vm.as_str().into()]).await,
+        format!("HANDLE_INVALID|VM|{vm}")
+    );
+    // Disks outlive the VM.
+    pool.call("VDI.destroy", vec![disks[0].as_str().into()]).await;
+    assert_eq!(pool.sim.unimplemented(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn devices_are_copied_with_new_identities() {
+    let pool = pool().await;
+    let template = pool.template().await;
+    let one = pool.vm("one").await;
+    let two = pool.vm("two").await;
+    let mut macs = Vec::new();
+    for vm in [&template, &one, &two] {
+        let vifs = pool.get("VM", "VIFs", vm).await;
+        assert_eq!(vifs.items().len(), 1);
+        macs.push(text(&pool.get("VIF", "MAC", vifs.items()[0].as_str().unwrap()).await));
+    }
+    macs.sort();
+    macs.dedup();
+    assert_eq!(macs.len(), 3);
+}
+
+/// What the metrics of the guest say, once they are there.
+async fn report(pool: &Pool, vm: &str) -> (String, Value) {
+    let mut token = String::new();
+    loop {
+        let metrics = text(&pool.get("VM", "guest_metrics", vm).await);
+        if metrics != NULL_REF {
+            let networks = pool.get("VM_guest_metrics", "networks", &metrics).await;
+            return (metrics, networks);
+        }
+        let class = format!("VM/{vm}");
+        let args = vec![Value::strings([class]), token.as_str().into(), 10.0.into()];
+        let batch = pool.call("event.from", args).await;
+        token = text(batch.get("token").unwrap());
+    }
+}
+
+#[tokio::test]
+async fn guest_metrics_come_after_the_boot_and_anew_at_every_start() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    let (first, networks) = report(&pool, &vm).await;
+    let address = networks.get("0/ip").and_then(Value::as_str).unwrap().to_owned();
+    assert!(address.starts_with("192.0.2."));
+    assert_eq!(networks.get("0/ipv4/0"), Some(&Value::from(address)));
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()]).await;
+    // Stale, and still readable.
+    assert_eq!(pool.get("VM", "guest_metrics", &vm).await, Value::from(first.as_str()));
+    pool.start(&vm).await;
+    let (second, _) = report(&pool, &vm).await;
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
+async fn power_states() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let this = || vec![Value::from(vm.as_str())];
+    let with = |flags: &[bool]| {
+        std::iter::once(Value::from(vm.as_str()))
+            .chain(flags.iter().map(|flag| Value::Bool(*flag)))
+            .collect::<Vec<_>>()
+    };
+    pool.call("VM.start", with(&[true, false])).await;
+    assert_eq!(pool.state(&vm).await, "Paused");
+    assert_eq!(
+        pool.fails("VM.clean_shutdown", this()).await,
+        format!("VM_BAD_POWER_STATE|{vm}|running|paused")
+    );
+    pool.call("VM.unpause", this()).await;
+    report(&pool, &vm).await;
+    pool.call("VM.suspend", this()).await;
+    assert_eq!(pool.state(&vm).await, "Suspended");
+    assert_ne!(pool.get("VM", "suspend_VDI", &vm).await, Value::from(NULL_REF));
+    assert_eq!(
+        pool.fails("VM.clone", vec![vm.as_str().into(), "no".into()]).await,
+        format!("VM_BAD_POWER_STATE|{vm}|halted|suspended")
+    );
+    pool.call("VM.resume", with(&[false, false])).await;
+    assert_eq!(pool.state(&vm).await, "Running");
+    pool.call("VM.clean_reboot", this()).await;
+    assert_eq!(pool.state(&vm).await, "Running");
+    assert_eq!(
+        pool.fails("VM.power_state_reset", this()).await,
+        format!("DOMAIN_EXISTS|{vm}")
+    );
+    pool.call("VM.pause", this()).await;
+    pool.call("VM.hard_reboot", this()).await;
+    assert_eq!(pool.state(&vm).await, "Running");
+    pool.call("VM.shutdown", this()).await;
+    assert_eq!(pool.state(&vm).await, "Halted");
+}
+
+#[tokio::test]
+async fn memory_limits_keep_their_order() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let gib = 1_i64 << 30;
+    let limits = |a: i64, b: i64, c: i64, d: i64| {
+        vec![vm.as_str().into(), a.into(), b.into(), c.into(), d.into()]
+    };
+    // Minimum, maximum, minimum, maximum.
+    pool.call("VM.set_memory_limits", limits(gib / 2, 2 * gib, gib, 2 * gib)).await;
+    assert_eq!(
+        pool.fails("VM.set_memory_limits", limits(gib, gib / 2, gib, gib)).await,
+        "MEMORY_CONSTRAINT_VIOLATION_ORDER"
+    );
+    assert_eq!(
+        pool.fails("VM.set_memory", vec![vm.as_str().into(), (gib / 4).into()]).await,
+        "MEMORY_CONSTRAINT_VIOLATION_ORDER"
+    );
+    pool.call("VM.set_memory", vec![vm.as_str().into(), (4 * gib).into()]).await;
+    assert_eq!(pool.get("VM", "memory_dynamic_min", &vm).await, Value::Int(4 * gib));
+    assert_eq!(pool.get("VM", "memory_static_min", &vm).await, Value::Int(gib / 2));
+    pool.start(&vm).await;
+    assert_eq!(
+        pool.fails("VM.set_memory", vec![vm.as_str().into(), gib.into()]).await,
+        format!("VM_BAD_POWER_STATE|{vm}|halted|running")
+    );
+}
+
+#[tokio::test]
+async fn without_dynamic_memory_the_limits_are_pinned() {
+    let options = SimOptions::default().with_dynamic_memory(false);
+    let pool = pool_of(Model::single_host(), options).await;
+    let vm = pool.vm("worker").await;
+    let gib = 1_i64 << 30;
+    for limits in [[gib / 2, 2 * gib, gib, 2 * gib], [gib, gib / 2, gib, gib]] {
+        let args = std::iter::once(Value::from(vm.as_str())).chain(limits.map(Value::Int));
+        assert_eq!(
+            pool.fails("VM.set_memory_limits", args.collect()).await,
+            "MEMORY_CONSTRAINT_VIOLATION_MAXPIN|DMC disabled"
+        );
+    }
+    pool.call("VM.set_memory", vec![vm.as_str().into(), (2 * gib).into()]).await;
+}
+
+#[tokio::test]
+async fn vcpus_and_topology() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let rule = "INVALID_VALUE|VCPU values must satisfy: 0 < VCPUs_at_startup \u{2264} VCPUs_max";
+    let set = |value: i64| vec![Value::from(vm.as_str()), value.into()];
+    assert_eq!(pool.fails("VM.set_VCPUs_at_startup", set(9)).await, format!("{rule}|9"));
+    assert_eq!(pool.fails("VM.set_VCPUs_max", set(1)).await, format!("{rule}|1"));
+    pool.call("VM.set_VCPUs_max", set(3)).await;
+    let start = || vec![Value::from(vm.as_str()), false.into(), false.into()];
+    assert_eq!(
+        pool.fails("VM.start", start()).await,
+        "VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE|3|2"
+    );
+    let platform = map(&[("cores-per-socket", "many")]);
+    pool.call("VM.set_platform", vec![vm.as_str().into(), platform]).await;
+    assert_eq!(
+        pool.fails("VM.start", start()).await,
+        "INVALID_VALUE|platform:cores-per-socket|many"
+    );
+    pool.call("VM.set_platform", vec![vm.as_str().into(), map(&[])]).await;
+    let firmware = map(&[("firmware", "coreboot")]);
+    pool.call("VM.set_HVM_boot_params", vec![vm.as_str().into(), firmware]).await;
+    assert_eq!(
+        pool.fails("VM.start", start()).await,
+        "INVALID_VALUE|HVM-boot-params['firmware']|coreboot"
+    );
+}
+
+#[tokio::test]
+async fn provisioning_asks_for_the_sr_to_be_filled_in() {
+    let pool = pool().await;
+    let template = pool.named("VM", "Debian Bookworm 12").await;
+    assert_eq!(
+        pool.fails("VM.destroy", vec![template.as_str().into()]).await,
+        format!("VM_IS_TEMPLATE|{template}|destroy")
+    );
+    let clone = |name: &str| vec![Value::from(template.as_str()), name.into()];
+    let broken = text(&pool.call("VM.clone", clone("broken")).await);
+    assert_eq!(
+        pool.fails("VM.provision", vec![broken.as_str().into()]).await,
+        "UUID_INVALID|sr|"
+    );
+    // The failure leaves an ordinary VM.
+    assert_eq!(pool.get("VM", "is_a_template", &broken).await, Value::Bool(false));
+    let vm = text(&pool.call("VM.clone", clone("whole")).await);
+    let sr = pool.named("SR", "Local storage").await;
+    let uuid = text(&pool.get("SR", "uuid", &sr).await);
+    let disks = format!(
+        "<provision><disk device=\"0\" size=\"8589934592\" sr=\"{uuid}\" bootable=\"true\" type=\"system\"/></provision>"
+    );
+    let key = |value: &str| vec![Value::from(vm.as_str()), "disks".into(), value.into()];
+    assert_eq!(
+        pool.fails("VM.add_to_other_config", key(&disks)).await,
+        format!("MAP_DUPLICATE_KEY|VM|other_config|{vm}|disks")
+    );
+    pool.call("VM.remove_from_other_config", vec![vm.as_str().into(), "disks".into()]).await;
+    pool.call("VM.add_to_other_config", key(&disks)).await;
+    pool.call("VM.provision", vec![vm.as_str().into()]).await;
+    assert!(pool.get("VM", "other_config", &vm).await.get("disks").is_none());
+    let vbds = pool.get("VM", "VBDs", &vm).await;
+    let vbd = pool.call("VBD.get_record", vec![vbds.items()[0].clone()]).await;
+    assert_eq!(vbd.get("unpluggable"), Some(&Value::Bool(false)));
+    assert_eq!(vbd.get("other_config"), Some(&map(&[("owner", "")])));
+    let vdi = pool.call("VDI.get_record", vec![vbd.get("VDI").unwrap().clone()]).await;
+    assert_eq!(vdi.get("name_label"), Some(&Value::from("0")));
+    assert_eq!(vdi.get("virtual_size"), Some(&Value::Int(8 << 30)));
+    // It starts, and nothing reports from an empty disk.
+    pool.start(&vm).await;
+    assert_eq!(pool.fails("VM.clean_shutdown", vec![vm.as_str().into()]).await, format!("VM_LACKS_FEATURE|{vm}"));
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()]).await;
+}
+
+#[tokio::test]
+async fn making_a_template_costs_the_metrics() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    for template in [true, false] {
+        pool.call("VM.set_is_a_template", vec![vm.as_str().into(), template.into()]).await;
+    }
+    pool.start(&vm).await;
+    assert_eq!(pool.state(&vm).await, "Halted");
+    let copy = pool.call("VM.clone", vec![vm.as_str().into(), "healed".into()]).await;
+    pool.start(&text(&copy)).await;
+    assert_eq!(pool.state(&text(&copy)).await, "Running");
+}
+
+#[tokio::test]
+async fn block_devices() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let sr = pool.named("SR", "Local storage").await;
+    let disk = |size: i64| {
+        vec![Value::Struct(vec![
+            ("name_label".to_owned(), "data".into()),
+            ("SR".to_owned(), sr.as_str().into()),
+            ("virtual_size".to_owned(), size.into()),
+            ("type".to_owned(), "user".into()),
+            ("sharable".to_owned(), false.into()),
+            ("read_only".to_owned(), false.into()),
+            ("other_config".to_owned(), map(&[])),
+        ])]
+    };
+    let vdi = text(&pool.call("VDI.create", disk((1 << 30) + 1)).await);
+    assert_eq!(
+        pool.get("VDI", "virtual_size", &vdi).await,
+        Value::Int((1 << 30) + (2 << 20)),
+        "sizes are rounded up"
+    );
+    let device = |vdi: &str, device: &str, kind: &str, mode: &str, empty: bool| {
+        vec![Value::Struct(vec![
+            ("VM".to_owned(), vm.as_str().into()),
+            ("VDI".to_owned(), vdi.into()),
+            ("userdevice".to_owned(), device.into()),
+            ("bootable".to_owned(), false.into()),
+            ("mode".to_owned(), mode.into()),
+            ("type".to_owned(), kind.into()),
+            ("empty".to_owned(), empty.into()),
+            ("other_config".to_owned(), map(&[])),
+            ("qos_algorithm_type".to_owned(), "".into()),
+            ("qos_algorithm_params".to_owned(), map(&[])),
+        ])]
+    };
+    for (args, failure) in [
+        (device(&vdi, "0", "Disk", "RW", false), "DEVICE_ALREADY_EXISTS|0"),
+        (device(&vdi, "xvda", "Disk", "RW", false), "DEVICE_ALREADY_EXISTS|xvda"),
+        (device(&vdi, "x", "Disk", "RW", false), "INVALID_DEVICE|x"),
+        (device(NULL_REF, "5", "Disk", "RW", true), "VBD_NOT_REMOVABLE_MEDIA|in constructor"),
+        (device(NULL_REF, "5", "CD", "RW", true), "VBD_CDS_MUST_BE_READONLY"),
+        (device(NULL_REF, "5", "Disk", "RW", false), "HANDLE_INVALID|VDI|OpaqueRef:NULL"),
+    ] {
+        assert_eq!(pool.fails("VBD.create", args).await, failure);
+    }
+    let vbd = text(&pool.call("VBD.create", device(&vdi, "autodetect", "Disk", "RW", false)).await);
+    assert_eq!(pool.get("VBD", "userdevice", &vbd).await, Value::from("1"));
+    assert_eq!(
+        pool.get("VBD", "allowed_operations", &vbd).await,
+        Value::strings(["attach"])
+    );
+    pool.start(&vm).await;
+    report(&pool, &vm).await;
+    assert_eq!(
+        pool.fails("VBD.plug", vec![vbd.as_str().into()]).await,
+        format!("DEVICE_ALREADY_ATTACHED|{vbd}")
+    );
+    assert_eq!(
+        pool.fails("VDI.destroy", vec![vdi.as_str().into()]).await,
+        format!("VDI_IN_USE|{vdi}|destroy")
+    );
+    assert_eq!(
+        pool.fails("VDI.resize", vec![vdi.as_str().into(), (2_i64 << 30).into()]).await,
+        format!("VDI_IN_USE|{vdi}|resize")
+    );
+    pool.call("VBD.unplug", vec![vbd.as_str().into()]).await;
+    pool.call("VDI.resize", vec![vdi.as_str().into(), (2_i64 << 30).into()]).await;
+    pool.call("VDI.destroy", vec![vdi.as_str().into()]).await;
+    assert_eq!(
+        pool.fails("VBD.get_record", vec![vbd.as_str().into()]).await,
+        format!("HANDLE_INVALID|VBD|{vbd}"),
+        "the device went with its disk"
+    );
+}
+
+#[tokio::test]
+async fn a_disk_is_for_one_running_vm() {
+    let pool = pool().await;
+    let (one, two) = (pool.vm("one").await, pool.vm("two").await);
+    let vbds = pool.get("VM", "VBDs", &one).await;
+    let mut vdi = String::new();
+    for vbd in vbds.items() {
+        let candidate = text(&pool.get("VBD", "VDI", vbd.as_str().unwrap()).await);
+        if candidate != NULL_REF {
+            vdi = candidate;
+        }
+    }
+    let device = Value::Struct(vec![
+        ("VM".to_owned(), two.as_str().into()),
+        ("VDI".to_owned(), vdi.as_str().into()),
+        ("userdevice".to_owned(), "7".into()),
+        ("bootable".to_owned(), false.into()),
+        ("mode".to_owned(), "RW".into()),
+        ("type".to_owned(), "Disk".into()),
+        ("empty".to_owned(), false.into()),
+        ("other_config".to_owned(), map(&[])),
+        ("qos_algorithm_type".to_owned(), "".into()),
+        ("qos_algorithm_params".to_owned(), map(&[])),
+    ]);
+    pool.call("VBD.create", vec![device]).await;
+    pool.start(&one).await;
+    assert_eq!(
+        pool.fails("VM.start", vec![two.as_str().into(), false.into(), false.into()]).await,
+        format!("VDI_IN_USE|{vdi}")
+    );
+}
+
+#[tokio::test]
+async fn network_interfaces() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let network = pool.named("network", "Pool-wide network associated with eth0").await;
+    let interface = |device: &str, mac: &str| {
+        vec![Value::Struct(vec![
+            ("device".to_owned(), device.into()),
+            ("network".to_owned(), network.as_str().into()),
+            ("VM".to_owned(), vm.as_str().into()),
+            ("MAC".to_owned(), mac.into()),
+            ("MTU".to_owned(), Value::Int(1500)),
+            ("other_config".to_owned(), map(&[])),
+            ("qos_algorithm_type".to_owned(), "".into()),
+            ("qos_algorithm_params".to_owned(), map(&[])),
+        ])]
+    };
+    for (device, mac, failure) in [
+        ("0", "", "DEVICE_ALREADY_EXISTS|0"),
+        ("autodetect", "", "INVALID_DEVICE|autodetect"),
+        ("-1", "", "INVALID_DEVICE|-1"),
+        ("1", "zz", "MAC_INVALID|zz"),
+        ("1", "02:00", "MAC_INVALID|02:00"),
+    ] {
+        assert_eq!(pool.fails("VIF.create", interface(device, mac)).await, failure);
+    }
+    let devices = pool.call("VM.get_allowed_VIF_devices", vec![vm.as_str().into()]).await;
+    assert_eq!(devices.items().len(), 15, "one of 16 is taken");
+    let vif = text(&pool.call("VIF.create", interface("1", "02:00:00:00:00:01")).await);
+    assert_eq!(pool.get("VIF", "MAC_autogenerated", &vif).await, Value::Bool(false));
+    pool.start(&vm).await;
+    assert_eq!(
+        pool.fails("VIF.destroy", vec![vif.as_str().into()]).await,
+        "OPERATION_NOT_ALLOWED|VIF currently attached to a running VM"
+    );
+    report(&pool, &vm).await;
+    pool.call("VIF.unplug", vec![vif.as_str().into()]).await;
+    assert_eq!(
+        pool.fails("VIF.unplug", vec![vif.as_str().into()]).await,
+        format!("DEVICE_ALREADY_DETACHED|{vif}")
+    );
+    pool.call("VIF.destroy", vec![vif.as_str().into()]).await;
+    let pif = text(&pool.get("network", "PIFs", &network).await.items()[0].clone());
+    assert_eq!(
+        pool.fails("network.destroy", vec![network.as_str().into()]).await,
+        format!("NETWORK_CONTAINS_PIF|{pif}")
+    );
+}
+
+#[tokio::test]
+async fn vlans() {
+    let pool = pool().await;
+    let network = Value::Struct(vec![
+        ("name_label".to_owned(), "lab".into()),
+        ("other_config".to_owned(), map(&[])),
+    ]);
+    let network = pool.call("network.create", vec![network]).await;
+    let pifs = pool.call("pool.create_VLAN", vec!["eth0".into(), network.clone(), Value::Int(42)]).await;
+    let pif = text(&pifs.items()[0]);
+    assert_eq!(pool.get("PIF", "VLAN", &pif).await, Value::Int(42));
+    let vlan = pool.get("PIF", "VLAN_master_of", &pif).await;
+    pool.call("VLAN.destroy", vec![vlan]).await;
+    pool.call("network.destroy", vec![network]).await;
+}
+
+#[tokio::test]
+async fn snapshots_and_the_way_back() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.call("VM.set_name_description", vec![vm.as_str().into(), "before".into()]).await;
+    let snapshot = text(&pool.call("VM.snapshot", vec![vm.as_str().into(), "s".into()]).await);
+    assert_eq!(pool.get("VM", "is_a_template", &snapshot).await, Value::Bool(true));
+    assert_eq!(pool.get("VM", "snapshot_of", &snapshot).await, Value::from(vm.as_str()));
+    assert_eq!(pool.get("VM", "snapshots", &vm).await, Value::strings([snapshot.as_str()]));
+    pool.call("VM.set_name_description", vec![vm.as_str().into(), "after".into()]).await;
+    let before = pool.get("VM", "VBDs", &vm).await;
+    assert_eq!(
+        pool.fails("VM.revert", vec![vm.as_str().into()]).await,
+        format!("VM_REVERT_FAILED|{vm}|OpaqueRef:NULL")
+    );
+    pool.call("VM.revert", vec![snapshot.as_str().into()]).await;
+    assert_eq!(pool.get("VM", "name_description", &vm).await, Value::from("before"));
+    assert_eq!(pool.get("VM", "parent", &vm).await, Value::from(snapshot.as_str()));
+    assert_ne!(pool.get("VM", "VBDs", &vm).await, before);
+    pool.start(&vm).await;
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()]).await;
+    pool.call("VM.destroy", vec![vm.as_str().into()]).await;
+    pool.call("VM.destroy", vec![snapshot.into()]).await;
+}
+
+#[tokio::test]
+async fn a_host_has_so_much_memory() {
+    let model = Model::new()
+        .host_memory(4 << 30)
+        .sr(SrSpec::local("local"))
+        .template(TemplateSpec::with_guest("lua-bio-template").memory(1 << 29, 1 << 30));
+    let pool = pool_of(model, SimOptions::default()).await;
+    let first = pool.vm("first").await;
+    pool.start(&first).await;
+    let second = pool.vm("second").await;
+    let failure =
+        pool.fails("VM.start", vec![second.as_str().into(), false.into(), false.into()]).await;
+    assert!(failure.starts_with("HOST_NOT_ENOUGH_FREE_MEMORY|1087373312|"), "{failure}");
+    let hosts = pool.call("VM.get_possible_hosts", vec![second.as_str().into()]).await;
+    assert!(hosts.items().is_empty());
+    pool.call("VM.hard_shutdown", vec![first.into()]).await;
+    pool.start(&second).await;
+}
+
+#[tokio::test]
+async fn a_failed_copy_leaves_nothing() {
+    let pool = pool().await;
+    let template = pool.template().await;
+    let counts = || async {
+        let args = vec![Value::Array(vec![]), "".into(), 0.0.into()];
+        pool.call("event.from", args).await.get("valid_ref_counts").cloned()
+    };
+    let before = counts().await;
+    let full = ["", "There is insufficient space", ""];
+    pool.sim.inject(FaultRule::method("VM.clone").after(1).times(1).fail("SR_BACKEND_FAILURE_44", full));
+    let args = || vec![Value::from(template.as_str()), "copy".into()];
+    let first = text(&pool.call("VM.clone", args()).await);
+    assert_eq!(
+        pool.fails("VM.clone", args()).await,
+        "SR_BACKEND_FAILURE_44||There is insufficient space|"
+    );
+    pool.call("VM.clone", args()).await;
+    for vm in pool.call("VM.get_by_name_label", vec!["copy".into()]).await.items() {
+        for vbd in pool.get("VM", "VBDs", vm.as_str().unwrap()).await.items() {
+            let vdi = pool.get("VBD", "VDI", vbd.as_str().unwrap()).await;
+            if vdi.as_str() != Some(NULL_REF) {
+                pool.call("VDI.destroy", vec![vdi]).await;
+            }
+        }
+        pool.call("VM.destroy", vec![vm.clone()]).await;
+    }
+    assert_eq!(counts().await, before);
+    assert!(pool.try_call("VM.get_record", vec![first.into()]).await.is_err());
+}
+
+#[tokio::test]
+async fn blocked_operations() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let blocked = map(&[("start", "maintenance")]);
+    pool.call("VM.set_blocked_operations", vec![vm.as_str().into(), blocked]).await;
+    assert_eq!(
+        pool.fails("VM.start", vec![vm.as_str().into(), false.into(), false.into()]).await,
+        format!("OPERATION_BLOCKED|{vm}|maintenance")
+    );
+    let allowed = pool.get("VM", "allowed_operations", &vm).await;
+    assert!(!allowed.items().contains(&Value::from("start")));
+}
+
+#[tokio::test]
+async fn two_starts_at_once() {
+    let options = SimOptions::default().with_latency(std::time::Duration::from_millis(20));
+    let pool = pool_of(Model::single_host(), options).await;
+    let vm = pool.vm("worker").await;
+    let start = || pool.try_call("VM.start", vec![vm.as_str().into(), false.into(), false.into()]);
+    let (one, two) = tokio::join!(start(), start());
+    let failure = match (one, two) {
+        (Ok(_), Err(failure)) | (Err(failure), Ok(_)) => failure,
+        other => panic!("{other:?}"),
+    };
+    // The server waits for the first to end before it looks at the second.
+    assert_eq!(failure.code, "VM_BAD_POWER_STATE");
+    assert_eq!(failure.params, [vm.as_str(), "halted", "running"]);
+}
