@@ -171,6 +171,17 @@ impl SshError {
             openssh::Error::Disconnected => Self::Disconnected {
                 reason: String::new(),
             },
+            // The socket was closed while it was being spoken to.
+            error
+                if has_io_kind(
+                    &error,
+                    &[io::ErrorKind::UnexpectedEof, io::ErrorKind::BrokenPipe],
+                ) =>
+            {
+                Self::Disconnected {
+                    reason: String::new(),
+                }
+            }
             error if chain(&error).contains("Session open refused") => Self::Saturated,
             error => Self::Client(error.into()),
         }
@@ -203,6 +214,12 @@ fn because(reason: &str) -> String {
     }
 }
 
+fn has_io_kind(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| kinds.contains(&error.kind()))
+}
+
 fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -220,7 +237,8 @@ mod tests {
 
     #[test]
     fn every_way_in_which_ssh_gives_up_has_a_name() {
-        let table: [(&str, fn(&SshError) -> bool); 16] = [
+        type Row = (&'static str, fn(&SshError) -> bool);
+        let table: [Row; 16] = [
             (
                 "ssh: connect to host 10.0.0.5 port 22: Connection refused\r\n",
                 |e| matches!(e, SshError::PortClosed),

@@ -1,0 +1,129 @@
+//! Whatever goes wrong, nothing stays behind.
+
+use std::time::Duration;
+
+use bioxen_vm_core::{Backend, VmId};
+use xapi_sim::{FaultRule, GuestMode, Model, SimOptions};
+
+use crate::lab::Lab;
+
+/// The calls of one deployment, from the login to the end.
+async fn calls_of_a_deployment() -> usize {
+    let lab = Lab::records_only().await;
+    let before = lab.sim.calls().len();
+    let backend = lab.backend();
+    let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
+    let calls = lab.sim.calls().len() - before;
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+    calls
+}
+
+async fn deploy_with(rule: impl Fn() -> FaultRule, name: &str) {
+    let lab = Lab::records_only().await;
+    let before = lab.inventory().await;
+    let backend = lab.backend();
+    lab.sim.inject(rule());
+    let result = backend.create(VmId::new("vm1").unwrap()).await;
+    lab.sim.clear_faults();
+    if let Ok(vm) = result {
+        vm.destroy().await.unwrap();
+    }
+    backend.close().await.unwrap();
+    let mut after = lab.inventory().await;
+    // A finished task whose clearing away failed is cleared away by the pool.
+    after.insert("task", before["task"].clone());
+    assert_eq!(after, before, "{name}");
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_leaves_nothing_whichever_it_is() {
+    let calls = calls_of_a_deployment().await as u64;
+    assert!(calls > 10, "{calls}");
+    for number in 0..calls {
+        let rule = || {
+            FaultRule::method("*")
+                .after(number)
+                .times(1)
+                .fail("INTERNAL_ERROR", ["no"])
+        };
+        deploy_with(rule, &format!("call {number} of {calls} fails")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_after_it_took_effect_leaves_nothing_whichever_it_is() {
+    let calls = calls_of_a_deployment().await as u64;
+    for number in 0..calls {
+        let rule = || {
+            FaultRule::method("*")
+                .after(number)
+                .times(1)
+                .fail("INTERNAL_ERROR", ["no"])
+                .after_effect()
+        };
+        deploy_with(rule, &format!("call {number} of {calls} lies")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_nobody_waits_for_leaves_nothing_wherever_it_is() {
+    let options = SimOptions::default()
+        .with_guests(GuestMode::Simulated)
+        .with_latency(Duration::from_millis(2));
+    let lab = Lab::with(Model::single_host(), options).await;
+    let before = lab.inventory().await;
+    let calls = calls_of_a_deployment().await;
+    for number in 1..=calls {
+        let backend = lab.backend();
+        let start = lab.sim.calls().len();
+        let id = VmId::new("vm1").unwrap();
+        let deployment = backend.create(id);
+        let far_enough = async {
+            while lab.sim.calls().len() < start + number {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            result = deployment => drop(result.unwrap().destroy().await),
+            () = far_enough => {}
+        }
+        backend.close().await.unwrap();
+        assert_eq!(
+            lab.inventory().await,
+            before,
+            "dropped after {number} of {calls} calls"
+        );
+    }
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_failed_half_way_is_finished_by_the_next() {
+    for method in [
+        "VM.get_power_state",
+        "VBD.get_all_records_where",
+        "VM.destroy",
+        "VDI.destroy",
+    ] {
+        for lies in [false, true] {
+            let lab = Lab::records_only().await;
+            let before = lab.inventory().await;
+            let backend = lab.backend();
+            let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
+            let rule = FaultRule::method(method)
+                .times(1)
+                .fail("INTERNAL_ERROR", ["no"]);
+            lab.sim
+                .inject(if lies { rule.after_effect() } else { rule });
+            let error = vm.destroy().await.unwrap_err();
+            assert!(error.to_string().contains("bioxen-vm1"), "{error}");
+            vm.destroy().await.unwrap();
+            backend.close().await.unwrap();
+            assert_eq!(lab.inventory().await, before, "{method}");
+            lab.end().await;
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A pool to try things on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bioxen_vm_core::{Backend, LuaVm, VmId};
+use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
+use serde_json::{Value, json};
+use xapi_client::Client;
+use xapi_sim::guest::PORT;
+use xapi_sim::{GuestMode, LUA_TEMPLATE, Model, Server, Sim, SimOptions};
+
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A simulated pool behind a socket.
+pub(crate) struct Lab {
+    pub(crate) sim: Sim,
+    pub(crate) server: Server,
+    client: Client,
+}
+
+/// What is on the pool, by class.
+pub(crate) type Inventory = BTreeMap<&'static str, BTreeSet<String>>;
+
+impl Lab {
+    /// A pool whose VMs are real guests.
+    pub(crate) async fn start() -> Self {
+        Self::with(Model::single_host(), SimOptions::default()).await
+    }
+
+    /// A pool whose VMs exist in the records only.
+    pub(crate) async fn records_only() -> Self {
+        let options = SimOptions::default().with_guests(GuestMode::Simulated);
+        Self::with(Model::single_host(), options).await
+    }
+
+    pub(crate) async fn with(model: Model, options: SimOptions) -> Self {
+        let options = options.with_password(PASSWORD.to_owned().into());
+        let sim = Sim::start(model, options).await.unwrap();
+        let server = sim
+            .serve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .unwrap();
+        let client = Client::over(sim.transport())
+            .credentials("root", PASSWORD.to_owned().into())
+            .login()
+            .await
+            .unwrap();
+        Self {
+            sim,
+            server,
+            client,
+        }
+    }
+
+    /// The configuration that a user would write, with changes.
+    pub(crate) fn config(&self, changes: Value) -> XcpngConfig {
+        serde_json::from_value(self.json(changes)).unwrap()
+    }
+
+    pub(crate) fn json(&self, changes: Value) -> Value {
+        let mut config = json!({
+            "xcpng_host": self.server.address().to_string(),
+            "username": "root",
+            "password": PASSWORD,
+            "tls": {"fingerprint": self.server.fingerprint().unwrap().to_string()},
+            "template": LUA_TEMPLATE,
+            "memory": "2GB",
+            "vcpus": 2,
+            "boot_timeout": "60s",
+            "ssh": {"user": self.sim.guest_user().unwrap_or("root"), "port": PORT},
+        });
+        let all = config.as_object_mut().unwrap();
+        for (key, value) in changes.as_object().unwrap() {
+            all.insert(key.clone(), value.clone());
+        }
+        config
+    }
+
+    pub(crate) fn backend(&self) -> XcpngBackend {
+        XcpngBackend::new(self.config(json!({}))).unwrap()
+    }
+
+    /// A VM that runs.
+    pub(crate) async fn running(&self, backend: &XcpngBackend, id: &str) -> Arc<dyn LuaVm> {
+        let vm = backend.create(VmId::new(id).unwrap()).await.unwrap();
+        vm.start().await.unwrap();
+        vm
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) async fn inventory(&self) -> Inventory {
+        let mut inventory = Inventory::new();
+        for class in ["VM", "VDI", "VBD", "VIF", "VM_guest_metrics", "task"] {
+            let all = self.client.call(&format!("{class}.get_all"), Vec::new());
+            let all: BTreeSet<String> = serde_json::from_value(all.await.unwrap()).unwrap();
+            inventory.insert(class, all);
+        }
+        inventory
+    }
+
+    /// Ends the pool. Insists that nothing was asked of it that it does not know.
+    pub(crate) async fn end(self) {
+        assert_eq!(self.sim.unimplemented(), Vec::<String>::new());
+        self.client.close().await.unwrap();
+        self.server.shutdown().await;
+        self.sim.shutdown().await;
+    }
+}
+
+impl Lab {
+    /// The record of a VM.
+    pub(crate) async fn record(&self, vm: &dyn LuaVm) -> xapi_client::api::VmRecord {
+        let special = (vm as &dyn std::any::Any).downcast_ref::<bioxen_vm_xcpng::XcpngVm>();
+        let api = self.client.vm();
+        let vm = api.get_by_uuid(special.unwrap().uuid()).await.unwrap();
+        api.get_record(&vm).await.unwrap()
+    }
+
+    /// The name of a network that VMs can have.
+    pub(crate) async fn some_network(&self) -> String {
+        let all = self.client.network().get_all_records().await.unwrap();
+        all.into_values().next().unwrap().name_label
+    }
+}
