@@ -12,37 +12,40 @@
 # itself: the descendants of sshd and, wherever they have moved to, those that
 # carry MARK in their environment, as every login session does.
 
+# Traps reach what seems to be out of reach.
+# shellcheck disable=SC2317
+
 set -u
 sshd=$1 config=$2 grace=$3 mark=${4-}
 
-# Prints the processes that descend from $1, itself excluded, zombies too.
+# Prints the processes that descend from sshd, but for those that are dead and
+# only wait for a parent that has been stopped.
 descendants() {
-    known=" $1 "
-    found=
-    grown=yes
-    while [ -n "$grown" ]; do
-        grown=
-        for stat in /proc/[0-9]*/stat; do
-            { read -r line <"$stat"; } 2>/dev/null || continue
-            pid=${line%% *}
-            # The name stands in parentheses and may hold anything.
-            # shellcheck disable=SC2086
-            set -- ${line##*) }
-            case $known in
-                *" $pid "*) continue ;;
-                *" $2 "*) ;;
-                *) continue ;;
-            esac
-            known="$known$pid "
-            [ "$1" = Z ] || found="$found $pid"
-            grown=yes
-        done
-    done
-    echo "$found"
+    cat /proc/[0-9]*/stat 2>/dev/null | awk -v root="$listener" '
+        {
+            pid = $1
+            sub(/.*\) /, "")  # The name of the program may hold anything.
+            parent[pid] = $2
+            if ($1 == "Z") dead[pid]
+        }
+        END {
+            known[root]
+            do {
+                grown = 0
+                for (pid in parent) {
+                    if (!(pid in known) && parent[pid] in known) {
+                        known[pid]
+                        grown = 1
+                    }
+                }
+            } while (grown)
+            for (pid in known) if (pid != root && !(pid in dead)) print pid
+        }'
 }
 
 # Prints the processes that carry the mark.
 marked() {
+    # shellcheck disable=SC2013
     for file in $(grep -l -s -a -F -e "$mark" /proc/[0-9]*/environ); do
         pid=${file#/proc/}
         echo "${pid%/environ}"
@@ -50,7 +53,7 @@ marked() {
 }
 
 members() {
-    descendants "$listener"
+    descendants
     marked
 }
 
@@ -90,9 +93,13 @@ settle_tree() {
 
 kill_tree() {
     kill -s STOP "$listener" 2>/dev/null
-    while left=$(members) && [ -n "$left" ]; do
+    # Each round finds what was started during the one before. What has become
+    # another user does not end, and must not keep the rest from it.
+    rounds=100
+    while left=$(members) && [ -n "$left" ] && [ "$rounds" -gt 0 ]; do
         # shellcheck disable=SC2086
         kill -s KILL $left 2>/dev/null
+        rounds=$((rounds - 1))
     done
     # shellcheck disable=SC2086
     kill -s KILL "$listener" $watcher 2>/dev/null

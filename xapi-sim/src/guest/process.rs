@@ -124,19 +124,20 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.cut_lifeline();
-        let mut has_ended = self.has_ended();
-        if !has_ended && !self.is_namespaced {
-            // Something in the guest has stopped the watcher of the lifeline. Not yet reaped, the
-            // process number is still the supervisor's.
-            let _ = kill(
-                Pid::from_raw(self.supervisor.id().cast_signed()),
-                Signal::SIGHUP,
-            );
-            has_ended = self.has_ended();
-        }
-        if !has_ended {
-            let _ = self.supervisor.kill();
-            self.has_ended();
+        if !self.has_ended() {
+            // Something in the guest has stopped the watcher of the lifeline, or there is much to
+            // end.
+            if self.is_namespaced {
+                // The kernel ends what is in the namespace.
+                let _ = self.supervisor.kill();
+                self.has_ended();
+            } else {
+                // Nobody but the supervisor can find the processes, so it has to live until it
+                // has. It is not reaped yet: the process number is still its own.
+                let supervisor = Pid::from_raw(self.supervisor.id().cast_signed());
+                let _ = kill(supervisor, Signal::SIGHUP);
+                let _ = kill(supervisor, Signal::SIGCONT);
+            }
         }
         if let Err(error) = self.supervisor.wait() {
             tracing::warn!(%error, "cannot reap the supervisor of a guest");

@@ -1,15 +1,10 @@
 //! Guests on every rung that this machine offers, through real SSH logins.
 
-#![allow(clippy::print_stderr, reason = "a test that skips says so")]
-#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
-
-mod guest_support;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use guest_support::{Fixture, generate_key, processes_with, state_dirs};
+use crate::support::{Fixture, generate_key, processes_with, state_dirs};
 use xapi_sim::guest::{BootConfig, GuestError, GuestOptions, Guests, Rung, VM_DATA_HOST_KEY};
 
 /// Runs each of these as a test of each rung.
