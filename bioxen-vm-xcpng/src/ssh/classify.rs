@@ -215,9 +215,17 @@ fn because(reason: &str) -> String {
 }
 
 fn has_io_kind(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| kinds.contains(&error.kind()))
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error
+            .downcast_ref()
+            .is_some_and(|io: &io::Error| kinds.contains(&io.kind()))
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn chain(error: &dyn StdError) -> String {
