@@ -30,11 +30,17 @@ pub(crate) async fn answer(
     let reply = match codec {
         Codec::Json => {
             let call = jsonrpc::parse(&text)?;
+            if let Some(failure) = emergency(shared, &call.method) {
+                return Ok(jsonrpc::undispatched(&failure).into_bytes());
+            }
             let reply = run(shared, call.method, call.params, tags, broken).await;
             jsonrpc::reply(call.version, &call.id, &reply)
         }
         Codec::Xml => {
             let call = xmlrpc::parse(&text)?;
+            if let Some(failure) = emergency(shared, &call.method) {
+                return Ok(xmlrpc::reply(&Err(failure)).into_bytes());
+            }
             let bare = call.method == LIST_METHODS;
             match run(shared, call.method, call.params, tags, broken).await {
                 Ok(value) if bare => xmlrpc::bare_reply(&value),
@@ -47,6 +53,27 @@ pub(crate) async fn answer(
     } else {
         reply.into_bytes()
     })
+}
+
+/// The calls that work in emergency mode, those left out that only hosts of a pool make.
+const EMERGENCY_CALLS: &[&str] = &[
+    "pool.emergency_reset_master",
+    "pool.emergency_transition_to_master",
+    "pool.is_slave",
+    "session.slave_local_login_with_password",
+    "session.local_logout",
+    "host.get_system_status_capabilities",
+    "host.is_in_emergency_mode",
+    "host.emergency_ha_disable",
+    "host.emergency_reset_server_certificate",
+    "host.emergency_disable_tls_verification",
+    "host.emergency_reenable_tls_verification",
+];
+
+/// The failure of a call that the host's emergency mode keeps from being dispatched.
+fn emergency(shared: &Shared, method: &str) -> Option<Failure> {
+    let failure = shared.with(|world| world.emergency.clone())?;
+    (!EMERGENCY_CALLS.contains(&method)).then_some(failure)
 }
 
 async fn run(

@@ -355,6 +355,12 @@ impl Sim {
         self.shared.with(|world| world.faults.clear());
     }
 
+    /// Puts the host into emergency mode, in which nearly every call answers with this failure
+    /// (`HOST_STILL_BOOTING` for example), or takes it out again.
+    pub fn set_emergency(&self, failure: Option<Failure>) {
+        self.shared.with(|world| world.emergency = failure);
+    }
+
     /// The calls so far, in the order of their arrival. Of very many only the newest are kept.
     #[must_use]
     pub fn calls(&self) -> Vec<CallRecord> {
@@ -445,6 +451,7 @@ fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> 
             agent_delay: options.agent_delay,
             event_delay: options.event_delay,
         },
+        emergency: None,
         counters: Counters::default(),
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) log: Log,
     pub(crate) rules: Rules,
+    /// What nearly every call answers while the host is in emergency mode.
+    pub(crate) emergency: Option<Failure>,
     /// Counts domains, bridges and addresses handed out.
     pub(crate) counters: Counters,
 }

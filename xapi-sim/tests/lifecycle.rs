@@ -13,25 +13,44 @@ fn map(pairs: &[(&str, &str)]) -> Value {
 async fn clone_provision_start_stop_destroy() {
     let pool = pool().await;
     let template = pool.template().await;
-    let clone = pool.call("VM.clone", vec![template.as_str().into(), "worker".into()]).await;
+    let clone = pool
+        .call("VM.clone", vec![template.as_str().into(), "worker".into()])
+        .await;
     let vm = text(&clone);
-    assert_eq!(pool.get("VM", "is_a_template", &vm).await, Value::Bool(true));
     assert_eq!(
-        pool.fails("VM.start", vec![vm.as_str().into(), false.into(), false.into()]).await,
+        pool.get("VM", "is_a_template", &vm).await,
+        Value::Bool(true)
+    );
+    assert_eq!(
+        pool.fails(
+            "VM.start",
+            vec![vm.as_str().into(), false.into(), false.into()]
+        )
+        .await,
         format!("VM_IS_TEMPLATE|{vm}|start")
     );
     let config = pool.get("VM", "other_config", &vm).await;
-    assert_eq!(config.get("base_template_name"), Some(&Value::from("lua-bio-template")));
+    assert_eq!(
+        config.get("base_template_name"),
+        Some(&Value::from("lua-bio-template"))
+    );
     pool.call("VM.provision", vec![vm.as_str().into()]).await;
     assert_eq!(
         pool.fails("VM.provision", vec![vm.as_str().into()]).await,
         "PROVISION_ONLY_ALLOWED_ON_TEMPLATE"
     );
-    assert_eq!(pool.get("VM", "guest_metrics", &vm).await, Value::from(NULL_REF));
+    assert_eq!(
+        pool.get("VM", "guest_metrics", &vm).await,
+        Value::from(NULL_REF)
+    );
     pool.start(&vm).await;
     assert_eq!(pool.state(&vm).await, "Running");
     assert_eq!(
-        pool.fails("VM.start", vec![vm.as_str().into(), false.into(), false.into()]).await,
+        pool.fails(
+            "VM.start",
+            vec![vm.as_str().into(), false.into(), false.into()]
+        )
+        .await,
         format!("VM_BAD_POWER_STATE|{vm}|halted|running")
     );
     assert_eq!(
@@ -40,7 +59,8 @@ async fn clone_provision_start_stop_destroy() {
     );
     // A clean shutdown needs the guest's agent.
     report(&pool, &vm).await;
-    pool.call("VM.clean_shutdown", vec![vm.as_str().into()]).await;
+    pool.call("VM.clean_shutdown", vec![vm.as_str().into()])
+        .await;
     assert_eq!(pool.state(&vm).await, "Halted");
     let vbds = pool.get("VM", "VBDs", &vm).await;
     let mut disks = Vec::new();
@@ -53,11 +73,13 @@ async fn clone_provision_start_stop_destroy() {
     assert_eq!(disks.len(), 1);
     pool.call("VM.destroy", vec![vm.as_str().into()]).await;
     assert_eq!(
-        pool.fails("VM.get_power_state", vec![vm.as_str().into()]).await,
+        pool.fails("VM.get_power_state", vec![vm.as_str().into()])
+            .await,
         format!("HANDLE_INVALID|VM|{vm}")
     );
     // Disks outlive the VM.
-    pool.call("VDI.destroy", vec![disks[0].as_str().into()]).await;
+    pool.call("VDI.destroy", vec![disks[0].as_str().into()])
+        .await;
     assert_eq!(pool.sim.unimplemented(), Vec::<String>::new());
 }
 
@@ -71,7 +93,11 @@ async fn devices_are_copied_with_new_identities() {
     for vm in [&template, &one, &two] {
         let vifs = pool.get("VM", "VIFs", vm).await;
         assert_eq!(vifs.items().len(), 1);
-        macs.push(text(&pool.get("VIF", "MAC", vifs.items()[0].as_str().unwrap()).await));
+        macs.push(text(
+            &pool
+                .get("VIF", "MAC", vifs.items()[0].as_str().unwrap())
+                .await,
+        ));
     }
     macs.sort();
     macs.dedup();
@@ -100,12 +126,20 @@ async fn guest_metrics_come_after_the_boot_and_anew_at_every_start() {
     let vm = pool.vm("worker").await;
     pool.start(&vm).await;
     let (first, networks) = report(&pool, &vm).await;
-    let address = networks.get("0/ip").and_then(Value::as_str).unwrap().to_owned();
+    let address = networks
+        .get("0/ip")
+        .and_then(Value::as_str)
+        .unwrap()
+        .to_owned();
     assert!(address.starts_with("192.0.2."));
     assert_eq!(networks.get("0/ipv4/0"), Some(&Value::from(address)));
-    pool.call("VM.hard_shutdown", vec![vm.as_str().into()]).await;
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
+        .await;
     // Stale, and still readable.
-    assert_eq!(pool.get("VM", "guest_metrics", &vm).await, Value::from(first.as_str()));
+    assert_eq!(
+        pool.get("VM", "guest_metrics", &vm).await,
+        Value::from(first.as_str())
+    );
     pool.start(&vm).await;
     let (second, _) = report(&pool, &vm).await;
     assert_ne!(first, second);
@@ -131,9 +165,13 @@ async fn power_states() {
     report(&pool, &vm).await;
     pool.call("VM.suspend", this()).await;
     assert_eq!(pool.state(&vm).await, "Suspended");
-    assert_ne!(pool.get("VM", "suspend_VDI", &vm).await, Value::from(NULL_REF));
+    assert_ne!(
+        pool.get("VM", "suspend_VDI", &vm).await,
+        Value::from(NULL_REF)
+    );
     assert_eq!(
-        pool.fails("VM.clone", vec![vm.as_str().into(), "no".into()]).await,
+        pool.fails("VM.clone", vec![vm.as_str().into(), "no".into()])
+            .await,
         format!("VM_BAD_POWER_STATE|{vm}|halted|suspended")
     );
     pool.call("VM.resume", with(&[false, false])).await;
@@ -160,21 +198,35 @@ async fn memory_limits_keep_their_order() {
         vec![vm.as_str().into(), a.into(), b.into(), c.into(), d.into()]
     };
     // Minimum, maximum, minimum, maximum.
-    pool.call("VM.set_memory_limits", limits(gib / 2, 2 * gib, gib, 2 * gib)).await;
+    pool.call(
+        "VM.set_memory_limits",
+        limits(gib / 2, 2 * gib, gib, 2 * gib),
+    )
+    .await;
     assert_eq!(
-        pool.fails("VM.set_memory_limits", limits(gib, gib / 2, gib, gib)).await,
+        pool.fails("VM.set_memory_limits", limits(gib, gib / 2, gib, gib))
+            .await,
         "MEMORY_CONSTRAINT_VIOLATION_ORDER"
     );
     assert_eq!(
-        pool.fails("VM.set_memory", vec![vm.as_str().into(), (gib / 4).into()]).await,
+        pool.fails("VM.set_memory", vec![vm.as_str().into(), (gib / 4).into()])
+            .await,
         "MEMORY_CONSTRAINT_VIOLATION_ORDER"
     );
-    pool.call("VM.set_memory", vec![vm.as_str().into(), (4 * gib).into()]).await;
-    assert_eq!(pool.get("VM", "memory_dynamic_min", &vm).await, Value::Int(4 * gib));
-    assert_eq!(pool.get("VM", "memory_static_min", &vm).await, Value::Int(gib / 2));
+    pool.call("VM.set_memory", vec![vm.as_str().into(), (4 * gib).into()])
+        .await;
+    assert_eq!(
+        pool.get("VM", "memory_dynamic_min", &vm).await,
+        Value::Int(4 * gib)
+    );
+    assert_eq!(
+        pool.get("VM", "memory_static_min", &vm).await,
+        Value::Int(gib / 2)
+    );
     pool.start(&vm).await;
     assert_eq!(
-        pool.fails("VM.set_memory", vec![vm.as_str().into(), gib.into()]).await,
+        pool.fails("VM.set_memory", vec![vm.as_str().into(), gib.into()])
+            .await,
         format!("VM_BAD_POWER_STATE|{vm}|halted|running")
     );
 }
@@ -192,7 +244,8 @@ async fn without_dynamic_memory_the_limits_are_pinned() {
             "MEMORY_CONSTRAINT_VIOLATION_MAXPIN|DMC disabled"
         );
     }
-    pool.call("VM.set_memory", vec![vm.as_str().into(), (2 * gib).into()]).await;
+    pool.call("VM.set_memory", vec![vm.as_str().into(), (2 * gib).into()])
+        .await;
 }
 
 #[tokio::test]
@@ -201,8 +254,14 @@ async fn vcpus_and_topology() {
     let vm = pool.vm("worker").await;
     let rule = "INVALID_VALUE|VCPU values must satisfy: 0 < VCPUs_at_startup \u{2264} VCPUs_max";
     let set = |value: i64| vec![Value::from(vm.as_str()), value.into()];
-    assert_eq!(pool.fails("VM.set_VCPUs_at_startup", set(9)).await, format!("{rule}|9"));
-    assert_eq!(pool.fails("VM.set_VCPUs_max", set(1)).await, format!("{rule}|1"));
+    assert_eq!(
+        pool.fails("VM.set_VCPUs_at_startup", set(9)).await,
+        format!("{rule}|9")
+    );
+    assert_eq!(
+        pool.fails("VM.set_VCPUs_max", set(1)).await,
+        format!("{rule}|1")
+    );
     pool.call("VM.set_VCPUs_max", set(3)).await;
     let start = || vec![Value::from(vm.as_str()), false.into(), false.into()];
     assert_eq!(
@@ -210,14 +269,17 @@ async fn vcpus_and_topology() {
         "VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE|3|2"
     );
     let platform = map(&[("cores-per-socket", "many")]);
-    pool.call("VM.set_platform", vec![vm.as_str().into(), platform]).await;
+    pool.call("VM.set_platform", vec![vm.as_str().into(), platform])
+        .await;
     assert_eq!(
         pool.fails("VM.start", start()).await,
         "INVALID_VALUE|platform:cores-per-socket|many"
     );
-    pool.call("VM.set_platform", vec![vm.as_str().into(), map(&[])]).await;
+    pool.call("VM.set_platform", vec![vm.as_str().into(), map(&[])])
+        .await;
     let firmware = map(&[("firmware", "coreboot")]);
-    pool.call("VM.set_HVM_boot_params", vec![vm.as_str().into(), firmware]).await;
+    pool.call("VM.set_HVM_boot_params", vec![vm.as_str().into(), firmware])
+        .await;
     assert_eq!(
         pool.fails("VM.start", start()).await,
         "INVALID_VALUE|HVM-boot-params['firmware']|coreboot"
@@ -229,17 +291,22 @@ async fn provisioning_asks_for_the_sr_to_be_filled_in() {
     let pool = pool().await;
     let template = pool.named("VM", "Debian Bookworm 12").await;
     assert_eq!(
-        pool.fails("VM.destroy", vec![template.as_str().into()]).await,
+        pool.fails("VM.destroy", vec![template.as_str().into()])
+            .await,
         format!("VM_IS_TEMPLATE|{template}|destroy")
     );
     let clone = |name: &str| vec![Value::from(template.as_str()), name.into()];
     let broken = text(&pool.call("VM.clone", clone("broken")).await);
     assert_eq!(
-        pool.fails("VM.provision", vec![broken.as_str().into()]).await,
+        pool.fails("VM.provision", vec![broken.as_str().into()])
+            .await,
         "UUID_INVALID|sr|"
     );
     // The failure leaves an ordinary VM.
-    assert_eq!(pool.get("VM", "is_a_template", &broken).await, Value::Bool(false));
+    assert_eq!(
+        pool.get("VM", "is_a_template", &broken).await,
+        Value::Bool(false)
+    );
     let vm = text(&pool.call("VM.clone", clone("whole")).await);
     let sr = pool.named("SR", "Local storage").await;
     let uuid = text(&pool.get("SR", "uuid", &sr).await);
@@ -251,21 +318,39 @@ async fn provisioning_asks_for_the_sr_to_be_filled_in() {
         pool.fails("VM.add_to_other_config", key(&disks)).await,
         format!("MAP_DUPLICATE_KEY|VM|other_config|{vm}|disks")
     );
-    pool.call("VM.remove_from_other_config", vec![vm.as_str().into(), "disks".into()]).await;
+    pool.call(
+        "VM.remove_from_other_config",
+        vec![vm.as_str().into(), "disks".into()],
+    )
+    .await;
     pool.call("VM.add_to_other_config", key(&disks)).await;
     pool.call("VM.provision", vec![vm.as_str().into()]).await;
-    assert!(pool.get("VM", "other_config", &vm).await.get("disks").is_none());
+    assert!(
+        pool.get("VM", "other_config", &vm)
+            .await
+            .get("disks")
+            .is_none()
+    );
     let vbds = pool.get("VM", "VBDs", &vm).await;
-    let vbd = pool.call("VBD.get_record", vec![vbds.items()[0].clone()]).await;
+    let vbd = pool
+        .call("VBD.get_record", vec![vbds.items()[0].clone()])
+        .await;
     assert_eq!(vbd.get("unpluggable"), Some(&Value::Bool(false)));
     assert_eq!(vbd.get("other_config"), Some(&map(&[("owner", "")])));
-    let vdi = pool.call("VDI.get_record", vec![vbd.get("VDI").unwrap().clone()]).await;
+    let vdi = pool
+        .call("VDI.get_record", vec![vbd.get("VDI").unwrap().clone()])
+        .await;
     assert_eq!(vdi.get("name_label"), Some(&Value::from("0")));
     assert_eq!(vdi.get("virtual_size"), Some(&Value::Int(8 << 30)));
     // It starts, and nothing reports from an empty disk.
     pool.start(&vm).await;
-    assert_eq!(pool.fails("VM.clean_shutdown", vec![vm.as_str().into()]).await, format!("VM_LACKS_FEATURE|{vm}"));
-    pool.call("VM.hard_shutdown", vec![vm.as_str().into()]).await;
+    assert_eq!(
+        pool.fails("VM.clean_shutdown", vec![vm.as_str().into()])
+            .await,
+        format!("VM_LACKS_FEATURE|{vm}")
+    );
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
+        .await;
 }
 
 #[tokio::test]
@@ -273,11 +358,17 @@ async fn making_a_template_costs_the_metrics() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
     for template in [true, false] {
-        pool.call("VM.set_is_a_template", vec![vm.as_str().into(), template.into()]).await;
+        pool.call(
+            "VM.set_is_a_template",
+            vec![vm.as_str().into(), template.into()],
+        )
+        .await;
     }
     pool.start(&vm).await;
     assert_eq!(pool.state(&vm).await, "Halted");
-    let copy = pool.call("VM.clone", vec![vm.as_str().into(), "healed".into()]).await;
+    let copy = pool
+        .call("VM.clone", vec![vm.as_str().into(), "healed".into()])
+        .await;
     pool.start(&text(&copy)).await;
     assert_eq!(pool.state(&text(&copy)).await, "Running");
 }
@@ -319,16 +410,38 @@ async fn block_devices() {
         ])]
     };
     for (args, failure) in [
-        (device(&vdi, "0", "Disk", "RW", false), "DEVICE_ALREADY_EXISTS|0"),
-        (device(&vdi, "xvda", "Disk", "RW", false), "DEVICE_ALREADY_EXISTS|xvda"),
+        (
+            device(&vdi, "0", "Disk", "RW", false),
+            "DEVICE_ALREADY_EXISTS|0",
+        ),
+        (
+            device(&vdi, "xvda", "Disk", "RW", false),
+            "DEVICE_ALREADY_EXISTS|xvda",
+        ),
         (device(&vdi, "x", "Disk", "RW", false), "INVALID_DEVICE|x"),
-        (device(NULL_REF, "5", "Disk", "RW", true), "VBD_NOT_REMOVABLE_MEDIA|in constructor"),
-        (device(NULL_REF, "5", "CD", "RW", true), "VBD_CDS_MUST_BE_READONLY"),
-        (device(NULL_REF, "5", "Disk", "RW", false), "HANDLE_INVALID|VDI|OpaqueRef:NULL"),
+        (
+            device(NULL_REF, "5", "Disk", "RW", true),
+            "VBD_NOT_REMOVABLE_MEDIA|in constructor",
+        ),
+        (
+            device(NULL_REF, "5", "CD", "RW", true),
+            "VBD_CDS_MUST_BE_READONLY",
+        ),
+        (
+            device(NULL_REF, "5", "Disk", "RW", false),
+            "HANDLE_INVALID|VDI|OpaqueRef:NULL",
+        ),
     ] {
         assert_eq!(pool.fails("VBD.create", args).await, failure);
     }
-    let vbd = text(&pool.call("VBD.create", device(&vdi, "autodetect", "Disk", "RW", false)).await);
+    let vbd = text(
+        &pool
+            .call(
+                "VBD.create",
+                device(&vdi, "autodetect", "Disk", "RW", false),
+            )
+            .await,
+    );
     assert_eq!(pool.get("VBD", "userdevice", &vbd).await, Value::from("1"));
     assert_eq!(
         pool.get("VBD", "allowed_operations", &vbd).await,
@@ -345,14 +458,23 @@ async fn block_devices() {
         format!("VDI_IN_USE|{vdi}|destroy")
     );
     assert_eq!(
-        pool.fails("VDI.resize", vec![vdi.as_str().into(), (2_i64 << 30).into()]).await,
+        pool.fails(
+            "VDI.resize",
+            vec![vdi.as_str().into(), (2_i64 << 30).into()]
+        )
+        .await,
         format!("VDI_IN_USE|{vdi}|resize")
     );
     pool.call("VBD.unplug", vec![vbd.as_str().into()]).await;
-    pool.call("VDI.resize", vec![vdi.as_str().into(), (2_i64 << 30).into()]).await;
+    pool.call(
+        "VDI.resize",
+        vec![vdi.as_str().into(), (2_i64 << 30).into()],
+    )
+    .await;
     pool.call("VDI.destroy", vec![vdi.as_str().into()]).await;
     assert_eq!(
-        pool.fails("VBD.get_record", vec![vbd.as_str().into()]).await,
+        pool.fails("VBD.get_record", vec![vbd.as_str().into()])
+            .await,
         format!("HANDLE_INVALID|VBD|{vbd}"),
         "the device went with its disk"
     );
@@ -385,7 +507,11 @@ async fn a_disk_is_for_one_running_vm() {
     pool.call("VBD.create", vec![device]).await;
     pool.start(&one).await;
     assert_eq!(
-        pool.fails("VM.start", vec![two.as_str().into(), false.into(), false.into()]).await,
+        pool.fails(
+            "VM.start",
+            vec![two.as_str().into(), false.into(), false.into()]
+        )
+        .await,
         format!("VDI_IN_USE|{vdi}")
     );
 }
@@ -394,7 +520,9 @@ async fn a_disk_is_for_one_running_vm() {
 async fn network_interfaces() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
-    let network = pool.named("network", "Pool-wide network associated with eth0").await;
+    let network = pool
+        .named("network", "Pool-wide network associated with eth0")
+        .await;
     let interface = |device: &str, mac: &str| {
         vec![Value::Struct(vec![
             ("device".to_owned(), device.into()),
@@ -414,12 +542,24 @@ async fn network_interfaces() {
         ("1", "zz", "MAC_INVALID|zz"),
         ("1", "02:00", "MAC_INVALID|02:00"),
     ] {
-        assert_eq!(pool.fails("VIF.create", interface(device, mac)).await, failure);
+        assert_eq!(
+            pool.fails("VIF.create", interface(device, mac)).await,
+            failure
+        );
     }
-    let devices = pool.call("VM.get_allowed_VIF_devices", vec![vm.as_str().into()]).await;
+    let devices = pool
+        .call("VM.get_allowed_VIF_devices", vec![vm.as_str().into()])
+        .await;
     assert_eq!(devices.items().len(), 15, "one of 16 is taken");
-    let vif = text(&pool.call("VIF.create", interface("1", "02:00:00:00:00:01")).await);
-    assert_eq!(pool.get("VIF", "MAC_autogenerated", &vif).await, Value::Bool(false));
+    let vif = text(
+        &pool
+            .call("VIF.create", interface("1", "02:00:00:00:00:01"))
+            .await,
+    );
+    assert_eq!(
+        pool.get("VIF", "MAC_autogenerated", &vif).await,
+        Value::Bool(false)
+    );
     pool.start(&vm).await;
     assert_eq!(
         pool.fails("VIF.destroy", vec![vif.as_str().into()]).await,
@@ -434,7 +574,8 @@ async fn network_interfaces() {
     pool.call("VIF.destroy", vec![vif.as_str().into()]).await;
     let pif = text(&pool.get("network", "PIFs", &network).await.items()[0].clone());
     assert_eq!(
-        pool.fails("network.destroy", vec![network.as_str().into()]).await,
+        pool.fails("network.destroy", vec![network.as_str().into()])
+            .await,
         format!("NETWORK_CONTAINS_PIF|{pif}")
     );
 }
@@ -447,7 +588,12 @@ async fn vlans() {
         ("other_config".to_owned(), map(&[])),
     ]);
     let network = pool.call("network.create", vec![network]).await;
-    let pifs = pool.call("pool.create_VLAN", vec!["eth0".into(), network.clone(), Value::Int(42)]).await;
+    let pifs = pool
+        .call(
+            "pool.create_VLAN",
+            vec!["eth0".into(), network.clone(), Value::Int(42)],
+        )
+        .await;
     let pif = text(&pifs.items()[0]);
     assert_eq!(pool.get("PIF", "VLAN", &pif).await, Value::Int(42));
     let vlan = pool.get("PIF", "VLAN_master_of", &pif).await;
@@ -459,23 +605,51 @@ async fn vlans() {
 async fn snapshots_and_the_way_back() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
-    pool.call("VM.set_name_description", vec![vm.as_str().into(), "before".into()]).await;
-    let snapshot = text(&pool.call("VM.snapshot", vec![vm.as_str().into(), "s".into()]).await);
-    assert_eq!(pool.get("VM", "is_a_template", &snapshot).await, Value::Bool(true));
-    assert_eq!(pool.get("VM", "snapshot_of", &snapshot).await, Value::from(vm.as_str()));
-    assert_eq!(pool.get("VM", "snapshots", &vm).await, Value::strings([snapshot.as_str()]));
-    pool.call("VM.set_name_description", vec![vm.as_str().into(), "after".into()]).await;
+    pool.call(
+        "VM.set_name_description",
+        vec![vm.as_str().into(), "before".into()],
+    )
+    .await;
+    let snapshot = text(
+        &pool
+            .call("VM.snapshot", vec![vm.as_str().into(), "s".into()])
+            .await,
+    );
+    assert_eq!(
+        pool.get("VM", "is_a_template", &snapshot).await,
+        Value::Bool(true)
+    );
+    assert_eq!(
+        pool.get("VM", "snapshot_of", &snapshot).await,
+        Value::from(vm.as_str())
+    );
+    assert_eq!(
+        pool.get("VM", "snapshots", &vm).await,
+        Value::strings([snapshot.as_str()])
+    );
+    pool.call(
+        "VM.set_name_description",
+        vec![vm.as_str().into(), "after".into()],
+    )
+    .await;
     let before = pool.get("VM", "VBDs", &vm).await;
     assert_eq!(
         pool.fails("VM.revert", vec![vm.as_str().into()]).await,
         format!("VM_REVERT_FAILED|{vm}|OpaqueRef:NULL")
     );
     pool.call("VM.revert", vec![snapshot.as_str().into()]).await;
-    assert_eq!(pool.get("VM", "name_description", &vm).await, Value::from("before"));
-    assert_eq!(pool.get("VM", "parent", &vm).await, Value::from(snapshot.as_str()));
+    assert_eq!(
+        pool.get("VM", "name_description", &vm).await,
+        Value::from("before")
+    );
+    assert_eq!(
+        pool.get("VM", "parent", &vm).await,
+        Value::from(snapshot.as_str())
+    );
     assert_ne!(pool.get("VM", "VBDs", &vm).await, before);
     pool.start(&vm).await;
-    pool.call("VM.hard_shutdown", vec![vm.as_str().into()]).await;
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
+        .await;
     pool.call("VM.destroy", vec![vm.as_str().into()]).await;
     pool.call("VM.destroy", vec![snapshot.into()]).await;
 }
@@ -490,10 +664,19 @@ async fn a_host_has_so_much_memory() {
     let first = pool.vm("first").await;
     pool.start(&first).await;
     let second = pool.vm("second").await;
-    let failure =
-        pool.fails("VM.start", vec![second.as_str().into(), false.into(), false.into()]).await;
-    assert!(failure.starts_with("HOST_NOT_ENOUGH_FREE_MEMORY|1087373312|"), "{failure}");
-    let hosts = pool.call("VM.get_possible_hosts", vec![second.as_str().into()]).await;
+    let failure = pool
+        .fails(
+            "VM.start",
+            vec![second.as_str().into(), false.into(), false.into()],
+        )
+        .await;
+    assert!(
+        failure.starts_with("HOST_NOT_ENOUGH_FREE_MEMORY|1087373312|"),
+        "{failure}"
+    );
+    let hosts = pool
+        .call("VM.get_possible_hosts", vec![second.as_str().into()])
+        .await;
     assert!(hosts.items().is_empty());
     pool.call("VM.hard_shutdown", vec![first.into()]).await;
     pool.start(&second).await;
@@ -505,11 +688,19 @@ async fn a_failed_copy_leaves_nothing() {
     let template = pool.template().await;
     let counts = || async {
         let args = vec![Value::Array(vec![]), "".into(), 0.0.into()];
-        pool.call("event.from", args).await.get("valid_ref_counts").cloned()
+        pool.call("event.from", args)
+            .await
+            .get("valid_ref_counts")
+            .cloned()
     };
     let before = counts().await;
     let full = ["", "There is insufficient space", ""];
-    pool.sim.inject(FaultRule::method("VM.clone").after(1).times(1).fail("SR_BACKEND_FAILURE_44", full));
+    pool.sim.inject(
+        FaultRule::method("VM.clone")
+            .after(1)
+            .times(1)
+            .fail("SR_BACKEND_FAILURE_44", full),
+    );
     let args = || vec![Value::from(template.as_str()), "copy".into()];
     let first = text(&pool.call("VM.clone", args()).await);
     assert_eq!(
@@ -517,7 +708,11 @@ async fn a_failed_copy_leaves_nothing() {
         "SR_BACKEND_FAILURE_44||There is insufficient space|"
     );
     pool.call("VM.clone", args()).await;
-    for vm in pool.call("VM.get_by_name_label", vec!["copy".into()]).await.items() {
+    for vm in pool
+        .call("VM.get_by_name_label", vec!["copy".into()])
+        .await
+        .items()
+    {
         for vbd in pool.get("VM", "VBDs", vm.as_str().unwrap()).await.items() {
             let vdi = pool.get("VBD", "VDI", vbd.as_str().unwrap()).await;
             if vdi.as_str() != Some(NULL_REF) {
@@ -527,7 +722,11 @@ async fn a_failed_copy_leaves_nothing() {
         pool.call("VM.destroy", vec![vm.clone()]).await;
     }
     assert_eq!(counts().await, before);
-    assert!(pool.try_call("VM.get_record", vec![first.into()]).await.is_err());
+    assert!(
+        pool.try_call("VM.get_record", vec![first.into()])
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -535,9 +734,17 @@ async fn blocked_operations() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
     let blocked = map(&[("start", "maintenance")]);
-    pool.call("VM.set_blocked_operations", vec![vm.as_str().into(), blocked]).await;
+    pool.call(
+        "VM.set_blocked_operations",
+        vec![vm.as_str().into(), blocked],
+    )
+    .await;
     assert_eq!(
-        pool.fails("VM.start", vec![vm.as_str().into(), false.into(), false.into()]).await,
+        pool.fails(
+            "VM.start",
+            vec![vm.as_str().into(), false.into(), false.into()]
+        )
+        .await,
         format!("OPERATION_BLOCKED|{vm}|maintenance")
     );
     let allowed = pool.get("VM", "allowed_operations", &vm).await;
@@ -549,7 +756,12 @@ async fn two_starts_at_once() {
     let options = SimOptions::default().with_latency(std::time::Duration::from_millis(20));
     let pool = pool_of(Model::single_host(), options).await;
     let vm = pool.vm("worker").await;
-    let start = || pool.try_call("VM.start", vec![vm.as_str().into(), false.into(), false.into()]);
+    let start = || {
+        pool.try_call(
+            "VM.start",
+            vec![vm.as_str().into(), false.into(), false.into()],
+        )
+    };
     let (one, two) = tokio::join!(start(), start());
     let failure = match (one, two) {
         (Ok(_), Err(failure)) | (Err(failure), Ok(_)) => failure,

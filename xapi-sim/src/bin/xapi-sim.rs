@@ -6,11 +6,13 @@
     reason = "this is what a program is for"
 )]
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use xapi_sim::{GuestMode, Model, SecretString, Sim, SimOptions};
@@ -104,6 +106,7 @@ async fn serve(options: Serve) -> Result<(), Failed> {
         std::fs::write(path, pem)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
+    let mut made_up = None;
     println!("url:         {}", server.url());
     println!("user:        {}", sim.credentials().user());
     match &options.password_file {
@@ -135,6 +138,7 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     }
     server.shutdown().await;
     sim.shutdown().await;
+    drop(made_up);
     Ok(())
 }
 

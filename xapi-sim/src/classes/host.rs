@@ -23,7 +23,7 @@ pub(crate) const TABLE: Table = &[
     ),
     (
         "host.is_in_emergency_mode",
-        Now(|_, _| Ok(Value::Bool(false))),
+        Now(is_in_emergency_mode),
     ),
     ("host.has_extension", Now(has_extension)),
     ("host.call_extension", Now(call_extension)),
@@ -54,6 +54,10 @@ fn get_management_interface(world: &mut World, call: &Call) -> Reply {
         }
     }
     Err(Failure::code("HOST_HAS_NO_MANAGEMENT_IP"))
+}
+
+fn is_in_emergency_mode(world: &mut World, _: &Call) -> Reply {
+    Ok(Value::Bool(world.emergency.is_some()))
 }
 
 fn has_extension(world: &mut World, call: &Call) -> Reply {

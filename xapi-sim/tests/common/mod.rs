@@ -16,7 +16,9 @@ pub(crate) async fn pool() -> Pool {
 }
 
 pub(crate) async fn pool_of(model: Model, options: SimOptions) -> Pool {
-    let sim = Sim::start(model, options.with_guests(GuestMode::Simulated)).await.unwrap();
+    let sim = Sim::start(model, options.with_guests(GuestMode::Simulated))
+        .await
+        .unwrap();
     let session = login(&sim).await;
     Pool { sim, session }
 }
@@ -29,7 +31,11 @@ pub(crate) async fn login(sim: &Sim) -> String {
         Value::from("1.0"),
         Value::from("tests"),
     ];
-    text(&sim.call("session.login_with_password", params).await.unwrap())
+    text(
+        &sim.call("session.login_with_password", params)
+            .await
+            .unwrap(),
+    )
 }
 
 pub(crate) fn text(value: &Value) -> String {
@@ -39,27 +45,37 @@ pub(crate) fn text(value: &Value) -> String {
 impl Pool {
     /// Calls with the session in front.
     pub(crate) async fn try_call(&self, method: &str, args: Vec<Value>) -> Result<Value, Failure> {
-        let params = std::iter::once(Value::from(self.session.as_str())).chain(args).collect();
+        let params = std::iter::once(Value::from(self.session.as_str()))
+            .chain(args)
+            .collect();
         self.sim.call(method, params).await
     }
 
     pub(crate) async fn call(&self, method: &str, args: Vec<Value>) -> Value {
-        self.try_call(method, args).await.unwrap_or_else(|failure| panic!("{method}: {failure}"))
+        self.try_call(method, args)
+            .await
+            .unwrap_or_else(|failure| panic!("{method}: {failure}"))
     }
 
     /// Calls and gives the failure as one text: code and parameters with bars between.
     pub(crate) async fn fails(&self, method: &str, args: Vec<Value>) -> String {
         let failure = self.try_call(method, args).await.expect_err(method);
-        std::iter::once(failure.code).chain(failure.params).collect::<Vec<_>>().join("|")
+        std::iter::once(failure.code)
+            .chain(failure.params)
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     pub(crate) async fn named(&self, class: &str, name: &str) -> String {
-        let found = self.call(&format!("{class}.get_by_name_label"), vec![name.into()]).await;
+        let found = self
+            .call(&format!("{class}.get_by_name_label"), vec![name.into()])
+            .await;
         text(&found.items()[0])
     }
 
     pub(crate) async fn get(&self, class: &str, field: &str, reference: &str) -> Value {
-        self.call(&format!("{class}.get_{field}"), vec![reference.into()]).await
+        self.call(&format!("{class}.get_{field}"), vec![reference.into()])
+            .await
     }
 
     pub(crate) async fn template(&self) -> String {
@@ -69,13 +85,18 @@ impl Pool {
     /// A VM cloned from the Lua template and provisioned.
     pub(crate) async fn vm(&self, name: &str) -> String {
         let template = self.template().await;
-        let vm = text(&self.call("VM.clone", vec![template.into(), name.into()]).await);
+        let vm = text(
+            &self
+                .call("VM.clone", vec![template.into(), name.into()])
+                .await,
+        );
         self.call("VM.provision", vec![vm.as_str().into()]).await;
         vm
     }
 
     pub(crate) async fn start(&self, vm: &str) {
-        self.call("VM.start", vec![vm.into(), false.into(), false.into()]).await;
+        self.call("VM.start", vec![vm.into(), false.into(), false.into()])
+            .await;
     }
 
     pub(crate) async fn state(&self, vm: &str) -> String {

@@ -1,0 +1,309 @@
+//! The checks that precede every message, and the messages that every class has.
+
+mod common;
+
+use common::{Pool, login, pool, pool_of, text};
+use xapi_sim::{FaultRule, Model, Release, SecretString, SimOptions, Value};
+
+async fn fails(pool: &Pool, method: &str, params: Vec<Value>) -> String {
+    let failure = pool.sim.call(method, params).await.expect_err(method);
+    std::iter::once(failure.code).chain(failure.params).collect::<Vec<_>>().join("|")
+}
+
+#[tokio::test]
+async fn the_order_of_checks() {
+    let pool = pool().await;
+    let session = || Value::from(pool.session.as_str());
+    let dead = || Value::from("OpaqueRef:bogus");
+    for (method, params, failure) in [
+        ("VM.frobnicate", vec![session()], "MESSAGE_METHOD_UNKNOWN|VM.frobnicate"),
+        ("VM.frobnicate", vec![dead()], "SESSION_INVALID|OpaqueRef:bogus"),
+        ("VM.frobnicate", vec![], "MESSAGE_METHOD_UNKNOWN|VM.frobnicate"),
+        ("vm.get_all", vec![session()], "MESSAGE_METHOD_UNKNOWN|vm.get_all"),
+        ("session.get_all", vec![session()], "MESSAGE_METHOD_UNKNOWN|session.get_all"),
+        ("VM.get_all", vec![dead()], "SESSION_INVALID|OpaqueRef:bogus"),
+        ("VM.get_all", vec!["".into()], "SESSION_INVALID|"),
+        ("VM.get_all", vec!["OpaqueRef:NULL".into()], "SESSION_INVALID|OpaqueRef:NULL"),
+        // The number of parameters comes before the session, without counting it.
+        ("VM.start", vec![dead(), "x".into()], "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|1"),
+        ("VM.start", vec![], "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|-1"),
+        (
+            "Async.VM.start",
+            vec![session()],
+            "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|0",
+        ),
+        (
+            "VM.get_all",
+            vec![session(), "x".into()],
+            "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.get_all|0|1",
+        ),
+        (
+            "session.login_with_password",
+            vec!["root".into()],
+            "MESSAGE_PARAMETER_COUNT_MISMATCH|session.login_with_password|2|1",
+        ),
+        (
+            "VM.start",
+            vec![session(), "x".into(), "false".into(), "false".into()],
+            "INTERNAL_ERROR|Failure(\"Expected bool, got 'S(false)'\")",
+        ),
+        (
+            "Async.VM.start",
+            vec![session(), "x".into(), 0.into(), 0.into()],
+            "INTERNAL_ERROR|Failure(\"Expected bool, got 'I(0)'\")",
+        ),
+        ("host.license_apply", vec![session(), "x".into(), "x".into()], "MESSAGE_REMOVED"),
+        ("host.license_apply", vec![dead(), "x".into(), "x".into()], "SESSION_INVALID|OpaqueRef:bogus"),
+        (
+            "Async.VM.get_record",
+            vec![session(), "x".into()],
+            "Fault|No async mode for this operation (rpc: VM.get_record)",
+        ),
+        ("Async.VM.start", vec![dead(), "x".into(), false.into(), false.into()], "SESSION_INVALID|OpaqueRef:bogus"),
+        ("VM.get_record", vec![session(), "OpaqueRef:nope".into()], "HANDLE_INVALID|VM|OpaqueRef:nope"),
+        ("VM.get_by_uuid", vec![session(), "nope".into()], "UUID_INVALID|VM|nope"),
+        (
+            "VM.set_actions_after_shutdown",
+            vec![session(), "x".into(), "explode".into()],
+            "INTERNAL_ERROR|Failure(\"Unknown tag/contents\")",
+        ),
+        ("VIF.create", vec![session(), "x".into()], "INTERNAL_ERROR|Failure(\"bad __structure\")"),
+    ] {
+        assert_eq!(fails(&pool, method, params).await, failure, "{method}");
+    }
+    // The alias with an underscore, and further parameters where there are defaults.
+    assert!(pool.try_call("VM_get_all", vec![]).await.is_ok());
+    assert!(pool.try_call("Async.VM_get_all", vec![]).await.is_err());
+    let vm = pool.vm("worker").await;
+    let ignored = vec![vm.into(), "s".into(), Value::Array(vec![]), "more".into()];
+    assert!(pool.try_call("VM.snapshot", ignored).await.is_ok());
+    let methods = pool.sim.call("system.listMethods", vec![]).await.unwrap();
+    assert!(methods.items().contains(&Value::from("VM.clone")));
+    assert!(!methods.items().contains(&Value::from("Async.VM.clone")));
+}
+
+#[tokio::test]
+async fn integers_come_in_many_forms() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    for value in [Value::Int(2), "2".into(), "0x2".into(), "+2".into()] {
+        pool.call("VM.set_VCPUs_at_startup", vec![vm.as_str().into(), value]).await;
+    }
+    for value in [Value::Float(2.0), " 2".into(), Value::Bool(true), Value::Nil] {
+        let args = vec![vm.as_str().into(), value];
+        assert!(pool.fails("VM.set_VCPUs_at_startup", args).await.starts_with("INTERNAL_ERROR"));
+    }
+}
+
+#[tokio::test]
+async fn sessions() {
+    let pool = pool().await;
+    let login = |password: &str| {
+        vec!["root".into(), password.into(), "banana".into(), "myprog".into(), "ignored".into()]
+    };
+    assert_eq!(
+        fails(&pool, "session.login_with_password", login("wrong")).await,
+        "SESSION_AUTHENTICATION_FAILED|root|Authentication failure"
+    );
+    let record = pool.call("session.get_record", vec![pool.session.as_str().into()]).await;
+    assert_eq!(record.get("originator"), Some(&Value::from("tests")));
+    assert_eq!(record.get("auth_user_name"), Some(&Value::from("root")));
+    assert_eq!(record.get("is_local_superuser"), Some(&Value::Bool(true)));
+    let other = common::login(&pool.sim).await;
+    pool.call("session.logout", vec![]).await;
+    assert_eq!(
+        pool.fails("session.logout", vec![]).await,
+        format!("SESSION_INVALID|{}", pool.session)
+    );
+    assert!(pool.sim.call("VM.get_all", vec![other.into()]).await.is_ok());
+    let calls = pool.sim.calls();
+    let login = calls.iter().find(|call| call.method == "session.login_with_password").unwrap();
+    assert_eq!(login.params[1], Value::from("<hidden>"));
+    assert!(!format!("{calls:?}").contains(&pool.session), "no session is recorded");
+}
+
+#[tokio::test]
+async fn too_many_sessions_of_a_program_end_the_oldest() {
+    let pool = pool().await;
+    for _ in 0..500 {
+        login(&pool.sim).await;
+    }
+    assert_eq!(
+        pool.fails("VM.get_all", vec![]).await,
+        format!("SESSION_INVALID|{}", pool.session)
+    );
+}
+
+#[tokio::test]
+async fn roles() {
+    let operator = SecretString::from("operator");
+    let options = SimOptions::default().with_user("op", operator, "vm-operator");
+    let pool = pool_of(Model::single_host(), options).await;
+    let vm = pool.vm("worker").await;
+    let params = vec!["op".into(), "operator".into(), "1.0".into(), "tests".into()];
+    let session = pool.sim.call("session.login_with_password", params).await.unwrap();
+    let start = vec![session.clone(), vm.as_str().into(), false.into(), false.into()];
+    pool.sim.call("VM.start", start).await.unwrap();
+    let failure =
+        pool.sim.call("VM.destroy", vec![session, vm.into()]).await.unwrap_err();
+    assert_eq!(failure.code, "RBAC_PERMISSION_DENIED");
+    assert_eq!(failure.params[0], "vm.destroy");
+}
+
+/// Waits for the end of a task and gives its record.
+async fn ended(pool: &Pool, task: &str) -> Value {
+    let mut token = String::new();
+    loop {
+        let args = vec![Value::strings([format!("task/{task}")]), token.into(), 10.0.into()];
+        let batch = pool.call("event.from", args).await;
+        token = text(batch.get("token").unwrap());
+        let record = pool.call("task.get_record", vec![task.into()]).await;
+        if record.get("status") != Some(&Value::from("pending")) {
+            return record;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tasks_end_well_or_not() {
+    let pool = pool().await;
+    let template = pool.template().await;
+    let args = vec![template.as_str().into(), "copy".into()];
+    let task = text(&pool.call("Async.VM.clone", args).await);
+    let record = ended(&pool, &task).await;
+    assert_eq!(record.get("name_label"), Some(&Value::from("Async.VM.clone")));
+    assert_eq!(record.get("status"), Some(&Value::from("success")));
+    assert_eq!(record.get("progress"), Some(&Value::Float(1.0)));
+    assert_eq!(record.get("type"), Some(&Value::from("<none/>")));
+    let result = text(record.get("result").unwrap());
+    let copy = result.strip_prefix("<value>").and_then(|r| r.strip_suffix("</value>")).unwrap();
+    assert_eq!(text(&pool.get("VM", "name_label", copy).await), "copy");
+
+    let args = vec![template.as_str().into(), false.into(), false.into()];
+    let task = text(&pool.call("Async.VM.start", args).await);
+    let record = ended(&pool, &task).await;
+    assert_eq!(record.get("status"), Some(&Value::from("failure")));
+    assert_eq!(record.get("result"), Some(&Value::from("")));
+    assert_eq!(
+        record.get("error_info"),
+        Some(&Value::strings(["VM_IS_TEMPLATE", template.as_str(), "start"]))
+    );
+    assert_eq!(record.get("allowed_operations"), Some(&Value::Array(vec![])));
+    pool.call("task.destroy", vec![task.as_str().into()]).await;
+    assert_eq!(
+        pool.fails("task.get_record", vec![task.as_str().into()]).await,
+        format!("HANDLE_INVALID|task|{task}")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_can_be_cancelled() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let hour = std::time::Duration::from_secs(3600);
+    pool.sim.inject(FaultRule::method("VM.start").delay(hour));
+    let args = || vec![vm.as_str().into(), false.into(), false.into()];
+    let task = text(&pool.call("Async.VM.start", args()).await);
+    let record = pool.call("task.get_record", vec![task.as_str().into()]).await;
+    assert_eq!(record.get("status"), Some(&Value::from("pending")));
+    assert_eq!(record.get("allowed_operations"), Some(&Value::strings(["cancel"])));
+    // A pending task cannot be destroyed, and no failure says so.
+    pool.call("task.destroy", vec![task.as_str().into()]).await;
+    assert_eq!(
+        pool.get("task", "current_operations", &task).await,
+        Value::map([("task", "destroy")])
+    );
+    pool.call("task.cancel", vec![task.as_str().into()]).await;
+    let record = ended(&pool, &task).await;
+    assert_eq!(record.get("status"), Some(&Value::from("cancelled")));
+    assert_eq!(
+        record.get("error_info"),
+        Some(&Value::strings(["TASK_CANCELLED", task.as_str()]))
+    );
+    assert_eq!(pool.state(&vm).await, "Halted");
+    pool.sim.clear_faults();
+    pool.start(&vm).await;
+}
+
+#[tokio::test]
+async fn synchronous_calls_leave_no_task() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    assert!(pool.call("task.get_all", vec![]).await.items().is_empty());
+    let mine = pool.call("task.create", vec!["mine".into(), "of a client".into()]).await;
+    pool.call("task.cancel", vec![mine.clone()]).await;
+    assert_eq!(pool.get("task", "status", mine.as_str().unwrap()).await, Value::from("pending"));
+    pool.call("task.set_status", vec![mine.clone(), "success".into()]).await;
+    pool.call("task.destroy", vec![mine]).await;
+}
+
+#[tokio::test]
+async fn a_reply_can_lie_about_what_was_done() {
+    let pool = pool().await;
+    let template = pool.template().await;
+    let rule = FaultRule::method("VM.clone").after_effect().times(1);
+    pool.sim.inject(rule.fail("INTERNAL_ERROR", ["the host went away"]));
+    let args = vec![template.into(), "done all the same".into()];
+    assert_eq!(pool.fails("VM.clone", args).await, "INTERNAL_ERROR|the host went away");
+    pool.named("VM", "done all the same").await;
+}
+
+#[tokio::test]
+async fn unimplemented_messages_are_collected() {
+    let pool = pool().await;
+    let host = pool.call("host.get_all", vec![]).await.items()[0].clone();
+    assert_eq!(pool.fails("host.dmesg", vec![host]).await, "MESSAGE_METHOD_UNKNOWN|host.dmesg");
+    assert_eq!(pool.sim.unimplemented(), ["host.dmesg"]);
+    let coverage = pool.sim.coverage();
+    assert!(coverage.implemented.contains(&"VM.clone"));
+    assert!(!coverage.implemented.contains(&"host.dmesg"));
+    assert!(coverage.implemented.len() < coverage.known);
+}
+
+#[tokio::test]
+async fn releases_differ() {
+    let newest = pool_of(Model::new().release(Release::Newest), SimOptions::default()).await;
+    let older = pool_of(Model::new().release(Release::Xcpng83), SimOptions::default()).await;
+    assert!(newest.try_call("Caller.get_all", vec![]).await.is_ok());
+    assert_eq!(older.fails("Caller.get_all", vec![]).await, "MESSAGE_METHOD_UNKNOWN|Caller.get_all");
+    for (pool, minor) in [(&newest, 23), (&older, 21)] {
+        let host = text(&pool.call("host.get_all", vec![]).await.items()[0].clone());
+        assert_eq!(pool.get("host", "API_version_minor", &host).await, Value::Int(minor));
+    }
+    // XCP-ng 8.2 does not know `ignore_vdis`.
+    let oldest = pool_of(Model::single_host().release(Release::Xcpng82), SimOptions::default()).await;
+    let vm = oldest.vm("worker").await;
+    let args = vec![vm.into(), "s".into(), Value::Array(vec![])];
+    assert_eq!(
+        oldest.fails("VM.snapshot", args).await,
+        "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.snapshot|2|3"
+    );
+}
+
+#[tokio::test]
+async fn the_same_model_gives_the_same_pool() {
+    let (one, two) = (pool().await, pool().await);
+    let other = pool_of(Model::single_host().seed(2), SimOptions::default()).await;
+    let vms = |pool: Pool| async move { pool.call("VM.get_all", vec![]).await };
+    let one = vms(one).await;
+    assert_eq!(one, vms(two).await);
+    assert_ne!(one, vms(other).await);
+}
+
+#[tokio::test]
+async fn emergency_mode_keeps_calls_out() {
+    use xapi_sim::Failure;
+
+    let pool = pool().await;
+    pool.sim.set_emergency(Some(Failure::code("HOST_STILL_BOOTING")));
+    let client = xapi_client::Client::over(pool.sim.transport());
+    let error = client
+        .credentials("root", pool.sim.credentials().password().clone())
+        .login()
+        .await
+        .unwrap_err();
+    assert!(format!("{error}").contains("HOST_STILL_BOOTING"), "{error}");
+    pool.sim.set_emergency(None);
+    assert!(pool.try_call("VM.get_all", vec![]).await.is_ok());
+}

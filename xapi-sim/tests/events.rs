@@ -1,0 +1,224 @@
+//! `event.from`: what is told, when, and with which token.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Pool, pool, text};
+use xapi_sim::Value;
+
+struct Batch(Value);
+
+impl Pool {
+    async fn events(&self, classes: &[&str], token: &str, timeout: f64) -> Batch {
+        let classes = Value::strings(classes.iter().copied());
+        Batch(self.call("event.from", vec![classes, token.into(), timeout.into()]).await)
+    }
+
+    async fn rename(&self, vm: &str, name: &str) {
+        self.call("VM.set_name_label", vec![vm.into(), name.into()]).await;
+    }
+}
+
+impl Batch {
+    fn token(&self) -> String {
+        text(self.0.get("token").unwrap())
+    }
+
+    /// `operation class reference` of each event.
+    fn list(&self) -> Vec<String> {
+        let field = |event: &Value, name: &str| text(event.get(name).unwrap());
+        let events = self.0.get("events").unwrap().items();
+        events
+            .iter()
+            .map(|event| {
+                let (operation, class) = (field(event, "operation"), field(event, "class"));
+                format!("{operation} {class} {}", field(event, "ref"))
+            })
+            .collect()
+    }
+
+    fn first(&self) -> &Value {
+        &self.0.get("events").unwrap().items()[0]
+    }
+
+    fn count(&self, class: &str) -> i64 {
+        let counts = self.0.get("valid_ref_counts").unwrap();
+        counts.get(class).and_then(Value::as_int).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_first_poll_tells_everything() {
+    let pool = pool().await;
+    let batch = pool.events(&["VM", "vm_metrics", "pool"], "", 10.0).await;
+    let vms = pool.call("VM.get_all", vec![]).await.items().len();
+    let adds = |class: &str| {
+        batch.list().iter().filter(|event| event.starts_with(&format!("add {class} "))).count()
+    };
+    assert_eq!((adds("vm"), adds("pool")), (vms, 1));
+    assert_eq!(batch.count("vm"), i64::try_from(vms).unwrap());
+    assert_eq!(batch.count("message"), 0);
+    let first = batch.first();
+    assert_eq!(first.get("timestamp"), Some(&Value::from("0.0")));
+    assert!(matches!(first.get("id"), Some(Value::String(id)) if id.parse::<i64>().is_ok()));
+    let reference = text(first.get("ref").unwrap());
+    let record = pool.call("pool.get_record", vec![reference.into()]).await;
+    assert_eq!(first.get("snapshot"), Some(&record));
+    assert_eq!(batch.token().len(), 41);
+}
+
+#[tokio::test]
+async fn changes_are_coalesced() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let token = pool.events(&["vm"], "", 0.0).await.token();
+    assert_eq!(pool.events(&["vm"], &token, 0.0).await.list(), Vec::<String>::new());
+    pool.rename(&vm, "one").await;
+    pool.rename(&vm, "two").await;
+    let template = pool.template().await;
+    let fresh = text(&pool.call("VM.clone", vec![template.as_str().into(), "x".into()]).await);
+    pool.rename(&fresh, "fresh").await;
+    let brief = text(&pool.call("VM.clone", vec![template.into(), "y".into()]).await);
+    pool.call("VM.destroy", vec![brief.as_str().into()]).await;
+    let batch = pool.events(&["vm"], &token, 0.0).await;
+    let mut events = batch.list();
+    assert!(!events.iter().any(|event| event.contains(&brief)), "never heard of");
+    events.retain(|event| !event.starts_with("mod") || event.contains(&vm));
+    assert_eq!(events, [format!("add vm {fresh}"), format!("mod vm {vm}")]);
+    // The same token gives the same events again.
+    assert_eq!(pool.events(&["vm"], &token, 0.0).await.list(), batch.list());
+    let token = batch.token();
+    pool.call("VM.destroy", vec![fresh.as_str().into()]).await;
+    let batch = pool.events(&["vm"], &token, 0.0).await;
+    assert_eq!(batch.list(), [format!("del vm {fresh}")]);
+    assert!(batch.first().get("snapshot").is_none());
+}
+
+#[tokio::test]
+async fn a_token_belongs_to_its_subscription() {
+    let pool = pool().await;
+    let old = pool.events(&["pool"], "", 0.0).await.token();
+    let vm = pool.vm("worker").await;
+    // The token of the pool is old, and used for VMs it tells what came since.
+    let events = pool.events(&["vm"], &old, 0.0).await.list();
+    assert!(events.contains(&format!("add vm {vm}")));
+    let object = format!("VM/{vm}");
+    let batch = pool.events(&[&object], "", 0.0).await;
+    assert_eq!(batch.list(), [format!("add vm {vm}")]);
+    pool.call("VM.destroy", vec![vm.as_str().into()]).await;
+    assert_eq!(pool.events(&[&object], &batch.token(), 0.0).await.list(), [format!("del vm {vm}")]);
+}
+
+#[tokio::test]
+async fn nonsense_matches_nothing() {
+    let pool = pool().await;
+    for classes in [vec![], vec![""], vec!["/"], vec!["VM/"], vec!["*/x"], vec!["nope"]] {
+        let batch = pool.events(&classes, "", 0.0).await;
+        assert_eq!(batch.list(), Vec::<String>::new(), "{classes:?}");
+        assert_eq!(batch.token(), "00000000000000000000,00000000000000000000");
+    }
+    let future = "00000000000000999999,00000000000000000000";
+    assert_eq!(pool.events(&["vm"], future, 0.0).await.token(), future);
+    let args = vec![Value::strings(["vm"]), "garbage".into(), 1.0.into()];
+    assert_eq!(pool.fails("event.from", args).await, "EVENT_FROM_TOKEN_PARSE_FAILURE|garbage");
+    let args = vec![Value::strings(["vm"]), "".into(), true.into()];
+    assert_eq!(
+        pool.fails("event.from", args).await,
+        "INTERNAL_ERROR|Failure(\"Expected float, got 'B(true)'\")"
+    );
+}
+
+#[tokio::test]
+async fn sessions_have_no_events() {
+    let pool = pool().await;
+    assert_eq!(pool.events(&["session"], "", 0.0).await.list(), Vec::<String>::new());
+    assert_eq!(pool.events(&["*"], "", 0.0).await.count("session"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_with_the_change_and_not_by_polling() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let object = format!("VM/{vm}");
+    let token = pool.events(&[&object], "", 0.0).await.token();
+    let subscription = [object.as_str()];
+    let waiting = pool.events(&subscription, &token, 3600.0);
+    let changing = async {
+        tokio::time::sleep(Duration::from_secs(1800)).await;
+        pool.rename(&vm, "renamed").await;
+    };
+    let started = tokio::time::Instant::now();
+    let (batch, ()) = tokio::join!(waiting, changing);
+    assert_eq!(batch.list(), [format!("mod vm {vm}")]);
+    // Time stands still but for what is waited for: the change and the gathering after it.
+    assert_eq!(started.elapsed().as_secs(), 1800);
+    let started = tokio::time::Instant::now();
+    let batch = pool.events(&[&object], &batch.token(), 5.0).await;
+    assert_eq!(batch.list(), Vec::<String>::new());
+    assert_eq!(started.elapsed().as_secs(), 5);
+    // What cannot be converted means a day.
+    let started = tokio::time::Instant::now();
+    pool.events(&[&object], &batch.token(), -1.0).await;
+    assert_eq!(started.elapsed().as_secs(), 24 * 3600);
+}
+
+#[tokio::test]
+async fn logging_out_wakes_those_who_wait() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let object = format!("VM/{vm}");
+    let token = pool.events(&[&object], "", 0.0).await.token();
+    let args = vec![Value::strings([object]), token.into(), 3600.0.into()];
+    let waiting = pool.try_call("event.from", args);
+    let (result, _) = tokio::join!(waiting, pool.call("session.logout", vec![]));
+    let failure = result.unwrap_err();
+    assert_eq!((failure.code.as_str(), &failure.params[..]), ("SESSION_INVALID", &[pool.session.clone()][..]));
+}
+
+#[tokio::test]
+async fn injecting_gives_a_barrier() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let token = text(&pool.call("event.inject", vec!["VM".into(), vm.as_str().into()]).await);
+    assert_eq!(pool.events(&["vm"], &token, 0.0).await.list(), [format!("mod vm {vm}")]);
+    assert_eq!(
+        pool.fails("event.inject", vec!["vm".into(), vm.as_str().into()]).await,
+        format!("HANDLE_INVALID|vm|{vm}")
+    );
+}
+
+#[tokio::test]
+async fn deletions_get_lost_and_counts_tell() {
+    let pool = pool().await;
+    let mut tasks = Vec::new();
+    for _ in 0..600 {
+        let args = vec!["task".into(), "".into()];
+        tasks.push(pool.call("task.create", args).await);
+    }
+    let token = pool.events(&["task"], "", 0.0).await.token();
+    for task in tasks {
+        pool.call("task.set_status", vec![task.clone(), "success".into()]).await;
+        pool.call("task.destroy", vec![task]).await;
+    }
+    let batch = pool.events(&["task"], &token, 0.0).await;
+    let deletions = batch.list().iter().filter(|event| event.starts_with("del")).count();
+    assert!((257..512).contains(&deletions), "{deletions}");
+    assert_eq!(batch.count("task"), 0);
+}
+
+#[tokio::test]
+async fn messages_come_first_and_are_not_counted() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let uuid = pool.get("VM", "uuid", &vm).await;
+    let args = vec!["ALARM".into(), Value::Int(3), "VM".into(), uuid, "text".into()];
+    let message = text(&pool.call("message.create", args).await);
+    let batch = pool.events(&["message", "pool"], "", 0.0).await;
+    assert_eq!(batch.list()[0], format!("add message {message}"));
+    assert_eq!(batch.first().get("id"), Some(&Value::from("0")));
+    assert_eq!(batch.count("message"), 0);
+    pool.call("message.destroy", vec![message.as_str().into()]).await;
+    let batch = pool.events(&["message"], &batch.token(), 0.0).await;
+    assert_eq!(batch.list(), [format!("del message {message}")]);
+}
