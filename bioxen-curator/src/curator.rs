@@ -206,7 +206,7 @@ impl Curator {
     /// The rocks of the servers whose names contain this text, oldest version first.
     ///
     /// # Errors
-    /// Fails with [`Error::ServerUnreachable`] when nothing was found and a server gave no answer,
+    /// Fails with [`Error::ServerUnreachable`] when nothing was found and a server could not be read,
     /// and when the machine or the tree cannot be used.
     pub async fn search(&self, name: &RockName) -> Result<Vec<Found>> {
         let site = Site::open(&self.site, &self.servers, self.timeout).await?;
@@ -273,7 +273,12 @@ impl Curator {
                 log: answer.log,
             };
         }
-        self.attempt(site, request).failure(answer.log)
+        let mut attempt = self.attempt(site, request);
+        attempt.free = answer
+            .records()
+            .find(|record| record.name == "free")
+            .and_then(|record| record.field(0).parse().ok());
+        attempt.failure(answer.log)
     }
 
     fn attempt<'s>(&'s self, site: &'s Site<'_>, request: &'s str) -> Attempt<'s> {
@@ -283,6 +288,7 @@ impl Curator {
             lua_version: &self.site.lua_version,
             request,
             servers: site.servers(),
+            free: None,
         }
     }
 

@@ -15,7 +15,12 @@ pub(crate) struct Attempt<'a> {
     pub(crate) request: &'a str,
     /// The servers in words.
     pub(crate) servers: Vec<String>,
+    /// How many KiB were free on the disk of the tree, where it was looked at.
+    pub(crate) free: Option<u64>,
 }
+
+/// With less than this many KiB free, a failure may come from that: 16 MiB.
+const SCARCE: u64 = 16 * 1024;
 
 impl Attempt<'_> {
     /// The error for a failed `luarocks install`.
@@ -104,6 +109,12 @@ impl Attempt<'_> {
                 log,
             };
         }
+        let reason = match self.free {
+            Some(free) if free < SCARCE => {
+                format!("{reason}; only {free} KiB are free for the tree, which may be the cause")
+            }
+            _ => reason,
+        };
         Error::Failed {
             request,
             reason,

@@ -9,6 +9,7 @@ fn diagnose(log: &str) -> Error {
         lua_version: "5.4",
         request: "alpha",
         servers: vec!["/srv/rocks".into()],
+        free: None,
     }
     .failure(Log::new(log))
 }
@@ -30,7 +31,7 @@ fn a_rock_that_does_not_exist_is_told_from_a_server_that_does_not_answer() {
     ));
     assert_eq!(
         error.to_string(),
-        "rock alpha was not found because http://127.0.0.1:1 gave no answer (connection refused); \
+        "rock alpha was not found because http://127.0.0.1:1 could not be read (connection refused); \
          check the server and the machine's way to it"
     );
     let error = diagnose(&format!(
@@ -40,7 +41,7 @@ fn a_rock_that_does_not_exist_is_told_from_a_server_that_does_not_answer() {
     assert!(
         error
             .to_string()
-            .contains("http://a/b gave no answer (the download failed)"),
+            .contains("http://a/b could not be read (the download failed)"),
         "{error}"
     );
 }
@@ -128,6 +129,7 @@ fn a_removal_names_what_stands_in_its_way() {
         lua_version: "5.4",
         request: "beta",
         servers: Vec::new(),
+        free: None,
     };
     let error = attempt().removal_failure(Log::new(
         "Will not remove beta 1.0-1.\nRemoving it would break dependencies for: \nalpha 1.0-1\n\
@@ -140,4 +142,24 @@ fn a_removal_names_what_stands_in_its_way() {
     );
     let error = attempt().removal_failure(Log::new("\nError: Could not find rock 'beta' in /t\n"));
     assert!(matches!(error, Error::NotInstalled { .. }), "{error}");
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_is_named_with_the_failure() {
+    let failure = |free| {
+        Attempt {
+            machine: "this machine",
+            tree: "/t",
+            lua_version: "5.4",
+            request: "big",
+            servers: Vec::new(),
+            free: Some(free),
+        }
+        .failure(Log::new(
+            "\nError: Failed unpacking rock file: big-1.0-1.all.rock: failed extracting\n",
+        ))
+        .to_string()
+    };
+    assert!(failure(384).ends_with("; only 384 KiB are free for the tree, which may be the cause"));
+    assert!(failure(1 << 20).ends_with("failed extracting"));
 }

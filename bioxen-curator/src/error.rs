@@ -108,7 +108,7 @@ pub enum Error {
     ServerUnreachable {
         /// The request.
         request: String,
-        /// The servers that gave no answer, each with the reason.
+        /// The servers that could not be read, each with the reason.
         unreachable: Unreachable,
         /// What LuaRocks said.
         log: Log,
@@ -386,7 +386,7 @@ impl fmt::Display for Servers {
     }
 }
 
-/// The servers that gave no answer, each with the reason.
+/// The servers that could not be read, each with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreachable(pub(crate) Vec<(String, String)>);
 
@@ -403,8 +403,45 @@ impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, (server, reason)) in self.0.iter().enumerate() {
             let and = if i == 0 { "" } else { " and " };
-            write!(f, "{and}{server} gave no answer ({reason})")?;
+            write!(f, "{and}{server} could not be read ({reason})")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn display_does_not_repeat_the_cause() {
+        let cause = || {
+            Box::new(bioxen_vm_core::Error::new(
+                ErrorKind::Unavailable,
+                "no route",
+            ))
+        };
+        for error in [
+            Error::Machine {
+                operation: "install rocks",
+                machine: "bioxen@10.0.0.5".into(),
+                source: cause(),
+            },
+            Error::Vm {
+                vm: "lab".into(),
+                source: cause(),
+            },
+            Error::Io {
+                operation: "read",
+                path: "/srv/rocks".into(),
+                source: io::Error::from(io::ErrorKind::PermissionDenied),
+            },
+        ] {
+            let cause = error.source().unwrap().to_string();
+            assert!(!error.to_string().contains(&cause), "{error}: {cause}");
+            let core = bioxen_vm_core::Error::from(error);
+            assert!(core.source().unwrap().is::<Error>());
+        }
     }
 }

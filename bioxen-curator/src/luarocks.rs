@@ -122,16 +122,13 @@ impl<'a> Site<'a> {
         known: &Answer,
         steps: &[[&str; 3]],
     ) -> Result<Answer> {
-        let mut changed = self
+        let changed = self
             .with_archives(operation, "change", known, steps.as_flattened())
             .await;
-        if let Err(Error::TimedOut { log, .. }) = &mut changed {
+        if matches!(changed, Err(Error::TimedOut { .. })) {
             // Puts the tree back now. If that fails too, the next operation does it.
-            match self.list(operation).await {
-                Ok(repaired) => *log = Log::new(format!("{log}{}", repaired.log)),
-                Err(error) => {
-                    tracing::warn!(machine = self.machine, %error, "a tree is not repaired yet");
-                }
+            if let Err(error) = self.list(operation).await {
+                tracing::warn!(machine = self.machine, %error, "a tree is not repaired yet");
             }
         }
         changed

@@ -46,7 +46,6 @@ open_tree() {
         }
     fi
     if [ -d "$before" ]; then
-        [ ! -f "$scratch/log" ] || cat "$scratch/log" >&2
         restore || stop journal
         tell repaired
     fi
@@ -150,19 +149,32 @@ run_luarocks() {
     ) </dev/null 9>&-
 }
 
+# Runs LuaRocks and passes on what it says line by line, so that nothing is lost when it is killed,
+# and keeps it in $said too. No file: the disk may be full.
+listen_to_luarocks() {
+    said=$({ run_luarocks "$@" 2>&1; echo "luarocks ended with exit code $?"; } |
+        while IFS= read -r line || [ -n "$line" ]; do
+            printf '%s\n' "$line"
+            printf '%s\n' "$line" >&2
+        done)
+    return "${said##*luarocks ended with exit code }"
+}
+
 # Installs a rock. LuaRocks wants the headers of Lua before it builds anything, even rocks of Lua
 # alone; where there are none it gets some that only a compiler would notice.
 install() {
-    run_luarocks install --deps-mode one "$@" >"$scratch/log" 2>&1
+    listen_to_luarocks install --deps-mode one "$@"
     code=$?
-    if [ $code -ne 0 ] && grep -q "Lua header" "$scratch/log"; then
-        mkdir -p "$scratch/include"
-        printf '#define LUA_VERSION_NUM %s0%s\n#error no headers of Lua %s are installed\n' \
-            "${lua%.*}" "${lua#*.}" "$lua" >"$scratch/include/lua.h"
-        run_luarocks install --deps-mode one "$@" LUA_INCDIR="$scratch/include" >"$scratch/log" 2>&1
-        code=$?
-    fi
-    cat "$scratch/log" >&2
+    case $code$said in
+        0*) ;;
+        *"Lua header"*)
+            mkdir -p "$scratch/include"
+            printf '#define LUA_VERSION_NUM %s0%s\n#error no headers of Lua %s are installed\n' \
+                "${lua%.*}" "${lua#*.}" "$lua" >"$scratch/include/lua.h"
+            listen_to_luarocks install --deps-mode one "$@" LUA_INCDIR="$scratch/include"
+            code=$?
+            ;;
+    esac
     return $code
 }
 
@@ -224,6 +236,8 @@ change() {
         code=$?
         if [ $code -ne 0 ]; then
             tell failed $step $code
+            # LuaRocks does not always say that the disk is full.
+            tell free "$(df -Pk "$tree" | awk 'NR == 2 { print $4 }')"
             undo
         fi
         if [ "$verb" = install ]; then

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bioxen_curator::{Curator, Error, Form, RockName, RockRequest, RocksServer, publish};
 use bioxen_vm_core::PackageSite;
-use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use support::{Source, World, can_compile, rock_with_command};
 
 fn name(text: &str) -> RockName {
@@ -405,6 +405,30 @@ async fn each_lua_version_has_its_own_rocks() {
 }
 
 #[tokio::test]
+async fn rocks_that_land_in_the_tree_of_another_lua_are_no_success() {
+    let world = World::new();
+    world.publish(&[Source::lua("alpha", "1.0-1", "")]).await;
+    // A LuaRocks that goes by its own default, as Debian's does when it is not told the version.
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let program = bin.join("luarocks");
+    let text = "#!/bin/sh\nshift 2\nexec /usr/bin/luarocks --lua-version 5.1 \"$@\"\n";
+    std::fs::write(&program, text).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    let path = format!("{}:{DEFAULT_PATH}", bin.display());
+    let site = world.site_with(LocalRunner::new().with_env("PATH", path), "5.4");
+    let curator = Curator::new(site).with_servers([RocksServer::Directory(world.rocks())]);
+    let error = curator.install_package("alpha").await.unwrap_err();
+    assert!(matches!(error, Error::Misplaced { .. }), "{error}");
+    assert!(
+        error.to_string().contains("Lua 5.4 does not find it"),
+        "{error}"
+    );
+    assert!(listed(&curator).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_lock_file_in_the_working_directory_and_variables_change_nothing() {
     let world = World::new();
     world
@@ -590,7 +614,7 @@ async fn a_machine_that_lacks_something_says_so() {
     std::fs::create_dir(&bin).unwrap();
     for program in [
         "sh", "mkdir", "rm", "rmdir", "mv", "cp", "cat", "tar", "flock", "env", "find", "dirname",
-        "head", "sed", "grep",
+        "head", "sed", "df", "awk",
     ] {
         let found = Command::new("sh")
             .args(["-c", "command -v \"$1\"", "sh", program])

@@ -53,7 +53,9 @@ async fn a_dead_server_is_told_from_a_missing_rock_and_does_not_hide_a_living_on
             "{error}"
         );
         assert!(
-            error.to_string().contains(&format!("{url} gave no answer")),
+            error
+                .to_string()
+                .contains(&format!("{url} could not be read")),
             "{error}"
         );
     }
