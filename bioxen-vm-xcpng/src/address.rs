@@ -32,7 +32,7 @@ struct Seen {
 }
 
 async fn watch(client: &Client, vm: &Ref<Vm>, seen: &mut Seen) -> Result<IpAddr> {
-    let failed = || Error::pool("watch the VM for its address");
+    let failed = || Error::pool("tell the address of the VM");
     let subject = format!("vm/{}", vm.as_str());
     let mut watch = client.watch(&[&subject]);
     // The tools' report is a new object after each start.

@@ -87,13 +87,16 @@ impl XcpngBackend {
     /// # Errors
     /// Fails when the pool cannot be reached, or has not what the configuration names.
     pub async fn plan(&self, id: &VmId) -> Result<Plan> {
+        self.try_to_plan(id)
+            .await
+            .map_err(|error| bioxen_vm_core::Error::from(error).with_vm(id))
+    }
+
+    async fn try_to_plan(&self, id: &VmId) -> Result<Plan, Error> {
         let reporter = self.reporter(id);
-        let contact = FirstContact::new(self.shared.settings.login.clone());
-        match contact {
-            Ok(contact) => plan(&self.shared, id, &contact, &reporter).await,
-            Err(error) => Err(error),
-        }
-        .map_err(|error| bioxen_vm_core::Error::from(error).with_vm(id))
+        let contact = FirstContact::new(self.shared.settings.login.clone())?;
+        let client = reporter.stage(Stage::Connect, self.shared.client()).await?;
+        plan(&self.shared, client, id, &contact, &reporter).await
     }
 
     fn reporter(&self, id: &VmId) -> Reporter {
@@ -142,14 +145,16 @@ async fn create(
     cancel: &CancellationToken,
 ) -> Result<Made, Error> {
     let contact = FirstContact::new(shared.settings.login.clone())?;
+    // A login is not cancelled half-way: its session would be lost.
+    let client = reporter.stage(Stage::Connect, shared.client()).await?;
     // Nothing is made before there is a plan, so this much can simply be dropped.
     let plan = tokio::select! {
-        plan = plan(shared, id, &contact, reporter) => plan?,
+        plan = plan(shared, client, id, &contact, reporter) => plan?,
         () = cancel.cancelled() => return Err(Error::Cancelled),
     };
     tracing::debug!(vm = %id, "the plan:\n{plan}");
     let deployment = Deployment {
-        client: shared.client().await?,
+        client,
         id,
         plan: &plan,
         contact: &contact,
@@ -175,11 +180,11 @@ async fn create(
 
 async fn plan(
     shared: &Shared,
+    client: &Client,
     id: &VmId,
     contact: &FirstContact,
     reporter: &Reporter,
 ) -> Result<Plan, Error> {
-    let client = reporter.stage(Stage::Connect, shared.client()).await?;
     let wish = &shared.settings.wish;
     let find_and_plan = async {
         let found = find(client, wish).await?;

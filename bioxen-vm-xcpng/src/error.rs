@@ -142,7 +142,7 @@ pub enum Error {
         template: String,
     },
     /// A call to the pool failed.
-    #[error("cannot {doing}")]
+    #[error("the pool could not {doing}")]
     Pool {
         /// What was being done, in words.
         doing: &'static str,

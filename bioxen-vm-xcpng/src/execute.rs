@@ -65,7 +65,7 @@ impl Deployment<'_> {
                 .vm()
                 .get_record(&vm)
                 .await
-                .map_err(Error::pool("read the cloned VM"))?;
+                .map_err(Error::pool("tell about the cloned VM"))?;
             let marked = self.plan.other_config(record.other_config.clone());
             self.client
                 .vm()

@@ -47,7 +47,7 @@ async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
              and (field \"is_control_domain\" = \"false\")",
         )
         .await
-        .map_err(Error::pool("list the templates of the pool"))?;
+        .map_err(Error::pool("list its templates"))?;
     let named = all
         .iter()
         .map(|(reference, record)| Named {
@@ -89,7 +89,7 @@ async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
         .sr()
         .get_all_records()
         .await
-        .map_err(Error::pool("list the storage of the pool"))?;
+        .map_err(Error::pool("list its storage"))?;
     let named = all
         .into_iter()
         .filter(|(_, record)| record.content_type != "iso")
@@ -106,7 +106,7 @@ async fn all_networks(client: &Client) -> Result<Vec<Named<Network>>> {
         .network()
         .get_all_records()
         .await
-        .map_err(Error::pool("list the networks of the pool"))?;
+        .map_err(Error::pool("list its networks"))?;
     Ok(all
         .into_iter()
         .map(|(reference, record)| Named {

@@ -122,7 +122,7 @@ impl XcpngVm {
             .vm()
             .get_power_state(&self.vm)
             .await
-            .map_err(Error::pool("ask for the state of the VM"))
+            .map_err(Error::pool("tell the state of the VM"))
     }
 
     /// Makes a VM run, from whatever state.
@@ -218,11 +218,14 @@ impl LuaVm for XcpngVm {
     }
 
     async fn info(&self) -> Result<VmInfo> {
-        if matches!(*self.lifecycle.lock().await, Lifecycle::Dead) {
+        // A VM that is being started or stopped right now is not dead, and need not be waited for.
+        if let Ok(lifecycle) = self.lifecycle.try_lock()
+            && matches!(*lifecycle, Lifecycle::Dead)
+        {
             let state = VmState::Destroyed;
             return Ok(VmInfo::new(self.id.clone(), self.vm_type(), state));
         }
-        self.ask().await.map_err(self.at("tell about the VM"))
+        self.ask().await.map_err(self.at("tell about it"))
     }
 
     async fn start(&self) -> Result<()> {
@@ -272,7 +275,7 @@ impl XcpngVm {
     async fn ask(&self) -> Result<VmInfo, Error> {
         let client = self.shared.client().await?;
         let record = client.vm().get_record(&self.vm).await;
-        let record = record.map_err(Error::pool("read the VM's record"))?;
+        let record = record.map_err(Error::pool("tell about the VM"))?;
         let state = match record.power_state {
             VmPowerState::Running => VmState::Running,
             VmPowerState::Paused => VmState::Paused,
@@ -295,7 +298,7 @@ impl XcpngVm {
         }
         if let Some(host) = record.resident_on.non_null() {
             let name = client.host().get_name_label(host).await;
-            let name = name.map_err(Error::pool("read the name of the VM's host"))?;
+            let name = name.map_err(Error::pool("name the VM's host"))?;
             info.details.insert("host".to_owned(), name);
         }
         Ok(info)

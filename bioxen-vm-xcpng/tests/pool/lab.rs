@@ -89,10 +89,6 @@ impl Lab {
         vm
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
     pub(crate) async fn inventory(&self) -> Inventory {
         let mut inventory = Inventory::new();
         for class in ["VM", "VDI", "VBD", "VIF", "VM_guest_metrics", "task"] {
