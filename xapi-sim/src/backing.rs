@@ -203,6 +203,10 @@ pub(crate) fn follow(
     let Some((address, guest)) = booted else {
         return;
     };
+    if shared.is_closed() {
+        // Too late: nobody would end this guest.
+        return;
+    }
     if let (Some(_), IpAddr::V4(address)) = (&guest, address) {
         world.leases.insert(vm.to_owned(), address);
     }

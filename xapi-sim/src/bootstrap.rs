@@ -6,7 +6,7 @@ use crate::db::Release;
 use crate::failure::Failure;
 use crate::guest::GuestError;
 use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec};
-use crate::value::{EPOCH, Value};
+use crate::value::Value;
 use crate::world::World;
 
 /// Why the first state cannot be made.
@@ -69,23 +69,10 @@ fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {
                 "other_config",
                 Value::map([("memory-ratio-hvm", "0.25"), ("memory-ratio-pv", "0.25")]),
             ),
-            (
-                "restrictions",
-                Value::map([
-                    (
-                        "restrict_dmc",
-                        if world.rules.dynamic_memory {
-                            "false"
-                        } else {
-                            "true"
-                        },
-                    ),
-                    ("restrict_vlan", "false"),
-                    ("restrict_checkpoint", "false"),
-                    ("restrict_set_vcpus_number_live", "false"),
-                    ("platform_filter", "false"),
-                ]),
-            ),
+            ("restrictions", restrictions(world.rules.dynamic_memory)),
+            ("ha_cluster_stack", Value::from("xhad")),
+            ("allowed_operations", Value::strings(POOL_OPERATIONS)),
+            ("ext_auth_cache_enabled", Value::Bool(false)),
             (
                 "cpu_info",
                 Value::map([
@@ -97,6 +84,55 @@ fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {
         ],
     )?;
     Ok(hosts)
+}
+
+/// What a pool allows when nothing is under way.
+const POOL_OPERATIONS: [&str; 15] = [
+    "ha_enable",
+    "cluster_create",
+    "designate_new_master",
+    "tls_verification_enable",
+    "configure_repositories",
+    "sync_updates",
+    "sync_bundle",
+    "apply_updates",
+    "cert_refresh",
+    "exchange_certificates_on_join",
+    "exchange_ca_certificates_on_join",
+    "copy_primary_host_certs",
+    "eject",
+    "get_updates",
+    "exchange_crls_on_join",
+];
+
+/// The features of the pool: XCP-ng has all of them.
+fn restrictions(dynamic_memory: bool) -> Value {
+    const FEATURES: [&str; 16] = [
+        "vlan",
+        "qos",
+        "pool_attached_storage",
+        "pooling",
+        "wlb",
+        "rbac",
+        "checkpoint",
+        "gpu",
+        "vif_locking",
+        "storage_xen_motion",
+        "vgpu",
+        "vss",
+        "xen_motion",
+        "nested_virt",
+        "set_vcpus_number_live",
+        "vtpm",
+    ];
+    let restricted = FEATURES.map(|feature| (format!("restrict_{feature}"), "false"));
+    let memory = (
+        "restrict_dmc".to_owned(),
+        if dynamic_memory { "false" } else { "true" },
+    );
+    let others = [("enable_xha", "true"), ("platform_filter", "false")];
+    let others = others.map(|(key, value)| (key.to_owned(), value));
+    Value::map(restricted.into_iter().chain([memory]).chain(others))
 }
 
 fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Failure> {
@@ -163,6 +199,7 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
                     "vm_migrate",
                     "provision",
                     "vm_resume",
+                    "enable",
                     "evacuate",
                     "vm_start",
                 ]),
@@ -210,6 +247,8 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
             ("hostname", Value::from(name.as_str())),
             ("address", Value::String(address)),
             ("metrics", Value::String(metrics)),
+            ("license_params", restrictions(world.rules.dynamic_memory)),
+            ("ssl_legacy", Value::Bool(false)),
             ("edition", Value::from("xcp-ng")),
             ("editions", Value::strings(["xcp-ng"])),
             ("display", Value::from("enabled")),
@@ -273,6 +312,8 @@ fn add_control_domain(world: &mut World, name: &str, host: &str) -> Result<Strin
             ("memory_overhead", Value::Int(20 << 20)),
             ("VCPUs_max", Value::Int(2)),
             ("VCPUs_at_startup", Value::Int(2)),
+            ("generation_id", Value::void()),
+            ("has_vendor_device", Value::Bool(false)),
             ("actions_after_shutdown", Value::from("destroy")),
             ("actions_after_reboot", Value::from("destroy")),
             ("actions_after_crash", Value::from("destroy")),
@@ -493,7 +534,8 @@ fn add_template(world: &mut World, spec: &TemplateSpec, disk: Option<Disk>) -> R
             ("domid", Value::Int(-1)),
             ("metrics", Value::String(metrics)),
             ("recommendations", Value::from(limits)),
-            ("snapshot_time", Value::DateTime(EPOCH.to_owned())),
+            ("generation_id", Value::void()),
+            ("has_vendor_device", Value::Bool(false)),
         ],
     )?;
     if !spec.default {

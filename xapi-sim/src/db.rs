@@ -418,10 +418,9 @@ fn owns_relation(field: &Field) -> bool {
     let Some((class, other)) = field.relation else {
         return false;
     };
-    let many_there = meta::class(class)
+    meta::class(class)
         .and_then(|class| class.field(other))
-        .is_some_and(|field| matches!(field.ty, Type::Set(_)));
-    many_there
+        .is_some_and(|field| matches!(field.ty, Type::Set(_)))
 }
 
 fn targets(value: &Value) -> Vec<String> {

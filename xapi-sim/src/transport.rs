@@ -38,6 +38,14 @@ impl Transport for InProcess {
             timeout,
             ..
         } = request;
+        if self.shared.is_closed() {
+            let source = "the simulator has been shut down".into();
+            return Err(Error::Transport {
+                method,
+                host: HOST.to_owned(),
+                source,
+            });
+        }
         let answer = rpc::answer(&self.shared, Codec::Json, &body, Vec::new());
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(reply)) => Ok(Bytes::from(reply)),

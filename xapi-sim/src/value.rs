@@ -248,7 +248,7 @@ pub(crate) fn parse_int(text: &str) -> Option<i64> {
     }
     let digits: String = digits.chars().filter(|&digit| digit != '_').collect();
     if radix == 10 {
-        let magnitude = i128::from_str_radix(&digits, 10).ok()?;
+        let magnitude: i128 = digits.parse().ok()?;
         i64::try_from(if negative { -magnitude } else { magnitude }).ok()
     } else {
         // Other radixes name bit patterns, so 0xffffffffffffffff is -1.

@@ -229,6 +229,10 @@ impl Shared {
         self.closing.send_replace(true);
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Ends when the simulator ends.
     pub(crate) async fn closed(&self) {
         let mut closing = self.closing.subscribe();

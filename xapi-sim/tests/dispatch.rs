@@ -1,5 +1,7 @@
 //! The checks that precede every message, and the messages that every class has.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
 mod common;
 
 use common::{Pool, login, pool, pool_of, text};
@@ -7,7 +9,10 @@ use xapi_sim::{FaultRule, Model, Release, SecretString, SimOptions, Value};
 
 async fn fails(pool: &Pool, method: &str, params: Vec<Value>) -> String {
     let failure = pool.sim.call(method, params).await.expect_err(method);
-    std::iter::once(failure.code).chain(failure.params).collect::<Vec<_>>().join("|")
+    std::iter::once(failure.code)
+        .chain(failure.params)
+        .collect::<Vec<_>>()
+        .join("|")
 }
 
 #[tokio::test]
@@ -16,17 +21,53 @@ async fn the_order_of_checks() {
     let session = || Value::from(pool.session.as_str());
     let dead = || Value::from("OpaqueRef:bogus");
     for (method, params, failure) in [
-        ("VM.frobnicate", vec![session()], "MESSAGE_METHOD_UNKNOWN|VM.frobnicate"),
-        ("VM.frobnicate", vec![dead()], "SESSION_INVALID|OpaqueRef:bogus"),
-        ("VM.frobnicate", vec![], "MESSAGE_METHOD_UNKNOWN|VM.frobnicate"),
-        ("vm.get_all", vec![session()], "MESSAGE_METHOD_UNKNOWN|vm.get_all"),
-        ("session.get_all", vec![session()], "MESSAGE_METHOD_UNKNOWN|session.get_all"),
-        ("VM.get_all", vec![dead()], "SESSION_INVALID|OpaqueRef:bogus"),
+        (
+            "VM.frobnicate",
+            vec![session()],
+            "MESSAGE_METHOD_UNKNOWN|VM.frobnicate",
+        ),
+        (
+            "VM.frobnicate",
+            vec![dead()],
+            "SESSION_INVALID|OpaqueRef:bogus",
+        ),
+        (
+            "VM.frobnicate",
+            vec![],
+            "MESSAGE_METHOD_UNKNOWN|VM.frobnicate",
+        ),
+        (
+            "vm.get_all",
+            vec![session()],
+            "MESSAGE_METHOD_UNKNOWN|vm.get_all",
+        ),
+        (
+            "session.get_all",
+            vec![session()],
+            "MESSAGE_METHOD_UNKNOWN|session.get_all",
+        ),
+        (
+            "VM.get_all",
+            vec![dead()],
+            "SESSION_INVALID|OpaqueRef:bogus",
+        ),
         ("VM.get_all", vec!["".into()], "SESSION_INVALID|"),
-        ("VM.get_all", vec!["OpaqueRef:NULL".into()], "SESSION_INVALID|OpaqueRef:NULL"),
+        (
+            "VM.get_all",
+            vec!["OpaqueRef:NULL".into()],
+            "SESSION_INVALID|OpaqueRef:NULL",
+        ),
         // The number of parameters comes before the session, without counting it.
-        ("VM.start", vec![dead(), "x".into()], "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|1"),
-        ("VM.start", vec![], "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|-1"),
+        (
+            "VM.start",
+            vec![dead(), "x".into()],
+            "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|1",
+        ),
+        (
+            "VM.start",
+            vec![],
+            "MESSAGE_PARAMETER_COUNT_MISMATCH|VM.start|3|-1",
+        ),
         (
             "Async.VM.start",
             vec![session()],
@@ -52,22 +93,46 @@ async fn the_order_of_checks() {
             vec![session(), "x".into(), 0.into(), 0.into()],
             "INTERNAL_ERROR|Failure(\"Expected bool, got 'I(0)'\")",
         ),
-        ("host.license_apply", vec![session(), "x".into(), "x".into()], "MESSAGE_REMOVED"),
-        ("host.license_apply", vec![dead(), "x".into(), "x".into()], "SESSION_INVALID|OpaqueRef:bogus"),
+        (
+            "host.license_apply",
+            vec![session(), "x".into(), "x".into()],
+            "MESSAGE_REMOVED",
+        ),
+        (
+            "host.license_apply",
+            vec![dead(), "x".into(), "x".into()],
+            "SESSION_INVALID|OpaqueRef:bogus",
+        ),
         (
             "Async.VM.get_record",
             vec![session(), "x".into()],
             "Fault|No async mode for this operation (rpc: VM.get_record)",
         ),
-        ("Async.VM.start", vec![dead(), "x".into(), false.into(), false.into()], "SESSION_INVALID|OpaqueRef:bogus"),
-        ("VM.get_record", vec![session(), "OpaqueRef:nope".into()], "HANDLE_INVALID|VM|OpaqueRef:nope"),
-        ("VM.get_by_uuid", vec![session(), "nope".into()], "UUID_INVALID|VM|nope"),
+        (
+            "Async.VM.start",
+            vec![dead(), "x".into(), false.into(), false.into()],
+            "SESSION_INVALID|OpaqueRef:bogus",
+        ),
+        (
+            "VM.get_record",
+            vec![session(), "OpaqueRef:nope".into()],
+            "HANDLE_INVALID|VM|OpaqueRef:nope",
+        ),
+        (
+            "VM.get_by_uuid",
+            vec![session(), "nope".into()],
+            "UUID_INVALID|VM|nope",
+        ),
         (
             "VM.set_actions_after_shutdown",
             vec![session(), "x".into(), "explode".into()],
             "INTERNAL_ERROR|Failure(\"Unknown tag/contents\")",
         ),
-        ("VIF.create", vec![session(), "x".into()], "INTERNAL_ERROR|Failure(\"bad __structure\")"),
+        (
+            "VIF.create",
+            vec![session(), "x".into()],
+            "INTERNAL_ERROR|Failure(\"bad __structure\")",
+        ),
     ] {
         assert_eq!(fails(&pool, method, params).await, failure, "{method}");
     }
@@ -87,11 +152,21 @@ async fn integers_come_in_many_forms() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
     for value in [Value::Int(2), "2".into(), "0x2".into(), "+2".into()] {
-        pool.call("VM.set_VCPUs_at_startup", vec![vm.as_str().into(), value]).await;
+        pool.call("VM.set_VCPUs_at_startup", vec![vm.as_str().into(), value])
+            .await;
     }
-    for value in [Value::Float(2.0), " 2".into(), Value::Bool(true), Value::Nil] {
+    for value in [
+        Value::Float(2.0),
+        " 2".into(),
+        Value::Bool(true),
+        Value::Nil,
+    ] {
         let args = vec![vm.as_str().into(), value];
-        assert!(pool.fails("VM.set_VCPUs_at_startup", args).await.starts_with("INTERNAL_ERROR"));
+        assert!(
+            pool.fails("VM.set_VCPUs_at_startup", args)
+                .await
+                .starts_with("INTERNAL_ERROR")
+        );
     }
 }
 
@@ -99,13 +174,21 @@ async fn integers_come_in_many_forms() {
 async fn sessions() {
     let pool = pool().await;
     let login = |password: &str| {
-        vec!["root".into(), password.into(), "banana".into(), "myprog".into(), "ignored".into()]
+        vec![
+            "root".into(),
+            password.into(),
+            "banana".into(),
+            "myprog".into(),
+            "ignored".into(),
+        ]
     };
     assert_eq!(
         fails(&pool, "session.login_with_password", login("wrong")).await,
         "SESSION_AUTHENTICATION_FAILED|root|Authentication failure"
     );
-    let record = pool.call("session.get_record", vec![pool.session.as_str().into()]).await;
+    let record = pool
+        .call("session.get_record", vec![pool.session.as_str().into()])
+        .await;
     assert_eq!(record.get("originator"), Some(&Value::from("tests")));
     assert_eq!(record.get("auth_user_name"), Some(&Value::from("root")));
     assert_eq!(record.get("is_local_superuser"), Some(&Value::Bool(true)));
@@ -115,11 +198,22 @@ async fn sessions() {
         pool.fails("session.logout", vec![]).await,
         format!("SESSION_INVALID|{}", pool.session)
     );
-    assert!(pool.sim.call("VM.get_all", vec![other.into()]).await.is_ok());
+    assert!(
+        pool.sim
+            .call("VM.get_all", vec![other.into()])
+            .await
+            .is_ok()
+    );
     let calls = pool.sim.calls();
-    let login = calls.iter().find(|call| call.method == "session.login_with_password").unwrap();
+    let login = calls
+        .iter()
+        .find(|call| call.method == "session.login_with_password")
+        .unwrap();
     assert_eq!(login.params[1], Value::from("<hidden>"));
-    assert!(!format!("{calls:?}").contains(&pool.session), "no session is recorded");
+    assert!(
+        !format!("{calls:?}").contains(&pool.session),
+        "no session is recorded"
+    );
 }
 
 #[tokio::test]
@@ -141,11 +235,23 @@ async fn roles() {
     let pool = pool_of(Model::single_host(), options).await;
     let vm = pool.vm("worker").await;
     let params = vec!["op".into(), "operator".into(), "1.0".into(), "tests".into()];
-    let session = pool.sim.call("session.login_with_password", params).await.unwrap();
-    let start = vec![session.clone(), vm.as_str().into(), false.into(), false.into()];
+    let session = pool
+        .sim
+        .call("session.login_with_password", params)
+        .await
+        .unwrap();
+    let start = vec![
+        session.clone(),
+        vm.as_str().into(),
+        false.into(),
+        false.into(),
+    ];
     pool.sim.call("VM.start", start).await.unwrap();
-    let failure =
-        pool.sim.call("VM.destroy", vec![session, vm.into()]).await.unwrap_err();
+    let failure = pool
+        .sim
+        .call("VM.destroy", vec![session, vm.into()])
+        .await
+        .unwrap_err();
     assert_eq!(failure.code, "RBAC_PERMISSION_DENIED");
     assert_eq!(failure.params[0], "vm.destroy");
 }
@@ -154,7 +260,11 @@ async fn roles() {
 async fn ended(pool: &Pool, task: &str) -> Value {
     let mut token = String::new();
     loop {
-        let args = vec![Value::strings([format!("task/{task}")]), token.into(), 10.0.into()];
+        let args = vec![
+            Value::strings([format!("task/{task}")]),
+            token.into(),
+            10.0.into(),
+        ];
         let batch = pool.call("event.from", args).await;
         token = text(batch.get("token").unwrap());
         let record = pool.call("task.get_record", vec![task.into()]).await;
@@ -171,12 +281,18 @@ async fn tasks_end_well_or_not() {
     let args = vec![template.as_str().into(), "copy".into()];
     let task = text(&pool.call("Async.VM.clone", args).await);
     let record = ended(&pool, &task).await;
-    assert_eq!(record.get("name_label"), Some(&Value::from("Async.VM.clone")));
+    assert_eq!(
+        record.get("name_label"),
+        Some(&Value::from("Async.VM.clone"))
+    );
     assert_eq!(record.get("status"), Some(&Value::from("success")));
     assert_eq!(record.get("progress"), Some(&Value::Float(1.0)));
     assert_eq!(record.get("type"), Some(&Value::from("<none/>")));
     let result = text(record.get("result").unwrap());
-    let copy = result.strip_prefix("<value>").and_then(|r| r.strip_suffix("</value>")).unwrap();
+    let copy = result
+        .strip_prefix("<value>")
+        .and_then(|r| r.strip_suffix("</value>"))
+        .unwrap();
     assert_eq!(text(&pool.get("VM", "name_label", copy).await), "copy");
 
     let args = vec![template.as_str().into(), false.into(), false.into()];
@@ -186,12 +302,20 @@ async fn tasks_end_well_or_not() {
     assert_eq!(record.get("result"), Some(&Value::from("")));
     assert_eq!(
         record.get("error_info"),
-        Some(&Value::strings(["VM_IS_TEMPLATE", template.as_str(), "start"]))
+        Some(&Value::strings([
+            "VM_IS_TEMPLATE",
+            template.as_str(),
+            "start"
+        ]))
     );
-    assert_eq!(record.get("allowed_operations"), Some(&Value::Array(vec![])));
+    assert_eq!(
+        record.get("allowed_operations"),
+        Some(&Value::Array(vec![]))
+    );
     pool.call("task.destroy", vec![task.as_str().into()]).await;
     assert_eq!(
-        pool.fails("task.get_record", vec![task.as_str().into()]).await,
+        pool.fails("task.get_record", vec![task.as_str().into()])
+            .await,
         format!("HANDLE_INVALID|task|{task}")
     );
 }
@@ -204,9 +328,14 @@ async fn tasks_can_be_cancelled() {
     pool.sim.inject(FaultRule::method("VM.start").delay(hour));
     let args = || vec![vm.as_str().into(), false.into(), false.into()];
     let task = text(&pool.call("Async.VM.start", args()).await);
-    let record = pool.call("task.get_record", vec![task.as_str().into()]).await;
+    let record = pool
+        .call("task.get_record", vec![task.as_str().into()])
+        .await;
     assert_eq!(record.get("status"), Some(&Value::from("pending")));
-    assert_eq!(record.get("allowed_operations"), Some(&Value::strings(["cancel"])));
+    assert_eq!(
+        record.get("allowed_operations"),
+        Some(&Value::strings(["cancel"]))
+    );
     // A pending task cannot be destroyed, and no failure says so.
     pool.call("task.destroy", vec![task.as_str().into()]).await;
     assert_eq!(
@@ -231,10 +360,16 @@ async fn synchronous_calls_leave_no_task() {
     let vm = pool.vm("worker").await;
     pool.start(&vm).await;
     assert!(pool.call("task.get_all", vec![]).await.items().is_empty());
-    let mine = pool.call("task.create", vec!["mine".into(), "of a client".into()]).await;
+    let mine = pool
+        .call("task.create", vec!["mine".into(), "of a client".into()])
+        .await;
     pool.call("task.cancel", vec![mine.clone()]).await;
-    assert_eq!(pool.get("task", "status", mine.as_str().unwrap()).await, Value::from("pending"));
-    pool.call("task.set_status", vec![mine.clone(), "success".into()]).await;
+    assert_eq!(
+        pool.get("task", "status", mine.as_str().unwrap()).await,
+        Value::from("pending")
+    );
+    pool.call("task.set_status", vec![mine.clone(), "success".into()])
+        .await;
     pool.call("task.destroy", vec![mine]).await;
 }
 
@@ -243,9 +378,13 @@ async fn a_reply_can_lie_about_what_was_done() {
     let pool = pool().await;
     let template = pool.template().await;
     let rule = FaultRule::method("VM.clone").after_effect().times(1);
-    pool.sim.inject(rule.fail("INTERNAL_ERROR", ["the host went away"]));
+    pool.sim
+        .inject(rule.fail("INTERNAL_ERROR", ["the host went away"]));
     let args = vec![template.into(), "done all the same".into()];
-    assert_eq!(pool.fails("VM.clone", args).await, "INTERNAL_ERROR|the host went away");
+    assert_eq!(
+        pool.fails("VM.clone", args).await,
+        "INTERNAL_ERROR|the host went away"
+    );
     pool.named("VM", "done all the same").await;
 }
 
@@ -253,7 +392,10 @@ async fn a_reply_can_lie_about_what_was_done() {
 async fn unimplemented_messages_are_collected() {
     let pool = pool().await;
     let host = pool.call("host.get_all", vec![]).await.items()[0].clone();
-    assert_eq!(pool.fails("host.dmesg", vec![host]).await, "MESSAGE_METHOD_UNKNOWN|host.dmesg");
+    assert_eq!(
+        pool.fails("host.dmesg", vec![host]).await,
+        "MESSAGE_METHOD_UNKNOWN|host.dmesg"
+    );
     assert_eq!(pool.sim.unimplemented(), ["host.dmesg"]);
     let coverage = pool.sim.coverage();
     assert!(coverage.implemented.contains(&"VM.clone"));
@@ -264,15 +406,29 @@ async fn unimplemented_messages_are_collected() {
 #[tokio::test]
 async fn releases_differ() {
     let newest = pool_of(Model::new().release(Release::Newest), SimOptions::default()).await;
-    let older = pool_of(Model::new().release(Release::Xcpng83), SimOptions::default()).await;
+    let older = pool_of(
+        Model::new().release(Release::Xcpng83),
+        SimOptions::default(),
+    )
+    .await;
     assert!(newest.try_call("Caller.get_all", vec![]).await.is_ok());
-    assert_eq!(older.fails("Caller.get_all", vec![]).await, "MESSAGE_METHOD_UNKNOWN|Caller.get_all");
+    assert_eq!(
+        older.fails("Caller.get_all", vec![]).await,
+        "MESSAGE_METHOD_UNKNOWN|Caller.get_all"
+    );
     for (pool, minor) in [(&newest, 23), (&older, 21)] {
         let host = text(&pool.call("host.get_all", vec![]).await.items()[0].clone());
-        assert_eq!(pool.get("host", "API_version_minor", &host).await, Value::Int(minor));
+        assert_eq!(
+            pool.get("host", "API_version_minor", &host).await,
+            Value::Int(minor)
+        );
     }
     // XCP-ng 8.2 does not know `ignore_vdis`.
-    let oldest = pool_of(Model::single_host().release(Release::Xcpng82), SimOptions::default()).await;
+    let oldest = pool_of(
+        Model::single_host().release(Release::Xcpng82),
+        SimOptions::default(),
+    )
+    .await;
     let vm = oldest.vm("worker").await;
     let args = vec![vm.into(), "s".into(), Value::Array(vec![])];
     assert_eq!(
@@ -296,7 +452,8 @@ async fn emergency_mode_keeps_calls_out() {
     use xapi_sim::Failure;
 
     let pool = pool().await;
-    pool.sim.set_emergency(Some(Failure::code("HOST_STILL_BOOTING")));
+    pool.sim
+        .set_emergency(Some(Failure::code("HOST_STILL_BOOTING")));
     let client = xapi_client::Client::over(pool.sim.transport());
     let error = client
         .credentials("root", pool.sim.credentials().password().clone())

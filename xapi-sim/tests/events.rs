@@ -1,5 +1,7 @@
 //! `event.from`: what is told, when, and with which token.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
 mod common;
 
 use std::time::Duration;
@@ -12,11 +14,15 @@ struct Batch(Value);
 impl Pool {
     async fn events(&self, classes: &[&str], token: &str, timeout: f64) -> Batch {
         let classes = Value::strings(classes.iter().copied());
-        Batch(self.call("event.from", vec![classes, token.into(), timeout.into()]).await)
+        Batch(
+            self.call("event.from", vec![classes, token.into(), timeout.into()])
+                .await,
+        )
     }
 
     async fn rename(&self, vm: &str, name: &str) {
-        self.call("VM.set_name_label", vec![vm.into(), name.into()]).await;
+        self.call("VM.set_name_label", vec![vm.into(), name.into()])
+            .await;
     }
 }
 
@@ -54,7 +60,11 @@ async fn the_first_poll_tells_everything() {
     let batch = pool.events(&["VM", "vm_metrics", "pool"], "", 10.0).await;
     let vms = pool.call("VM.get_all", vec![]).await.items().len();
     let adds = |class: &str| {
-        batch.list().iter().filter(|event| event.starts_with(&format!("add {class} "))).count()
+        batch
+            .list()
+            .iter()
+            .filter(|event| event.starts_with(&format!("add {class} ")))
+            .count()
     };
     assert_eq!((adds("vm"), adds("pool")), (vms, 1));
     assert_eq!(batch.count("vm"), i64::try_from(vms).unwrap());
@@ -73,17 +83,31 @@ async fn changes_are_coalesced() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
     let token = pool.events(&["vm"], "", 0.0).await.token();
-    assert_eq!(pool.events(&["vm"], &token, 0.0).await.list(), Vec::<String>::new());
+    assert_eq!(
+        pool.events(&["vm"], &token, 0.0).await.list(),
+        Vec::<String>::new()
+    );
     pool.rename(&vm, "one").await;
     pool.rename(&vm, "two").await;
     let template = pool.template().await;
-    let fresh = text(&pool.call("VM.clone", vec![template.as_str().into(), "x".into()]).await);
+    let fresh = text(
+        &pool
+            .call("VM.clone", vec![template.as_str().into(), "x".into()])
+            .await,
+    );
     pool.rename(&fresh, "fresh").await;
-    let brief = text(&pool.call("VM.clone", vec![template.into(), "y".into()]).await);
+    let brief = text(
+        &pool
+            .call("VM.clone", vec![template.into(), "y".into()])
+            .await,
+    );
     pool.call("VM.destroy", vec![brief.as_str().into()]).await;
     let batch = pool.events(&["vm"], &token, 0.0).await;
     let mut events = batch.list();
-    assert!(!events.iter().any(|event| event.contains(&brief)), "never heard of");
+    assert!(
+        !events.iter().any(|event| event.contains(&brief)),
+        "never heard of"
+    );
     events.retain(|event| !event.starts_with("mod") || event.contains(&vm));
     assert_eq!(events, [format!("add vm {fresh}"), format!("mod vm {vm}")]);
     // The same token gives the same events again.
@@ -107,13 +131,23 @@ async fn a_token_belongs_to_its_subscription() {
     let batch = pool.events(&[&object], "", 0.0).await;
     assert_eq!(batch.list(), [format!("add vm {vm}")]);
     pool.call("VM.destroy", vec![vm.as_str().into()]).await;
-    assert_eq!(pool.events(&[&object], &batch.token(), 0.0).await.list(), [format!("del vm {vm}")]);
+    assert_eq!(
+        pool.events(&[&object], &batch.token(), 0.0).await.list(),
+        [format!("del vm {vm}")]
+    );
 }
 
 #[tokio::test]
 async fn nonsense_matches_nothing() {
     let pool = pool().await;
-    for classes in [vec![], vec![""], vec!["/"], vec!["VM/"], vec!["*/x"], vec!["nope"]] {
+    for classes in [
+        vec![],
+        vec![""],
+        vec!["/"],
+        vec!["VM/"],
+        vec!["*/x"],
+        vec!["nope"],
+    ] {
         let batch = pool.events(&classes, "", 0.0).await;
         assert_eq!(batch.list(), Vec::<String>::new(), "{classes:?}");
         assert_eq!(batch.token(), "00000000000000000000,00000000000000000000");
@@ -121,7 +155,10 @@ async fn nonsense_matches_nothing() {
     let future = "00000000000000999999,00000000000000000000";
     assert_eq!(pool.events(&["vm"], future, 0.0).await.token(), future);
     let args = vec![Value::strings(["vm"]), "garbage".into(), 1.0.into()];
-    assert_eq!(pool.fails("event.from", args).await, "EVENT_FROM_TOKEN_PARSE_FAILURE|garbage");
+    assert_eq!(
+        pool.fails("event.from", args).await,
+        "EVENT_FROM_TOKEN_PARSE_FAILURE|garbage"
+    );
     let args = vec![Value::strings(["vm"]), "".into(), true.into()];
     assert_eq!(
         pool.fails("event.from", args).await,
@@ -132,7 +169,10 @@ async fn nonsense_matches_nothing() {
 #[tokio::test]
 async fn sessions_have_no_events() {
     let pool = pool().await;
-    assert_eq!(pool.events(&["session"], "", 0.0).await.list(), Vec::<String>::new());
+    assert_eq!(
+        pool.events(&["session"], "", 0.0).await.list(),
+        Vec::<String>::new()
+    );
     assert_eq!(pool.events(&["*"], "", 0.0).await.count("session"), 1);
 }
 
@@ -173,17 +213,28 @@ async fn logging_out_wakes_those_who_wait() {
     let waiting = pool.try_call("event.from", args);
     let (result, _) = tokio::join!(waiting, pool.call("session.logout", vec![]));
     let failure = result.unwrap_err();
-    assert_eq!((failure.code.as_str(), &failure.params[..]), ("SESSION_INVALID", &[pool.session.clone()][..]));
+    assert_eq!(
+        (failure.code.as_str(), &failure.params[..]),
+        ("SESSION_INVALID", &[pool.session.clone()][..])
+    );
 }
 
 #[tokio::test]
 async fn injecting_gives_a_barrier() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
-    let token = text(&pool.call("event.inject", vec!["VM".into(), vm.as_str().into()]).await);
-    assert_eq!(pool.events(&["vm"], &token, 0.0).await.list(), [format!("mod vm {vm}")]);
+    let token = text(
+        &pool
+            .call("event.inject", vec!["VM".into(), vm.as_str().into()])
+            .await,
+    );
     assert_eq!(
-        pool.fails("event.inject", vec!["vm".into(), vm.as_str().into()]).await,
+        pool.events(&["vm"], &token, 0.0).await.list(),
+        [format!("mod vm {vm}")]
+    );
+    assert_eq!(
+        pool.fails("event.inject", vec!["vm".into(), vm.as_str().into()])
+            .await,
         format!("HANDLE_INVALID|vm|{vm}")
     );
 }
@@ -198,11 +249,16 @@ async fn deletions_get_lost_and_counts_tell() {
     }
     let token = pool.events(&["task"], "", 0.0).await.token();
     for task in tasks {
-        pool.call("task.set_status", vec![task.clone(), "success".into()]).await;
+        pool.call("task.set_status", vec![task.clone(), "success".into()])
+            .await;
         pool.call("task.destroy", vec![task]).await;
     }
     let batch = pool.events(&["task"], &token, 0.0).await;
-    let deletions = batch.list().iter().filter(|event| event.starts_with("del")).count();
+    let deletions = batch
+        .list()
+        .iter()
+        .filter(|event| event.starts_with("del"))
+        .count();
     assert!((257..512).contains(&deletions), "{deletions}");
     assert_eq!(batch.count("task"), 0);
 }
@@ -212,13 +268,20 @@ async fn messages_come_first_and_are_not_counted() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;
     let uuid = pool.get("VM", "uuid", &vm).await;
-    let args = vec!["ALARM".into(), Value::Int(3), "VM".into(), uuid, "text".into()];
+    let args = vec![
+        "ALARM".into(),
+        Value::Int(3),
+        "VM".into(),
+        uuid,
+        "text".into(),
+    ];
     let message = text(&pool.call("message.create", args).await);
     let batch = pool.events(&["message", "pool"], "", 0.0).await;
     assert_eq!(batch.list()[0], format!("add message {message}"));
     assert_eq!(batch.first().get("id"), Some(&Value::from("0")));
     assert_eq!(batch.count("message"), 0);
-    pool.call("message.destroy", vec![message.as_str().into()]).await;
+    pool.call("message.destroy", vec![message.as_str().into()])
+        .await;
     let batch = pool.events(&["message"], &batch.token(), 0.0).await;
     assert_eq!(batch.list(), [format!("del message {message}")]);
 }

@@ -1,5 +1,7 @@
 //! The rules of the server's HTTP, by raw sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
 mod common;
 
 use common::{Pool, pool};
@@ -20,14 +22,21 @@ struct Served {
 
 async fn served() -> Served {
     let pool = pool().await;
-    let server = pool.sim.serve_plain(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let server = pool
+        .sim
+        .serve_plain(([127, 0, 0, 1], 0).into())
+        .await
+        .unwrap();
     Served { pool, server }
 }
 
 impl Served {
     async fn connect(&self) -> Wire {
         let stream = TcpStream::connect(self.server.address()).await.unwrap();
-        Wire { stream, buffer: Vec::new() }
+        Wire {
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     /// Sends one request on a connection of its own and gives the whole answer.
@@ -72,7 +81,12 @@ impl Wire {
                 }
             }
             let read = self.stream.read_buf(&mut self.buffer).await.unwrap();
-            assert_ne!(read, 0, "closed after {:?}", String::from_utf8_lossy(&self.buffer));
+            assert_ne!(
+                read,
+                0,
+                "closed after {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
         }
     }
 
@@ -82,7 +96,9 @@ impl Wire {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 fn status(answer: &str) -> &str {
@@ -110,8 +126,13 @@ async fn an_answer_byte_by_byte() {
         served.pool.session
     );
     for path in ["/", "/RPC2", "/json", "/xmlrpc", "/nope/nope", "/JSONRPC"] {
-        let answer = served.one(&post(path, "Content-Type: application/json\r\n", &xml)).await;
-        assert!(answer.contains("content-type: text/xml\r\n"), "{path}: {answer}");
+        let answer = served
+            .one(&post(path, "Content-Type: application/json\r\n", &xml))
+            .await;
+        assert!(
+            answer.contains("content-type: text/xml\r\n"),
+            "{path}: {answer}"
+        );
         assert!(
             answer.ends_with(&format!(
                 "<?xml version=\"1.0\"?><methodResponse><params><param><value><struct><member>\
@@ -128,9 +149,18 @@ async fn an_answer_byte_by_byte() {
 async fn paths() {
     let served = served().await;
     let body = served.get_all();
-    for path in ["/jsonrpc", "/jsonrpc/", "/jsonrpcx", "/jsonrpc?a=b", "/jsonrpc;x"] {
+    for path in [
+        "/jsonrpc",
+        "/jsonrpc/",
+        "/jsonrpcx",
+        "/jsonrpc?a=b",
+        "/jsonrpc;x",
+    ] {
         let answer = served.one(&post(path, "", &body)).await;
-        assert!(answer.contains("\"result\":[\"OpaqueRef:"), "{path}: {answer}");
+        assert!(
+            answer.contains("\"result\":[\"OpaqueRef:"),
+            "{path}: {answer}"
+        );
     }
     for path in ["/", "/json", "/nope", "/JSONRPC"] {
         let answer = served.one(&post(path, "", &body)).await;
@@ -149,7 +179,11 @@ async fn heads_have_a_limit() {
     let body = served.get_all();
     let padded = |length: usize| {
         let bare = post("/jsonrpc", "X-Pad: \r\n", &body).len() - body.len();
-        post("/jsonrpc", &format!("X-Pad: {}\r\n", "a".repeat(length - bare)), &body)
+        post(
+            "/jsonrpc",
+            &format!("X-Pad: {}\r\n", "a".repeat(length - bare)),
+            &body,
+        )
     };
     let mut wire = served.connect().await;
     // It holds for every request of a connection, not only for the first.
@@ -194,7 +228,11 @@ async fn bodies_need_a_length_and_have_a_limit() {
         let request = format!("POST /jsonrpc HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
         let mut wire = served.connect().await;
         wire.send(request.as_bytes()).await;
-        assert_eq!(status(&wire.answer().await), "HTTP/1.1 500 Internal Error", "{length:?}");
+        assert_eq!(
+            status(&wire.answer().await),
+            "HTTP/1.1 500 Internal Error",
+            "{length:?}"
+        );
         assert!(wire.is_closed().await);
     }
     // With both headers the length wins.
@@ -204,16 +242,23 @@ async fn bodies_need_a_length_and_have_a_limit() {
         let blanks = " ".repeat(length - body.len());
         post("/jsonrpc", "", &format!("{body}{blanks}"))
     };
-    assert_eq!(status(&served.one(&large(307_200)).await), "HTTP/1.1 200 OK");
+    assert_eq!(
+        status(&served.one(&large(307_200)).await),
+        "HTTP/1.1 200 OK"
+    );
     // The answer comes before the body is read.
     let head = "POST /jsonrpc HTTP/1.1\r\nContent-Length: 307201\r\n\r\n";
     let answer = served.one(head.as_bytes()).await;
     assert_eq!(status(&answer), "HTTP/1.1 500 Internal Error");
     assert!(answer.contains("Client_requested_size_over_limit"));
-    let malformed = served.one(&post("/jsonrpc", "", "{\"jsonrpc\":\"2.0\",")).await;
+    let malformed = served
+        .one(&post("/jsonrpc", "", "{\"jsonrpc\":\"2.0\","))
+        .await;
     assert_eq!(
         malformed,
-        page("Yojson__Common.Json_error(&quot;Line 1, bytes 16-17:\\nUnexpected end of input&quot;)")
+        page(
+            "Yojson__Common.Json_error(&quot;Line 1, bytes 16-17:\\nUnexpected end of input&quot;)"
+        )
     );
 }
 
@@ -221,8 +266,13 @@ async fn bodies_need_a_length_and_have_a_limit() {
 async fn methods() {
     let served = served().await;
     let mut wire = served.connect().await;
-    for request in ["GET /jsonrpc HTTP/1.1", "GET / HTTP/1.1", "PUT /jsonrpc HTTP/1.1"] {
-        wire.send(format!("{request}\r\nHost: x\r\n\r\n").as_bytes()).await;
+    for request in [
+        "GET /jsonrpc HTTP/1.1",
+        "GET / HTTP/1.1",
+        "PUT /jsonrpc HTTP/1.1",
+    ] {
+        wire.send(format!("{request}\r\nHost: x\r\n\r\n").as_bytes())
+            .await;
         // It says close, and stays open.
         assert_eq!(
             wire.answer().await,
@@ -231,7 +281,8 @@ async fn methods() {
              <h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.</body></html>"
         );
     }
-    wire.send(b"OPTIONS /jsonrpc HTTP/1.1\r\nAccess-Control-Request-Headers: X-A\r\n\r\n").await;
+    wire.send(b"OPTIONS /jsonrpc HTTP/1.1\r\nAccess-Control-Request-Headers: X-A\r\n\r\n")
+        .await;
     assert_eq!(
         wire.answer().await,
         "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\
@@ -239,10 +290,18 @@ async fn methods() {
          Access-Control-Allow-Headers: X-A, X-Requested-With\r\nAccess-Control-Allow-Methods: PUT\r\n\r\n"
     );
     for method in ["HEAD", "DELETE", "PATCH", "TRACE", "FROB", "post"] {
-        let answer = served.one(format!("{method} /jsonrpc HTTP/1.1\r\n\r\n").as_bytes()).await;
-        assert_eq!(status(&answer), "HTTP/1.1 501 Method not implemented", "{method}");
+        let answer = served
+            .one(format!("{method} /jsonrpc HTTP/1.1\r\n\r\n").as_bytes())
+            .await;
+        assert_eq!(
+            status(&answer),
+            "HTTP/1.1 501 Method not implemented",
+            "{method}"
+        );
     }
-    let answer = served.one(b"GET /export_metadata?all=true HTTP/1.1\r\n\r\n").await;
+    let answer = served
+        .one(b"GET /export_metadata?all=true HTTP/1.1\r\n\r\n")
+        .await;
     assert!(answer.contains("401 Unauthorised"), "{answer}");
     assert!(answer.contains("WWW-Authenticate: Basic realm=\"get_export_metadata\"\r\n"));
     let about = served.one(b"GET /about HTTP/1.1\r\n\r\n").await;
@@ -256,7 +315,11 @@ async fn connections() {
     // Requests in a row are answered in order.
     let mut wire = served.connect().await;
     let mut both = post("/jsonrpc", "", &body);
-    both.extend(post("/jsonrpc", "", &body.replace("\"id\":1", "\"id\":\"two\"")));
+    both.extend(post(
+        "/jsonrpc",
+        "",
+        &body.replace("\"id\":1", "\"id\":\"two\""),
+    ));
     wire.send(&both).await;
     assert!(wire.answer().await.ends_with("\"id\":1}"));
     assert!(wire.answer().await.ends_with("\"id\":\"two\"}"));
@@ -268,7 +331,8 @@ async fn connections() {
     assert!(wire.is_closed().await);
 
     let mut wire = served.connect().await;
-    wire.send(&post("/jsonrpc", "CONNECTION:Close\r\n", &body)).await;
+    wire.send(&post("/jsonrpc", "CONNECTION:Close\r\n", &body))
+        .await;
     assert!(wire.answer().await.contains("connection: close\r\n"));
     assert!(wire.is_closed().await);
 
@@ -277,7 +341,8 @@ async fn connections() {
         format!("POST /jsonrpc HTTP/1.0\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
     };
     let mut wire = served.connect().await;
-    wire.send(old("Connection: keep-alive\r\n").as_bytes()).await;
+    wire.send(old("Connection: keep-alive\r\n").as_bytes())
+        .await;
     assert_eq!(status(&wire.answer().await), "HTTP/1.0 200 OK");
     wire.send(old("").as_bytes()).await;
     assert!(wire.answer().await.contains("connection: close\r\n"));
@@ -287,7 +352,9 @@ async fn connections() {
     let odd = odd.replace("HTTP/1.1", "HTTP/2.0");
     assert_eq!(status(&served.one(odd.as_bytes()).await), "HTTP/1.1 200 OK");
     // A blank line in front is not.
-    let answer = served.one(&[b"\r\n", post("/jsonrpc", "", &body).as_slice()].concat()).await;
+    let answer = served
+        .one(&[b"\r\n", post("/jsonrpc", "", &body).as_slice()].concat())
+        .await;
     assert_eq!(status(&answer), "HTTP/1.1 500 Internal Error");
 }
 
@@ -310,15 +377,21 @@ async fn bytes_that_are_no_text() {
     )
     .into_bytes();
     body.extend(b"\xe9\"]}");
-    let mut request =
-        format!("POST /jsonrpc HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut request = format!(
+        "POST /jsonrpc HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
     request.extend(&body);
     let mut wire = served.connect().await;
     wire.send(&request).await;
     wire.stream.readable().await.unwrap();
     let answer = wire.answer().await;
     assert!(answer.contains("INVALID_VALUE"), "{answer}");
-    assert!(answer.contains("S(caf\u{fffd})"), "the byte comes back as it was: {answer}");
+    assert!(
+        answer.contains("S(caf\u{fffd})"),
+        "the byte comes back as it was: {answer}"
+    );
     let surrogate = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":["\ud800"]}"#;
     let answer = served.one(&post("/jsonrpc", "", surrogate)).await;
     assert_eq!(status(&answer), "HTTP/1.1 500 Internal Error");
@@ -332,9 +405,17 @@ async fn tags_of_tasks() {
         r#"{{"jsonrpc":"2.0","id":11,"method":"Async.VM.clone","params":["{}","{template}","tagged"]}}"#,
         served.pool.session
     );
-    let answer =
-        served.one(&post("/jsonrpc", "x-http-other-config-request-id: 6f1c\r\n", &body)).await;
-    let task = answer.split('"').find(|part| part.starts_with("OpaqueRef:")).unwrap();
+    let answer = served
+        .one(&post(
+            "/jsonrpc",
+            "x-http-other-config-request-id: 6f1c\r\n",
+            &body,
+        ))
+        .await;
+    let task = answer
+        .split('"')
+        .find(|part| part.starts_with("OpaqueRef:"))
+        .unwrap();
     let config = served.pool.get("task", "other_config", task).await;
     assert_eq!(config, xapi_sim::Value::map([("http:request-id", "6f1c")]));
 }

@@ -1,5 +1,7 @@
 //! A VM from its template to its end.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
 mod common;
 
 use common::{Pool, pool, pool_of, text};

@@ -112,11 +112,13 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     match &options.password_file {
         Some(path) => println!("password:    first line of {}", path.display()),
         None => {
-            use secrecy::ExposeSecret as _;
-            println!(
-                "password:    {}",
-                sim.credentials().password().expose_secret()
-            );
+            // Readable for this user alone, and gone when we are.
+            let mut file = tempfile::Builder::new()
+                .prefix("xapi-sim-password-")
+                .tempfile()?;
+            writeln!(file, "{}", sim.credentials().password().expose_secret())?;
+            println!("password:    first line of {}", file.path().display());
+            made_up = Some(file);
         }
     }
     if let Some(fingerprint) = server.fingerprint() {

@@ -21,10 +21,7 @@ pub(crate) const TABLE: Table = &[
         "host.get_management_interface",
         Now(get_management_interface),
     ),
-    (
-        "host.is_in_emergency_mode",
-        Now(is_in_emergency_mode),
-    ),
+    ("host.is_in_emergency_mode", Now(is_in_emergency_mode)),
     ("host.has_extension", Now(has_extension)),
     ("host.call_extension", Now(call_extension)),
     ("host.call_plugin", Now(call_plugin)),

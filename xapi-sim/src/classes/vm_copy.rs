@@ -198,6 +198,7 @@ fn record(
         ("is_a_template", Value::Bool(purpose.snapshot || template)),
         ("domid", Value::Int(-1)),
         ("metrics", Value::String(metrics)),
+        ("generation_id", Value::void()),
         ("other_config", other_config),
     ]);
     if purpose.snapshot {
