@@ -94,7 +94,7 @@ impl XcpngBackend {
 
     async fn try_to_plan(&self, id: &VmId) -> Result<Plan, Error> {
         let reporter = self.reporter(id);
-        let contact = FirstContact::new(self.shared.settings.login.clone())?;
+        let contact = FirstContact::new(&self.shared.settings.login)?;
         let client = reporter.stage(Stage::Connect, self.shared.client()).await?;
         plan(&self.shared, client, id, &contact, &reporter).await
     }
@@ -144,7 +144,7 @@ async fn create(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Made, Error> {
-    let contact = FirstContact::new(shared.settings.login.clone())?;
+    let contact = FirstContact::new(&shared.settings.login)?;
     // A login is not cancelled half-way: its session would be lost.
     let client = reporter.stage(Stage::Connect, shared.client()).await?;
     // Nothing is made before there is a plan, so this much can simply be dropped.

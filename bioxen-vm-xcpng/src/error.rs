@@ -180,12 +180,14 @@ pub enum Error {
     #[error("the backend is closed; open another one")]
     Closed,
     /// The SSH server of the VM cannot be used.
-    #[error("cannot log in to {machine} on port {port}")]
+    #[error("cannot log in to {machine} on port {port}; {remedy}")]
     Ssh {
         /// User and address.
         machine: String,
         /// The port.
         port: u16,
+        /// What to check.
+        remedy: &'static str,
         /// The reason.
         source: Box<SshError>,
     },

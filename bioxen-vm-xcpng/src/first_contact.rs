@@ -7,7 +7,7 @@ use bioxen_vm_core::VmId;
 
 use crate::error::{Error, Result};
 use crate::settings::{Keys, KnownHost, Login};
-use crate::ssh::{HostKey, Identity, KeyPair, SshTarget};
+use crate::ssh::{HostKey, Identity, KeyPair, SshError, SshTarget};
 
 /// Where a boot script of the template finds what is for it, in the VM's xenstore.
 pub(crate) const PREFIX: &str = "vm-data/bioxen/";
@@ -18,29 +18,50 @@ pub(crate) const HOSTNAME: &str = "vm-data/bioxen/hostname";
 /// The two sides' proofs for one VM.
 #[derive(Debug, Clone)]
 pub(crate) struct FirstContact {
-    login: Login,
-    pairs: Option<Pairs>,
+    user: String,
+    port: u16,
+    proofs: Proofs,
 }
 
 #[derive(Debug, Clone)]
-struct Pairs {
-    client: KeyPair,
-    host: KeyPair,
+enum Proofs {
+    /// Made for the VM, and handed to it.
+    Made { client: KeyPair, host: KeyPair },
+    /// The template has them.
+    Fixed { identity: Identity, host: HostKey },
 }
 
 impl FirstContact {
     /// Makes keys for a VM, where the configuration has none.
-    pub(crate) fn new(login: Login) -> Result<Self> {
+    pub(crate) fn new(login: &Login) -> Result<Self> {
         let generate =
             |name: &str| KeyPair::generate(name).map_err(|error| Error::Keys(Box::new(error)));
-        let pairs = match &login.keys {
-            Keys::Fixed { .. } => None,
-            Keys::PerVm => Some(Pairs {
+        let proofs = match &login.keys {
+            Keys::PerVm => Proofs::Made {
                 client: generate("bioxen")?,
                 host: generate("bioxen-guest")?,
-            }),
+            },
+            Keys::Fixed {
+                identity_file,
+                host_key,
+            } => Proofs::Fixed {
+                identity: Identity::File(absolute(identity_file)),
+                host: match host_key {
+                    KnownHost::Pinned(key) => HostKey::Pinned(key.clone()),
+                    KnownHost::File(path) => HostKey::KnownHosts(absolute(path)),
+                },
+            },
         };
-        Ok(Self { login, pairs })
+        Ok(Self {
+            user: login.user.clone(),
+            port: login.port,
+            proofs,
+        })
+    }
+
+    /// Whether the VM gets its keys from us.
+    pub(crate) fn hands_over(&self) -> bool {
+        matches!(self.proofs, Proofs::Made { .. })
     }
 
     /// The VM's xenstore data with what is for its boot script, in place of what a template or an
@@ -51,46 +72,57 @@ impl FirstContact {
         mut data: BTreeMap<String, String>,
     ) -> BTreeMap<String, String> {
         data.retain(|key, _| !key.starts_with(PREFIX));
-        if let Some(pairs) = &self.pairs {
-            data.insert(AUTHORIZED_KEYS.into(), pairs.client.public().into());
-            data.insert(HOST_KEY.into(), pairs.host.expose_private().into());
+        if let Proofs::Made { client, host } = &self.proofs {
+            data.insert(AUTHORIZED_KEYS.into(), client.public().into());
+            data.insert(HOST_KEY.into(), host.expose_private().into());
             data.insert(HOSTNAME.into(), host_name(vm));
         }
         data
     }
 
-    /// Whether the VM gets its keys from us.
-    pub(crate) fn hands_over(&self) -> bool {
-        self.pairs.is_some()
-    }
-
     /// The way into the VM at an address.
     pub(crate) fn target(&self, address: IpAddr) -> SshTarget {
-        let (identity, host_key) = match (&self.pairs, &self.login.keys) {
-            (Some(pairs), _) => (
-                Identity::Key(pairs.client.private().clone()),
-                HostKey::Pinned(pairs.host.public().to_owned()),
+        let (identity, host_key) = match &self.proofs {
+            Proofs::Made { client, host } => (
+                Identity::Key(client.private().clone()),
+                HostKey::Pinned(host.public().to_owned()),
             ),
-            (
-                None,
-                Keys::Fixed {
-                    identity_file,
-                    host_key,
-                },
-            ) => (
-                Identity::File(absolute(identity_file)),
-                match host_key {
-                    KnownHost::Pinned(key) => HostKey::Pinned(key.clone()),
-                    KnownHost::File(path) => HostKey::KnownHosts(absolute(path)),
-                },
-            ),
-            // Pairs are made whenever keys are per VM; without them nothing is trusted.
-            (None, Keys::PerVm) => (
-                Identity::Key(String::new().into()),
-                HostKey::Pinned(String::new()),
-            ),
+            Proofs::Fixed { identity, host } => (identity.clone(), host.clone()),
         };
-        SshTarget::new(address, &self.login.user, identity, host_key).with_port(self.login.port)
+        SshTarget::new(address, &self.user, identity, host_key).with_port(self.port)
+    }
+
+    /// What to check when a login fails for this reason.
+    pub(crate) fn remedy(&self, error: &SshError) -> &'static str {
+        let cause = match error {
+            SshError::NotReady {
+                last: Some(last), ..
+            } => last,
+            error => error,
+        };
+        match (cause, &self.proofs) {
+            (SshError::KeyRefused, Proofs::Made { .. }) => {
+                "check that the template's boot script installs vm-data/bioxen/authorized-keys for \
+                 ssh.user before its SSH server starts"
+            }
+            (SshError::KeyRefused, Proofs::Fixed { .. }) => {
+                "check that the template accepts ssh.identity_file for ssh.user"
+            }
+            (SshError::WrongHostKey, Proofs::Made { .. }) => {
+                "check that the template's boot script installs vm-data/bioxen/host-key before its \
+                 SSH server starts"
+            }
+            (SshError::WrongHostKey, Proofs::Fixed { .. }) => {
+                "check ssh.host_key or ssh.known_hosts against the template's own key"
+            }
+            (SshError::PortClosed, _) => {
+                "check ssh.port, and that the template starts an SSH server"
+            }
+            (SshError::Unreachable { .. }, _) => {
+                "check that this machine can reach the network of the VM"
+            }
+            _ => "look at the VM's console and its SSH server's log",
+        }
     }
 }
 
@@ -120,7 +152,7 @@ mod tests {
     use super::*;
 
     fn contact() -> FirstContact {
-        FirstContact::new(Login {
+        FirstContact::new(&Login {
             user: "bio".into(),
             port: 2222,
             keys: Keys::PerVm,

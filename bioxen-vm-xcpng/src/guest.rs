@@ -1,12 +1,14 @@
 //! Lua in a VM that can be logged in to.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::{Command, Outcome, PackageSite, Runner, Script, lua};
 
 use crate::error::{Error, Result};
-use crate::ssh::{SshRunner, SshSession, SshTarget};
+use crate::first_contact::FirstContact;
+use crate::ssh::{SshRunner, SshSession};
 
 /// Finds the interpreter `$1`, so that a program's own `PATH` does not change which one runs it,
 /// and lets it run `$2`.
@@ -34,16 +36,20 @@ pub(crate) struct Guest {
 impl Guest {
     /// Waits for a login, and asks the interpreter who it is.
     pub(crate) async fn log_in(
-        target: SshTarget,
+        contact: &FirstContact,
+        address: IpAddr,
         interpreter: &str,
         limit: Duration,
     ) -> Result<Self> {
-        let (machine, port) = (format!("{}@{}", target.user, target.address), target.port);
-        let session = Arc::new(SshSession::new(target));
-        session.ready(limit).await.map_err(|source| Error::Ssh {
-            machine,
-            port,
-            source: Box::new(source),
+        let session = Arc::new(SshSession::new(contact.target(address)));
+        session.ready(limit).await.map_err(|source| {
+            let target = session.target();
+            Error::Ssh {
+                machine: format!("{}@{address}", target.user),
+                port: target.port,
+                remedy: contact.remedy(&source),
+                source: Box::new(source),
+            }
         })?;
         let runner = Arc::new(SshRunner::new(Arc::clone(&session)));
         let probe = Command::new("sh")
@@ -90,7 +96,7 @@ impl Guest {
         PackageSite::new(runner, self.version.clone(), self.tree.clone())
     }
 
-    pub(crate) fn address(&self) -> std::net::IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.session.target().address
     }
 

@@ -100,7 +100,7 @@ impl XcpngVm {
         let limit = settings.boot_timeout;
         let address = address::wait(client, &self.vm, limit);
         let address = self.reporter.stage(Stage::Address, address).await?;
-        let login = Guest::log_in(self.contact.target(address), &settings.lua, limit);
+        let login = Guest::log_in(&self.contact, address, &settings.lua, limit);
         let guest = self.reporter.stage(Stage::Login, login).await?;
         *self.guest.write().await = Some(Arc::new(guest));
         if *key_on_the_way {

@@ -5,6 +5,7 @@ use std::any::Any;
 use bioxen_vm_core::{Backend, ErrorKind, LuaVm, Script, VmId, VmState};
 use bioxen_vm_xcpng::{Stage, StageState, XcpngBackend, XcpngVm};
 use serde_json::json;
+use xapi_sim::guest::{VM_DATA_AUTHORIZED_KEYS, VM_DATA_HOST_KEY, VM_DATA_HOSTNAME};
 
 use crate::lab::Lab;
 
@@ -108,7 +109,9 @@ async fn a_vm_is_as_the_configuration_says() {
     assert_eq!(record.other_config["bioxen:owner"], "bioxen");
     assert_eq!(record.other_config["bioxen:vm-id"], "vm1");
     assert_eq!(record.vifs.len(), 1);
-    assert!(record.xenstore_data.contains_key("vm-data/bioxen/host-key"));
+    for key in [VM_DATA_AUTHORIZED_KEYS, VM_DATA_HOST_KEY, VM_DATA_HOSTNAME] {
+        assert!(record.xenstore_data.contains_key(&format!("vm-data/{key}")));
+    }
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
     lab.end().await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod boot_script;
 mod faults;
 mod first_screen;
 mod lab;
