@@ -9,10 +9,10 @@ PYTHON ?= python3
 FASTA ?= target/data/lambda_virus.fa
 
 # What the demo's guests are made of, and what links the programs.
-GUEST_PACKAGES := lua5.4 luarocks openssh-server openssh-client
+GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client
 BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, EMBOSS, jellyfish.
-TEST_PACKAGES := liblua5.4-dev lua5.1 lua5.3 luajit emboss emboss-data jellyfish
+TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish
 
 .PHONY: help demo test fmt clippy nextest doctest doc codegen codegen-check \
 	demo-packages test-packages test-tools data clean

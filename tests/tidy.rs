@@ -25,14 +25,30 @@ fn root() -> &'static Path {
 /// The names of all packages that the facade depends on with these features.
 fn tree(features: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
-        .args(["--package", "bioxen", "--no-default-features", "--features", features])
+        .args([
+            "tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}",
+        ])
+        .args([
+            "--package",
+            "bioxen",
+            "--no-default-features",
+            "--features",
+            features,
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let names = String::from_utf8(output.stdout).unwrap();
-    names.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    names
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -65,7 +81,14 @@ fn naming(word: &str, folders: &[&str]) -> Vec<String> {
 fn basic_alone_brings_no_http_xml_or_ssh() {
     let tree = tree("basic");
     assert!(tree.iter().any(|name| name == "mlua"));
-    for unwanted in ["reqwest", "hyper", "quick-xml", "openssh", "rustls", "xapi-client"] {
+    for unwanted in [
+        "reqwest",
+        "hyper",
+        "quick-xml",
+        "openssh",
+        "rustls",
+        "xapi-client",
+    ] {
         assert!(!tree.iter().any(|name| name == unwanted), "{unwanted}");
     }
 }
@@ -81,13 +104,25 @@ fn xcpng_alone_brings_no_lua() {
 
 #[test]
 fn every_feature_adds_only_its_own_crate() {
-    let backends = ["bioxen-vm-basic", "bioxen-vm-xcpng", "bioxen-curator", "bioxen-net"];
-    for (feature, own) in
-        [("basic", backends[0]), ("xcpng", backends[1]), ("curator", backends[2]), ("net", backends[3])]
-    {
+    let backends = [
+        "bioxen-vm-basic",
+        "bioxen-vm-xcpng",
+        "bioxen-curator",
+        "bioxen-net",
+    ];
+    for (feature, own) in [
+        ("basic", backends[0]),
+        ("xcpng", backends[1]),
+        ("curator", backends[2]),
+        ("net", backends[3]),
+    ] {
         let tree = tree(feature);
         for name in backends {
-            assert_eq!(tree.iter().any(|n| n == name), name == own, "{feature}: {name}");
+            assert_eq!(
+                tree.iter().any(|n| n == name),
+                name == own,
+                "{feature}: {name}"
+            );
         }
     }
 }
@@ -96,19 +131,31 @@ fn every_feature_adds_only_its_own_crate() {
 fn every_member_inherits_the_lints_and_the_version() {
     for member in MEMBERS {
         let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
-        for line in ["[lints]\nworkspace = true", "version.workspace = true", "rust-version.workspace"]
-        {
-            assert!(manifest.contains(line), "{member}/Cargo.toml lacks {line:?}");
+        for line in [
+            "[lints]\nworkspace = true",
+            "version.workspace = true",
+            "rust-version.workspace",
+        ] {
+            assert!(
+                manifest.contains(line),
+                "{member}/Cargo.toml lacks {line:?}"
+            );
         }
     }
 }
 
 #[test]
 fn one_place_names_each_foreign_system() {
-    let all: Vec<_> = MEMBERS.into_iter().filter(|member| !member.ends_with("codegen")).collect();
+    let all: Vec<_> = MEMBERS
+        .into_iter()
+        .filter(|member| !member.ends_with("codegen"))
+        .collect();
     assert_eq!(naming("mlua::", &all), ["bioxen-vm-basic/src/engine.rs"]);
     for file in naming("openssh::", &all) {
-        assert!(file.starts_with("bioxen-vm-xcpng/src/ssh/"), "{file} names openssh");
+        assert!(
+            file.starts_with("bioxen-vm-xcpng/src/ssh/"),
+            "{file} names openssh"
+        );
     }
     for file in naming("reqwest::", &all) {
         assert_eq!(file, "xapi-client/src/http.rs");
@@ -117,8 +164,10 @@ fn one_place_names_each_foreign_system() {
 
 #[test]
 fn libraries_do_not_read_the_environment() {
-    let libraries: Vec<_> =
-        MEMBERS.into_iter().filter(|member| *member != "." && !member.ends_with("codegen")).collect();
+    let libraries: Vec<_> = MEMBERS
+        .into_iter()
+        .filter(|member| *member != "." && !member.ends_with("codegen"))
+        .collect();
     for pattern in ["env::var", "env::vars"] {
         let files = naming(pattern, &libraries);
         assert!(files.is_empty(), "{files:?} use {pattern}");

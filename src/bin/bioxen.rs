@@ -1,2 +1,5 @@
-//! cli
-fn main() {}
+//! The `bioxen` program.
+
+fn main() -> std::process::ExitCode {
+    bioxen::cli::main()
+}

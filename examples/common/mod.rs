@@ -1,0 +1,66 @@
+//! What the examples share: a pool, a manager, and this project's rocks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bioxen::curator::{PackageInstaller, RocksServer, publish};
+use bioxen::embedded::Pool;
+use bioxen::local::LocalRunner;
+use bioxen::settings::Settings;
+use bioxen::{Value, VmManager};
+
+/// A pool to work on and the rocks to work with.
+pub(crate) struct Lab {
+    pool: Pool,
+    manager: Arc<VmManager>,
+    rocks: tempfile::TempDir,
+}
+
+impl Lab {
+    async fn open() -> anyhow::Result<Self> {
+        let mut settings = Settings::new();
+        settings.read_environment(std::env::vars());
+        let rocks = tempfile::tempdir()?;
+        let sources = ["bio_compute", "bio_sequence_analysis"].map(|name| {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("rocks")
+                .join(name)
+        });
+        publish(&sources, rocks.path(), &LocalRunner::new()).await?;
+        let pool = Pool::open(settings.config("xcpng")).await?;
+        let manager = Arc::new(VmManager::new(bioxen::factory()));
+        Ok(Self {
+            pool,
+            manager,
+            rocks,
+        })
+    }
+
+    /// The configuration of VMs on the pool, with these defaults for what the user has not set.
+    pub(crate) fn config(&self, defaults: Value) -> Value {
+        self.pool.config(defaults)
+    }
+
+    /// The owner of the VMs.
+    pub(crate) fn manager(&self) -> &VmManager {
+        &self.manager
+    }
+
+    /// Installs packages in those VMs, from this project's rocks.
+    pub(crate) fn installer(&self) -> PackageInstaller<Arc<VmManager>> {
+        let server = RocksServer::Directory(self.rocks.path().to_owned());
+        PackageInstaller::new(Arc::clone(&self.manager)).with_servers([server])
+    }
+}
+
+/// Opens a lab, works in it, and removes everything again, also after Ctrl-C.
+pub(crate) async fn in_lab(work: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let lab = Lab::open().await?;
+    let result = tokio::select! {
+        result = work(&lab) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    lab.manager.shutdown_all().await?;
+    lab.pool.close().await;
+    result
+}

@@ -1,0 +1,225 @@
+//! `bioxen demo`: the whole job, each stage with its time.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bioxen_curator::{Mirror, PackageInstaller, RocksServer, publish};
+use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::{BackendConfig as _, Outcome, Script, Value, VmManager};
+use bioxen_vm_xcpng::{Progress, StageState, XcpngConfig};
+use serde_json::json;
+use tokio::sync::broadcast;
+
+use super::interrupt::{Interrupted, unless_interrupted};
+use super::{print, warn};
+use crate::embedded::{Pool, TEMPLATE};
+use crate::settings::Settings;
+
+/// What the VMs run.
+const PROGRAM: &str = include_str!("demo.lua");
+const PACKAGE: &str = "bio_sequence_analysis";
+const REMOTE: &str = "demo-xcpng";
+const LOCAL: &str = "demo-basic";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The genome to analyse
+    #[arg(value_name = "FASTA")]
+    fasta: PathBuf,
+
+    /// The folder with the sources of this project's rocks
+    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/rocks"))]
+    rocks: PathBuf,
+}
+
+pub(super) async fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let fasta = std::fs::read(&args.fasta)
+        .with_context(|| format!("cannot read the genome {}", args.fasta.display()))?;
+    let begun = Instant::now();
+    let pool = match unless_interrupted(open(settings)).await {
+        Ok(pool) => pool?,
+        Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
+    };
+    let result = on_pool(&pool, &args, fasta).await;
+    pool.close().await;
+    match result? {
+        Ended::Finished => {
+            print(&format!(
+                "\nAll of it took {}. Nothing is left behind.\n",
+                time(begun.elapsed())
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ended::Interrupted(interrupted) => {
+            print("\nInterrupted. Nothing is left behind.\n")?;
+            Ok(ExitCode::from(interrupted.exit_code()))
+        }
+    }
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<Pool> {
+    let pool = stage("open the pool", Pool::open(settings.config("xcpng"))).await?;
+    match pool.embedded() {
+        Some(embedded) => {
+            note(&format!("embedded XAPI simulator at {}", embedded.url()))?;
+            note(&format!("guests: {}", embedded.isolation()))?;
+        }
+        None => note("as configured")?,
+    }
+    Ok(pool)
+}
+
+/// Does the work on a pool and removes what it made there, also when interrupted.
+async fn on_pool(pool: &Pool, args: &Args, fasta: Vec<u8>) -> anyhow::Result<Ended> {
+    let defaults = json!({"template": TEMPLATE, "memory": "2GB", "vcpus": 2});
+    let config: XcpngConfig =
+        serde_json::from_value(pool.config(defaults)).context("the settings of the pool")?;
+    let backend = Arc::new(config.build()?);
+    let mut progress = backend.subscribe();
+    let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));
+    let result = unless_interrupted(job(&manager, &mut progress, pool, args, fasta)).await;
+    let cleaned = watched(&mut progress, manager.shutdown_all()).await;
+    match result {
+        Ok(Ok(())) => {
+            cleaned?;
+            Ok(Ended::Finished)
+        }
+        Ok(Err(error)) => {
+            if let Err(left) = cleaned {
+                warn(&format!("not everything could be removed: {left}"));
+            }
+            Err(error)
+        }
+        Err(interrupted) => {
+            cleaned.context("interrupted, and not everything could be removed")?;
+            Ok(Ended::Interrupted(interrupted))
+        }
+    }
+}
+
+async fn job(
+    manager: &Arc<VmManager>,
+    progress: &mut broadcast::Receiver<Progress>,
+    pool: &Pool,
+    args: &Args,
+    fasta: Vec<u8>,
+) -> anyhow::Result<()> {
+    watched(progress, manager.create_vm(REMOTE, "xcpng", Value::Null)).await?;
+    let greeting = "print(_VERSION, io.popen('uname -n'):read())";
+    let hello = stage(
+        "run Lua in it",
+        execute(manager, REMOTE, Script::new(greeting)),
+    )
+    .await?;
+    note(&hello.stdout_text())?;
+
+    let folder = tempfile::tempdir().context("cannot make a folder for the rocks")?;
+    let sources = ["bio_compute", PACKAGE].map(|name| args.rocks.join(name));
+    let machine = LocalRunner::new();
+    let packing = publish(&sources, folder.path(), &machine);
+    stage("pack this project's rocks", packing).await?;
+    // The guests of the embedded pool share this machine's network; a real pool's may have no way
+    // here, so there the rocks travel through SSH.
+    let mirror = Mirror::serve(folder.path()).await?;
+    let server = match pool.embedded() {
+        Some(_) => mirror.server(),
+        None => RocksServer::Directory(folder.path().to_owned()),
+    };
+    let installer = PackageInstaller::new(Arc::clone(manager)).with_servers([server]);
+    let install = installer.install_package_in_vm(PACKAGE, REMOTE, "xcpng");
+    let report = stage(&format!("install {PACKAGE} in it"), install).await?;
+    note(&report.to_string())?;
+
+    let name = args
+        .fasta
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let script = Script::new(PROGRAM).with_name("demo.lua").with_stdin(fasta);
+    let remote = execute(manager, REMOTE, script.clone());
+    let remote = stage(&format!("analyse {name} in it"), remote).await?;
+    for line in remote.stdout_text().lines() {
+        note(line)?;
+    }
+
+    let local = async {
+        manager.create_vm(LOCAL, "basic", Value::Null).await?;
+        installer
+            .install_package_in_vm(PACKAGE, LOCAL, "basic")
+            .await?;
+        execute(manager, LOCAL, script).await
+    };
+    let local = stage("the same in a VM of type basic", local).await?;
+    ensure!(
+        local.stdout == remote.stdout,
+        "the VMs do not agree: {}",
+        local.stdout_text()
+    );
+    note("gives the same bytes")
+}
+
+/// Runs a program that is expected to succeed.
+async fn execute(manager: &VmManager, vm: &str, script: Script) -> anyhow::Result<Outcome> {
+    let outcome = manager.execute_vm(vm, script).await?;
+    if !outcome.success() {
+        bail!(
+            "the Lua program in VM {vm} failed ({}): {}",
+            outcome.status,
+            outcome.stderr_text()
+        );
+    }
+    Ok(outcome)
+}
+
+/// How the work on the pool ended.
+enum Ended {
+    Finished,
+    Interrupted(Interrupted),
+}
+
+/// Awaits work, and says what it is and how long it took.
+async fn stage<T, E: Into<anyhow::Error>>(
+    name: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    let result = work.await.map_err(Into::into)?;
+    line(name, begun.elapsed())?;
+    Ok(result)
+}
+
+/// Awaits work of the pool's backend, and says what it goes through and how long each stage took.
+async fn watched<T, E: Into<anyhow::Error>>(
+    progress: &mut broadcast::Receiver<Progress>,
+    work: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            Ok(step) = progress.recv() => {
+                if let StageState::Finished(took) = step.state {
+                    line(&step.stage.to_string(), took)?;
+                }
+            }
+            result = &mut work => return result.map_err(Into::into),
+        }
+    }
+}
+
+fn line(name: &str, took: Duration) -> anyhow::Result<()> {
+    print(&format!("{name:<44}{:>10}\n", time(took)))
+}
+
+fn note(text: &str) -> anyhow::Result<()> {
+    print(&format!("    {}\n", text.trim_end()))
+}
+
+fn time(took: Duration) -> String {
+    format!("{:.0} ms", took.as_secs_f64() * 1000.0)
+}

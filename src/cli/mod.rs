@@ -1,0 +1,129 @@
+//! The `bioxen` program: argument parsing and one file per command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::settings::Settings;
+
+#[cfg(feature = "sim")]
+mod demo;
+mod interrupt;
+mod run;
+
+/// The exit code when BioXen itself failed; all others are those of the Lua program.
+const FAILED: u8 = 125;
+
+/// The name under which the program runs itself as the process of a local VM.
+const WORKER: &str = "__lua-worker";
+
+/// Runs Lua, above all for biological computation, in isolated VMs.
+#[derive(Debug, Parser)]
+#[command(name = "bioxen", version, about, max_term_width = 100)]
+struct Cli {
+    /// Settings file (TOML with the tables [basic] and [xcpng])
+    #[arg(long, short, global = true, env = "BIOXEN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Say more on standard error; twice for even more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole job: deploy a VM, install packages in it, analyse a genome
+    #[cfg(feature = "sim")]
+    Demo(demo::Args),
+    /// Run a Lua program in a VM made for it
+    Run(run::Args),
+    /// List the VM types of this build
+    Types,
+}
+
+/// Runs the program and gives its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Before anything else: a local VM starts with every program that it runs.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == WORKER) {
+        return bioxen_vm_basic::worker::main();
+    }
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut settings = Settings::new();
+    if let Some(file) = &cli.config {
+        settings.read_file(file)?;
+    }
+    settings.read_environment(std::env::vars_os().filter_map(|(name, value)| {
+        // A variable that is not text is none of ours.
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    }));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            #[cfg(feature = "sim")]
+            Command::Demo(args) => demo::run(args, &settings).await,
+            Command::Run(args) => run::run(args, settings).await,
+            Command::Types => {
+                let types: Vec<_> = crate::factory().vm_types().collect();
+                print(&format!("{}\n", types.join("\n")))?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+}
+
+/// Prints an error and what caused it in one line.
+fn report(error: &anyhow::Error) {
+    use std::io::Write as _;
+    // There is nobody left to tell when even this cannot be written.
+    let _ = writeln!(std::io::stderr(), "bioxen: {error:#}");
+}
+
+/// Tells the user what went on beside the program's own result.
+fn warn(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "bioxen: warning: {text}");
+}
+
+/// Prints text on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BIOXEN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
