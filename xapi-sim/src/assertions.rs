@@ -23,6 +23,8 @@ pub struct CallRecord {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) calls: Vec<CallRecord>,
+    /// How many older calls have been forgotten.
+    forgotten: usize,
     pub(crate) unimplemented: BTreeSet<String>,
 }
 
@@ -39,20 +41,19 @@ impl Log {
     ) -> usize {
         if self.calls.len() >= KEPT {
             self.calls.drain(..KEPT / 2);
+            self.forgotten += KEPT / 2;
         }
         let params = match message {
             Some(message) => {
                 let params = &params[usize::from(message.needs_session).min(params.len())..];
-                let secrets = message.wire_name.starts_with("secret.");
-                let hidden = message
-                    .params
-                    .iter()
-                    .map(|param| secrets || is_secret(param));
-                params
-                    .iter()
-                    .zip(hidden.chain(std::iter::repeat(false)))
-                    .map(shown)
-                    .collect()
+                // What a guest reads at its boot may hold keys.
+                let secrets = message.wire_name.starts_with("secret.")
+                    || message.wire_name.ends_with("xenstore_data");
+                let hidden = message.params.iter().map(|param| {
+                    is_secret(param) || (secrets && !matches!(param.ty, Type::Ref(_)))
+                });
+                let hidden = hidden.chain(std::iter::repeat(false));
+                params.iter().zip(hidden).map(shown).collect()
             }
             // The first parameter of an unknown method is most likely a session.
             None => params.iter().skip(1).cloned().collect(),
@@ -62,11 +63,12 @@ impl Log {
             params,
             failure: None,
         });
-        self.calls.len() - 1
+        self.forgotten + self.calls.len() - 1
     }
 
     pub(crate) fn fail(&mut self, place: usize, code: &str) {
-        if let Some(call) = self.calls.get_mut(place) {
+        let kept = place.checked_sub(self.forgotten);
+        if let Some(call) = kept.and_then(|place| self.calls.get_mut(place)) {
             call.failure = Some(code.to_owned());
         }
     }
@@ -80,9 +82,17 @@ fn is_secret(param: &Param) -> bool {
 }
 
 fn shown((value, hidden): (&Value, bool)) -> Value {
-    if hidden {
-        Value::from("<hidden>")
-    } else {
-        value.clone()
+    match value {
+        // The keys tell enough.
+        Value::Struct(members) if hidden => {
+            let members = members
+                .iter()
+                .map(|(key, _)| (key.clone(), Value::from(HIDDEN)));
+            Value::Struct(members.collect())
+        }
+        _ if hidden => Value::from(HIDDEN),
+        _ => value.clone(),
     }
 }
+
+const HIDDEN: &str = "<hidden>";

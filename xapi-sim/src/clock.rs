@@ -20,7 +20,8 @@ impl Clock {
         }
     }
 
-    fn seconds(&self) -> u64 {
+    /// Seconds since 1970.
+    pub(crate) fn seconds(&self) -> u64 {
         let now = self.started + self.since.elapsed();
         now.duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO)

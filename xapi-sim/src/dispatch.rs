@@ -14,7 +14,7 @@ use xapi_client::meta::{self, Class, Kind, Message, State};
 
 use crate::check;
 use crate::classes;
-use crate::classes::task;
+use crate::classes::{session, task};
 use crate::db::{self, Release};
 use crate::failure::{Failure, Reply};
 use crate::interp;
@@ -123,7 +123,7 @@ impl Registry {
 }
 
 fn is_implicit(kind: Kind) -> bool {
-    !matches!(kind, Kind::Custom | Kind::Constructor | Kind::Destructor)
+    kind != Kind::Custom
 }
 
 /// The method whose answer XML-RPC carries without the `Status` struct.
@@ -276,8 +276,8 @@ fn prepare(
             args.push(value);
         }
     }
-    if message.needs_session && !world.db.exists("session", &session) {
-        return Err(Failure::session_invalid(&session));
+    if message.needs_session {
+        session::touch(world, &session)?;
     }
     if removed {
         return Err(Failure::code("MESSAGE_REMOVED"));
@@ -339,6 +339,9 @@ async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
     if let Some(failure) = verdict.before {
         return Err(failure);
     }
+    if let Some(reply) = shared.overruled(&call) {
+        return reply;
+    }
     let reply = match shared.registry.handlers.get(call.message.wire_name) {
         Some(Handler::Now(run)) => shared.patiently(|world| run(world, &call)).await,
         Some(Handler::Later(run)) => run(Arc::clone(shared), Arc::clone(&call)).await,
@@ -354,6 +357,17 @@ fn implicit(world: &mut World, call: &Call) -> Reply {
     let name = call.message.wire_name;
     if let Some(reply) = interp::answer(&mut world.db, call.class, call.message, &call.args) {
         return reply;
+    }
+    match call.message.kind {
+        Kind::Constructor => {
+            let fields = call.fields.clone();
+            return world.create(call.class.name, fields).map(Value::String);
+        }
+        Kind::Destructor => {
+            world.db.destroy(call.class.name, call.text(0))?;
+            return Ok(Value::void());
+        }
+        _ => {}
     }
     tracing::warn!(method = name, "nothing implements this message");
     world.log.unimplemented.insert(name.to_owned());

@@ -1,16 +1,14 @@
 //! HTTP/1.1 as the server does it, by hand: a general library would be more lenient, and clients
 //! would meet the server's limits in production only.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use crate::handlers;
-use crate::rpc::{self, Codec};
+use crate::rpc::{self, Codec, Face};
 use crate::value::parse_int;
-use crate::world::Shared;
 
 /// The longest request head, request line and headers with their ends of line.
 const MAX_HEAD: usize = 1006;
@@ -74,7 +72,7 @@ enum NoHead {
 }
 
 /// Serves a connection until either side ends it.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, mut stream: S)
+pub(crate) async fn serve<S>(face: Face, mut stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -90,7 +88,7 @@ where
             }
         };
         first = false;
-        let Some(response) = respond(&shared, &head, &mut stream, &mut buffer).await else {
+        let Some(response) = respond(&face, &head, &mut stream, &mut buffer).await else {
             break;
         };
         if write(&mut stream, &head, &response).await.is_err() || response.ends {
@@ -183,7 +181,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
 
 /// `None` when the client has gone in the middle of its request.
 async fn respond<S: AsyncRead + Unpin>(
-    shared: &Arc<Shared>,
+    face: &Face,
     head: &Head,
     stream: &mut S,
     buffer: &mut Vec<u8>,
@@ -214,13 +212,13 @@ async fn respond<S: AsyncRead + Unpin>(
                 }
             }
             let body: Vec<u8> = buffer.drain(..length).collect();
-            Some(match rpc::answer(shared, codec, &body, head.tags()).await {
+            Some(match rpc::answer(face, codec, &body, head.tags()).await {
                 Ok(reply) => success(head, codec, reply),
                 Err(text) => exception(&text),
             })
         }
         "OPTIONS" => Some(options(head)),
-        "GET" | "PUT" | "CONNECT" => Some(handlers::respond(shared, head)),
+        "GET" | "PUT" | "CONNECT" => Some(handlers::respond(&face.shared, head)),
         other => Some(not_implemented(other)),
     }
 }

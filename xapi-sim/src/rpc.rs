@@ -15,10 +15,33 @@ pub(crate) enum Codec {
     Xml,
 }
 
+/// Who answers: the coordinator of the pool, or a member that only knows who that is.
+#[derive(Debug, Clone)]
+pub(crate) struct Face {
+    pub(crate) shared: Arc<Shared>,
+    coordinator: Option<String>,
+}
+
+impl Face {
+    pub(crate) fn coordinator(shared: Arc<Shared>) -> Self {
+        Face {
+            shared,
+            coordinator: None,
+        }
+    }
+
+    pub(crate) fn member(shared: Arc<Shared>, coordinator: &str) -> Self {
+        Face {
+            shared,
+            coordinator: Some(coordinator.to_owned()),
+        }
+    }
+}
+
 /// Answers a request body. The error is the text of the exception that a real server answers
 /// with HTTP 500.
 pub(crate) async fn answer(
-    shared: &Arc<Shared>,
+    face: &Face,
     codec: Codec,
     body: &[u8],
     tags: Vec<(String, String)>,
@@ -30,19 +53,19 @@ pub(crate) async fn answer(
     let reply = match codec {
         Codec::Json => {
             let call = jsonrpc::parse(&text)?;
-            if let Some(failure) = emergency(shared, &call.method) {
+            if let Some(failure) = emergency(&face.shared, &call.method) {
                 return Ok(jsonrpc::undispatched(&failure).into_bytes());
             }
-            let reply = run(shared, call.method, call.params, tags, broken).await;
+            let reply = run(face, call.method, call.params, tags, broken).await;
             jsonrpc::reply(call.version, &call.id, &reply)
         }
         Codec::Xml => {
             let call = xmlrpc::parse(&text)?;
-            if let Some(failure) = emergency(shared, &call.method) {
+            if let Some(failure) = emergency(&face.shared, &call.method) {
                 return Ok(xmlrpc::reply(&Err(failure)).into_bytes());
             }
             let bare = call.method == LIST_METHODS;
-            match run(shared, call.method, call.params, tags, broken).await {
+            match run(face, call.method, call.params, tags, broken).await {
                 Ok(value) if bare => xmlrpc::bare_reply(&value),
                 reply => xmlrpc::reply(&reply),
             }
@@ -77,7 +100,7 @@ fn emergency(shared: &Shared, method: &str) -> Option<Failure> {
 }
 
 async fn run(
-    shared: &Arc<Shared>,
+    face: &Face,
     method: String,
     params: Vec<Value>,
     tags: Vec<(String, String)>,
@@ -90,8 +113,11 @@ async fn run(
             [text.to_owned(), param.debug_text()],
         ));
     }
+    if let Some(coordinator) = &face.coordinator {
+        return Err(Failure::new("HOST_IS_SLAVE", [coordinator]));
+    }
     dispatch(
-        shared,
+        &face.shared,
         Request {
             method,
             params,

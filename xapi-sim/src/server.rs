@@ -11,9 +11,9 @@ use tokio_rustls::TlsAcceptor;
 use xapi_client::Fingerprint;
 
 use crate::http;
+use crate::rpc::Face;
 use crate::sim::Error;
 use crate::tls::Identity;
-use crate::world::Shared;
 
 /// How many connections are served at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 800;
@@ -36,7 +36,7 @@ impl fmt::Debug for Server {
 
 impl Server {
     pub(crate) async fn start(
-        shared: Arc<Shared>,
+        face: Face,
         address: SocketAddr,
         encrypted: bool,
     ) -> Result<Server, Error> {
@@ -60,7 +60,7 @@ impl Server {
         let acceptor = identity
             .as_ref()
             .map(|identity| TlsAcceptor::from(Arc::clone(&identity.config)));
-        let task = tokio::spawn(accept(shared, listener, acceptor, stopped));
+        let task = tokio::spawn(accept(face, listener, acceptor, stopped));
         Ok(Server {
             address,
             identity,
@@ -119,7 +119,7 @@ impl Drop for Server {
 }
 
 async fn accept(
-    shared: Arc<Shared>,
+    face: Face,
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
     mut stopped: watch::Receiver<bool>,
@@ -136,14 +136,14 @@ async fn accept(
         };
         tokio::select! {
             _ = &mut stopped => break,
-            () = shared.closed() => break,
+            () = face.shared.closed() => break,
             Some(_) = connections.join_next() => {}
             (place, accepted) = next => match accepted {
                 Ok((stream, _)) => {
-                    let (shared, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                    let (face, acceptor) = (face.clone(), acceptor.clone());
                     connections.spawn(async move {
                         let _place = place;
-                        connection(shared, acceptor, stream).await;
+                        connection(face, acceptor, stream).await;
                     });
                 }
                 // Most likely too many open files: those in use have to end first.
@@ -157,14 +157,14 @@ async fn accept(
     connections.shutdown().await;
 }
 
-async fn connection(shared: Arc<Shared>, acceptor: Option<TlsAcceptor>, stream: TcpStream) {
+async fn connection(face: Face, acceptor: Option<TlsAcceptor>, stream: TcpStream) {
     // Replies are written whole, so waiting for more only costs time.
     let _ = stream.set_nodelay(true);
     match acceptor {
         Some(acceptor) => match acceptor.accept(stream).await {
-            Ok(stream) => http::serve(shared, stream).await,
+            Ok(stream) => http::serve(face, stream).await,
             Err(error) => tracing::debug!(%error, "TLS handshake failed"),
         },
-        None => http::serve(shared, stream).await,
+        None => http::serve(face, stream).await,
     }
 }

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::fault::{FaultRule, Faults};
 use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung};
 use crate::model::Model;
+use crate::rpc::Face;
 use crate::secret;
 use crate::seed::Seed;
 use crate::server::Server;
@@ -310,7 +311,7 @@ impl Sim {
     ///
     /// Dropping the future leaves no server behind.
     pub async fn serve(&self, address: SocketAddr) -> Result<Server, Error> {
-        Server::start(Arc::clone(&self.shared), address, true).await
+        Server::start(Face::coordinator(Arc::clone(&self.shared)), address, true).await
     }
 
     /// Serves the pool over HTTP without TLS, as a host's port 80 does. Passwords travel in the
@@ -324,7 +325,29 @@ impl Sim {
     ///
     /// Dropping the future leaves no server behind.
     pub async fn serve_plain(&self, address: SocketAddr) -> Result<Server, Error> {
-        Server::start(Arc::clone(&self.shared), address, false).await
+        Server::start(Face::coordinator(Arc::clone(&self.shared)), address, false).await
+    }
+
+    /// Serves as a member of the pool would, not its coordinator: over HTTPS, and every login is
+    /// answered with `HOST_IS_SLAVE` and the address of the coordinator.
+    ///
+    /// A client follows with the port that it used, so give both servers the same port, on
+    /// 127.0.0.2 and on 127.0.0.1 for example.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Sim::serve).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves no server behind.
+    pub async fn serve_member(
+        &self,
+        address: SocketAddr,
+        coordinator: &str,
+    ) -> Result<Server, Error> {
+        let face = Face::member(Arc::clone(&self.shared), coordinator);
+        Server::start(face, address, true).await
     }
 
     /// Calls a method as a client would, the session among the parameters.
@@ -353,6 +376,17 @@ impl Sim {
     /// Removes all rules of [`inject`](Sim::inject).
     pub fn clear_faults(&self) {
         self.shared.with(|world| world.faults.clear());
+    }
+
+    /// Lets a function answer a method by its wire name, after all checks. It gets the parameters
+    /// without the session, and leaves a call to the simulator by giving `None`. A constructor's
+    /// struct is not among the parameters. The newest function for a method counts.
+    pub fn on(
+        &self,
+        method: impl Into<String>,
+        answer: impl Fn(&[Value]) -> Option<Result<Value, Failure>> + Send + Sync + 'static,
+    ) {
+        self.shared.hook(method.into(), Arc::new(answer));
     }
 
     /// Puts the host into emergency mode, in which nearly every call answers with this failure

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use xapi_client::{Error, Request, Result, Transport};
 
-use crate::rpc::{self, Codec};
+use crate::rpc::{self, Codec, Face};
 use crate::world::Shared;
 
 const HOST: &str = "simulator";
 
 /// Carries calls to a simulator in the same process.
 pub(crate) struct InProcess {
-    shared: Arc<Shared>,
+    face: Face,
 }
 
 impl fmt::Debug for InProcess {
@@ -25,7 +25,9 @@ impl fmt::Debug for InProcess {
 
 impl InProcess {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        InProcess { shared }
+        InProcess {
+            face: Face::coordinator(shared),
+        }
     }
 }
 
@@ -38,7 +40,7 @@ impl Transport for InProcess {
             timeout,
             ..
         } = request;
-        if self.shared.is_closed() {
+        if self.face.shared.is_closed() {
             let source = "the simulator has been shut down".into();
             return Err(Error::Transport {
                 method,
@@ -46,7 +48,7 @@ impl Transport for InProcess {
                 source,
             });
         }
-        let answer = rpc::answer(&self.shared, Codec::Json, &body, Vec::new());
+        let answer = rpc::answer(&self.face, Codec::Json, &body, Vec::new());
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(reply)) => Ok(Bytes::from(reply)),
             Ok(Err(exception)) => Err(Error::Transport {

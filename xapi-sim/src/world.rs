@@ -1,6 +1,7 @@
 //! The state of a simulated pool, and the lock around it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::backing::{Disk, GuestHost, Running};
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::dispatch::Registry;
-use crate::failure::Failure;
+use crate::failure::{Failure, Reply};
 use crate::fault::Faults;
 use crate::seed::Seed;
 use crate::value::Value;
@@ -93,6 +94,8 @@ impl std::fmt::Debug for User {
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) role: String,
+    /// When its activity was last noted, in seconds since 1970.
+    pub(crate) active: u64,
 }
 
 /// Stored messages (alerts). They are no table of the database: `event.from` counts them apart.
@@ -156,16 +159,25 @@ impl Call {
     }
 }
 
+/// A reply that a user of the simulator wants in place of its own, or `None` for its own.
+pub(crate) type Hook = Arc<dyn Fn(&[Value]) -> Option<Reply> + Send + Sync>;
+
 /// The world and what goes on around it.
-#[derive(Debug)]
 pub(crate) struct Shared {
     world: Mutex<World>,
     /// The generation of the newest change: whoever waits for something waits here.
     changed: watch::Sender<i64>,
     /// Becomes true when the simulator ends.
     closing: watch::Sender<bool>,
+    hooks: Mutex<HashMap<String, Hook>>,
     pub(crate) registry: Registry,
     pub(crate) guests: GuestHost,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -176,6 +188,7 @@ impl Shared {
             world: Mutex::new(world),
             changed,
             closing: watch::Sender::new(false),
+            hooks: Mutex::default(),
             registry,
             guests,
         })
@@ -197,6 +210,23 @@ impl Shared {
             self.changed.send_modify(|generation| *generation = after.0);
         }
         result
+    }
+
+    /// Lets a hook answer a method from now on.
+    pub(crate) fn hook(&self, method: String, hook: Hook) {
+        self.hooks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(method, hook);
+    }
+
+    /// The reply of the hook of a call, if it has one and that has one.
+    pub(crate) fn overruled(&self, call: &Call) -> Option<Reply> {
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let hook = hooks.get(call.message.wire_name).cloned();
+        // The hook runs without the lock, so that it may use the simulator.
+        drop(hooks);
+        hook?(&call.args)
     }
 
     /// Runs something that may find others at work, and if so again at every change, as long as

@@ -464,3 +464,117 @@ async fn emergency_mode_keeps_calls_out() {
     pool.sim.set_emergency(None);
     assert!(pool.try_call("VM.get_all", vec![]).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn sessions_expire() {
+    let pool = pool().await;
+    let hour = std::time::Duration::from_secs(3600);
+    for _ in 0..3 {
+        tokio::time::advance(23 * hour).await;
+        pool.call("VM.get_all", vec![]).await;
+    }
+    tokio::time::advance(25 * hour).await;
+    assert_eq!(
+        pool.fails("VM.get_all", vec![]).await,
+        format!("SESSION_INVALID|{}", pool.session)
+    );
+}
+
+#[tokio::test]
+async fn functions_can_answer() {
+    let pool = pool().await;
+    pool.sim.on("host.dmesg", |args| {
+        let host = args[0].as_str().unwrap_or_default();
+        Some(Ok(Value::String(format!("log of {host}"))))
+    });
+    pool.sim.on("VM.clone", |args| {
+        (args[1] == Value::from("refused")).then(|| Err(xapi_sim::Failure::code("REFUSED")))
+    });
+    let args = vec!["somebody".into()];
+    assert_eq!(
+        pool.call("host.dmesg", args).await,
+        Value::from("log of somebody")
+    );
+    let template = pool.template().await;
+    let clone = |name: &str| vec![Value::from(template.as_str()), name.into()];
+    assert_eq!(pool.fails("VM.clone", clone("refused")).await, "REFUSED");
+    pool.call("VM.clone", clone("made")).await;
+}
+
+#[tokio::test]
+async fn a_member_names_the_coordinator() {
+    let pool = pool().await;
+    let coordinator = pool.sim.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let port = coordinator.address().port();
+    let member = pool
+        .sim
+        .serve_member(([127, 0, 0, 2], port).into(), "127.0.0.1")
+        .await
+        .unwrap();
+    // The client follows to the coordinator.
+    let client = xapi_client::Client::builder(member.address().to_string())
+        .credentials("root", pool.sim.credentials().password().clone())
+        .trust(xapi_client::Trust::Insecure)
+        .login()
+        .await
+        .unwrap();
+    assert_eq!(client.host_name().unwrap(), "127.0.0.1");
+    assert!(!client.vm().get_all().await.unwrap().is_empty());
+    client.close().await.unwrap();
+    member.shutdown().await;
+    coordinator.shutdown().await;
+}
+
+#[tokio::test]
+async fn secrets_are_records_like_others() {
+    let pool = pool().await;
+    let fields = Value::map([("value", "hush")]);
+    let fields = match fields {
+        Value::Struct(mut members) => {
+            members.push(("other_config".to_owned(), Value::Struct(vec![])));
+            Value::Struct(members)
+        }
+        other => other,
+    };
+    let secret = pool.call("secret.create", vec![fields]).await;
+    let reference = text(&secret);
+    assert_eq!(
+        pool.get("secret", "value", &reference).await,
+        Value::from("hush")
+    );
+    pool.call("secret.destroy", vec![secret]).await;
+    assert!(!format!("{:?}", pool.sim.calls()).contains("hush"));
+}
+
+#[tokio::test]
+async fn boot_data_are_not_recorded() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let data = Value::map([("vm-data/bioxen/host-key", "PRIVATE")]);
+    pool.call("VM.set_xenstore_data", vec![vm.as_str().into(), data])
+        .await;
+    let calls = format!("{:?}", pool.sim.calls());
+    assert!(calls.contains("vm-data/bioxen/host-key"));
+    assert!(!calls.contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn ended_tasks_vanish_when_there_are_too_many() {
+    let pool = pool().await;
+    let mut tasks = Vec::new();
+    for index in 0..250 {
+        let task = pool
+            .call("task.create", vec![index.to_string().into(), "".into()])
+            .await;
+        pool.call("task.set_status", vec![task.clone(), "success".into()])
+            .await;
+        tasks.push(text(&task));
+    }
+    let left = pool.call("task.get_all", vec![]).await;
+    assert_eq!(left.items().len(), 200);
+    assert_eq!(
+        pool.fails("task.get_record", vec![tasks[0].as_str().into()])
+            .await,
+        format!("HANDLE_INVALID|task|{}", tasks[0])
+    );
+}

@@ -773,3 +773,56 @@ async fn two_starts_at_once() {
     assert_eq!(failure.code, "VM_BAD_POWER_STATE");
     assert_eq!(failure.params, [vm.as_str(), "halted", "running"]);
 }
+
+#[tokio::test]
+async fn checkpoints_sleep() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    report(&pool, &vm).await;
+    let args = vec![vm.as_str().into(), "c".into()];
+    let checkpoint = text(&pool.call("VM.checkpoint", args).await);
+    assert_eq!(pool.state(&checkpoint).await, "Suspended");
+    assert_eq!(pool.state(&vm).await, "Running");
+    pool.call("VM.revert", vec![checkpoint.into()]).await;
+    assert_eq!(pool.state(&vm).await, "Suspended");
+    pool.call(
+        "VM.resume",
+        vec![vm.as_str().into(), false.into(), false.into()],
+    )
+    .await;
+    assert_eq!(pool.state(&vm).await, "Running");
+}
+
+#[tokio::test]
+async fn vms_move_between_hosts_that_share_storage() {
+    let model = Model::new()
+        .hosts(2)
+        .sr(SrSpec::shared("shared"))
+        .sr(SrSpec::local("local"))
+        .template(TemplateSpec::with_guest("lua-bio-template"));
+    let pool = pool_of(model, SimOptions::default()).await;
+    let vm = pool.vm("worker").await;
+    let hosts = pool
+        .call("VM.get_possible_hosts", vec![vm.as_str().into()])
+        .await;
+    assert_eq!(hosts.items().len(), 2);
+    let here = hosts.items()[0].clone();
+    let args = vec![vm.as_str().into(), here.clone(), false.into(), false.into()];
+    pool.call("VM.start_on", args).await;
+    report(&pool, &vm).await;
+    assert_eq!(pool.get("VM", "resident_on", &vm).await, here);
+    let there = hosts.items()[1].clone();
+    let args = vec![vm.as_str().into(), there.clone(), Value::Struct(vec![])];
+    pool.call("VM.pool_migrate", args).await;
+    assert_eq!(pool.get("VM", "resident_on", &vm).await, there);
+    pool.call("host.disable", vec![here.clone()]).await;
+    assert_eq!(
+        pool.fails(
+            "VM.assert_can_boot_here",
+            vec![vm.as_str().into(), here.clone()]
+        )
+        .await,
+        format!("HOST_DISABLED|{}", text(&here))
+    );
+}

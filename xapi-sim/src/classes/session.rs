@@ -37,6 +37,7 @@ fn login(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
                     let login = Login {
                         user: user.name.clone(),
                         role: user.role.clone(),
+                        active: world.clock.seconds(),
                     };
                     Ok(open(world, login, call.text(3)))
                 }
@@ -52,6 +53,40 @@ fn login(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             }
         }
     })
+}
+
+/// A session that does nothing for so long, in seconds, ends.
+const EXPIRY: u64 = 24 * 3600;
+/// Activity is noted no more often than this.
+const NOTED_EVERY: u64 = 600;
+
+/// Notes that a session is in use, or ends it because it has not been for too long.
+///
+/// # Errors
+///
+/// `SESSION_INVALID` for a session that has ended.
+pub(crate) fn touch(world: &mut World, session: &str) -> Result<(), Failure> {
+    let now = world.clock.seconds();
+    let idle = world
+        .sessions
+        .get(session)
+        .map(|login| now.saturating_sub(login.active));
+    match idle {
+        Some(idle) if idle <= EXPIRY => {
+            if idle > NOTED_EVERY
+                && let Some(login) = world.sessions.get_mut(session)
+            {
+                login.active = now;
+                let now = Value::DateTime(world.clock.now());
+                world.db.set("session", session, "last_active", now)?;
+            }
+            Ok(())
+        }
+        _ => {
+            close(world, session);
+            Err(Failure::session_invalid(session))
+        }
+    }
 }
 
 /// Opens a session. Its reference is a secret, so it does not come from the seed.

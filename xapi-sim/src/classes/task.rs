@@ -47,7 +47,37 @@ pub(crate) fn open(
         ("type", Value::from("<none/>")),
         ("other_config", Value::map(tags)),
     ];
-    world.create("task", values)
+    let task = world.create("task", values)?;
+    trim(world);
+    Ok(task)
+}
+
+/// Removes the oldest ended tasks when there are too many: a client may never see them end.
+fn trim(world: &mut World) {
+    const MAX_TASKS: usize = 200;
+    let Some(table) = world.db.table("task") else {
+        return;
+    };
+    let excess = table.rows.len().saturating_sub(MAX_TASKS);
+    if excess == 0 {
+        return;
+    }
+    let mut ended: Vec<(i64, String)> = table
+        .rows
+        .iter()
+        .filter(|(task, _)| {
+            world
+                .db
+                .text("task", task, "status")
+                .is_ok_and(|s| is_final(&s))
+        })
+        .map(|(task, row)| (row.created, task.clone()))
+        .collect();
+    ended.sort_unstable();
+    for (_, task) in ended.into_iter().take(excess) {
+        // They are there, see above.
+        let _ = world.db.destroy("task", &task);
+    }
 }
 
 /// Writes the outcome of a task. Its result is XML-RPC whatever protocol the client speaks.

@@ -50,6 +50,7 @@ pub(crate) const TABLE: Table = &[
     ("VM.resume", Later(resume)),
     ("VM.resume_on", Later(resume)),
     ("VM.power_state_reset", Now(power_state_reset)),
+    ("VM.pool_migrate", Later(pool_migrate)),
 ];
 
 /// `VM.start(vm, start_paused, force)` and `VM.start_on(vm, host, start_paused, force)`.
@@ -365,4 +366,28 @@ fn power_state_reset(world: &mut World, call: &Call) -> Reply {
     }
     halt(world, vm)?;
     done()
+}
+
+/// `VM.pool_migrate(vm, host, options)`: moves a running VM to another host that has what it
+/// needs. Its domain there is a new one, its guest the same.
+fn pool_migrate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let (vm, host) = (call.text(0), call.text(1));
+        let begin = |world: &mut World| {
+            check(world, vm, "pool_migrate")?;
+            vm_placement::assert_can_boot(world, vm, host, true)?;
+            Operation::begin_with(&shared, world, &call, "pool_migrate")
+        };
+        let operation = shared.patiently(begin).await?;
+        operation.work().await;
+        operation.finish(|world| {
+            world.counters.domains += 1;
+            let domain = world.counters.domains;
+            world.db.set("VM", vm, "domid", domain)?;
+            world.db.set("VM", vm, "resident_on", host)?;
+            vm_placement::account(world);
+            Ok(())
+        })?;
+        done()
+    })
 }

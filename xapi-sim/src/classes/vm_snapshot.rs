@@ -9,6 +9,7 @@ use super::{Table, check, done, refresh, vbd, vif, vm_power};
 use crate::backing;
 use crate::dispatch::Handler::Later;
 use crate::failure::{Failure, Reply};
+use crate::lifecycle::Power;
 use crate::value::{NULL_REF, Value};
 use crate::world::{Call, Shared, World};
 
@@ -16,6 +17,10 @@ pub(crate) const TABLE: Table = &[
     (
         "VM.snapshot",
         Later(|shared, call| Box::pin(snapshot(shared, call))),
+    ),
+    (
+        "VM.checkpoint",
+        Later(|shared, call| Box::pin(checkpoint(shared, call))),
     ),
     (
         "VM.revert",
@@ -41,6 +46,28 @@ async fn snapshot(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     };
     let copy = duplicate(&shared, vm, call.text(1), &purpose, None, &ignored).await?;
     operation.finish(|world| world.db.set("VM", vm, "parent", copy.as_str()))?;
+    Ok(Value::String(copy))
+}
+
+/// `VM.checkpoint(vm, new_name)`: a snapshot with the memory, which sleeps.
+async fn checkpoint(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
+    let vm = call.text(0);
+    let operation = Operation::begin(&shared, &call, "checkpoint").await?;
+    operation.work().await;
+    let purpose = Purpose {
+        disks: CopyKind::Snapshot,
+        snapshot: true,
+    };
+    let copy = duplicate(&shared, vm, call.text(1), &purpose, None, &[]).await?;
+    operation.finish(|world| {
+        let image = vdi::suspend_image(world, &copy)?;
+        world.db.set("VM", &copy, "suspend_VDI", image)?;
+        world
+            .db
+            .set("VM", &copy, "power_state", Power::Suspended.name())?;
+        refresh(world, &copy);
+        world.db.set("VM", vm, "parent", copy.as_str())
+    })?;
     Ok(Value::String(copy))
 }
 
@@ -150,6 +177,13 @@ fn restore(
         vif::copy(world, &device, vm, true)?;
     }
     world.db.set("VM", vm, "parent", snapshot)?;
+    if world.db.text("VM", snapshot, "power_state")? == Power::Suspended.name() {
+        let image = vdi::suspend_image(world, vm)?;
+        world.db.set("VM", vm, "suspend_VDI", image)?;
+        world
+            .db
+            .set("VM", vm, "power_state", Power::Suspended.name())?;
+    }
     refresh(world, vm);
     Ok(released)
 }
