@@ -148,7 +148,11 @@ mod tests {
 
     #[test]
     fn the_address_is_found_in_every_form_that_tools_report() {
-        let table: [(&[(&str, &str)], Option<&str>); 11] = [
+        type Row = (
+            &'static [(&'static str, &'static str)],
+            Option<&'static str>,
+        );
+        let table: [Row; 11] = [
             (&[("0/ip", "10.0.0.5")], Some("10.0.0.5")),
             (&[("0/ipv4/0", "10.0.0.5")], Some("10.0.0.5")),
             (&[("1/ip", "10.0.0.5")], Some("10.0.0.5")),
