@@ -49,7 +49,9 @@
 //!
 //! Messages that nothing implements answer `MESSAGE_METHOD_UNKNOWN`, and [`Sim::unimplemented`]
 //! lists those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
-//! lists what is implemented.
+//! lists what is implemented. Files, consoles and statistics over HTTP are refused. The certificate
+//! of a served pool has an ECDSA key where a real host has an RSA key. Of several hosts only the
+//! coordinator answers; [`Sim::serve_member`] gives a member that redirects.
 
 mod assertions;
 mod backing;
@@ -80,6 +82,11 @@ mod transport;
 mod value;
 mod world;
 mod xmlrpc;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 pub use assertions::CallRecord;
 pub use db::Release;

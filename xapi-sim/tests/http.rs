@@ -4,15 +4,10 @@
 
 mod common;
 
+use common::wire::Wire;
 use common::{Pool, pool};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use xapi_sim::Server;
-
-struct Wire {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
 
 /// A pool that is served without TLS, and its session.
 struct Served {
@@ -33,10 +28,7 @@ async fn served() -> Served {
 impl Served {
     async fn connect(&self) -> Wire {
         let stream = TcpStream::connect(self.server.address()).await.unwrap();
-        Wire {
-            stream,
-            buffer: Vec::new(),
-        }
+        Wire::over(stream)
     }
 
     /// Sends one request on a connection of its own and gives the whole answer.
@@ -56,49 +48,6 @@ fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
         .into_bytes()
-}
-
-impl Wire {
-    async fn send(&mut self, request: &[u8]) {
-        self.stream.write_all(request).await.unwrap();
-    }
-
-    /// The next answer: head and body.
-    async fn answer(&mut self) -> String {
-        loop {
-            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
-                let head = String::from_utf8(self.buffer[..end].to_vec()).unwrap();
-                let length: usize = head
-                    .lines()
-                    .find_map(|line| line.strip_prefix("content-length: "))
-                    .unwrap()
-                    .parse()
-                    .unwrap();
-                if self.buffer.len() >= end + 4 + length {
-                    let rest = self.buffer.split_off(end + 4 + length);
-                    let whole = std::mem::replace(&mut self.buffer, rest);
-                    return String::from_utf8_lossy(&whole).into_owned();
-                }
-            }
-            let read = self.stream.read_buf(&mut self.buffer).await.unwrap();
-            assert_ne!(
-                read,
-                0,
-                "closed after {:?}",
-                String::from_utf8_lossy(&self.buffer)
-            );
-        }
-    }
-
-    async fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(0) | Err(_))
-    }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
 }
 
 fn status(answer: &str) -> &str {

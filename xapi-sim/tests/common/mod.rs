@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses some of these")]
 
+pub(crate) mod wire;
+
 use secrecy::ExposeSecret as _;
 use xapi_sim::{Failure, GuestMode, LUA_TEMPLATE, Model, Sim, SimOptions, Value};
 
