@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bioxen_vm_core::{Backend, VmId};
+use bioxen_vm_core::{Backend, Script, VmId};
 use xapi_sim::{FaultRule, GuestMode, Model, SimOptions};
 
 use crate::lab::Lab;
@@ -126,4 +126,38 @@ async fn a_removal_that_failed_half_way_is_finished_by_the_next() {
             lab.end().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_can_be_tried_again_and_leaves_nothing_whichever_call_fails() {
+    let lab = Lab::start().await;
+    let before = lab.inventory().await;
+    let backend = lab.backend();
+    let vm = backend.create(VmId::new("vm0").unwrap()).await.unwrap();
+    let first = lab.sim.calls().len();
+    vm.start().await.unwrap();
+    let calls = (lab.sim.calls().len() - first) as u64;
+    vm.destroy().await.unwrap();
+    for number in 0..calls {
+        let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
+        let rule = FaultRule::method("*")
+            .after(number)
+            .times(1)
+            .fail("INTERNAL_ERROR", ["no"]);
+        lab.sim.inject(rule);
+        let failed = vm.start().await.is_err();
+        lab.sim.clear_faults();
+        vm.start().await.unwrap();
+        let outcome = vm.execute(Script::new("print(1)")).await.unwrap();
+        assert!(
+            outcome.success(),
+            "call {number} failed: {failed}, {outcome:?}"
+        );
+        vm.destroy().await.unwrap();
+        let mut after = lab.inventory().await;
+        after.insert("task", before["task"].clone());
+        assert_eq!(after, before, "call {number} of {calls} fails");
+    }
+    backend.close().await.unwrap();
+    lab.end().await;
 }
