@@ -15,19 +15,13 @@ pub(super) fn command(disk: &DiskFiles, hostname: &str) -> Result<Command, Guest
     let guests = &disk.guests;
     let software = &guests.software;
     let state = guests.state.path();
-    // bwrap dies with its parent, which for that purpose is the thread that started it: a thread
-    // of ours may end early. So its parent is a process that does nothing but wait.
-    let mut command = Command::new(software.program("unshare", "util-linux")?);
+    let mut command = Command::new("/bin/sh");
     command
-        .args(["--fork", "--kill-child", "--"])
-        .arg(software.program("bwrap", "bubblewrap")?);
-    command
-        .args([
-            "--die-with-parent",
-            "--as-pid-1",
-            "--unshare-user",
-            "--unshare-pid",
-        ])
+        .arg(state.join("boot/supervise.sh"))
+        .arg(disk.path().join("first-process"))
+        .arg(software.program("bwrap", "bubblewrap")?)
+        .args(["--info-fd", "5", "--die-with-parent", "--as-pid-1"])
+        .args(["--unshare-user", "--unshare-pid"])
         .args(["--unshare-ipc", "--unshare-uts", "--hostname", hostname])
         .args(["--uid", &ID.to_string(), "--gid", &ID.to_string()]);
     let mut bind = |how: &str, from: &std::path::Path, to: &str| {

@@ -268,7 +268,15 @@ impl DiskFiles {
 
     fn write_accounts(&self, directory: &str) -> Result<(), GuestError> {
         let software = &self.guests.software;
-        let (passwd, group) = (software.read("etc/passwd")?, software.read("etc/group")?);
+        let (passwd, mut group) = (software.read("etc/passwd")?, software.read("etc/group")?);
+        if self.guests.rung == Rung::Bubblewrap {
+            // sshd gives terminals to this group where there is one, and fails where it may not.
+            group = group
+                .lines()
+                .filter(|line| !line.starts_with("tty:"))
+                .collect::<Vec<_>>()
+                .join("\n");
+        }
         for (name, contents, mode) in accounts::files(&passwd, &group) {
             self.write(&format!("{directory}/{name}"), &contents, mode)?;
         }

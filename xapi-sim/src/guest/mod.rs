@@ -320,7 +320,9 @@ fn fill_state(path: &Path) -> std::io::Result<()> {
         state::make_dir(&path.join(directory), 0o755)?;
     }
     for (name, script) in [
+        ("supervise.sh", include_str!("supervise.sh")),
         ("init.sh", include_str!("init.sh")),
+        ("plain.sh", include_str!("plain.sh")),
         ("overlay.sh", include_str!("overlay.sh")),
         ("login.sh", include_str!("login.sh")),
     ] {

@@ -30,19 +30,15 @@ const OPTIONS: &str = "index=off,metacopy=off,redirect_dir=off,xino=off";
 pub(super) fn command(disk: &DiskFiles, hostname: &str) -> Result<Command, GuestError> {
     let guests = &disk.guests;
     disk.write("fstab", &fstab(disk), 0o600)?;
+    let boot = guests.state.path().join("boot");
     let mut command = Command::new(guests.software.program("unshare", "util-linux")?);
     command
-        .args([
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--",
-            "/bin/sh",
-        ])
-        .arg(guests.state.path().join("boot/overlay.sh"))
+        // Without --fork, the supervisor stays outside of the namespace, and the first process
+        // that it starts is the first in there.
+        .args(["--mount", "--uts", "--ipc", "--pid", "--", "/bin/sh"])
+        .arg(boot.join("supervise.sh"))
+        .args(["", "/bin/sh"])
+        .arg(boot.join("overlay.sh"))
         .arg(disk.path().join("root"))
         .arg(disk.path().join("fstab"))
         .arg(hostname);

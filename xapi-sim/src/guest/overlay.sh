@@ -21,4 +21,5 @@ printf '%s\n' "$hostname" >/etc/hostname
 # What an ordinary container may do: no mounts, no devices, no kernel settings.
 caps=-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap
 caps=$caps,+net_bind_service,+net_raw,+sys_chroot,+audit_write,+setfcap
-exec setpriv --inh-caps=-all --bounding-set="$caps" /bin/sh /boot/init.sh "$@"
+# The supervisor is its parent.
+exec setpriv --pdeathsig=KILL --inh-caps=-all --bounding-set="$caps" /bin/sh /boot/init.sh "$@"

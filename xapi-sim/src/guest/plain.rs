@@ -18,13 +18,13 @@ const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 /// Where Debian has the SFTP server; a forced command rules out the one inside sshd.
 pub(super) const SFTP: &str = "/usr/lib/openssh/sftp-server";
 
-/// Returns the command that runs `init.sh` with the arguments given to it.
+/// Returns the command that runs `plain.sh` with the arguments given to it.
 pub(super) fn command(disk: &DiskFiles) -> Result<Command, GuestError> {
     if is_root() {
         make_privilege_separation()?;
     }
     let mut command = Command::new("/bin/sh");
-    command.arg(disk.guests.state.path().join("boot/init.sh"));
+    command.arg(disk.guests.state.path().join("boot/plain.sh"));
     Ok(command)
 }
 

@@ -23,13 +23,13 @@ const READY: &str = "Server listening on";
 /// How many of the last lines a failed boot is explained with.
 const LOG_LINES: usize = 8;
 /// How long, in milliseconds, a process tree that was told to end may take before stronger means.
-const PATIENCE: u16 = 2000;
+const PATIENCE: u16 = 1000;
 
 /// The processes of a running guest. Dropping it ends them all.
 ///
 /// Two pipes tie them to this process. The lifeline, which nobody else holds, is closed by the
-/// kernel when this process ends in whatever way, and `init.sh` ends the guest then. The log is
-/// held by the supervisor and sshd, so its end is the event that the guest has ended.
+/// kernel when this process ends in whatever way, and the supervisor ends the guest then. The log
+/// is held by the guest alone, so its end is the event that the guest has ended.
 #[derive(Debug)]
 pub(super) struct Process {
     supervisor: Child,
@@ -39,7 +39,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a command that ends in `init.sh`. Blocks for as long as it takes to fork.
+    /// Starts the supervisor of a guest. Blocks for as long as it takes to fork.
     pub(super) fn spawn(mut command: Command, is_namespaced: bool) -> Result<Self, GuestError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let failed = |source| GuestError::Spawn { program, source };
@@ -125,10 +125,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.cut_lifeline();
         if !self.has_ended() {
-            // Something in the guest has stopped the watcher of the lifeline, or there is much to
-            // end.
+            // Somebody has stopped the supervisor, or there is much to end.
             if self.is_namespaced {
-                // The kernel ends what is in the namespace.
+                // The guest's first process dies with its parent.
                 let _ = self.supervisor.kill();
                 self.has_ended();
             } else {

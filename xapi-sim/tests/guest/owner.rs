@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Fixture, processes_with, state_dirs};
+use crate::support::{Fixture, process_table, processes_with, state_dirs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use xapi_sim::guest::{GuestOptions, Guests, Rung};
+use xapi_sim::guest::{Guest, GuestOptions, Guests, Rung};
 
 /// The environment variable with the directory in which an owner keeps the files of its guests.
 const STATE: &str = "BIOXEN_TEST_STATE";
@@ -163,6 +165,49 @@ async fn bubblewrap_guests_of_a_killed_owner_end() {
 #[tokio::test]
 async fn plain_guests_of_a_killed_owner_end() {
     guests_of_a_killed_owner_end(Rung::Plain).await;
+}
+
+/// Sends a signal to the supervisor of a guest alone.
+async fn signal_the_supervisor(rung: Rung, signal: Signal) -> Option<(Fixture, Guest)> {
+    let options = GuestOptions::default().with_rung(rung);
+    let place = tempfile::tempdir_in("/var/tmp").unwrap();
+    let fixture = Fixture::with(options.with_state_dir(place.path())).await?;
+    let disk = fixture.guests.create("worker").await.unwrap();
+    let guest = fixture.boot(&disk).await;
+    let program = if rung == Rung::Plain {
+        "plain.sh"
+    } else {
+        "supervise.sh"
+    };
+    let program = format!("boot/{program}");
+    let mut supervisors = process_table(&place.path().display().to_string());
+    supervisors
+        .retain(|_, arguments| arguments.starts_with("/bin/sh") && arguments.contains(&program));
+    assert_eq!(supervisors.len(), 1, "{supervisors:?}");
+    let (number, _) = supervisors.first_key_value().unwrap();
+    kill(Pid::from_raw(*number), signal).unwrap();
+    Some((fixture, guest))
+}
+
+#[tokio::test]
+async fn a_guest_ends_with_its_supervisor() {
+    for rung in [Rung::Overlay, Rung::Bubblewrap] {
+        if let Some((_fixture, guest)) = signal_the_supervisor(rung, Signal::SIGKILL).await {
+            guest.exited().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_whose_supervisor_is_stopped_ends_all_the_same() {
+    for rung in Rung::ALL {
+        if let Some((_fixture, guest)) = signal_the_supervisor(rung, Signal::SIGSTOP).await {
+            let (exited, address) = (guest.exited(), guest.address());
+            guest.power_off().await;
+            exited.await;
+            assert!(std::net::TcpStream::connect(address).is_err());
+        }
+    }
 }
 
 #[tokio::test]

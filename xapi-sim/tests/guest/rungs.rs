@@ -27,7 +27,9 @@ on_every_rung!(
     lets_processes_end_in_order,
     ends_at_once_when_dropped,
     reports_its_own_end,
+    outlives_its_orphans,
     transfers_files,
+    offers_a_terminal,
     boots_once_at_a_time,
     keeps_its_address_when_asked,
     leaves_no_file,
@@ -233,6 +235,23 @@ async fn reports_its_own_end(rung: Rung) {
     fixture.boot(&disk).await.shutdown().await;
 }
 
+async fn outlives_its_orphans(rung: Rung) {
+    let Some(fixture) = Fixture::new(rung).await else {
+        return;
+    };
+    let disk = fixture.guests.create("worker").await.unwrap();
+    let guest = fixture.boot(&disk).await;
+    let orphans = "for i in $(seq 300); do (true & true &); done; wait; echo $i";
+    for _ in 0..3 {
+        assert_eq!(fixture.run(&guest, orphans).await, "300");
+    }
+    let zombies = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '";
+    if rung != Rung::Plain {
+        // The first process buries what nobody else does, as soon as it gets to it.
+        while fixture.try_run(&guest, zombies).await.stdout != b"0\n" {}
+    }
+}
+
 async fn transfers_files(rung: Rung) {
     let Some(fixture) = Fixture::new(rung).await else {
         return;
@@ -295,6 +314,21 @@ async fn transfers_files(rung: Rung) {
     .unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(std::fs::metadata(&local).unwrap().len(), 3_000_000);
+}
+
+async fn offers_a_terminal(rung: Rung) {
+    let Some(fixture) = Fixture::new(rung).await else {
+        return;
+    };
+    let disk = fixture.guests.create("worker").await.unwrap();
+    let guest = fixture.boot(&disk).await;
+    let user = fixture.guests.user();
+    let mut ssh = fixture.ssh_with("-tt", &guest, user, "tty && echo terminal >$(tty)");
+    let output = ssh.output().await.unwrap();
+    let seen = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = seen.lines().map(str::trim).collect();
+    assert!(lines[0].starts_with("/dev/pts/"), "{seen}");
+    assert_eq!(lines[1], "terminal");
 }
 
 async fn boots_once_at_a_time(rung: Rung) {

@@ -1,5 +1,6 @@
 //! What the tests of guests share: real logins, and a look at the processes of the machine.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
@@ -54,6 +55,16 @@ impl Fixture {
     }
 
     pub(crate) fn ssh(&self, guest: &Guest, user: &str, command: &str) -> Command {
+        self.ssh_with("-T", guest, user, command)
+    }
+
+    pub(crate) fn ssh_with(
+        &self,
+        option: &str,
+        guest: &Guest,
+        user: &str,
+        command: &str,
+    ) -> Command {
         let Ok(ip) = guest.address().ip().to_string().parse::<Ipv4Addr>() else {
             panic!("{} is not an IPv4 address", guest.address());
         };
@@ -68,7 +79,7 @@ impl Fixture {
         ssh.args([
             "-F",
             "none",
-            "-T",
+            option,
             "-o",
             "BatchMode=yes",
             "-o",
@@ -121,14 +132,21 @@ pub(crate) fn generate_key(path: &std::path::Path) {
     assert!(status.success());
 }
 
-/// Returns the processes of the machine that have `text` in their arguments.
+/// Returns the arguments of the machine's processes that have `text` in them.
 pub(crate) fn processes_with(text: &str) -> Vec<String> {
+    process_table(text).into_values().collect()
+}
+
+/// Returns the same by process number.
+pub(crate) fn process_table(text: &str) -> BTreeMap<i32, String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes
-        .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .map(|arguments| String::from_utf8_lossy(&arguments).replace('\0', " "))
-        .filter(|arguments| arguments.contains(text))
+        .filter_map(|entry| {
+            let number = entry.file_name().to_string_lossy().parse().ok()?;
+            let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
+            arguments.contains(text).then_some((number, arguments))
+        })
         .collect()
 }
 
