@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::classes;
 use crate::failure::Failure;
 use crate::guest::{BootConfig, Guest, GuestDisk, GuestError, Guests};
@@ -323,14 +325,39 @@ pub(crate) fn forget_report(world: &mut World, vm: &str) -> Result<(), Failure> 
 }
 
 /// Stops what runs in a VM: politely or by cutting its power. Returns when all its processes have
-/// ended.
+/// ended, also when somebody else is stopping them.
 pub(crate) async fn stop(shared: &Shared, vm: &str, clean: bool) {
-    let running = shared.with(|world| world.running.remove(vm));
-    if let Some(guest) = running.and_then(|running| running.guest) {
-        if clean {
-            guest.shutdown().await
-        } else {
-            guest.power_off().await
+    let (guest, others) = shared.with(|world| {
+        let guest = world.running.remove(vm).and_then(|running| running.guest);
+        let others = world.stopping.get(vm).map(watch::Sender::subscribe);
+        if guest.is_some() {
+            world.stopping.insert(vm.to_owned(), watch::Sender::new(()));
         }
+        (guest, others)
+    });
+    match (guest, others) {
+        (Some(guest), _) => {
+            let _end = Stopping { shared, vm };
+            if clean {
+                guest.shutdown().await;
+            } else {
+                guest.power_off().await;
+            }
+        }
+        // Nothing is ever sent: the end of the channel is the end of the guest.
+        (None, Some(mut others)) => drop(others.changed().await),
+        (None, None) => {}
+    }
+}
+
+/// Tells those who wait that a guest has ended, or that nobody is ending it any more.
+struct Stopping<'s> {
+    shared: &'s Shared,
+    vm: &'s str,
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|world| world.stopping.remove(self.vm));
     }
 }

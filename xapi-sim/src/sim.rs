@@ -473,6 +473,7 @@ fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> 
         sessions: Default::default(),
         disks: Default::default(),
         running: Default::default(),
+        stopping: Default::default(),
         leases: Default::default(),
         cancels: Default::default(),
         messages: Messages::default(),

@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) disks: HashMap<String, Disk>,
     /// VM → the guest that runs in it.
     pub(crate) running: HashMap<String, Running>,
+    /// VM whose guest is being stopped → dropped when it has ended.
+    pub(crate) stopping: HashMap<String, watch::Sender<()>>,
     /// VM → the address that its guest had last.
     pub(crate) leases: HashMap<String, Ipv4Addr>,
     /// Pending asynchronous task → how to cancel it.

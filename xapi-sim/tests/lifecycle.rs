@@ -784,6 +784,11 @@ async fn checkpoints_sleep() {
     let checkpoint = text(&pool.call("VM.checkpoint", args).await);
     assert_eq!(pool.state(&checkpoint).await, "Suspended");
     assert_eq!(pool.state(&vm).await, "Running");
+    let args = vec![checkpoint.as_str().into(), "copy".into()];
+    assert_eq!(
+        pool.state(&text(&pool.call("VM.clone", args).await)).await,
+        "Suspended"
+    );
     pool.call("VM.revert", vec![checkpoint.into()]).await;
     assert_eq!(pool.state(&vm).await, "Suspended");
     pool.call(
@@ -824,5 +829,55 @@ async fn vms_move_between_hosts_that_share_storage() {
         )
         .await,
         format!("HOST_DISABLED|{}", text(&here))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hard_shutdown_overtakes_a_clean_one() {
+    let options = SimOptions::default().with_latency(std::time::Duration::from_secs(1));
+    let pool = pool_of(Model::single_host(), options).await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    report(&pool, &vm).await;
+    let this = || vec![Value::from(vm.as_str())];
+    let clean = pool.call("VM.clean_shutdown", this());
+    let hard = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        pool.call("VM.hard_shutdown", this()).await;
+        pool.start(&vm).await;
+    };
+    tokio::join!(clean, hard);
+    assert_eq!(
+        pool.state(&vm).await,
+        "Running",
+        "the clean one does not stop what came after it"
+    );
+}
+
+#[tokio::test]
+async fn the_server_leaves_messages() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
+        .await;
+    let uuid = pool.get("VM", "uuid", &vm).await;
+    let messages = pool.call("message.get_all_records", vec![]).await;
+    let mut told: Vec<(String, String)> = Vec::new();
+    for (_, message) in messages.members() {
+        assert_eq!(message.get("obj_uuid"), Some(&uuid));
+        told.push((
+            text(message.get("name").unwrap()),
+            text(message.get("body").unwrap()),
+        ));
+    }
+    told.sort();
+    assert_eq!(told[0].0, "VM_SHUTDOWN");
+    assert_eq!(told[0].1, "VM 'worker' shutdown forcibly");
+    assert!(
+        told[1]
+            .1
+            .starts_with("VM 'worker' started on host: xcp-ng (uuid: "),
+        "{told:?}"
     );
 }

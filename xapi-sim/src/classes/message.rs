@@ -4,7 +4,7 @@ use super::{Table, done};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
-use crate::world::{Call, World};
+use crate::world::{Call, Messages, World};
 
 pub(crate) const TABLE: Table = &[
     ("message.create", Now(create)),
@@ -29,36 +29,73 @@ fn create(world: &mut World, call: &Call) -> Reply {
     if world.db.by_uuid(table, object).is_none() {
         return Err(Failure::uuid_invalid(class, object));
     }
+    let body = call.arg(4);
+    add(world, call.arg(0), call.int(1), class, object, body).map(Value::String)
+}
+
+/// How many messages are kept; older ones go.
+const MAX_MESSAGES: usize = 10_000;
+
+fn add(
+    world: &mut World,
+    name: Value,
+    priority: i64,
+    class: &str,
+    object: &str,
+    body: Value,
+) -> Result<String, Failure> {
     let reference = world.seed.reference();
     let record = Value::Struct(vec![
         ("uuid".to_owned(), world.seed.uuid_value()),
-        ("name".to_owned(), call.arg(0)),
-        ("priority".to_owned(), call.arg(1)),
+        ("name".to_owned(), name),
+        ("priority".to_owned(), Value::Int(priority)),
         ("cls".to_owned(), Value::from(class)),
         ("obj_uuid".to_owned(), Value::from(object)),
         ("timestamp".to_owned(), Value::DateTime(world.clock.now())),
-        ("body".to_owned(), call.arg(4)),
+        ("body".to_owned(), body),
     ]);
-    world.messages.generation += 1;
-    let generation = world.messages.generation;
-    world
-        .messages
+    let messages = &mut world.messages;
+    messages.generation += 1;
+    let generation = messages.generation;
+    messages
         .live
         .insert(reference.clone(), (generation, record));
-    Ok(Value::String(reference))
+    if messages.live.len() > MAX_MESSAGES {
+        let oldest = messages
+            .live
+            .iter()
+            .min_by_key(|(_, (created, _))| *created);
+        if let Some(oldest) = oldest.map(|(reference, _)| reference.clone()) {
+            forget(messages, &oldest);
+        }
+    }
+    Ok(reference)
+}
+
+fn forget(messages: &mut Messages, reference: &str) -> bool {
+    let known = messages.live.remove(reference).is_some();
+    if known {
+        messages.generation += 1;
+        messages
+            .deleted
+            .push((messages.generation, reference.to_owned()));
+    }
+    known
+}
+
+/// Leaves a message of the server's own about a VM: its name and what happened to it.
+pub(crate) fn tell(world: &mut World, name: &str, vm: &str, what: &str) -> Result<(), Failure> {
+    let label = world.db.text("VM", vm, "name_label")?;
+    let uuid = world.db.text("VM", vm, "uuid")?;
+    let body = Value::String(format!("VM '{label}' {what}"));
+    add(world, Value::from(name), 5, "VM", &uuid, body).map(drop)
 }
 
 fn destroy(world: &mut World, call: &Call) -> Reply {
     let reference = call.text(0);
-    if world.messages.live.remove(reference).is_none() {
+    if !forget(&mut world.messages, reference) {
         return Err(Failure::handle_invalid("message", reference));
     }
-    world.messages.generation += 1;
-    let generation = world.messages.generation;
-    world
-        .messages
-        .deleted
-        .push((generation, reference.to_owned()));
     done()
 }
 

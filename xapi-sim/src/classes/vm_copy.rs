@@ -233,6 +233,13 @@ fn record(
     for device in world.db.list("VM", source, "VIFs")? {
         vif::copy(world, &device, &copy, purpose.snapshot)?;
     }
+    if !purpose.snapshot && original.get("power_state").and_then(Value::as_str) == Some("Suspended")
+    {
+        // The copy of one that sleeps sleeps too.
+        let image = vdi::suspend_image(world, &copy)?;
+        world.db.set("VM", &copy, "suspend_VDI", image)?;
+        world.db.set("VM", &copy, "power_state", "Suspended")?;
+    }
     refresh(world, &copy);
     Ok(copy)
 }

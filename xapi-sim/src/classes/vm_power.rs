@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::operation::Operation;
-use super::{Table, check, done, power_of, refresh, vbd, vm_placement};
+use super::{Table, check, done, message, power_of, refresh, vbd, vm_placement};
 use crate::backing::{self, BootPlan};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
@@ -103,9 +103,24 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         };
         let domain = build(world, vm, &host, power)?;
         backing::follow(&shared, world, vm, domain, booted);
-        Ok(())
+        let place = host_text(world, &host)?;
+        message::tell(
+            world,
+            "VM_STARTED",
+            vm,
+            &format!("started on host: {place}"),
+        )
     })?;
     done()
+}
+
+/// A host as messages name it.
+fn host_text(world: &World, host: &str) -> Result<String, Failure> {
+    let name = world.db.text("host", host, "name_label")?;
+    Ok(format!(
+        "{name} (uuid: {})",
+        world.db.text("host", host, "uuid")?
+    ))
 }
 
 /// Makes a VM live on a host and gives the number of its domain.
@@ -228,15 +243,27 @@ fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
     Box::pin(async move {
         let vm = call.text(0);
         let operation = Operation::begin(&shared, &call, name).await?;
+        let (domain, power) =
+            shared.with(|world| Ok((world.db.int("VM", vm, "domid")?, power_of(world, vm)?)))?;
+        operation.work().await;
         // The plain shutdown asks first and then cuts the power, which for a guest that does as
         // it is told is the same as asking.
-        let clean = shared.with(|world| {
-            let asks = name != "hard_shutdown";
-            Ok(asks && power_of(world, vm)? == Power::Running)
-        })?;
-        operation.work().await;
+        let clean = name != "hard_shutdown" && power == Power::Running;
         backing::stop(&shared, vm, clean).await;
-        operation.finish(|world| halt(world, vm))?;
+        operation.finish(|world| {
+            // A hard shutdown may have overtaken a clean one, and a start have followed.
+            let unchanged = world.db.int("VM", vm, "domid")? == domain;
+            if unchanged && power_of(world, vm)? != Power::Halted {
+                halt(world, vm)?;
+                let how = if name == "hard_shutdown" {
+                    "shutdown forcibly"
+                } else {
+                    "shutdown"
+                };
+                message::tell(world, "VM_SHUTDOWN", vm, how)?;
+            }
+            Ok(())
+        })?;
         done()
     })
 }
@@ -260,7 +287,12 @@ async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Rep
         backing::forget_report(world, vm)?;
         let domain = build(world, vm, &host, Power::Running)?;
         backing::follow(&shared, world, vm, domain, booted);
-        Ok(())
+        let how = if name == "clean_reboot" {
+            "rebooted cleanly"
+        } else {
+            "rebooted forcibly"
+        };
+        message::tell(world, "VM_REBOOTED", vm, how)
     })?;
     done()
 }
@@ -316,7 +348,7 @@ fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
                 .db
                 .set("VM", vm, "power_state", Power::Suspended.name())?;
             vm_placement::account(world);
-            Ok(())
+            message::tell(world, "VM_SUSPENDED", vm, "suspended")
         })?;
         done()
     })
@@ -352,7 +384,14 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             } else {
                 Power::Running
             };
-            build(world, vm, &host, power).map(drop)
+            build(world, vm, &host, power)?;
+            let place = host_text(world, &host)?;
+            message::tell(
+                world,
+                "VM_RESUMED",
+                vm,
+                &format!("resumed on host: {place}"),
+            )
         })?;
         done()
     })
