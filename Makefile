@@ -9,7 +9,7 @@ PYTHON ?= python3
 FASTA ?= target/data/lambda_virus.fa
 
 # What the demo's guests are made of, and what links the programs.
-GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client
+GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
 BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, EMBOSS, jellyfish.
 TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish

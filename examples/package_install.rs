@@ -6,6 +6,12 @@
 //! cargo run --features full --example package_install
 //! ```
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example talks to its user"
+)]
+
 mod common;
 
 use serde_json::json;
@@ -23,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         println!("{report}");
 
         let program =
-            "print('k-mers:', require('bio_sequence_analysis').count_kmers(...):stats().total)";
+            "print('k-mers:', require('bio_sequence_analysis').count_kmers(arg[1], tonumber(arg[2])):stats().total)";
         let script = bioxen::Script::new(program).arg("ACGTACGTACGT").arg("4");
         let outcome = lab.manager().execute_vm("packages", script).await?;
         print!("{}", outcome.stdout_text());

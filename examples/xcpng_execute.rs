@@ -7,6 +7,12 @@
 //! cargo run --features full --example xcpng_execute
 //! ```
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example talks to its user"
+)]
+
 mod common;
 
 use bioxen::Script;

@@ -14,9 +14,8 @@ const PASSWORD: &str = "it's a \"secret\" & <more>";
 
 fn python() -> PathBuf {
     let named = std::env::var_os("BIOXEN_TEST_PYTHON").map(PathBuf::from);
-    let python = named.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python")
-    });
+    let python = named
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python"));
     assert!(
         python.exists(),
         "{} is missing: run `make test-tools`, or name a Python with the package XenAPI in \
@@ -54,8 +53,10 @@ async fn the_python_client_takes_a_vm_from_template_to_end() {
     input.write_all(given.to_string().as_bytes()).await.unwrap();
     drop(input);
     let output = child.wait_with_output().await.unwrap();
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("address 127.77."), "{out}");
     assert!(out.ends_with("done\n"), "{out}");

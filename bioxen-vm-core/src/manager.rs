@@ -46,7 +46,8 @@ impl VmManager {
         }
     }
 
-    /// Uses this backend for its type, whatever configuration a VM is created with.
+    /// Uses this backend for its type, whatever configuration a VM is created with. The manager
+    /// closes it in [`shutdown_all`](Self::shutdown_all).
     #[must_use]
     pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
         self.injected.insert(backend.vm_type(), backend);
@@ -167,7 +168,7 @@ impl VmManager {
         Ok(())
     }
 
-    /// Destroys all VMs, all at once, and closes the backends that it opened.
+    /// Destroys all VMs, all at once, and closes the backends.
     ///
     /// # Errors
     /// Returns the first failure, after everything has been tried; the others are logged. What

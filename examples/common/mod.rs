@@ -54,7 +54,9 @@ impl Lab {
 }
 
 /// Opens a lab, works in it, and removes everything again, also after Ctrl-C.
-pub(crate) async fn in_lab(work: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) async fn in_lab(
+    work: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let lab = Lab::open().await?;
     let result = tokio::select! {
         result = work(&lab) => result,

@@ -14,7 +14,7 @@ use bioxen_vm_xcpng::{Progress, StageState, XcpngConfig};
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use super::interrupt::{Interrupted, unless_interrupted};
+use super::interrupt::{Interrupted, Interrupts};
 use super::{print, warn};
 use crate::embedded::{Pool, TEMPLATE};
 use crate::settings::Settings;
@@ -39,12 +39,13 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
     let fasta = std::fs::read(&args.fasta)
         .with_context(|| format!("cannot read the genome {}", args.fasta.display()))?;
+    let interrupts = Interrupts::listen()?;
     let begun = Instant::now();
-    let pool = match unless_interrupted(open(settings)).await {
+    let pool = match interrupts.unless(open(settings)).await {
         Ok(pool) => pool?,
         Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
     };
-    let result = on_pool(&pool, &args, fasta).await;
+    let result = on_pool(&interrupts, &pool, &args, fasta).await;
     pool.close().await;
     match result? {
         Ended::Finished => {
@@ -74,14 +75,21 @@ async fn open(settings: &Settings) -> anyhow::Result<Pool> {
 }
 
 /// Does the work on a pool and removes what it made there, also when interrupted.
-async fn on_pool(pool: &Pool, args: &Args, fasta: Vec<u8>) -> anyhow::Result<Ended> {
+async fn on_pool(
+    interrupts: &Interrupts,
+    pool: &Pool,
+    args: &Args,
+    fasta: Vec<u8>,
+) -> anyhow::Result<Ended> {
     let defaults = json!({"template": TEMPLATE, "memory": "2GB", "vcpus": 2});
     let config: XcpngConfig =
         serde_json::from_value(pool.config(defaults)).context("the settings of the pool")?;
     let backend = Arc::new(config.build()?);
     let mut progress = backend.subscribe();
     let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));
-    let result = unless_interrupted(job(&manager, &mut progress, pool, args, fasta)).await;
+    let result = interrupts
+        .unless(job(&manager, &mut progress, pool, args, fasta))
+        .await;
     let cleaned = watched(&mut progress, manager.shutdown_all()).await;
     match result {
         Ok(Ok(())) => {

@@ -1,11 +1,57 @@
 use std::future::Future;
 
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
-/// The program was told to end: by Ctrl-C, or by this signal.
+/// Knows whether the program was told to end: by Ctrl-C, or by another signal that asks for it.
+#[derive(Debug, Clone)]
+pub(super) struct Interrupts {
+    told: watch::Receiver<Option<Interrupted>>,
+}
+
+/// The program was told to end by this signal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Interrupted {
     signal: i32,
+}
+
+impl Interrupts {
+    /// Listens from now on. A second signal changes nothing: the clean-up is finished first.
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let (sender, told) = watch::channel(None);
+        for kind in [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ] {
+            let signals = signal(kind).context("cannot listen for signals")?;
+            tokio::spawn(tell(signals, kind.as_raw_value(), sender.clone()));
+        }
+        Ok(Self { told })
+    }
+
+    /// Does the work, unless the program is or was told to end: then the work is dropped, so that
+    /// its owner can clean up.
+    pub(super) async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
+        let mut told = self.told.clone();
+        let told = async {
+            loop {
+                if let Some(interrupted) = *told.borrow_and_update() {
+                    return interrupted;
+                }
+                if told.changed().await.is_err() {
+                    // Nobody listens any more: the runtime is going down.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            interrupted = told => Err(interrupted),
+            result = work => Ok(result),
+        }
+    }
 }
 
 impl Interrupted {
@@ -15,29 +61,8 @@ impl Interrupted {
     }
 }
 
-/// Does the work, unless the program is told to end first: then the work is dropped, so that its
-/// owner can clean up.
-pub(super) async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Interrupted> {
-    let told = async {
-        let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-            signal(SignalKind::hangup()),
-        ) else {
-            // Without handlers the signals end the program at once, as they do by default.
-            return std::future::pending().await;
-        };
-        let kind = tokio::select! {
-            _ = interrupt.recv() => SignalKind::interrupt(),
-            _ = terminate.recv() => SignalKind::terminate(),
-            _ = hangup.recv() => SignalKind::hangup(),
-        };
-        Interrupted {
-            signal: kind.as_raw_value(),
-        }
-    };
-    tokio::select! {
-        result = work => Ok(result),
-        interrupted = told => Err(interrupted),
+async fn tell(mut signals: Signal, signal: i32, sender: watch::Sender<Option<Interrupted>>) {
+    if signals.recv().await.is_some() {
+        sender.send_replace(Some(Interrupted { signal }));
     }
 }

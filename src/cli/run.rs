@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use bioxen_curator::{PackageInstaller, RocksServer};
 use bioxen_vm_core::{Outcome, Script, Status, VmManager};
 
-use super::interrupt::unless_interrupted;
+use super::interrupt::Interrupts;
 use super::{FAILED, warn};
 use crate::settings::Settings;
 
@@ -67,6 +67,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     }
     let script = script(&args)?;
     script.validate()?;
+    let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
     let work = async {
         let config = settings.config(&args.vm_type);
@@ -82,7 +83,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         }
         anyhow::Ok(manager.execute_vm("run", script).await?)
     };
-    let result = unless_interrupted(work).await;
+    let result = interrupts.unless(work).await;
     // Whatever happened: the VM goes.
     let cleaned = manager.shutdown_all().await;
     match result {

@@ -1,0 +1,204 @@
+//! What a user of `bioxen run` sees: the program's own bytes and exit code, and for every wrong
+//! input of the first screen one line that says what to do.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Output, Stdio};
+
+use xapi_client::SecretString;
+use xapi_sim::{GuestMode, Model, Server, Sim, SimOptions};
+
+const PASSWORD: &str = "canary-of-the-pool";
+
+fn bioxen(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+    command
+        .args(args)
+        .env("BIOXEN_XCPNG_PASSWORD", PASSWORD)
+        .stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A pool whose VMs are records only, which is all that wrong input ever reaches.
+struct Pool {
+    sim: Sim,
+    server: Server,
+}
+
+impl Pool {
+    async fn start() -> Self {
+        let options = SimOptions::default()
+            .with_password(SecretString::from(PASSWORD.to_owned()))
+            .with_guests(GuestMode::Simulated);
+        let sim = Sim::start(Model::single_host(), options).await.unwrap();
+        let server = sim
+            .serve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .unwrap();
+        Self { sim, server }
+    }
+
+    /// Runs a program on the pool with these settings besides those that are right, and gives what
+    /// was said on standard error.
+    async fn refuses(&self, settings: &[&str]) -> String {
+        let host = format!("xcpng_host={}", self.server.address());
+        let pin = format!("tls.fingerprint={}", self.server.fingerprint().unwrap());
+        let mut args = vec!["run", "--type", "xcpng", "-e", "print(1)"];
+        for setting in [host.as_str(), pin.as_str(), "template=lua-bio-template"]
+            .iter()
+            .chain(settings)
+        {
+            args.extend(["--set", setting]);
+        }
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        let before = self.vms().await;
+        let output = tokio::task::spawn_blocking(move || {
+            bioxen(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        })
+        .await
+        .unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert_eq!(stdout(&output), "");
+        assert_eq!(said.lines().count(), 1, "more than one line:\n{said}");
+        assert!(!said.contains(PASSWORD), "the password shows: {said}");
+        assert_eq!(self.vms().await, before, "something was left in the pool");
+        said
+    }
+
+    async fn vms(&self) -> usize {
+        let client = xapi_client::Client::over(self.sim.transport())
+            .credentials("root", SecretString::from(PASSWORD.to_owned()))
+            .login()
+            .await
+            .unwrap();
+        let vms = client.vm().get_all().await.unwrap().len();
+        client.close().await.unwrap();
+        vms
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_input_ends_in_one_line_with_the_remedy_and_leaves_nothing() {
+    let pool = Pool::start().await;
+    for (settings, parts) in [
+        (
+            &["template=lua-bio-templat"][..],
+            &["lua-bio-templat", "lua-bio-template"][..],
+        ),
+        (&["memory=64MB"], &["lua-bio-template", "512"]),
+        (
+            &["network=LAN of my dreams"],
+            &["LAN of my dreams", "Pool-wide network"],
+        ),
+        (&["password=wrong"], &["password", "root"]),
+        (&["tls.fingerprint="], &["fingerprint"]),
+        (&["template=Debian Bookworm 12"], &["Debian Bookworm 12"]),
+        (&["memry=2GB"], &["memry", "memory"]),
+        (&["memory=lots", "vcpus=0"], &["memory", "lots"]),
+        (&["xcpng_host=127.0.0.1:9"], &["127.0.0.1", "9"]),
+    ] {
+        let said = pool.refuses(settings).await;
+        for part in parts {
+            assert!(
+                said.contains(part),
+                "{settings:?}: {part:?} is missing in: {said}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untrusted_certificate_shows_the_fingerprint_to_compare() {
+    let pool = Pool::start().await;
+    let host = format!("xcpng_host={}", pool.server.address());
+    let output = tokio::task::spawn_blocking(move || {
+        bioxen(&[
+            "run",
+            "-t",
+            "xcpng",
+            "-e",
+            "x=1",
+            "-s",
+            &host,
+            "-s",
+            "template=lua-bio-template",
+        ])
+    })
+    .await
+    .unwrap();
+    let said = stderr(&output);
+    let print = pool.server.fingerprint().unwrap().to_string();
+    assert!(said.contains(&print), "{print} is missing in: {said}");
+    assert!(
+        said.contains("tls.fingerprint"),
+        "the key to set is missing in: {said}"
+    );
+}
+
+#[test]
+fn an_unknown_type_lists_those_of_this_build() {
+    let output = bioxen(&["run", "-t", "qemu", "-e", "x=1"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        stderr(&output),
+        "bioxen: unknown VM type \"qemu\"; types in this build: basic, xcpng\n"
+    );
+    assert_eq!(stdout(&bioxen(&["types"])), "basic\nxcpng\n");
+}
+
+#[test]
+fn a_program_speaks_for_itself() {
+    let output = bioxen(&[
+        "run",
+        "-e",
+        "io.write('\\255 ', ...) io.stderr:write('e') os.exit(7)",
+        "a b",
+    ]);
+    assert_eq!(output.stdout, b"\xff a b");
+    assert_eq!(output.stderr, b"e");
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn a_program_in_a_file_gets_arguments_and_standard_input() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"print(arg[1], arg[2], io.read('a'))").unwrap();
+    let path = file.path().to_str().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["run", "--stdin", "-", path, "-n", "--flag"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b">seq\nACGT")
+        .unwrap();
+    assert_eq!(
+        stdout(&child.wait_with_output().unwrap()),
+        "-n\t--flag\t>seq\nACGT\n"
+    );
+}
+
+#[test]
+fn a_program_that_runs_out_of_time_ends_like_timeout_does() {
+    let output = bioxen(&["run", "--timeout", "0.2", "-e", "while true do end"]);
+    assert_eq!(output.status.code(), Some(124));
+    assert_eq!(
+        stderr(&output),
+        "bioxen: warning: the program ran out of time and was ended\n"
+    );
+}
