@@ -11,11 +11,11 @@ use super::Rung;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GuestError {
-    /// Programs that every guest runs are not installed on the machine.
+    /// Programs that guests need are not installed.
     #[error(
-        "guests need {} and this machine does not have {}: install with `apt-get install --yes {}`",
-        programs.join(", "),
-        if programs.len() == 1 { "it" } else { "them" },
+        "guests need {}, which {} does not have: install with `apt-get install --yes {}`",
+        programs.join(" and "),
+        if root == Path::new("/") { "this machine".to_owned() } else { root.display().to_string() },
         packages.join(" ")
     )]
     MissingPrograms {
@@ -23,6 +23,17 @@ pub enum GuestError {
         programs: Vec<&'static str>,
         /// The Debian packages that hold them.
         packages: Vec<&'static str>,
+        /// The root file system that lacks them.
+        root: PathBuf,
+    },
+
+    /// The given root file system cannot be used.
+    #[error("cannot take the guests' software from {}", path.display())]
+    Rootfs {
+        /// Its directory.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
     },
 
     /// No directory could be made in which guests keep their files.
@@ -114,7 +125,7 @@ pub enum GuestError {
     Boot {
         /// Name of the guest.
         name: String,
-        /// What it wrote last, on one line.
+        /// What it wrote first, on one line.
         log: String,
     },
 

@@ -59,7 +59,7 @@ impl Guest {
     }
 
     /// Shuts the guest down: asks its processes to end, and ends those that do not within the
-    /// grace period of [`GuestOptions::stop_grace`]. When it returns, none is left.
+    /// grace period of [`GuestOptions::stop_grace`](super::GuestOptions::stop_grace). When it returns, none is left.
     ///
     /// # Cancel safety
     ///

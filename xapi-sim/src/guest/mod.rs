@@ -96,8 +96,9 @@ impl Guests {
     ///
     /// # Errors
     ///
-    /// Returns [`GuestError::MissingPrograms`] when the machine lacks what every guest needs, and
-    /// [`GuestError::NoRung`] when no rung that was asked for works.
+    /// Returns [`GuestError::MissingPrograms`] when the machine lacks what every guest needs,
+    /// [`GuestError::StateDir`] and [`GuestError::Rootfs`] when a given directory cannot be used,
+    /// and [`GuestError::NoRung`] when no rung that was asked for works.
     ///
     /// # Cancel safety
     ///
@@ -109,26 +110,33 @@ impl Guests {
             rootfs,
             stop_grace,
         } = options;
+        if let Some(rootfs) = &rootfs {
+            check_path(rootfs).map_err(|source| GuestError::Rootfs {
+                path: rootfs.clone(),
+                source,
+            })?;
+        }
+        // Before anything else, as no rung would make up for missing programs.
+        Software::find(rootfs.as_deref())?;
+        let is_given = state_dir.is_some();
         let parents =
             state_dir.map_or(STATE_PARENTS.map(PathBuf::from).to_vec(), |path| vec![path]);
-        let rungs = rung.map_or(Rung::ALL.to_vec(), |rung| vec![rung]);
-        for parent in &parents {
-            let parent = parent.clone();
+        for parent in parents.clone() {
             blocking(move || {
                 state::sweep(&parent);
                 Ok(())
             })
             .await?;
         }
-        // Before anything else, as no rung would make up for missing programs.
-        Software::find(rootfs.as_deref())?;
         let mut passed_over: Vec<PassedOver> = Vec::new();
-        for rung in rungs {
+        for rung in rung.map_or(Rung::ALL.to_vec(), |rung| vec![rung]) {
             let mut first_error = None;
             for parent in &parents {
                 let software = Software::find(rootfs.as_deref())?;
                 match Inner::try_rung(rung, software, parent, stop_grace).await {
                     Ok(inner) => return Ok(Self { inner, passed_over }),
+                    // No other rung would do with it either.
+                    Err(error @ GuestError::StateDir { .. }) if is_given => return Err(error),
                     Err(error) => {
                         first_error.get_or_insert(error);
                     }
@@ -294,7 +302,7 @@ impl Inner {
     }
 }
 
-/// Refuses a state directory whose name mount options or a configuration file cannot carry.
+/// Refuses a directory whose name mount options or a configuration file cannot carry.
 fn check_path(path: &Path) -> std::io::Result<()> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+@-".contains(&byte);
     if path.is_absolute()

@@ -72,7 +72,7 @@ pub struct BootConfig {
     pub hostname: String,
     /// The values that the guest reads from xenstore, by their key below `vm-data/`.
     pub vm_data: BTreeMap<String, String>,
-    /// The address to boot at: one that a guest of the same [`Guests`] had before. By default any.
+    /// The address to boot at: one that a guest of the same [`Guests`](super::Guests) had before. By default any.
     pub address: Option<Ipv4Addr>,
 }
 

@@ -1,6 +1,5 @@
 //! A guest as a process tree: one supervisor whose end is the end of them all.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -20,8 +19,8 @@ use super::{BOOT_LIMIT, GuestError};
 
 /// What sshd reports once its socket accepts connections.
 const READY: &str = "Server listening on";
-/// How many of the last lines a failed boot is explained with.
-const LOG_LINES: usize = 8;
+/// How many lines a failed boot is explained with: the first, as the rest tends to follow from it.
+const LOG_LINES: usize = 3;
 /// How long, in milliseconds, a process tree that was told to end may take before stronger means.
 const PATIENCE: u16 = 1000;
 
@@ -151,7 +150,7 @@ async fn read_log(
     span: &tracing::Span,
 ) {
     let mut ready = Some(ready);
-    let mut last = VecDeque::with_capacity(LOG_LINES);
+    let mut first = Vec::new();
     let mut log = BufReader::new(log);
     let mut line = Vec::new();
     while let Ok(1..) = log.read_until(b'\n', &mut line).await {
@@ -162,15 +161,12 @@ async fn read_log(
             if let Some(ready) = ready.take() {
                 let _ = ready.send(Ok(()));
             }
-        } else if ready.is_some() {
-            if last.len() == LOG_LINES {
-                last.pop_front();
-            }
-            last.push_back(text);
+        } else if first.len() < LOG_LINES {
+            first.push(text);
         }
     }
     if let Some(ready) = ready {
-        let log = super::one_line(&Vec::from(last).join("\n"));
+        let log = super::one_line(&first.join("\n"));
         let _ = ready.send(Err(if log.is_empty() {
             "it ends at once".to_owned()
         } else {

@@ -52,17 +52,22 @@ pub(super) struct Software {
 impl Software {
     /// Finds the programs in `rootfs`, by default the machine's own root.
     pub(super) fn find(rootfs: Option<&Path>) -> Result<Self, GuestError> {
-        let machine = Path::new("/");
-        let root = rootfs.unwrap_or(machine);
-        let mut missing = Missing::default();
-        let sshd = missing.find(root, "sshd", "openssh-server");
-        missing.find(root, "lua5.4", "lua5.4");
-        missing.find(root, "luarocks", "luarocks");
-        let ssh = missing.find(machine, "ssh", "openssh-client");
-        let ssh_keygen = missing.find(machine, "ssh-keygen", "openssh-client");
-        missing.none()?;
+        let root = rootfs.unwrap_or(Path::new("/"));
+        let mut inside = Missing::from(root);
+        let sshd = inside.find("sshd", "openssh-server");
+        inside.find("lua5.4", "lua5.4");
+        inside.find("luarocks", "luarocks");
+        let mut machine = Missing::from(Path::new("/"));
+        let ssh = machine.find("ssh", "openssh-client");
+        let ssh_keygen = machine.find("ssh-keygen", "openssh-client");
+        if rootfs.is_none() {
+            inside.join(machine).none()?;
+        } else {
+            inside.none()?;
+            machine.none()?;
+        }
         Ok(Self {
-            sshd: inside(root, &sshd),
+            sshd: as_seen_inside(root, &sshd),
             root: root.to_owned(),
             ssh,
             ssh_keygen,
@@ -75,8 +80,8 @@ impl Software {
         name: &'static str,
         package: &'static str,
     ) -> Result<PathBuf, GuestError> {
-        let mut missing = Missing::default();
-        let path = missing.find(Path::new("/"), name, package);
+        let mut missing = Missing::from(Path::new("/"));
+        let path = missing.find(name, package);
         missing.none().map(|()| path)
     }
 
@@ -126,22 +131,32 @@ impl Software {
     }
 }
 
-/// Returns the path as seen from inside `root`.
-fn inside(root: &Path, path: &Path) -> PathBuf {
+/// Returns the path that a path below `root` has for whoever lives in there.
+fn as_seen_inside(root: &Path, path: &Path) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).unwrap_or(path))
 }
 
-#[derive(Debug, Default)]
+/// The programs that were looked for in vain.
+#[derive(Debug)]
 struct Missing {
+    root: PathBuf,
     programs: Vec<&'static str>,
     packages: Vec<&'static str>,
 }
 
 impl Missing {
-    fn find(&mut self, root: &Path, program: &'static str, package: &'static str) -> PathBuf {
+    fn from(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            programs: Vec::new(),
+            packages: Vec::new(),
+        }
+    }
+
+    fn find(&mut self, program: &'static str, package: &'static str) -> PathBuf {
         let found = PROGRAM_DIRS
             .iter()
-            .map(|directory| root.join(directory).join(program))
+            .map(|directory| self.root.join(directory).join(program))
             .find(|path| fs::symlink_metadata(path).is_ok());
         found.unwrap_or_else(|| {
             self.programs.push(program);
@@ -152,13 +167,25 @@ impl Missing {
         })
     }
 
+    fn join(mut self, other: Self) -> Self {
+        self.programs.extend(other.programs);
+        self.packages.extend(other.packages);
+        self
+    }
+
     fn none(self) -> Result<(), GuestError> {
         if self.programs.is_empty() {
             return Ok(());
         }
+        let Self {
+            root,
+            programs,
+            packages,
+        } = self;
         Err(GuestError::MissingPrograms {
-            programs: self.programs,
-            packages: self.packages,
+            programs,
+            packages,
+            root,
         })
     }
 }
@@ -174,7 +201,11 @@ mod tests {
         fs::create_dir_all(&bin).unwrap();
         fs::write(bin.join("lua5.4"), "").unwrap();
         let message = Software::find(Some(rootfs.path())).unwrap_err().to_string();
-        assert!(message.contains("sshd, luarocks"), "{message}");
+        let place = rootfs.path().display();
+        assert!(
+            message.contains(&format!("sshd and luarocks, which {place} does not")),
+            "{message}"
+        );
         assert!(
             message.contains("apt-get install --yes openssh-server luarocks"),
             "{message}"
@@ -186,11 +217,11 @@ mod tests {
     fn the_path_of_sshd_is_the_one_inside_the_guest() {
         let root = Path::new("/srv/rootfs");
         assert_eq!(
-            inside(root, &root.join("usr/sbin/sshd")),
+            as_seen_inside(root, &root.join("usr/sbin/sshd")),
             Path::new("/usr/sbin/sshd")
         );
         assert_eq!(
-            inside(Path::new("/"), Path::new("/usr/sbin/sshd")),
+            as_seen_inside(Path::new("/"), Path::new("/usr/sbin/sshd")),
             Path::new("/usr/sbin/sshd")
         );
     }

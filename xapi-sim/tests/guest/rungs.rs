@@ -459,11 +459,23 @@ async fn the_best_rung_is_taken_and_the_others_are_explained() {
 }
 
 #[tokio::test]
-async fn a_state_directory_that_does_not_exist_is_named() {
-    let options = GuestOptions::default()
-        .with_state_dir("/nonexistent")
-        .with_rung(Rung::Plain);
-    let message = Guests::new(options).await.unwrap_err().to_string();
-    assert!(message.contains("/nonexistent"), "{message}");
-    assert!(message.contains("plain: "), "{message}");
+async fn directories_that_cannot_be_used_are_named() {
+    let absent = GuestOptions::default().with_state_dir("/nonexistent");
+    let error = Guests::new(absent).await.unwrap_err();
+    assert!(matches!(error, GuestError::StateDir { .. }), "{error}");
+    assert!(error.to_string().contains("/nonexistent"), "{error}");
+
+    let odd = GuestOptions::default().with_rootfs("/srv/a,b");
+    let error = Guests::new(odd).await.unwrap_err();
+    assert!(matches!(error, GuestError::Rootfs { .. }), "{error}");
+    let reason = std::error::Error::source(&error).unwrap().to_string();
+    assert!(reason.contains("letters"), "{reason}");
+
+    let empty = tempfile::tempdir_in("/var/tmp").unwrap();
+    let empty = GuestOptions::default().with_rootfs(empty.path());
+    let error = Guests::new(empty).await.unwrap_err();
+    assert!(
+        matches!(error, GuestError::MissingPrograms { .. }),
+        "{error}"
+    );
 }
