@@ -173,7 +173,8 @@ fn a_program_speaks_for_itself() {
 #[test]
 fn a_program_in_a_file_gets_arguments_and_standard_input() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(b"print(arg[1], arg[2], io.read('a'))").unwrap();
+    file.write_all(b"print(arg[1], arg[2], io.read('a'))")
+        .unwrap();
     let path = file.path().to_str().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
         .args(["run", "--stdin", "-", path, "-n", "--flag"])

@@ -94,13 +94,34 @@ fn inventory() -> BTreeSet<String> {
     }
     for parent in ["/tmp", "/var/tmp", "/dev/shm"] {
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("bioxen-") || name.starts_with(".tmp") {
-                found.insert(format!("directory {parent}/{name}"));
+            let ours = entry.file_name().to_string_lossy().starts_with("bioxen-");
+            if ours && !used_by_others(&entry.path(), &family) {
+                found.insert(format!("directory {}", entry.path().display()));
             }
         }
     }
     found
+}
+
+/// Whether a process outside of the family works in a directory or has a file of it open, as the
+/// owner of every directory of BioXen does.
+fn used_by_others(dir: &Path, family: &BTreeSet<u32>) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_string_lossy().parse::<u32>().ok()?;
+            (!family.contains(&pid)).then(|| entry.path())
+        })
+        .any(|process| {
+            let files = fs::read_dir(process.join("fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let links = files.map(|file| file.path()).chain([process.join("cwd")]);
+            links
+                .filter_map(|link| fs::read_link(link).ok())
+                .any(|target| target.starts_with(dir))
+        })
 }
 
 /// Waits until nothing is there that was not there before; the test's own time limit ends the wait.
