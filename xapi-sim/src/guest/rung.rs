@@ -35,7 +35,8 @@ pub enum Rung {
     /// A login has the rights of the user who runs the simulator, sees all files and processes of
     /// the machine and can change what that user can. At the end of the guest, all processes that
     /// descend from its sshd end, and so do those that left that line but kept their environment;
-    /// one that has done neither, or runs as another user, is not found.
+    /// one that has done neither, or runs as another user, is not found. Without root, a login with
+    /// a terminal works only where the machine gives terminals to the group `tty`, as Debian does.
     ///
     /// Needs nothing.
     Plain,
