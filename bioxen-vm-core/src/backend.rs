@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::{LuaVm, Result, VmId};
+use crate::{Error, ErrorKind, LuaVm, Result, VmId};
 
 /// Makes VMs of one type, with one configuration.
 #[async_trait]
@@ -43,10 +44,26 @@ pub trait BackendConfig: DeserializeOwned + 'static {
     /// The backend that is built.
     type Backend: Backend;
 
+    /// Reads a configuration; `Value::Null` is the default one.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] and names the key whose value is wrong.
+    fn from_value(config: Value) -> Result<Self> {
+        let config = match config {
+            Value::Null => Value::Object(serde_json::Map::new()),
+            config => config,
+        };
+        serde_path_to_error::deserialize(config).map_err(|error| {
+            let vm_type = Self::VM_TYPE;
+            let message = format!("the configuration of VM type {vm_type:?} is wrong: {error}");
+            Error::new(ErrorKind::Config, message)
+        })
+    }
+
     /// Builds the backend. It does no I/O: connections are made when first needed.
     ///
     /// # Errors
-    /// Fails with [`ErrorKind::Config`](crate::ErrorKind::Config) and names all problems of the
+    /// Fails with [`ErrorKind::Config`] and names all problems of the
     /// configuration at once.
     fn build(self) -> Result<Self::Backend>;
 }

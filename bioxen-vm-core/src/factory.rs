@@ -92,21 +92,7 @@ impl VmFactory {
 }
 
 fn open<C: BackendConfig>(config: Value) -> Result<Arc<dyn Backend>> {
-    let config = if config.is_null() {
-        Value::Object(serde_json::Map::new())
-    } else {
-        config
-    };
-    let config: C = serde_json::from_value(config).map_err(|error| {
-        Error::new(
-            ErrorKind::Config,
-            format!(
-                "the configuration of VM type {:?} is wrong: {error}",
-                C::VM_TYPE
-            ),
-        )
-    })?;
-    Ok(Arc::new(config.build()?))
+    Ok(Arc::new(C::from_value(config)?.build()?))
 }
 
 impl fmt::Debug for VmFactory {

@@ -66,6 +66,17 @@ async fn a_wrong_key_names_itself_and_what_is_known() {
 }
 
 #[tokio::test]
+async fn a_wrong_value_is_named_by_its_key() {
+    let config = json!({"fail_start": "perhaps"});
+    let error = manager().create_vm("a", "echo", config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().contains("fail_start: invalid type"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn an_execution_in_the_background_can_be_awaited_and_cancelled() {
     let manager = manager().with_backend(Arc::new(EchoBackend::default()));
     manager.create_vm("a", "echo", Value::Null).await.unwrap();
