@@ -37,8 +37,8 @@ pub struct BasicConfig {
     /// Where each VM gets its private directory. `None`, the default: the system's directory for
     /// temporary files.
     pub directory: Option<PathBuf>,
-    /// The longest time that one execution may take, in words: `30s`. A script may ask for less.
-    /// `None`, the default: as long as it likes.
+    /// The longest time that one execution may take, in words (`30s`) or in seconds. A script may
+    /// ask for less. `None`, the default: as long as it likes.
     #[serde(with = "words::duration")]
     pub execution_timeout: Option<Duration>,
     /// The memory that a Lua program may use, in bytes or in words: `256MB`. `2GB` by default;
@@ -186,7 +186,7 @@ mod tests {
             (r#"{"memry": "1GB"}"#, "memory"),
             (r#"{"memory": "lots"}"#, "256MB"),
             (r#"{"memory": -1}"#, "a size must be"),
-            (r#"{"execution_timeout": 30}"#, "string"),
+            (r#"{"execution_timeout": true}"#, "a duration must be"),
             (r#"{"execution_timeout": "30 parsecs"}"#, "30s"),
         ] {
             let error = serde_json::from_str::<BasicConfig>(text).unwrap_err();

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bioxen_vm_core::words::ByteSize;
 use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result};
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::XcpngBackend;
 use crate::settings::Settings;
-use crate::words::{self, ByteSize};
+use crate::words;
 
 /// The configuration of VMs of type `xcpng`.
 ///
@@ -51,6 +52,7 @@ pub struct XcpngConfig {
     /// A file whose first line is the password.
     pub password_file: Option<PathBuf>,
     /// A program and its arguments; the first line that it prints is the password.
+    #[serde(deserialize_with = "words::secret_command")]
     pub password_command: Vec<String>,
     /// How the certificate of the pool is judged.
     pub tls: TlsConfig,
@@ -90,7 +92,7 @@ pub struct XcpngConfig {
     pub execution_timeout: Option<Duration>,
     /// How long a VM may take from its start until it has an address, and again until a login
     /// succeeds. 3 minutes by default.
-    #[serde(deserialize_with = "words::duration_in_words")]
+    #[serde(deserialize_with = "words::duration")]
     pub boot_timeout: Duration,
 
     #[serde(alias = "ssh_user")]

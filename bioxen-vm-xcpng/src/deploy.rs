@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bioxen_vm_core::VmId;
+use bioxen_vm_core::words::ByteSize;
 use xapi_client::api::{Network, Sr, Vm, VmRecord};
 use xapi_client::{Class, Ref};
 
 use crate::config::CloneMode;
 use crate::error::{Error, Result};
 use crate::settings::Wish;
-use crate::words::ByteSize;
 
 /// Marks in the `other_config` of everything that is ours.
 pub(crate) const OWNER: &str = "bioxen:owner";

@@ -5,10 +5,10 @@ use std::io;
 use std::path::PathBuf;
 
 use bioxen_vm_core::ErrorKind;
+use bioxen_vm_core::words::ByteSize;
 use xapi_client::{ErrorCode, Fingerprint};
 
 use crate::ssh::SshError;
-use crate::words::ByteSize;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -18,9 +18,9 @@ mod vm;
 mod words;
 
 pub use backend::XcpngBackend;
+pub use bioxen_vm_core::words::ByteSize;
 pub use config::{CloneMode, FirstContact, SshConfig, TlsConfig, XcpngConfig};
 pub use deploy::Plan;
 pub use error::Error;
 pub use progress::{Progress, Stage, StageState};
 pub use vm::XcpngVm;
-pub use words::ByteSize;

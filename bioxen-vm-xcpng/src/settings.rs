@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bioxen_vm_core::words::ByteSize;
 use secrecy::SecretString;
 use xapi_client::Fingerprint;
 
 use crate::config::{CloneMode, FirstContact, XcpngConfig};
-use crate::words::ByteSize;
 
 /// A configuration without contradictions.
 #[derive(Debug, Clone)]

@@ -15,8 +15,8 @@ fn with(changes: serde_json::Value) -> serde_json::Value {
     config
 }
 
-fn read(config: serde_json::Value) -> Result<XcpngConfig, serde_json::Error> {
-    serde_json::from_value(config)
+fn read(config: serde_json::Value) -> Result<XcpngConfig> {
+    XcpngConfig::from_value(config)
 }
 
 fn problems(changes: serde_json::Value) -> Vec<String> {
@@ -135,23 +135,39 @@ fn a_misspelt_key_is_refused_and_named() {
 }
 
 #[test]
+fn a_wrong_value_is_named_by_its_key() {
+    for (changes, told) in [
+        (json!({"memory": "lots"}), "memory: \"lots\" is no size"),
+        (
+            json!({"boot_timeout": "soon"}),
+            "boot_timeout: \"soon\" is no",
+        ),
+        (json!({"ssh": {"port": "22"}}), "ssh.port: invalid type"),
+        (json!({"tags": ["a", 7]}), "tags[1]: invalid type"),
+        (json!({"network_uuid": 7}), "network_uuid: expected a text"),
+    ] {
+        let error = read(with(changes)).unwrap_err().to_string();
+        assert!(error.contains(&format!("is wrong: {told}")), "{error}");
+    }
+}
+
+#[test]
 fn secrets_are_never_shown() {
     let config = read(minimal()).unwrap();
     assert!(!format!("{config:?}").contains("hush-hush"));
     assert!(!format!("{:?}", Settings::new(config).unwrap()).contains("hush-hush"));
-    for wrong in [
-        json!(12345678),
-        json!(["12345678"]),
-        json!({"a": "12345678"}),
-        json!(true),
+    for (key, wrong) in [
+        ("password", json!(12345678)),
+        ("password", json!(["12345678"])),
+        ("xcp_password", json!({"a": "12345678"})),
+        ("password", json!(true)),
+        ("password_command", json!("echo 12345678")),
+        ("password_command", json!(["echo", 12345678])),
     ] {
-        let error = read(with(json!({"password": wrong})))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("password") && !error.contains("12345678"),
-            "{error}"
-        );
+        let error = read(with(json!({"password": null, key: wrong}))).unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains(&format!("{key}: a ")), "{told}");
+        assert!(!format!("{error:?}").contains("12345678"), "{error:?}");
     }
     // Through a URL it would end in messages and logs.
     let problems = problems(json!({"xcpng_host": "https://root:12345678@pool"}));
