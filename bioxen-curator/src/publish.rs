@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use bioxen_vm_core::local::PrivateDir;
 use bioxen_vm_core::{Command, Runner};
 
 use crate::diagnose::reason;
@@ -34,7 +35,8 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// # Cancel safety
 /// After a dropped future the directory may hold new rocks that its manifest does not name.
 pub async fn publish(sources: &[PathBuf], into: &Path, runner: &dyn Runner) -> Result<Vec<Rock>> {
-    let scratch = tempfile::tempdir().map_err(io("make a folder in", &std::env::temp_dir()))?;
+    let scratch = PrivateDir::temporary("bioxen-publish-")
+        .map_err(io("make a folder in", &std::env::temp_dir()))?;
     std::fs::create_dir_all(into).map_err(io("make", into))?;
     let into = into.canonicalize().map_err(io("find", into))?;
     let mut rocks = Vec::with_capacity(sources.len());

@@ -1,4 +1,6 @@
-//! Runs commands on this machine.
+//! Runs commands on this machine, and gives them private directories.
+
+mod directory;
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -14,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
 use crate::{Command, Error, ErrorKind, Outcome, Result, Runner, Status};
+
+pub use directory::PrivateDir;
 
 /// Where programs are looked up unless the runner is given another `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -1,11 +1,11 @@
 //! What the examples share: a pool, a manager, and this project's rocks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bioxen::curator::{PackageInstaller, RocksServer, publish};
 use bioxen::embedded::Pool;
-use bioxen::local::LocalRunner;
+use bioxen::local::{LocalRunner, PrivateDir};
 use bioxen::settings::Settings;
 use bioxen::{Value, VmManager};
 
@@ -13,25 +13,29 @@ use bioxen::{Value, VmManager};
 pub(crate) struct Lab {
     pool: Pool,
     manager: Arc<VmManager>,
-    rocks: tempfile::TempDir,
+    /// Removes the rocks at the end.
+    _folder: PrivateDir,
+    rocks: PathBuf,
 }
 
 impl Lab {
     async fn open() -> anyhow::Result<Self> {
         let mut settings = Settings::new();
         settings.read_environment(std::env::vars());
-        let rocks = tempfile::tempdir()?;
+        let folder = PrivateDir::temporary("bioxen-rocks-")?;
+        let rocks = folder.path().join("packed");
         let sources = ["bio_compute", "bio_sequence_analysis"].map(|name| {
             Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("rocks")
                 .join(name)
         });
-        publish(&sources, rocks.path(), &LocalRunner::new()).await?;
+        publish(&sources, &rocks, &LocalRunner::new()).await?;
         let pool = Pool::open(settings.config("xcpng")).await?;
         let manager = Arc::new(VmManager::new(bioxen::factory()));
         Ok(Self {
             pool,
             manager,
+            _folder: folder,
             rocks,
         })
     }
@@ -48,7 +52,7 @@ impl Lab {
 
     /// Installs packages in those VMs, from this project's rocks.
     pub(crate) fn installer(&self) -> PackageInstaller<Arc<VmManager>> {
-        let server = RocksServer::Directory(self.rocks.path().to_owned());
+        let server = RocksServer::Directory(self.rocks.clone());
         PackageInstaller::new(Arc::clone(&self.manager)).with_servers([server])
     }
 }
