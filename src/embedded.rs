@@ -70,12 +70,17 @@ impl EmbeddedPool {
         self.server.url()
     }
 
-    /// What isolates the guests from this machine, in words.
+    /// What isolates the guests from this machine, in words, and why not more does.
     #[must_use]
-    pub fn isolation(&self) -> String {
-        self.sim
+    pub fn isolation(&self) -> Vec<String> {
+        let used = self
+            .sim
             .rung()
-            .map_or_else(|| "no guests".into(), |rung| rung.to_string())
+            .map(|rung| format!("{rung} ({})", rung.describe()));
+        let passed_over = self.sim.passed_over().iter();
+        used.into_iter()
+            .chain(passed_over.map(|better| format!("not {}: {}", better.rung, better.reason)))
+            .collect()
     }
 
     /// The simulator behind the pool.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use bioxen_curator::{Mirror, PackageInstaller, RocksServer, publish};
-use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::local::{LocalRunner, PrivateDir};
 use bioxen_vm_core::{BackendConfig as _, Outcome, Script, Value, VmManager};
 use bioxen_vm_xcpng::{Progress, StageState, XcpngConfig};
 use serde_json::json;
@@ -36,16 +36,16 @@ pub(super) struct Args {
     rocks: PathBuf,
 }
 
-pub(super) async fn run(args: Args, settings: &Settings) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     let fasta = std::fs::read(&args.fasta)
         .with_context(|| format!("cannot read the genome {}", args.fasta.display()))?;
     let interrupts = Interrupts::listen()?;
     let begun = Instant::now();
-    let pool = match interrupts.unless(open(settings)).await {
+    let pool = match interrupts.unless(open(&settings)).await {
         Ok(pool) => pool?,
         Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
     };
-    let result = on_pool(&interrupts, &pool, &args, fasta).await;
+    let result = on_pool(&interrupts, &pool, &args, &settings, fasta).await;
     pool.close().await;
     match result? {
         Ended::Finished => {
@@ -67,7 +67,9 @@ async fn open(settings: &Settings) -> anyhow::Result<Pool> {
     match pool.embedded() {
         Some(embedded) => {
             note(&format!("embedded XAPI simulator at {}", embedded.url()))?;
-            note(&format!("guests: {}", embedded.isolation()))?;
+            for line in embedded.isolation() {
+                note(&format!("guests: {line}"))?;
+            }
         }
         None => note("as configured")?,
     }
@@ -79,6 +81,7 @@ async fn on_pool(
     interrupts: &Interrupts,
     pool: &Pool,
     args: &Args,
+    settings: &Settings,
     fasta: Vec<u8>,
 ) -> anyhow::Result<Ended> {
     let defaults = json!({"template": TEMPLATE, "memory": "2GB", "vcpus": 2});
@@ -86,9 +89,17 @@ async fn on_pool(
         serde_json::from_value(pool.config(defaults)).context("the settings of the pool")?;
     let backend = Arc::new(config.build()?);
     let mut progress = backend.subscribe();
+    let local_config = super::config(settings, "basic");
     let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));
     let result = interrupts
-        .unless(job(&manager, &mut progress, pool, args, fasta))
+        .unless(job(
+            &manager,
+            &mut progress,
+            pool,
+            args,
+            local_config,
+            fasta,
+        ))
         .await;
     let cleaned = watched(&mut progress, manager.shutdown_all()).await;
     match result {
@@ -114,6 +125,7 @@ async fn job(
     progress: &mut broadcast::Receiver<Progress>,
     pool: &Pool,
     args: &Args,
+    local_config: Value,
     fasta: Vec<u8>,
 ) -> anyhow::Result<()> {
     watched(progress, manager.create_vm(REMOTE, "xcpng", Value::Null)).await?;
@@ -125,17 +137,19 @@ async fn job(
     .await?;
     note(&hello.stdout_text())?;
 
-    let folder = tempfile::tempdir().context("cannot make a folder for the rocks")?;
+    let folder =
+        PrivateDir::temporary("bioxen-rocks-").context("cannot make a folder for the rocks")?;
+    let rocks = folder.path().join("packed");
     let sources = ["bio_compute", PACKAGE].map(|name| args.rocks.join(name));
     let machine = LocalRunner::new();
-    let packing = publish(&sources, folder.path(), &machine);
+    let packing = publish(&sources, &rocks, &machine);
     stage("pack this project's rocks", packing).await?;
     // The guests of the embedded pool share this machine's network; a real pool's may have no way
     // here, so there the rocks travel through SSH.
-    let mirror = Mirror::serve(folder.path()).await?;
+    let mirror = Mirror::serve(&rocks).await?;
     let server = match pool.embedded() {
         Some(_) => mirror.server(),
-        None => RocksServer::Directory(folder.path().to_owned()),
+        None => RocksServer::Directory(rocks),
     };
     let installer = PackageInstaller::new(Arc::clone(manager)).with_servers([server]);
     let install = installer.install_package_in_vm(PACKAGE, REMOTE, "xcpng");
@@ -156,7 +170,7 @@ async fn job(
     }
 
     let local = async {
-        manager.create_vm(LOCAL, "basic", Value::Null).await?;
+        manager.create_vm(LOCAL, "basic", local_config).await?;
         installer
             .install_package_in_vm(PACKAGE, LOCAL, "basic")
             .await?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use bioxen_vm_basic::BasicConfig;
+use bioxen_vm_core::{BackendConfig as _, Value};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
@@ -15,9 +17,6 @@ mod run;
 
 /// The exit code when BioXen itself failed; all others are those of the Lua program.
 const FAILED: u8 = 125;
-
-/// The name under which the program runs itself as the process of a local VM.
-const WORKER: &str = "__lua-worker";
 
 /// Runs Lua, above all for biological computation, in isolated VMs.
 #[derive(Debug, Parser)]
@@ -50,9 +49,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     // Before anything else: a local VM starts with every program that it runs.
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == WORKER) {
-        return bioxen_vm_basic::worker::main();
-    }
+    bioxen_vm_basic::worker::run_if_asked();
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     match start(cli) {
@@ -80,7 +77,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             #[cfg(feature = "sim")]
-            Command::Demo(args) => demo::run(args, &settings).await,
+            Command::Demo(args) => demo::run(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Types => {
                 let types: Vec<_> = crate::factory().vm_types().collect();
@@ -89,6 +86,25 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             }
         }
     })
+}
+
+/// The configuration of a VM type as the user gave it. A local VM runs this program as its worker
+/// unless the user says otherwise.
+fn config(settings: &Settings, vm_type: &str) -> Value {
+    let mut config = settings.config(vm_type);
+    if vm_type == BasicConfig::VM_TYPE
+        && config.get("worker").is_none()
+        && config.get("lua_executable").is_none()
+        && let Some(program) = std::env::current_exe()
+            .ok()
+            .and_then(|path| path.into_os_string().into_string().ok())
+    {
+        if config.is_null() {
+            config = Value::Object(serde_json::Map::new());
+        }
+        config["worker"] = Value::String(program);
+    }
+    config
 }
 
 /// Prints an error and what caused it in one line.

@@ -11,7 +11,7 @@ use bioxen_curator::{PackageInstaller, RocksServer};
 use bioxen_vm_core::{Outcome, Script, Status, VmManager};
 
 use super::interrupt::Interrupts;
-use super::{FAILED, warn};
+use super::{FAILED, config, warn};
 use crate::settings::Settings;
 
 /// The exit code of a program that ran out of time, as of timeout(1).
@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
     let work = async {
-        let config = settings.config(&args.vm_type);
+        let config = config(&settings, &args.vm_type);
         manager.create_vm("run", &args.vm_type, config).await?;
         if !args.packages.is_empty() {
             let servers = args.servers.iter().map(|server| rocks_server(server));
