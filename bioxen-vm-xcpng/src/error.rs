@@ -155,7 +155,7 @@ pub enum Error {
     /// Something that was made could not be removed again.
     #[error("{what} is left on the pool; remove it by hand")]
     LeftBehind {
-        /// What it is, with its name.
+        /// What it is, with its name. After a failed deployment: how that failed, too.
         what: String,
         /// Why it could not be removed.
         source: Box<xapi_client::Error>,
@@ -242,6 +242,18 @@ impl Error {
             Self::Guest(error) => error.kind(),
         }
     }
+}
+
+/// An error and all that caused it, in one line.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 fn kind_of_call(error: &xapi_client::Error) -> ErrorKind {

@@ -8,7 +8,7 @@ use xapi_client::api::{VifCreate, Vm, VmRecord};
 use xapi_client::{Client, Ref, TaskHandle};
 
 use crate::deploy::{Disks, Plan, Setting};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::first_contact::FirstContact;
 use crate::progress::{Reporter, Stage};
 use crate::remove::Removal;
@@ -47,9 +47,14 @@ impl Deployment<'_> {
             Ok(deployed) => Ok(deployed),
             Err(error) => match self.take_back(made).await {
                 Ok(()) => Err(error),
-                Err(left) => {
-                    tracing::warn!(vm = %self.id, %error, "the deployment failed");
-                    Err(left)
+                Err(source) => {
+                    let (working, name) = (&self.plan.working_name, &self.plan.name);
+                    let why = chain(&error);
+                    tracing::debug!(vm = %self.id, why, "the deployment failed");
+                    Err(Error::LeftBehind {
+                        what: format!("{why}, and an unfinished VM named {working:?} or {name:?}"),
+                        source: Box::new(source),
+                    })
                 }
             },
         }
@@ -194,23 +199,16 @@ impl Deployment<'_> {
     }
 
     /// Removes whatever there is of the VM: all that a deployment makes belongs to it.
-    async fn take_back(&self, made: Option<Ref<Vm>>) -> Result<()> {
+    async fn take_back(&self, made: Option<Ref<Vm>>) -> xapi_client::Result<()> {
         let mut removals: Vec<_> = made.map(Removal::new).into_iter().collect();
         let mut attempt = 1;
         loop {
             match self.try_to_take_back(&mut removals).await {
-                Ok(()) => return Ok(()),
                 Err(error) if attempt < LOOKS => {
                     tracing::debug!(vm = %self.id, %error, "the clean-up is tried again");
                     attempt += 1;
                 }
-                Err(source) => {
-                    let (working, name) = (&self.plan.working_name, &self.plan.name);
-                    return Err(Error::LeftBehind {
-                        what: format!("an unfinished VM named {working:?} or {name:?}"),
-                        source: Box::new(source),
-                    });
-                }
+                result => return result,
             }
         }
     }

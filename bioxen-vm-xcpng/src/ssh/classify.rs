@@ -3,6 +3,8 @@ use std::io;
 
 use bioxen_vm_core::{Error, ErrorKind};
 
+use crate::error::chain;
+
 /// Why a guest could not be reached over SSH, or a command could not be run on it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -226,17 +228,6 @@ fn has_io_kind(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> boo
         next = error.source();
     }
     false
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

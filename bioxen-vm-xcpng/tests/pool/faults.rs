@@ -1,5 +1,6 @@
 //! Whatever goes wrong, nothing stays behind.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bioxen_vm_core::{Backend, Script, VmId};
@@ -66,6 +67,25 @@ async fn a_call_that_fails_after_it_took_effect_leaves_nothing_whichever_it_is()
         };
         deploy_with(rule, &format!("call {number} of {calls} lies")).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_taken_back_is_named_with_what_went_wrong_before() {
+    let lab = Lab::records_only().await;
+    let backend = lab.backend();
+    for (method, reason) in [("VM.set_other_config", "first"), ("VM.destroy", "second")] {
+        lab.sim
+            .inject(FaultRule::method(method).fail("INTERNAL_ERROR", [reason]));
+    }
+    let error = backend.create(VmId::new("vm1").unwrap()).await.unwrap_err();
+    let told = error.to_string();
+    for part in ["mark the cloned VM", "first", "\"bioxen-vm1\"", "by hand"] {
+        assert!(told.contains(part), "{part} is missing in: {told}");
+    }
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("second"), "{cause}");
+    backend.close().await.unwrap();
+    lab.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
