@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result, words};
+use bioxen_vm_core::{BackendConfig, Result, words};
 use serde::{Deserialize, Serialize};
 
 use crate::BasicBackend;
@@ -98,7 +98,7 @@ impl BasicConfig {
     /// Checks what can be checked without looking at the machine.
     ///
     /// # Errors
-    /// Fails with [`ErrorKind::Config`] and names all problems at once.
+    /// Fails with [`ErrorKind::Config`](bioxen_vm_core::ErrorKind::Config) and names all problems at once.
     pub fn validate(&self) -> Result<()> {
         let mut problems = Vec::new();
         if let Some(program) = &self.lua_executable {
@@ -128,15 +128,10 @@ impl BasicConfig {
             ));
         }
         if problems.is_empty() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(Self::wrong(&problems))
         }
-        Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "the configuration of VM type \"basic\" is wrong: {}",
-                problems.join("; ")
-            ),
-        ))
     }
 }
 
@@ -151,6 +146,8 @@ impl BackendConfig for BasicConfig {
 
 #[cfg(test)]
 mod tests {
+    use bioxen_vm_core::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -53,11 +53,17 @@ pub trait BackendConfig: DeserializeOwned + 'static {
             Value::Null => Value::Object(serde_json::Map::new()),
             config => config,
         };
-        serde_path_to_error::deserialize(config).map_err(|error| {
-            let vm_type = Self::VM_TYPE;
-            let message = format!("the configuration of VM type {vm_type:?} is wrong: {error}");
-            Error::new(ErrorKind::Config, message)
-        })
+        serde_path_to_error::deserialize(config).map_err(|error| Self::wrong(&[error.to_string()]))
+    }
+
+    /// The error of a configuration that has these problems, one clause each.
+    #[must_use]
+    fn wrong(problems: &[String]) -> Error {
+        let (vm_type, problems) = (Self::VM_TYPE, problems.join("; "));
+        Error::new(
+            ErrorKind::Config,
+            format!("the configuration of VM type {vm_type:?} is wrong: {problems}"),
+        )
     }
 
     /// Builds the backend. It does no I/O: connections are made when first needed.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bioxen_vm_core::words::ByteSize;
-use bioxen_vm_core::{BackendConfig, Error, ErrorKind, Result};
+use bioxen_vm_core::{BackendConfig, Result};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -316,13 +316,7 @@ impl BackendConfig for XcpngConfig {
     fn build(self) -> Result<XcpngBackend> {
         match Settings::new(self) {
             Ok(settings) => Ok(XcpngBackend::from_settings(settings)),
-            Err(problems) => Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the configuration of VM type \"xcpng\" is wrong: {}",
-                    problems.join("; ")
-                ),
-            )),
+            Err(problems) => Err(Self::wrong(&problems)),
         }
     }
 }

@@ -85,9 +85,7 @@ async fn on_pool(
     fasta: Vec<u8>,
 ) -> anyhow::Result<Ended> {
     let defaults = json!({"template": TEMPLATE, "memory": "2GB", "vcpus": 2});
-    let config: XcpngConfig =
-        serde_json::from_value(pool.config(defaults)).context("the settings of the pool")?;
-    let backend = Arc::new(config.build()?);
+    let backend = Arc::new(XcpngConfig::from_value(pool.config(defaults))?.build()?);
     let mut progress = backend.subscribe();
     let local_config = super::config(settings, "basic");
     let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));

@@ -1,3 +1,5 @@
+use bioxen_vm_core::ErrorKind;
+
 use super::*;
 use serde_json::json;
 
