@@ -31,15 +31,7 @@ async fn main() -> anyhow::Result<()> {
         let program =
             "print('k-mers:', require('bio_sequence_analysis').count_kmers(arg[1], tonumber(arg[2])):stats().total)";
         let script = bioxen::Script::new(program).arg("ACGTACGTACGT").arg("4");
-        let outcome = lab.manager().execute_vm("packages", script).await?;
-        print!("{}", outcome.stdout_text());
-        eprint!("{}", outcome.stderr_text());
-        anyhow::ensure!(
-            outcome.success(),
-            "the Lua program failed: {}",
-            outcome.status
-        );
-        Ok(())
+        lab.run("packages", script).await
     })
     .await
 }

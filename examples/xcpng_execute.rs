@@ -42,15 +42,7 @@ async fn main() -> anyhow::Result<()> {
             .await?;
 
         let script = Script::new(ANALYSIS).arg("ATGGCCATTGTAATGGGCCGCTGAAAGGGTGCCCGATAG");
-        let outcome = lab.manager().execute_vm("analysis", script).await?;
-        print!("{}", outcome.stdout_text());
-        eprint!("{}", outcome.stderr_text());
-        anyhow::ensure!(
-            outcome.success(),
-            "the Lua program failed: {}",
-            outcome.status
-        );
-        Ok(())
+        lab.run("analysis", script).await
     })
     .await
 }

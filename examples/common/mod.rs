@@ -7,7 +7,7 @@ use bioxen::curator::{PackageInstaller, RocksServer, publish};
 use bioxen::embedded::Pool;
 use bioxen::local::{LocalRunner, PrivateDir};
 use bioxen::settings::Settings;
-use bioxen::{Value, VmManager};
+use bioxen::{Script, Value, VmManager};
 
 /// A pool to work on and the rocks to work with.
 pub(crate) struct Lab {
@@ -48,6 +48,19 @@ impl Lab {
     /// The owner of the VMs.
     pub(crate) fn manager(&self) -> &VmManager {
         &self.manager
+    }
+
+    /// Runs a program in a VM, shows what it writes, and expects it to succeed.
+    pub(crate) async fn run(&self, vm: &str, script: Script) -> anyhow::Result<()> {
+        let outcome = self.manager.execute_vm(vm, script).await?;
+        print!("{}", outcome.stdout_text());
+        eprint!("{}", outcome.stderr_text());
+        anyhow::ensure!(
+            outcome.success(),
+            "the Lua program failed: {}",
+            outcome.status
+        );
+        Ok(())
     }
 
     /// Installs packages in those VMs, from this project's rocks.
