@@ -147,6 +147,46 @@ fn every_member_inherits_the_lints_and_the_version() {
 }
 
 #[test]
+fn the_table_of_crates_is_exact() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, all) = manifest.split_once("[workspace.dependencies]").unwrap();
+    let (all, _) = all.split_once("[workspace.lints").unwrap();
+    let names = all.lines().filter_map(|line| line.split_once(" = "));
+    let mut wanted: Vec<_> = names
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| !MEMBERS.contains(&name.as_str()))
+        .collect();
+    wanted.sort();
+
+    let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let (_, table) = document.split_once("| Crate | Why |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let mut told: Vec<_> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+        .map(|name| name.trim().to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(told, wanted);
+
+    for name in wanted {
+        let line = format!("\n{name}");
+        let is_used = MEMBERS.iter().any(|member| {
+            let manifest = root().join(member).join("Cargo.toml");
+            let manifest = fs::read_to_string(manifest).unwrap();
+            ["[dependencies]", "[dev-dependencies]"]
+                .iter()
+                .filter_map(|table| manifest.split_once(table))
+                .filter_map(|(_, table)| table.split("\n[").next())
+                .any(|table| {
+                    table.contains(&format!("{line}.workspace"))
+                        || table.contains(&format!("{line} = "))
+                })
+        });
+        assert!(is_used, "no member uses {name}");
+    }
+}
+
+#[test]
 fn one_place_names_each_foreign_system() {
     let all: Vec<_> = MEMBERS
         .into_iter()
