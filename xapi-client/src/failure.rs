@@ -88,7 +88,7 @@ impl Failure {
                 format!(
                     "the VM is {}, but must be {}",
                     p(2).to_lowercase(),
-                    p(1).to_lowercase()
+                    alternatives(p(1))
                 )
             }
             ErrorCode::VmIsTemplate => {
@@ -214,6 +214,12 @@ fn bytes(text: &str) -> String {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A list of states as servers write it (`paused, running`, `running;paused`), in words.
+fn alternatives(states: &str) -> String {
+    let states: Vec<_> = states.split([',', ';']).map(str::trim).collect();
+    states.join(" or ").to_lowercase()
 }
 
 #[cfg(test)]
