@@ -167,7 +167,7 @@ pub mod duration {
     }
 }
 
-/// Reads an optional number of bytes as [`ByteSize`](super::ByteSize) does, and writes it as a
+/// Reads an optional number of bytes as [`ByteSize`] does, and writes it as a
 /// number: `#[serde(with = "words::size")]`.
 pub mod size {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
