@@ -14,7 +14,7 @@ BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, EMBOSS, jellyfish.
 TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish
 
-.PHONY: help demo test fmt clippy nextest doctest doc codegen codegen-check \
+.PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check \
 	demo-packages test-packages test-tools data clean
 
 help:
@@ -24,7 +24,7 @@ demo: demo-packages $(if $(filter target/data/lambda_virus.fa,$(FASTA)),data)
 	$(CARGO) build --quiet --features full --bin bioxen
 	target/debug/bioxen demo $(FASTA)
 
-test: fmt codegen-check clippy nextest doctest doc
+test: fmt codegen-check clippy features nextest doctest doc
 	@echo "all checks passed"
 
 fmt:
@@ -34,6 +34,14 @@ fmt:
 clippy: demo-packages
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy -p bioxen --all-targets -- -D warnings
+
+# Each feature of the facade by itself: what `--all-features` would hide.
+features: demo-packages
+	@for features in "" basic xcpng curator net sim cli; do \
+		echo "$(CARGO) clippy -p bioxen --no-default-features --features \"$$features\""; \
+		$(CARGO) clippy --quiet -p bioxen --no-default-features --features "$$features" \
+			-- -D warnings || exit 1; \
+	done
 
 # cargo-nextest where it is installed (CI); otherwise the same tests under cargo's own runner.
 nextest: demo-packages test-packages test-tools data
