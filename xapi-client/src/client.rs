@@ -1,5 +1,6 @@
 //! The client.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use secrecy::SecretString;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::call::{Call, Prepared};
+use crate::call::{Call, Prepared, SyncOnly};
 use crate::error::{Error, ErrorCode, Result};
 use crate::event::Watch;
+use crate::filter::Filter;
 use crate::http::Http;
 use crate::jsonrpc::{self, Reply};
-use crate::reference::Ref;
+use crate::reference::{Recorded, Ref};
 use crate::session::{Credentials, Session, exchange};
 use crate::tls::Trust;
 use crate::transport::Transport;
@@ -75,6 +77,20 @@ impl Client {
     /// parameters.
     pub fn call(&self, method: &str, params: Vec<Value>) -> Call<'_, Value> {
         Call::new(self, method, params)
+    }
+
+    /// Reads the records of the objects that a filter matches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the server's grammar cannot express the filter; and those of any call.
+    pub async fn find<T: Recorded>(
+        &self,
+        filter: &Filter<T>,
+    ) -> Result<BTreeMap<Ref<T>, T::Record>> {
+        let method = format!("{}.get_all_records_where", T::NAME);
+        let params = vec![Value::from(filter.expression()?)];
+        Call::<_, SyncOnly>::new(self, &method, params).await
     }
 
     /// Watches classes, or single objects: see [`Watch`]. A subscription is a class (`vm`), one object

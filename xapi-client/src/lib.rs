@@ -12,6 +12,7 @@ mod client;
 mod error;
 mod event;
 mod failure;
+mod filter;
 #[rustfmt::skip]
 mod generated;
 mod http;
@@ -31,6 +32,7 @@ pub use call::{AsyncCapable, Call, SyncOnly, TaskCall};
 pub use client::{Client, ClientBuilder};
 pub use error::{Error, ErrorCode, Failure, Result};
 pub use event::{Event, EventBatch, Watch};
+pub use filter::{Field, Filter};
 pub use reference::{Class, Recorded, Ref, Uuid};
 pub use secrecy::SecretString;
 pub use task::TaskHandle;

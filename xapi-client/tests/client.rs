@@ -12,7 +12,9 @@ use serde_json::json;
 use support::{Host, failure};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
-use xapi_client::api::{SrCreate, VbdCreate, VdiCreate, VifCreate, VmMigrateSend, VmPowerState};
+use xapi_client::api::{
+    SrCreate, VbdCreate, VdiCreate, VifCreate, Vm, VmMigrateSend, VmPowerState,
+};
 use xapi_client::{Client, Error, ErrorCode, Ref, SecretString, Trust};
 
 const LOGIN: &str = "session.login_with_password";
@@ -476,4 +478,34 @@ async fn any_method_can_be_called_by_name() {
         .await
         .unwrap();
     assert_eq!(raw, json!({"got": ["v"]}));
+}
+
+#[tokio::test]
+async fn a_filter_is_sent_as_an_expression_or_not_at_all() {
+    let host = Host::start(|method, _| match method {
+        LOGIN => Ok(json!("s")),
+        _ => Ok(json!({"OpaqueRef:v": {"name_label": "web", "power_state": "Halted"}})),
+    })
+    .await;
+    let client = host.builder().login().await.unwrap();
+    let filter = Vm::NAME_LABEL.is("web").and(!Vm::IS_A_TEMPLATE.is(true));
+    let found = client.find(&filter).await.unwrap();
+    assert_eq!(
+        found[&Ref::from("OpaqueRef:v")].power_state,
+        VmPowerState::Halted
+    );
+    let refused = client.find(&Vm::NAME_LABEL.is("\"")).await.unwrap_err();
+    assert!(matches!(refused, Error::Config(_)), "{refused:?}");
+    assert_eq!(
+        host.calls()[1..],
+        [(
+            "VM.get_all_records_where".to_owned(),
+            vec![
+                json!("s"),
+                json!(
+                    r#"((field "name__label" = "web") and (not (field "is_a_template" = "true")))"#
+                )
+            ]
+        )]
+    );
 }

@@ -88,6 +88,13 @@ pub(crate) struct Field {
     pub(crate) absent_in_xcpng: Vec<String>,
 }
 
+impl Field {
+    /// The column in the server's database: namespaces are joined with two underscores.
+    pub(crate) fn column(&self) -> String {
+        self.path.as_ref().unwrap_or(&self.name).replace('.', "__")
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Message {
     pub(crate) name: String,

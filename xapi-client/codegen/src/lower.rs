@@ -60,6 +60,8 @@ pub(crate) struct Class {
     pub(crate) place: Place,
     /// Empty where the record is written by hand.
     pub(crate) record: Vec<Field>,
+    /// Whether the server can search it.
+    pub(crate) searchable: bool,
     pub(crate) inputs: Vec<Input>,
     pub(crate) messages: Vec<Message>,
 }
@@ -77,6 +79,8 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) wire: String,
+    /// The column in the server's database, `name__label`.
+    pub(crate) column: String,
     pub(crate) name: String,
     pub(crate) ty: Type,
     pub(crate) writer: &'static str,
@@ -221,6 +225,9 @@ impl Lowering<'_> {
             } else {
                 self.record(class)?
             },
+            searchable: messages
+                .iter()
+                .any(|message| message.wire.ends_with(".get_all_records_where")),
             inputs,
             messages,
         })
@@ -238,6 +245,7 @@ impl Lowering<'_> {
             }
             fields.push(Field {
                 wire: field.name.clone(),
+                column: field.column(),
                 name: value_name(&field.name),
                 ty: if field.name == "uuid" { Type::Uuid } else { ty },
                 writer: match field.qualifier.as_str() {

@@ -14,6 +14,21 @@ impl Recorded for Blob {
     type Record = BlobRecord;
 }
 
+impl Blob {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `size`, for filters.
+    pub const SIZE: Field<Self, i64> = Field::column("size");
+    /// `public`, for filters.
+    pub const PUBLIC: Field<Self, bool> = Field::column("public");
+    /// `mime_type`, for filters.
+    pub const MIME_TYPE: Field<Self, str> = Field::column("mime_type");
+}
+
 /// The record of a `blob`.
 ///
 /// Fields that the server does not send keep their neutral value.

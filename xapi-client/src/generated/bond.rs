@@ -14,6 +14,21 @@ impl Recorded for Bond {
     type Record = BondRecord;
 }
 
+impl Bond {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `master`, for filters.
+    pub const MASTER: Field<Self, Ref<Pif>> = Field::column("master");
+    /// `primary_slave`, for filters.
+    pub const PRIMARY_SLAVE: Field<Self, Ref<Pif>> = Field::column("primary_slave");
+    /// `mode`, for filters.
+    pub const MODE: Field<Self, BondMode> = Field::column("mode");
+    /// `links_up`, for filters.
+    pub const LINKS_UP: Field<Self, i64> = Field::column("links_up");
+    /// `auto_update_mac`, for filters.
+    pub const AUTO_UPDATE_MAC: Field<Self, bool> = Field::column("auto_update_mac");
+}
+
 /// The record of a `Bond`.
 ///
 /// Fields that the server does not send keep their neutral value.

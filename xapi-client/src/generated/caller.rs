@@ -14,6 +14,23 @@ impl Recorded for Caller {
     type Record = CallerRecord;
 }
 
+impl Caller {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `user_agent`, for filters.
+    pub const USER_AGENT: Field<Self, str> = Field::column("user_agent");
+    /// `client_ip`, for filters.
+    pub const CLIENT_IP: Field<Self, str> = Field::column("client_ip");
+    /// `rate_limit`, for filters.
+    pub const RATE_LIMIT: Field<Self, Ref<RateLimit>> = Field::column("rate_limit");
+    /// `auto_registered`, for filters.
+    pub const AUTO_REGISTERED: Field<Self, bool> = Field::column("auto_registered");
+}
+
 /// The record of a `Caller`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,24 @@ impl Recorded for Certificate {
     type Record = CertificateRecord;
 }
 
+impl Certificate {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name`, for filters.
+    pub const NAME: Field<Self, str> = Field::column("name");
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, CertificateType> = Field::column("type");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `fingerprint`, for filters.
+    #[deprecated(note = "deprecated by the server since 24.19.0")]
+    pub const FINGERPRINT: Field<Self, str> = Field::column("fingerprint");
+    /// `fingerprint_sha256`, for filters.
+    pub const FINGERPRINT_SHA256: Field<Self, str> = Field::column("fingerprint_sha256");
+    /// `fingerprint_sha1`, for filters.
+    pub const FINGERPRINT_SHA1: Field<Self, str> = Field::column("fingerprint_sha1");
+}
+
 /// The record of a `Certificate`.
 ///
 /// Fields that the server does not send keep their neutral value.

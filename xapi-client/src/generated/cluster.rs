@@ -14,6 +14,29 @@ impl Recorded for Cluster {
     type Record = ClusterRecord;
 }
 
+impl Cluster {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `cluster_token`, for filters.
+    pub const CLUSTER_TOKEN: Field<Self, str> = Field::column("cluster_token");
+    /// `cluster_stack`, for filters.
+    pub const CLUSTER_STACK: Field<Self, str> = Field::column("cluster_stack");
+    /// `cluster_stack_version`, for filters.
+    pub const CLUSTER_STACK_VERSION: Field<Self, i64> = Field::column(
+        "cluster_stack_version",
+    );
+    /// `is_quorate`, for filters.
+    pub const IS_QUORATE: Field<Self, bool> = Field::column("is_quorate");
+    /// `quorum`, for filters.
+    pub const QUORUM: Field<Self, i64> = Field::column("quorum");
+    /// `live_hosts`, for filters.
+    pub const LIVE_HOSTS: Field<Self, i64> = Field::column("live_hosts");
+    /// `expected_hosts`, for filters.
+    pub const EXPECTED_HOSTS: Field<Self, i64> = Field::column("expected_hosts");
+    /// `pool_auto_join`, for filters.
+    pub const POOL_AUTO_JOIN: Field<Self, bool> = Field::column("pool_auto_join");
+}
+
 /// The record of a `Cluster`.
 ///
 /// Fields that the server does not send keep their neutral value.

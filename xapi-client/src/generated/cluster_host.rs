@@ -14,6 +14,23 @@ impl Recorded for ClusterHost {
     type Record = ClusterHostRecord;
 }
 
+impl ClusterHost {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `cluster`, for filters.
+    pub const CLUSTER: Field<Self, Ref<Cluster>> = Field::column("cluster");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `enabled`, for filters.
+    pub const ENABLED: Field<Self, bool> = Field::column("enabled");
+    /// `PIF`, for filters.
+    pub const PIF: Field<Self, Ref<Pif>> = Field::column("PIF");
+    /// `joined`, for filters.
+    pub const JOINED: Field<Self, bool> = Field::column("joined");
+    /// `live`, for filters.
+    pub const LIVE: Field<Self, bool> = Field::column("live");
+}
+
 /// The record of a `Cluster_host`.
 ///
 /// Fields that the server does not send keep their neutral value.

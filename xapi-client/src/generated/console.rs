@@ -14,6 +14,17 @@ impl Recorded for Console {
     type Record = ConsoleRecord;
 }
 
+impl Console {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `protocol`, for filters.
+    pub const PROTOCOL: Field<Self, ConsoleProtocol> = Field::column("protocol");
+    /// `location`, for filters.
+    pub const LOCATION: Field<Self, str> = Field::column("location");
+    /// `VM`, for filters.
+    pub const VM: Field<Self, Ref<Vm>> = Field::column("VM");
+}
+
 /// The record of a `console`.
 ///
 /// Fields that the server does not send keep their neutral value.

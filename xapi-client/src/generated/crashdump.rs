@@ -14,6 +14,15 @@ impl Recorded for Crashdump {
     type Record = CrashdumpRecord;
 }
 
+impl Crashdump {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `VM`, for filters.
+    pub const VM: Field<Self, Ref<Vm>> = Field::column("VM");
+    /// `VDI`, for filters.
+    pub const VDI: Field<Self, Ref<Vdi>> = Field::column("VDI");
+}
+
 /// The record of a `crashdump`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,11 @@ impl Recorded for DrTask {
     type Record = DrTaskRecord;
 }
 
+impl DrTask {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+}
+
 /// The record of a `DR_task`.
 ///
 /// Fields that the server does not send keep their neutral value.

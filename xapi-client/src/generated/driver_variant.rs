@@ -14,6 +14,21 @@ impl Recorded for DriverVariant {
     type Record = DriverVariantRecord;
 }
 
+impl DriverVariant {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name`, for filters.
+    pub const NAME: Field<Self, str> = Field::column("name");
+    /// `driver`, for filters.
+    pub const DRIVER: Field<Self, Ref<HostDriver>> = Field::column("driver");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `hardware_present`, for filters.
+    pub const HARDWARE_PRESENT: Field<Self, bool> = Field::column("hardware_present");
+    /// `status`, for filters.
+    pub const STATUS: Field<Self, str> = Field::column("status");
+}
+
 /// The record of a `Driver_variant`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,23 @@ impl Recorded for Feature {
     type Record = FeatureRecord;
 }
 
+impl Feature {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `enabled`, for filters.
+    pub const ENABLED: Field<Self, bool> = Field::column("enabled");
+    /// `experimental`, for filters.
+    pub const EXPERIMENTAL: Field<Self, bool> = Field::column("experimental");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+}
+
 /// The record of a `Feature`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,19 @@ impl Recorded for GpuGroup {
     type Record = GpuGroupRecord;
 }
 
+impl GpuGroup {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `allocation_algorithm`, for filters.
+    pub const ALLOCATION_ALGORITHM: Field<Self, AllocationAlgorithm> = Field::column(
+        "allocation_algorithm",
+    );
+}
+
 /// The record of a `GPU_group`.
 ///
 /// Fields that the server does not send keep their neutral value.

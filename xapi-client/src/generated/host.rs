@@ -14,6 +14,102 @@ impl Recorded for Host {
     type Record = HostRecord;
 }
 
+impl Host {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `memory_overhead`, for filters.
+    pub const MEMORY_OVERHEAD: Field<Self, i64> = Field::column("memory__overhead");
+    /// `API_version_major`, for filters.
+    pub const API_VERSION_MAJOR: Field<Self, i64> = Field::column("API_version__major");
+    /// `API_version_minor`, for filters.
+    pub const API_VERSION_MINOR: Field<Self, i64> = Field::column("API_version__minor");
+    /// `API_version_vendor`, for filters.
+    pub const API_VERSION_VENDOR: Field<Self, str> = Field::column(
+        "API_version__vendor",
+    );
+    /// `enabled`, for filters.
+    pub const ENABLED: Field<Self, bool> = Field::column("enabled");
+    /// `sched_policy`, for filters.
+    pub const SCHED_POLICY: Field<Self, str> = Field::column("sched_policy");
+    /// `suspend_image_sr`, for filters.
+    pub const SUSPEND_IMAGE_SR: Field<Self, Ref<Sr>> = Field::column("suspend_image_sr");
+    /// `crash_dump_sr`, for filters.
+    pub const CRASH_DUMP_SR: Field<Self, Ref<Sr>> = Field::column("crash_dump_sr");
+    /// `hostname`, for filters.
+    pub const HOSTNAME: Field<Self, str> = Field::column("hostname");
+    /// `address`, for filters.
+    pub const ADDRESS: Field<Self, str> = Field::column("address");
+    /// `metrics`, for filters.
+    pub const METRICS: Field<Self, Ref<HostMetrics>> = Field::column("metrics");
+    /// `external_auth_type`, for filters.
+    pub const EXTERNAL_AUTH_TYPE: Field<Self, str> = Field::column("external_auth_type");
+    /// `external_auth_service_name`, for filters.
+    pub const EXTERNAL_AUTH_SERVICE_NAME: Field<Self, str> = Field::column(
+        "external_auth_service_name",
+    );
+    /// `edition`, for filters.
+    pub const EDITION: Field<Self, str> = Field::column("edition");
+    /// `power_on_mode`, for filters.
+    pub const POWER_ON_MODE: Field<Self, str> = Field::column("power_on_mode");
+    /// `local_cache_sr`, for filters.
+    pub const LOCAL_CACHE_SR: Field<Self, Ref<Sr>> = Field::column("local_cache_sr");
+    /// `ssl_legacy`, for filters.
+    #[deprecated(note = "deprecated by the server since stockholm")]
+    pub const SSL_LEGACY: Field<Self, bool> = Field::column("ssl_legacy");
+    /// `display`, for filters.
+    pub const DISPLAY: Field<Self, HostDisplay> = Field::column("display");
+    /// `control_domain`, for filters.
+    pub const CONTROL_DOMAIN: Field<Self, Ref<Vm>> = Field::column("control_domain");
+    /// `iscsi_iqn`, for filters.
+    pub const ISCSI_IQN: Field<Self, str> = Field::column("iscsi_iqn");
+    /// `multipathing`, for filters.
+    pub const MULTIPATHING: Field<Self, bool> = Field::column("multipathing");
+    /// `uefi_certificates`, for filters.
+    #[deprecated(note = "deprecated by the server since 22.16.0")]
+    pub const UEFI_CERTIFICATES: Field<Self, str> = Field::column("uefi_certificates");
+    /// `tls_verification_enabled`, for filters.
+    pub const TLS_VERIFICATION_ENABLED: Field<Self, bool> = Field::column(
+        "tls_verification_enabled",
+    );
+    /// `https_only`, for filters.
+    pub const HTTPS_ONLY: Field<Self, bool> = Field::column("https_only");
+    /// `latest_synced_updates_applied`, for filters.
+    pub const LATEST_SYNCED_UPDATES_APPLIED: Field<
+        Self,
+        LatestSyncedUpdatesAppliedState,
+    > = Field::column("latest_synced_updates_applied");
+    /// `numa_affinity_policy`, for filters.
+    pub const NUMA_AFFINITY_POLICY: Field<Self, HostNumaAffinityPolicy> = Field::column(
+        "numa_affinity_policy",
+    );
+    /// `last_update_hash`, for filters.
+    pub const LAST_UPDATE_HASH: Field<Self, str> = Field::column("last_update_hash");
+    /// `ssh_enabled`, for filters.
+    pub const SSH_ENABLED: Field<Self, bool> = Field::column("ssh_enabled");
+    /// `ssh_enabled_timeout`, for filters.
+    pub const SSH_ENABLED_TIMEOUT: Field<Self, i64> = Field::column(
+        "ssh_enabled_timeout",
+    );
+    /// `console_idle_timeout`, for filters.
+    pub const CONSOLE_IDLE_TIMEOUT: Field<Self, i64> = Field::column(
+        "console_idle_timeout",
+    );
+    /// `ssh_auto_mode`, for filters.
+    pub const SSH_AUTO_MODE: Field<Self, bool> = Field::column("ssh_auto_mode");
+    /// `max_cstate`, for filters.
+    pub const MAX_CSTATE: Field<Self, str> = Field::column("max_cstate");
+    /// `secure_boot`, for filters.
+    pub const SECURE_BOOT: Field<Self, bool> = Field::column("secure_boot");
+    /// `ntp_mode`, for filters.
+    pub const NTP_MODE: Field<Self, HostNtpMode> = Field::column("ntp_mode");
+    /// `timezone`, for filters.
+    pub const TIMEZONE: Field<Self, str> = Field::column("timezone");
+}
+
 /// The record of a `host`.
 ///
 /// Fields that the server does not send keep their neutral value.

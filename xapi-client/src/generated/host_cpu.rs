@@ -14,6 +14,31 @@ impl Recorded for HostCpu {
     type Record = HostCpuRecord;
 }
 
+impl HostCpu {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `number`, for filters.
+    pub const NUMBER: Field<Self, i64> = Field::column("number");
+    /// `vendor`, for filters.
+    pub const VENDOR: Field<Self, str> = Field::column("vendor");
+    /// `speed`, for filters.
+    pub const SPEED: Field<Self, i64> = Field::column("speed");
+    /// `modelname`, for filters.
+    pub const MODELNAME: Field<Self, str> = Field::column("modelname");
+    /// `family`, for filters.
+    pub const FAMILY: Field<Self, i64> = Field::column("family");
+    /// `model`, for filters.
+    pub const MODEL: Field<Self, i64> = Field::column("model");
+    /// `stepping`, for filters.
+    pub const STEPPING: Field<Self, str> = Field::column("stepping");
+    /// `flags`, for filters.
+    pub const FLAGS: Field<Self, str> = Field::column("flags");
+    /// `features`, for filters.
+    pub const FEATURES: Field<Self, str> = Field::column("features");
+}
+
 /// The record of a `host_cpu`.
 ///
 /// Fields that the server does not send keep their neutral value.

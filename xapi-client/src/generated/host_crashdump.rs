@@ -14,6 +14,15 @@ impl Recorded for HostCrashdump {
     type Record = HostCrashdumpRecord;
 }
 
+impl HostCrashdump {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `size`, for filters.
+    pub const SIZE: Field<Self, i64> = Field::column("size");
+}
+
 /// The record of a `host_crashdump`.
 ///
 /// Fields that the server does not send keep their neutral value.

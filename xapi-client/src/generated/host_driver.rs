@@ -14,6 +14,31 @@ impl Recorded for HostDriver {
     type Record = HostDriverRecord;
 }
 
+impl HostDriver {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `name`, for filters.
+    pub const NAME: Field<Self, str> = Field::column("name");
+    /// `friendly_name`, for filters.
+    pub const FRIENDLY_NAME: Field<Self, str> = Field::column("friendly_name");
+    /// `active_variant`, for filters.
+    pub const ACTIVE_VARIANT: Field<Self, Ref<DriverVariant>> = Field::column(
+        "active_variant",
+    );
+    /// `selected_variant`, for filters.
+    pub const SELECTED_VARIANT: Field<Self, Ref<DriverVariant>> = Field::column(
+        "selected_variant",
+    );
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, str> = Field::column("type");
+    /// `description`, for filters.
+    pub const DESCRIPTION: Field<Self, str> = Field::column("description");
+    /// `info`, for filters.
+    pub const INFO: Field<Self, str> = Field::column("info");
+}
+
 /// The record of a `Host_driver`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,15 @@ impl Recorded for HostMetrics {
     type Record = HostMetricsRecord;
 }
 
+impl HostMetrics {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `memory_total`, for filters.
+    pub const MEMORY_TOTAL: Field<Self, i64> = Field::column("memory__total");
+    /// `live`, for filters.
+    pub const LIVE: Field<Self, bool> = Field::column("live");
+}
+
 /// The record of a `host_metrics`.
 ///
 /// Fields that the server does not send keep their neutral value.

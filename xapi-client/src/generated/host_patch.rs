@@ -14,6 +14,25 @@ impl Recorded for HostPatch {
     type Record = HostPatchRecord;
 }
 
+impl HostPatch {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `applied`, for filters.
+    pub const APPLIED: Field<Self, bool> = Field::column("applied");
+    /// `size`, for filters.
+    pub const SIZE: Field<Self, i64> = Field::column("size");
+    /// `pool_patch`, for filters.
+    pub const POOL_PATCH: Field<Self, Ref<PoolPatch>> = Field::column("pool_patch");
+}
+
 /// The record of a `host_patch`.
 ///
 /// Fields that the server does not send keep their neutral value.

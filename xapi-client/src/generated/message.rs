@@ -14,6 +14,21 @@ impl Recorded for Message {
     type Record = MessageRecord;
 }
 
+impl Message {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name`, for filters.
+    pub const NAME: Field<Self, str> = Field::column("name");
+    /// `priority`, for filters.
+    pub const PRIORITY: Field<Self, i64> = Field::column("priority");
+    /// `cls`, for filters.
+    pub const CLS: Field<Self, Cls> = Field::column("cls");
+    /// `obj_uuid`, for filters.
+    pub const OBJ_UUID: Field<Self, str> = Field::column("obj_uuid");
+    /// `body`, for filters.
+    pub const BODY: Field<Self, str> = Field::column("body");
+}
+
 /// The record of a `message`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,25 @@ impl Recorded for Network {
     type Record = NetworkRecord;
 }
 
+impl Network {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `MTU`, for filters.
+    pub const MTU: Field<Self, i64> = Field::column("MTU");
+    /// `bridge`, for filters.
+    pub const BRIDGE: Field<Self, str> = Field::column("bridge");
+    /// `managed`, for filters.
+    pub const MANAGED: Field<Self, bool> = Field::column("managed");
+    /// `default_locking_mode`, for filters.
+    pub const DEFAULT_LOCKING_MODE: Field<Self, NetworkDefaultLockingMode> = Field::column(
+        "default_locking_mode",
+    );
+}
+
 /// The record of a `network`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,21 @@ impl Recorded for NetworkSriov {
     type Record = NetworkSriovRecord;
 }
 
+impl NetworkSriov {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `physical_PIF`, for filters.
+    pub const PHYSICAL_PIF: Field<Self, Ref<Pif>> = Field::column("physical_PIF");
+    /// `logical_PIF`, for filters.
+    pub const LOGICAL_PIF: Field<Self, Ref<Pif>> = Field::column("logical_PIF");
+    /// `requires_reboot`, for filters.
+    pub const REQUIRES_REBOOT: Field<Self, bool> = Field::column("requires_reboot");
+    /// `configuration_mode`, for filters.
+    pub const CONFIGURATION_MODE: Field<Self, SriovConfigurationMode> = Field::column(
+        "configuration_mode",
+    );
+}
+
 /// The record of a `network_sriov`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,17 @@ impl Recorded for Observer {
     type Record = ObserverRecord;
 }
 
+impl Observer {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `enabled`, for filters.
+    pub const ENABLED: Field<Self, bool> = Field::column("enabled");
+}
+
 /// The record of a `Observer`.
 ///
 /// Fields that the server does not send keep their neutral value.

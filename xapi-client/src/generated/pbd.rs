@@ -14,6 +14,19 @@ impl Recorded for Pbd {
     type Record = PbdRecord;
 }
 
+impl Pbd {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `SR`, for filters.
+    pub const SR: Field<Self, Ref<Sr>> = Field::column("SR");
+    /// `currently_attached`, for filters.
+    pub const CURRENTLY_ATTACHED: Field<Self, bool> = Field::column(
+        "currently_attached",
+    );
+}
+
 /// The record of a `PBD`.
 ///
 /// Fields that the server does not send keep their neutral value.

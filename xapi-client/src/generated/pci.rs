@@ -14,6 +14,45 @@ impl Recorded for Pci {
     type Record = PciRecord;
 }
 
+impl Pci {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `class_id`, for filters.
+    pub const CLASS_ID: Field<Self, str> = Field::column("class_id");
+    /// `class_name`, for filters.
+    pub const CLASS_NAME: Field<Self, str> = Field::column("class_name");
+    /// `vendor_id`, for filters.
+    pub const VENDOR_ID: Field<Self, str> = Field::column("vendor_id");
+    /// `vendor_name`, for filters.
+    pub const VENDOR_NAME: Field<Self, str> = Field::column("vendor_name");
+    /// `device_id`, for filters.
+    pub const DEVICE_ID: Field<Self, str> = Field::column("device_id");
+    /// `device_name`, for filters.
+    pub const DEVICE_NAME: Field<Self, str> = Field::column("device_name");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `pci_id`, for filters.
+    pub const PCI_ID: Field<Self, str> = Field::column("pci_id");
+    /// `subsystem_vendor_id`, for filters.
+    pub const SUBSYSTEM_VENDOR_ID: Field<Self, str> = Field::column(
+        "subsystem_vendor_id",
+    );
+    /// `subsystem_vendor_name`, for filters.
+    pub const SUBSYSTEM_VENDOR_NAME: Field<Self, str> = Field::column(
+        "subsystem_vendor_name",
+    );
+    /// `subsystem_device_id`, for filters.
+    pub const SUBSYSTEM_DEVICE_ID: Field<Self, str> = Field::column(
+        "subsystem_device_id",
+    );
+    /// `subsystem_device_name`, for filters.
+    pub const SUBSYSTEM_DEVICE_NAME: Field<Self, str> = Field::column(
+        "subsystem_device_name",
+    );
+    /// `driver_name`, for filters.
+    pub const DRIVER_NAME: Field<Self, str> = Field::column("driver_name");
+}
+
 /// The record of a `PCI`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,24 @@ impl Recorded for Pgpu {
     type Record = PgpuRecord;
 }
 
+impl Pgpu {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `PCI`, for filters.
+    pub const PCI: Field<Self, Ref<Pci>> = Field::column("PCI");
+    /// `GPU_group`, for filters.
+    pub const GPU_GROUP: Field<Self, Ref<GpuGroup>> = Field::column("GPU_group");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `dom0_access`, for filters.
+    #[deprecated(note = "deprecated by the server since 24.14.0")]
+    pub const DOM0_ACCESS: Field<Self, PciDom0Access> = Field::column("dom0_access");
+    /// `is_system_display_device`, for filters.
+    pub const IS_SYSTEM_DISPLAY_DEVICE: Field<Self, bool> = Field::column(
+        "is_system_display_device",
+    );
+}
+
 /// The record of a `PGPU`.
 ///
 /// Fields that the server does not send keep their neutral value.

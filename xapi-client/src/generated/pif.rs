@@ -14,6 +14,69 @@ impl Recorded for Pif {
     type Record = PifRecord;
 }
 
+impl Pif {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `device`, for filters.
+    pub const DEVICE: Field<Self, str> = Field::column("device");
+    /// `network`, for filters.
+    pub const NETWORK: Field<Self, Ref<Network>> = Field::column("network");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `MAC`, for filters.
+    pub const MAC: Field<Self, str> = Field::column("MAC");
+    /// `MTU`, for filters.
+    pub const MTU: Field<Self, i64> = Field::column("MTU");
+    /// `VLAN`, for filters.
+    pub const VLAN: Field<Self, i64> = Field::column("VLAN");
+    /// `metrics`, for filters.
+    pub const METRICS: Field<Self, Ref<PifMetrics>> = Field::column("metrics");
+    /// `physical`, for filters.
+    pub const PHYSICAL: Field<Self, bool> = Field::column("physical");
+    /// `currently_attached`, for filters.
+    pub const CURRENTLY_ATTACHED: Field<Self, bool> = Field::column(
+        "currently_attached",
+    );
+    /// `ip_configuration_mode`, for filters.
+    pub const IP_CONFIGURATION_MODE: Field<Self, IpConfigurationMode> = Field::column(
+        "ip_configuration_mode",
+    );
+    /// `IP`, for filters.
+    pub const IP: Field<Self, str> = Field::column("IP");
+    /// `netmask`, for filters.
+    pub const NETMASK: Field<Self, str> = Field::column("netmask");
+    /// `gateway`, for filters.
+    pub const GATEWAY: Field<Self, str> = Field::column("gateway");
+    /// `DNS`, for filters.
+    pub const DNS: Field<Self, str> = Field::column("DNS");
+    /// `bond_slave_of`, for filters.
+    pub const BOND_SLAVE_OF: Field<Self, Ref<Bond>> = Field::column("bond_slave_of");
+    /// `VLAN_master_of`, for filters.
+    pub const VLAN_MASTER_OF: Field<Self, Ref<Vlan>> = Field::column("VLAN_master_of");
+    /// `management`, for filters.
+    pub const MANAGEMENT: Field<Self, bool> = Field::column("management");
+    /// `disallow_unplug`, for filters.
+    pub const DISALLOW_UNPLUG: Field<Self, bool> = Field::column("disallow_unplug");
+    /// `ipv6_configuration_mode`, for filters.
+    pub const IPV6_CONFIGURATION_MODE: Field<Self, Ipv6ConfigurationMode> = Field::column(
+        "ipv6_configuration_mode",
+    );
+    /// `ipv6_gateway`, for filters.
+    pub const IPV6_GATEWAY: Field<Self, str> = Field::column("ipv6_gateway");
+    /// `primary_address_type`, for filters.
+    pub const PRIMARY_ADDRESS_TYPE: Field<Self, PrimaryAddressType> = Field::column(
+        "primary_address_type",
+    );
+    /// `managed`, for filters.
+    pub const MANAGED: Field<Self, bool> = Field::column("managed");
+    /// `igmp_snooping_status`, for filters.
+    pub const IGMP_SNOOPING_STATUS: Field<Self, PifIgmpStatus> = Field::column(
+        "igmp_snooping_status",
+    );
+    /// `PCI`, for filters.
+    pub const PCI: Field<Self, Ref<Pci>> = Field::column("PCI");
+}
+
 /// The record of a `PIF`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,27 @@ impl Recorded for PifMetrics {
     type Record = PifMetricsRecord;
 }
 
+impl PifMetrics {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `carrier`, for filters.
+    pub const CARRIER: Field<Self, bool> = Field::column("carrier");
+    /// `vendor_id`, for filters.
+    pub const VENDOR_ID: Field<Self, str> = Field::column("vendor_id");
+    /// `vendor_name`, for filters.
+    pub const VENDOR_NAME: Field<Self, str> = Field::column("vendor_name");
+    /// `device_id`, for filters.
+    pub const DEVICE_ID: Field<Self, str> = Field::column("device_id");
+    /// `device_name`, for filters.
+    pub const DEVICE_NAME: Field<Self, str> = Field::column("device_name");
+    /// `speed`, for filters.
+    pub const SPEED: Field<Self, i64> = Field::column("speed");
+    /// `duplex`, for filters.
+    pub const DUPLEX: Field<Self, bool> = Field::column("duplex");
+    /// `pci_bus_path`, for filters.
+    pub const PCI_BUS_PATH: Field<Self, str> = Field::column("pci_bus_path");
+}
+
 /// The record of a `PIF_metrics`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,158 @@ impl Recorded for Pool {
     type Record = PoolRecord;
 }
 
+impl Pool {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name_label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name_description");
+    /// `master`, for filters.
+    pub const MASTER: Field<Self, Ref<Host>> = Field::column("master");
+    /// `default_SR`, for filters.
+    pub const DEFAULT_SR: Field<Self, Ref<Sr>> = Field::column("default_SR");
+    /// `suspend_image_SR`, for filters.
+    pub const SUSPEND_IMAGE_SR: Field<Self, Ref<Sr>> = Field::column("suspend_image_SR");
+    /// `crash_dump_SR`, for filters.
+    pub const CRASH_DUMP_SR: Field<Self, Ref<Sr>> = Field::column("crash_dump_SR");
+    /// `ha_enabled`, for filters.
+    pub const HA_ENABLED: Field<Self, bool> = Field::column("ha_enabled");
+    /// `ha_host_failures_to_tolerate`, for filters.
+    pub const HA_HOST_FAILURES_TO_TOLERATE: Field<Self, i64> = Field::column(
+        "ha_host_failures_to_tolerate",
+    );
+    /// `ha_plan_exists_for`, for filters.
+    pub const HA_PLAN_EXISTS_FOR: Field<Self, i64> = Field::column("ha_plan_exists_for");
+    /// `ha_allow_overcommit`, for filters.
+    pub const HA_ALLOW_OVERCOMMIT: Field<Self, bool> = Field::column(
+        "ha_allow_overcommit",
+    );
+    /// `ha_overcommitted`, for filters.
+    pub const HA_OVERCOMMITTED: Field<Self, bool> = Field::column("ha_overcommitted");
+    /// `wlb_url`, for filters.
+    pub const WLB_URL: Field<Self, str> = Field::column("wlb_url");
+    /// `wlb_username`, for filters.
+    pub const WLB_USERNAME: Field<Self, str> = Field::column("wlb_username");
+    /// `wlb_enabled`, for filters.
+    pub const WLB_ENABLED: Field<Self, bool> = Field::column("wlb_enabled");
+    /// `wlb_verify_cert`, for filters.
+    #[deprecated(note = "deprecated by the server since 1.290.0")]
+    pub const WLB_VERIFY_CERT: Field<Self, bool> = Field::column("wlb_verify_cert");
+    /// `redo_log_enabled`, for filters.
+    pub const REDO_LOG_ENABLED: Field<Self, bool> = Field::column("redo_log_enabled");
+    /// `redo_log_vdi`, for filters.
+    pub const REDO_LOG_VDI: Field<Self, Ref<Vdi>> = Field::column("redo_log_vdi");
+    /// `vswitch_controller`, for filters.
+    #[deprecated(note = "deprecated by the server since falcon")]
+    pub const VSWITCH_CONTROLLER: Field<Self, str> = Field::column("vswitch_controller");
+    /// `ha_cluster_stack`, for filters.
+    pub const HA_CLUSTER_STACK: Field<Self, str> = Field::column("ha_cluster_stack");
+    /// `policy_no_vendor_device`, for filters.
+    #[deprecated(note = "deprecated by the server since 24.14.0")]
+    pub const POLICY_NO_VENDOR_DEVICE: Field<Self, bool> = Field::column(
+        "policy_no_vendor_device",
+    );
+    /// `live_patching_disabled`, for filters.
+    pub const LIVE_PATCHING_DISABLED: Field<Self, bool> = Field::column(
+        "live_patching_disabled",
+    );
+    /// `igmp_snooping_enabled`, for filters.
+    pub const IGMP_SNOOPING_ENABLED: Field<Self, bool> = Field::column(
+        "igmp_snooping_enabled",
+    );
+    /// `uefi_certificates`, for filters.
+    pub const UEFI_CERTIFICATES: Field<Self, str> = Field::column("uefi_certificates");
+    /// `custom_uefi_certificates`, for filters.
+    pub const CUSTOM_UEFI_CERTIFICATES: Field<Self, str> = Field::column(
+        "custom_uefi_certificates",
+    );
+    /// `is_psr_pending`, for filters.
+    pub const IS_PSR_PENDING: Field<Self, bool> = Field::column("is_psr_pending");
+    /// `tls_verification_enabled`, for filters.
+    pub const TLS_VERIFICATION_ENABLED: Field<Self, bool> = Field::column(
+        "tls_verification_enabled",
+    );
+    /// `client_certificate_auth_enabled`, for filters.
+    pub const CLIENT_CERTIFICATE_AUTH_ENABLED: Field<Self, bool> = Field::column(
+        "client_certificate_auth_enabled",
+    );
+    /// `client_certificate_auth_name`, for filters.
+    pub const CLIENT_CERTIFICATE_AUTH_NAME: Field<Self, str> = Field::column(
+        "client_certificate_auth_name",
+    );
+    /// `repository_proxy_url`, for filters.
+    pub const REPOSITORY_PROXY_URL: Field<Self, str> = Field::column(
+        "repository_proxy_url",
+    );
+    /// `repository_proxy_username`, for filters.
+    pub const REPOSITORY_PROXY_USERNAME: Field<Self, str> = Field::column(
+        "repository_proxy_username",
+    );
+    /// `repository_proxy_password`, for filters.
+    pub const REPOSITORY_PROXY_PASSWORD: Field<Self, Ref<Secret>> = Field::column(
+        "repository_proxy_password",
+    );
+    /// `migration_compression`, for filters.
+    pub const MIGRATION_COMPRESSION: Field<Self, bool> = Field::column(
+        "migration_compression",
+    );
+    /// `coordinator_bias`, for filters.
+    pub const COORDINATOR_BIAS: Field<Self, bool> = Field::column("coordinator_bias");
+    /// `local_auth_max_threads`, for filters.
+    pub const LOCAL_AUTH_MAX_THREADS: Field<Self, i64> = Field::column(
+        "local_auth_max_threads",
+    );
+    /// `ext_auth_max_threads`, for filters.
+    pub const EXT_AUTH_MAX_THREADS: Field<Self, i64> = Field::column(
+        "ext_auth_max_threads",
+    );
+    /// `ext_auth_cache_enabled`, for filters.
+    pub const EXT_AUTH_CACHE_ENABLED: Field<Self, bool> = Field::column(
+        "ext_auth_cache_enabled",
+    );
+    /// `ext_auth_cache_size`, for filters.
+    pub const EXT_AUTH_CACHE_SIZE: Field<Self, i64> = Field::column(
+        "ext_auth_cache_size",
+    );
+    /// `ext_auth_cache_expiry`, for filters.
+    pub const EXT_AUTH_CACHE_EXPIRY: Field<Self, i64> = Field::column(
+        "ext_auth_cache_expiry",
+    );
+    /// `telemetry_uuid`, for filters.
+    pub const TELEMETRY_UUID: Field<Self, Ref<Secret>> = Field::column("telemetry_uuid");
+    /// `telemetry_frequency`, for filters.
+    pub const TELEMETRY_FREQUENCY: Field<Self, TelemetryFrequency> = Field::column(
+        "telemetry_frequency",
+    );
+    /// `update_sync_frequency`, for filters.
+    pub const UPDATE_SYNC_FREQUENCY: Field<Self, UpdateSyncFrequency> = Field::column(
+        "update_sync_frequency",
+    );
+    /// `update_sync_day`, for filters.
+    pub const UPDATE_SYNC_DAY: Field<Self, i64> = Field::column("update_sync_day");
+    /// `update_sync_enabled`, for filters.
+    pub const UPDATE_SYNC_ENABLED: Field<Self, bool> = Field::column(
+        "update_sync_enabled",
+    );
+    /// `ha_reboot_vm_on_internal_shutdown`, for filters.
+    pub const HA_REBOOT_VM_ON_INTERNAL_SHUTDOWN: Field<Self, bool> = Field::column(
+        "ha_reboot_vm_on_internal_shutdown",
+    );
+    /// `limit_console_sessions`, for filters.
+    pub const LIMIT_CONSOLE_SESSIONS: Field<Self, bool> = Field::column(
+        "limit_console_sessions",
+    );
+    /// `vm_console_idle_timeout`, for filters.
+    pub const VM_CONSOLE_IDLE_TIMEOUT: Field<Self, i64> = Field::column(
+        "vm_console_idle_timeout",
+    );
+    /// `auto_update_vm_secureboot_certificates`, for filters.
+    pub const AUTO_UPDATE_VM_SECUREBOOT_CERTIFICATES: Field<Self, bool> = Field::column(
+        "auto_update_vm_secureboot_certificates",
+    );
+}
+
 /// The record of a `pool`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,23 @@ impl Recorded for PoolPatch {
     type Record = PoolPatchRecord;
 }
 
+impl PoolPatch {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `size`, for filters.
+    pub const SIZE: Field<Self, i64> = Field::column("size");
+    /// `pool_applied`, for filters.
+    pub const POOL_APPLIED: Field<Self, bool> = Field::column("pool_applied");
+    /// `pool_update`, for filters.
+    pub const POOL_UPDATE: Field<Self, Ref<PoolUpdate>> = Field::column("pool_update");
+}
+
 /// The record of a `pool_patch`.
 ///
 /// Fields that the server does not send keep their neutral value.

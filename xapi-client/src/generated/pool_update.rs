@@ -14,6 +14,27 @@ impl Recorded for PoolUpdate {
     type Record = PoolUpdateRecord;
 }
 
+impl PoolUpdate {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `installation_size`, for filters.
+    pub const INSTALLATION_SIZE: Field<Self, i64> = Field::column("installation_size");
+    /// `key`, for filters.
+    pub const KEY: Field<Self, str> = Field::column("key");
+    /// `vdi`, for filters.
+    pub const VDI: Field<Self, Ref<Vdi>> = Field::column("vdi");
+    /// `enforce_homogeneity`, for filters.
+    pub const ENFORCE_HOMOGENEITY: Field<Self, bool> = Field::column(
+        "enforce_homogeneity",
+    );
+}
+
 /// The record of a `pool_update`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,35 @@ impl Recorded for Pusb {
     type Record = PusbRecord;
 }
 
+impl Pusb {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `USB_group`, for filters.
+    pub const USB_GROUP: Field<Self, Ref<UsbGroup>> = Field::column("USB_group");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `path`, for filters.
+    pub const PATH: Field<Self, str> = Field::column("path");
+    /// `vendor_id`, for filters.
+    pub const VENDOR_ID: Field<Self, str> = Field::column("vendor_id");
+    /// `vendor_desc`, for filters.
+    pub const VENDOR_DESC: Field<Self, str> = Field::column("vendor_desc");
+    /// `product_id`, for filters.
+    pub const PRODUCT_ID: Field<Self, str> = Field::column("product_id");
+    /// `product_desc`, for filters.
+    pub const PRODUCT_DESC: Field<Self, str> = Field::column("product_desc");
+    /// `serial`, for filters.
+    pub const SERIAL: Field<Self, str> = Field::column("serial");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `description`, for filters.
+    pub const DESCRIPTION: Field<Self, str> = Field::column("description");
+    /// `passthrough_enabled`, for filters.
+    pub const PASSTHROUGH_ENABLED: Field<Self, bool> = Field::column(
+        "passthrough_enabled",
+    );
+}
+
 /// The record of a `PUSB`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,21 @@ impl Recorded for PvsCacheStorage {
     type Record = PvsCacheStorageRecord;
 }
 
+impl PvsCacheStorage {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `host`, for filters.
+    pub const HOST: Field<Self, Ref<Host>> = Field::column("host");
+    /// `SR`, for filters.
+    pub const SR: Field<Self, Ref<Sr>> = Field::column("SR");
+    /// `site`, for filters.
+    pub const SITE: Field<Self, Ref<PvsSite>> = Field::column("site");
+    /// `size`, for filters.
+    pub const SIZE: Field<Self, i64> = Field::column("size");
+    /// `VDI`, for filters.
+    pub const VDI: Field<Self, Ref<Vdi>> = Field::column("VDI");
+}
+
 /// The record of a `PVS_cache_storage`.
 ///
 /// Fields that the server does not send keep their neutral value.

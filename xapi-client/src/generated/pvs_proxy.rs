@@ -14,6 +14,21 @@ impl Recorded for PvsProxy {
     type Record = PvsProxyRecord;
 }
 
+impl PvsProxy {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `site`, for filters.
+    pub const SITE: Field<Self, Ref<PvsSite>> = Field::column("site");
+    /// `VIF`, for filters.
+    pub const VIF: Field<Self, Ref<Vif>> = Field::column("VIF");
+    /// `currently_attached`, for filters.
+    pub const CURRENTLY_ATTACHED: Field<Self, bool> = Field::column(
+        "currently_attached",
+    );
+    /// `status`, for filters.
+    pub const STATUS: Field<Self, PvsProxyStatus> = Field::column("status");
+}
+
 /// The record of a `PVS_proxy`.
 ///
 /// Fields that the server does not send keep their neutral value.

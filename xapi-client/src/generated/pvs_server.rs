@@ -14,6 +14,17 @@ impl Recorded for PvsServer {
     type Record = PvsServerRecord;
 }
 
+impl PvsServer {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `first_port`, for filters.
+    pub const FIRST_PORT: Field<Self, i64> = Field::column("first_port");
+    /// `last_port`, for filters.
+    pub const LAST_PORT: Field<Self, i64> = Field::column("last_port");
+    /// `site`, for filters.
+    pub const SITE: Field<Self, Ref<PvsSite>> = Field::column("site");
+}
+
 /// The record of a `PVS_server`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,17 @@ impl Recorded for PvsSite {
     type Record = PvsSiteRecord;
 }
 
+impl PvsSite {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `PVS_uuid`, for filters.
+    pub const PVS_UUID: Field<Self, str> = Field::column("PVS_uuid");
+}
+
 /// The record of a `PVS_site`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,15 @@ impl Recorded for RateLimit {
     type Record = RateLimitRecord;
 }
 
+impl RateLimit {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+}
+
 /// The record of a `Rate_limit`.
 ///
 /// Fields that the server does not send keep their neutral value.

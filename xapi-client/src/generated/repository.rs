@@ -14,6 +14,29 @@ impl Recorded for Repository {
     type Record = RepositoryRecord;
 }
 
+impl Repository {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `binary_url`, for filters.
+    pub const BINARY_URL: Field<Self, str> = Field::column("binary_url");
+    /// `source_url`, for filters.
+    pub const SOURCE_URL: Field<Self, str> = Field::column("source_url");
+    /// `update`, for filters.
+    pub const UPDATE: Field<Self, bool> = Field::column("update");
+    /// `hash`, for filters.
+    pub const HASH: Field<Self, str> = Field::column("hash");
+    /// `gpgkey_path`, for filters.
+    pub const GPGKEY_PATH: Field<Self, str> = Field::column("gpgkey_path");
+    /// `origin`, for filters.
+    pub const ORIGIN: Field<Self, Origin> = Field::column("origin");
+    /// `certificate`, for filters.
+    pub const CERTIFICATE: Field<Self, str> = Field::column("certificate");
+}
+
 /// The record of a `Repository`.
 ///
 /// Fields that the server does not send keep their neutral value.

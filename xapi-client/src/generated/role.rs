@@ -14,6 +14,17 @@ impl Recorded for Role {
     type Record = RoleRecord;
 }
 
+impl Role {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `is_internal`, for filters.
+    pub const IS_INTERNAL: Field<Self, bool> = Field::column("is_internal");
+}
+
 /// The record of a `role`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,17 @@ impl Recorded for SdnController {
     type Record = SdnControllerRecord;
 }
 
+impl SdnController {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `protocol`, for filters.
+    pub const PROTOCOL: Field<Self, SdnControllerProtocol> = Field::column("protocol");
+    /// `address`, for filters.
+    pub const ADDRESS: Field<Self, str> = Field::column("address");
+    /// `port`, for filters.
+    pub const PORT: Field<Self, i64> = Field::column("port");
+}
+
 /// The record of a `SDN_controller`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,11 @@ impl Recorded for Secret {
     type Record = SecretRecord;
 }
 
+impl Secret {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+}
+
 /// The record of a `secret`.
 ///
 /// Fields that the server does not send keep their neutral value.

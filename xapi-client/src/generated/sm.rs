@@ -14,6 +14,29 @@ impl Recorded for Sm {
     type Record = SmRecord;
 }
 
+impl Sm {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, str> = Field::column("type");
+    /// `vendor`, for filters.
+    pub const VENDOR: Field<Self, str> = Field::column("vendor");
+    /// `copyright`, for filters.
+    pub const COPYRIGHT: Field<Self, str> = Field::column("copyright");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, str> = Field::column("version");
+    /// `required_api_version`, for filters.
+    pub const REQUIRED_API_VERSION: Field<Self, str> = Field::column(
+        "required_api_version",
+    );
+    /// `driver_filename`, for filters.
+    pub const DRIVER_FILENAME: Field<Self, str> = Field::column("driver_filename");
+}
+
 /// The record of a `SM`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,39 @@ impl Recorded for Sr {
     type Record = SrRecord;
 }
 
+impl Sr {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `virtual_allocation`, for filters.
+    pub const VIRTUAL_ALLOCATION: Field<Self, i64> = Field::column("virtual_allocation");
+    /// `physical_utilisation`, for filters.
+    pub const PHYSICAL_UTILISATION: Field<Self, i64> = Field::column(
+        "physical_utilisation",
+    );
+    /// `physical_size`, for filters.
+    pub const PHYSICAL_SIZE: Field<Self, i64> = Field::column("physical_size");
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, str> = Field::column("type");
+    /// `content_type`, for filters.
+    pub const CONTENT_TYPE: Field<Self, str> = Field::column("content_type");
+    /// `shared`, for filters.
+    pub const SHARED: Field<Self, bool> = Field::column("shared");
+    /// `local_cache_enabled`, for filters.
+    pub const LOCAL_CACHE_ENABLED: Field<Self, bool> = Field::column(
+        "local_cache_enabled",
+    );
+    /// `introduced_by`, for filters.
+    pub const INTRODUCED_BY: Field<Self, Ref<DrTask>> = Field::column("introduced_by");
+    /// `clustered`, for filters.
+    pub const CLUSTERED: Field<Self, bool> = Field::column("clustered");
+    /// `is_tools_sr`, for filters.
+    pub const IS_TOOLS_SR: Field<Self, bool> = Field::column("is_tools_sr");
+}
+
 /// The record of a `SR`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,13 @@ impl Recorded for Subject {
     type Record = SubjectRecord;
 }
 
+impl Subject {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `subject_identifier`, for filters.
+    pub const SUBJECT_IDENTIFIER: Field<Self, str> = Field::column("subject_identifier");
+}
+
 /// The record of a `subject`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,27 @@ impl Recorded for Task {
     type Record = TaskRecord;
 }
 
+impl Task {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `status`, for filters.
+    pub const STATUS: Field<Self, TaskStatusType> = Field::column("status");
+    /// `resident_on`, for filters.
+    pub const RESIDENT_ON: Field<Self, Ref<Host>> = Field::column("resident_on");
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, str> = Field::column("type");
+    /// `result`, for filters.
+    pub const RESULT: Field<Self, str> = Field::column("result");
+    /// `subtask_of`, for filters.
+    pub const SUBTASK_OF: Field<Self, Ref<Task>> = Field::column("subtask_of");
+    /// `backtrace`, for filters.
+    pub const BACKTRACE: Field<Self, str> = Field::column("backtrace");
+}
+
 /// The record of a `task`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,17 @@ impl Recorded for Tunnel {
     type Record = TunnelRecord;
 }
 
+impl Tunnel {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `access_PIF`, for filters.
+    pub const ACCESS_PIF: Field<Self, Ref<Pif>> = Field::column("access_PIF");
+    /// `transport_PIF`, for filters.
+    pub const TRANSPORT_PIF: Field<Self, Ref<Pif>> = Field::column("transport_PIF");
+    /// `protocol`, for filters.
+    pub const PROTOCOL: Field<Self, TunnelProtocol> = Field::column("protocol");
+}
+
 /// The record of a `tunnel`.
 ///
 /// Fields that the server does not send keep their neutral value.

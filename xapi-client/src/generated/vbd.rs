@@ -14,6 +14,43 @@ impl Recorded for Vbd {
     type Record = VbdRecord;
 }
 
+impl Vbd {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `VM`, for filters.
+    pub const VM: Field<Self, Ref<Vm>> = Field::column("VM");
+    /// `VDI`, for filters.
+    pub const VDI: Field<Self, Ref<Vdi>> = Field::column("VDI");
+    /// `device`, for filters.
+    pub const DEVICE: Field<Self, str> = Field::column("device");
+    /// `userdevice`, for filters.
+    pub const USERDEVICE: Field<Self, str> = Field::column("userdevice");
+    /// `bootable`, for filters.
+    pub const BOOTABLE: Field<Self, bool> = Field::column("bootable");
+    /// `mode`, for filters.
+    pub const MODE: Field<Self, VbdMode> = Field::column("mode");
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, VbdType> = Field::column("type");
+    /// `unpluggable`, for filters.
+    pub const UNPLUGGABLE: Field<Self, bool> = Field::column("unpluggable");
+    /// `storage_lock`, for filters.
+    pub const STORAGE_LOCK: Field<Self, bool> = Field::column("storage_lock");
+    /// `empty`, for filters.
+    pub const EMPTY: Field<Self, bool> = Field::column("empty");
+    /// `currently_attached`, for filters.
+    pub const CURRENTLY_ATTACHED: Field<Self, bool> = Field::column(
+        "currently_attached",
+    );
+    /// `status_code`, for filters.
+    pub const STATUS_CODE: Field<Self, i64> = Field::column("status_code");
+    /// `status_detail`, for filters.
+    pub const STATUS_DETAIL: Field<Self, str> = Field::column("status_detail");
+    /// `qos_algorithm_type`, for filters.
+    pub const QOS_ALGORITHM_TYPE: Field<Self, str> = Field::column(
+        "qos__algorithm_type",
+    );
+}
+
 /// The record of a `VBD`.
 ///
 /// Fields that the server does not send keep their neutral value.

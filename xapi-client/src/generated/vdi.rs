@@ -14,6 +14,58 @@ impl Recorded for Vdi {
     type Record = VdiRecord;
 }
 
+impl Vdi {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `SR`, for filters.
+    pub const SR: Field<Self, Ref<Sr>> = Field::column("SR");
+    /// `virtual_size`, for filters.
+    pub const VIRTUAL_SIZE: Field<Self, i64> = Field::column("virtual_size");
+    /// `physical_utilisation`, for filters.
+    pub const PHYSICAL_UTILISATION: Field<Self, i64> = Field::column(
+        "physical_utilisation",
+    );
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, VdiType> = Field::column("type");
+    /// `sharable`, for filters.
+    pub const SHARABLE: Field<Self, bool> = Field::column("sharable");
+    /// `read_only`, for filters.
+    pub const READ_ONLY: Field<Self, bool> = Field::column("read_only");
+    /// `storage_lock`, for filters.
+    pub const STORAGE_LOCK: Field<Self, bool> = Field::column("storage_lock");
+    /// `location`, for filters.
+    pub const LOCATION: Field<Self, str> = Field::column("location");
+    /// `managed`, for filters.
+    pub const MANAGED: Field<Self, bool> = Field::column("managed");
+    /// `missing`, for filters.
+    pub const MISSING: Field<Self, bool> = Field::column("missing");
+    /// `parent`, for filters.
+    #[deprecated(note = "deprecated by the server since ely")]
+    pub const PARENT: Field<Self, Ref<Vdi>> = Field::column("parent");
+    /// `is_a_snapshot`, for filters.
+    pub const IS_A_SNAPSHOT: Field<Self, bool> = Field::column("is_a_snapshot");
+    /// `snapshot_of`, for filters.
+    pub const SNAPSHOT_OF: Field<Self, Ref<Vdi>> = Field::column("snapshot_of");
+    /// `allow_caching`, for filters.
+    pub const ALLOW_CACHING: Field<Self, bool> = Field::column("allow_caching");
+    /// `on_boot`, for filters.
+    pub const ON_BOOT: Field<Self, OnBoot> = Field::column("on_boot");
+    /// `metadata_of_pool`, for filters.
+    pub const METADATA_OF_POOL: Field<Self, Ref<Pool>> = Field::column(
+        "metadata_of_pool",
+    );
+    /// `metadata_latest`, for filters.
+    pub const METADATA_LATEST: Field<Self, bool> = Field::column("metadata_latest");
+    /// `is_tools_iso`, for filters.
+    pub const IS_TOOLS_ISO: Field<Self, bool> = Field::column("is_tools_iso");
+    /// `cbt_enabled`, for filters.
+    pub const CBT_ENABLED: Field<Self, bool> = Field::column("cbt_enabled");
+}
+
 /// The record of a `VDI`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,33 @@ impl Recorded for Vgpu {
     type Record = VgpuRecord;
 }
 
+impl Vgpu {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `VM`, for filters.
+    pub const VM: Field<Self, Ref<Vm>> = Field::column("VM");
+    /// `GPU_group`, for filters.
+    pub const GPU_GROUP: Field<Self, Ref<GpuGroup>> = Field::column("GPU_group");
+    /// `device`, for filters.
+    pub const DEVICE: Field<Self, str> = Field::column("device");
+    /// `currently_attached`, for filters.
+    pub const CURRENTLY_ATTACHED: Field<Self, bool> = Field::column(
+        "currently_attached",
+    );
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, Ref<VgpuType>> = Field::column("type");
+    /// `resident_on`, for filters.
+    pub const RESIDENT_ON: Field<Self, Ref<Pgpu>> = Field::column("resident_on");
+    /// `scheduled_to_be_resident_on`, for filters.
+    pub const SCHEDULED_TO_BE_RESIDENT_ON: Field<Self, Ref<Pgpu>> = Field::column(
+        "scheduled_to_be_resident_on",
+    );
+    /// `extra_args`, for filters.
+    pub const EXTRA_ARGS: Field<Self, str> = Field::column("extra_args");
+    /// `PCI`, for filters.
+    pub const PCI: Field<Self, Ref<Pci>> = Field::column("PCI");
+}
+
 /// The record of a `VGPU`.
 ///
 /// Fields that the server does not send keep their neutral value.

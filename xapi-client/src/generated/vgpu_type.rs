@@ -14,6 +14,31 @@ impl Recorded for VgpuType {
     type Record = VgpuTypeRecord;
 }
 
+impl VgpuType {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `vendor_name`, for filters.
+    pub const VENDOR_NAME: Field<Self, str> = Field::column("vendor_name");
+    /// `model_name`, for filters.
+    pub const MODEL_NAME: Field<Self, str> = Field::column("model_name");
+    /// `framebuffer_size`, for filters.
+    pub const FRAMEBUFFER_SIZE: Field<Self, i64> = Field::column("framebuffer_size");
+    /// `max_heads`, for filters.
+    pub const MAX_HEADS: Field<Self, i64> = Field::column("max_heads");
+    /// `max_resolution_x`, for filters.
+    pub const MAX_RESOLUTION_X: Field<Self, i64> = Field::column("max_resolution_x");
+    /// `max_resolution_y`, for filters.
+    pub const MAX_RESOLUTION_Y: Field<Self, i64> = Field::column("max_resolution_y");
+    /// `implementation`, for filters.
+    pub const IMPLEMENTATION: Field<Self, VgpuTypeImplementation> = Field::column(
+        "implementation",
+    );
+    /// `identifier`, for filters.
+    pub const IDENTIFIER: Field<Self, str> = Field::column("identifier");
+    /// `experimental`, for filters.
+    pub const EXPERIMENTAL: Field<Self, bool> = Field::column("experimental");
+}
+
 /// The record of a `VGPU_type`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,17 @@ impl Recorded for Vlan {
     type Record = VlanRecord;
 }
 
+impl Vlan {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `tagged_PIF`, for filters.
+    pub const TAGGED_PIF: Field<Self, Ref<Pif>> = Field::column("tagged_PIF");
+    /// `untagged_PIF`, for filters.
+    pub const UNTAGGED_PIF: Field<Self, Ref<Pif>> = Field::column("untagged_PIF");
+    /// `tag`, for filters.
+    pub const TAG: Field<Self, i64> = Field::column("tag");
+}
+
 /// The record of a `VLAN`.
 ///
 /// Fields that the server does not send keep their neutral value.

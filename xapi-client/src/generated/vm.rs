@@ -14,6 +14,164 @@ impl Recorded for Vm {
     type Record = VmRecord;
 }
 
+impl Vm {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `power_state`, for filters.
+    pub const POWER_STATE: Field<Self, VmPowerState> = Field::column("power_state");
+    /// `user_version`, for filters.
+    pub const USER_VERSION: Field<Self, i64> = Field::column("user_version");
+    /// `is_a_template`, for filters.
+    pub const IS_A_TEMPLATE: Field<Self, bool> = Field::column("is_a_template");
+    /// `is_default_template`, for filters.
+    pub const IS_DEFAULT_TEMPLATE: Field<Self, bool> = Field::column(
+        "is_default_template",
+    );
+    /// `suspend_VDI`, for filters.
+    pub const SUSPEND_VDI: Field<Self, Ref<Vdi>> = Field::column("suspend_VDI");
+    /// `resident_on`, for filters.
+    pub const RESIDENT_ON: Field<Self, Ref<Host>> = Field::column("resident_on");
+    /// `scheduled_to_be_resident_on`, for filters.
+    pub const SCHEDULED_TO_BE_RESIDENT_ON: Field<Self, Ref<Host>> = Field::column(
+        "scheduled_to_be_resident_on",
+    );
+    /// `affinity`, for filters.
+    pub const AFFINITY: Field<Self, Ref<Host>> = Field::column("affinity");
+    /// `memory_overhead`, for filters.
+    pub const MEMORY_OVERHEAD: Field<Self, i64> = Field::column("memory__overhead");
+    /// `memory_target`, for filters.
+    #[deprecated(note = "deprecated by the server since midnight-ride")]
+    pub const MEMORY_TARGET: Field<Self, i64> = Field::column("memory__target");
+    /// `memory_static_max`, for filters.
+    pub const MEMORY_STATIC_MAX: Field<Self, i64> = Field::column("memory__static_max");
+    /// `memory_dynamic_max`, for filters.
+    pub const MEMORY_DYNAMIC_MAX: Field<Self, i64> = Field::column(
+        "memory__dynamic_max",
+    );
+    /// `memory_dynamic_min`, for filters.
+    pub const MEMORY_DYNAMIC_MIN: Field<Self, i64> = Field::column(
+        "memory__dynamic_min",
+    );
+    /// `memory_static_min`, for filters.
+    pub const MEMORY_STATIC_MIN: Field<Self, i64> = Field::column("memory__static_min");
+    /// `VCPUs_max`, for filters.
+    pub const VCPUS_MAX: Field<Self, i64> = Field::column("VCPUs__max");
+    /// `VCPUs_at_startup`, for filters.
+    pub const VCPUS_AT_STARTUP: Field<Self, i64> = Field::column("VCPUs__at_startup");
+    /// `actions_after_softreboot`, for filters.
+    pub const ACTIONS_AFTER_SOFTREBOOT: Field<Self, OnSoftrebootBehavior> = Field::column(
+        "actions__after_softreboot",
+    );
+    /// `actions_after_shutdown`, for filters.
+    pub const ACTIONS_AFTER_SHUTDOWN: Field<Self, OnNormalExit> = Field::column(
+        "actions__after_shutdown",
+    );
+    /// `actions_after_reboot`, for filters.
+    pub const ACTIONS_AFTER_REBOOT: Field<Self, OnNormalExit> = Field::column(
+        "actions__after_reboot",
+    );
+    /// `actions_after_crash`, for filters.
+    pub const ACTIONS_AFTER_CRASH: Field<Self, OnCrashBehaviour> = Field::column(
+        "actions__after_crash",
+    );
+    /// `PV_bootloader`, for filters.
+    pub const PV_BOOTLOADER: Field<Self, str> = Field::column("PV__bootloader");
+    /// `PV_kernel`, for filters.
+    pub const PV_KERNEL: Field<Self, str> = Field::column("PV__kernel");
+    /// `PV_ramdisk`, for filters.
+    pub const PV_RAMDISK: Field<Self, str> = Field::column("PV__ramdisk");
+    /// `PV_args`, for filters.
+    pub const PV_ARGS: Field<Self, str> = Field::column("PV__args");
+    /// `PV_bootloader_args`, for filters.
+    pub const PV_BOOTLOADER_ARGS: Field<Self, str> = Field::column(
+        "PV__bootloader_args",
+    );
+    /// `PV_legacy_args`, for filters.
+    pub const PV_LEGACY_ARGS: Field<Self, str> = Field::column("PV__legacy_args");
+    /// `HVM_boot_policy`, for filters.
+    #[deprecated(note = "deprecated by the server since kolkata")]
+    pub const HVM_BOOT_POLICY: Field<Self, str> = Field::column("HVM__boot_policy");
+    /// `PCI_bus`, for filters.
+    #[deprecated(note = "deprecated by the server since boston")]
+    pub const PCI_BUS: Field<Self, str> = Field::column("PCI_bus");
+    /// `domid`, for filters.
+    pub const DOMID: Field<Self, i64> = Field::column("domid");
+    /// `domarch`, for filters.
+    pub const DOMARCH: Field<Self, str> = Field::column("domarch");
+    /// `is_control_domain`, for filters.
+    pub const IS_CONTROL_DOMAIN: Field<Self, bool> = Field::column("is_control_domain");
+    /// `metrics`, for filters.
+    pub const METRICS: Field<Self, Ref<VmMetrics>> = Field::column("metrics");
+    /// `guest_metrics`, for filters.
+    pub const GUEST_METRICS: Field<Self, Ref<VmGuestMetrics>> = Field::column(
+        "guest_metrics",
+    );
+    /// `last_booted_record`, for filters.
+    pub const LAST_BOOTED_RECORD: Field<Self, str> = Field::column("last_booted_record");
+    /// `recommendations`, for filters.
+    pub const RECOMMENDATIONS: Field<Self, str> = Field::column("recommendations");
+    /// `ha_always_run`, for filters.
+    #[deprecated(note = "deprecated by the server since boston")]
+    pub const HA_ALWAYS_RUN: Field<Self, bool> = Field::column("ha_always_run");
+    /// `ha_restart_priority`, for filters.
+    pub const HA_RESTART_PRIORITY: Field<Self, str> = Field::column(
+        "ha_restart_priority",
+    );
+    /// `is_a_snapshot`, for filters.
+    pub const IS_A_SNAPSHOT: Field<Self, bool> = Field::column("is_a_snapshot");
+    /// `snapshot_of`, for filters.
+    pub const SNAPSHOT_OF: Field<Self, Ref<Vm>> = Field::column("snapshot_of");
+    /// `transportable_snapshot_id`, for filters.
+    pub const TRANSPORTABLE_SNAPSHOT_ID: Field<Self, str> = Field::column(
+        "transportable_snapshot_id",
+    );
+    /// `snapshot_metadata`, for filters.
+    pub const SNAPSHOT_METADATA: Field<Self, str> = Field::column("snapshot_metadata");
+    /// `parent`, for filters.
+    pub const PARENT: Field<Self, Ref<Vm>> = Field::column("parent");
+    /// `snapshot_schedule`, for filters.
+    pub const SNAPSHOT_SCHEDULE: Field<Self, Ref<Vmss>> = Field::column(
+        "snapshot_schedule",
+    );
+    /// `is_vmss_snapshot`, for filters.
+    pub const IS_VMSS_SNAPSHOT: Field<Self, bool> = Field::column("is_vmss_snapshot");
+    /// `appliance`, for filters.
+    pub const APPLIANCE: Field<Self, Ref<VmAppliance>> = Field::column("appliance");
+    /// `start_delay`, for filters.
+    pub const START_DELAY: Field<Self, i64> = Field::column("start_delay");
+    /// `shutdown_delay`, for filters.
+    pub const SHUTDOWN_DELAY: Field<Self, i64> = Field::column("shutdown_delay");
+    /// `order`, for filters.
+    pub const ORDER: Field<Self, i64> = Field::column("order");
+    /// `suspend_SR`, for filters.
+    pub const SUSPEND_SR: Field<Self, Ref<Sr>> = Field::column("suspend_SR");
+    /// `version`, for filters.
+    pub const VERSION: Field<Self, i64> = Field::column("version");
+    /// `generation_id`, for filters.
+    pub const GENERATION_ID: Field<Self, str> = Field::column("generation_id");
+    /// `hardware_platform_version`, for filters.
+    pub const HARDWARE_PLATFORM_VERSION: Field<Self, i64> = Field::column(
+        "hardware_platform_version",
+    );
+    /// `has_vendor_device`, for filters.
+    pub const HAS_VENDOR_DEVICE: Field<Self, bool> = Field::column("has_vendor_device");
+    /// `requires_reboot`, for filters.
+    pub const REQUIRES_REBOOT: Field<Self, bool> = Field::column("requires_reboot");
+    /// `reference_label`, for filters.
+    pub const REFERENCE_LABEL: Field<Self, str> = Field::column("reference_label");
+    /// `domain_type`, for filters.
+    pub const DOMAIN_TYPE: Field<Self, DomainType> = Field::column("domain_type");
+    /// `secureboot_certificates_state`, for filters.
+    pub const SECUREBOOT_CERTIFICATES_STATE: Field<
+        Self,
+        VmSecurebootCertificatesState,
+    > = Field::column("secureboot_certificates_state");
+}
+
 /// The record of a `VM`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,15 @@ impl Recorded for VmAppliance {
     type Record = VmApplianceRecord;
 }
 
+impl VmAppliance {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+}
+
 /// The record of a `VM_appliance`.
 ///
 /// Fields that the server does not send keep their neutral value.

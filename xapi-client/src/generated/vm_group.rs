@@ -14,6 +14,17 @@ impl Recorded for VmGroup {
     type Record = VmGroupRecord;
 }
 
+impl VmGroup {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `placement`, for filters.
+    pub const PLACEMENT: Field<Self, PlacementPolicy> = Field::column("placement");
+}
+
 /// The record of a `VM_group`.
 ///
 /// Fields that the server does not send keep their neutral value.

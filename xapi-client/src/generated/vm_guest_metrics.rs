@@ -14,6 +14,30 @@ impl Recorded for VmGuestMetrics {
     type Record = VmGuestMetricsRecord;
 }
 
+impl VmGuestMetrics {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `PV_drivers_up_to_date`, for filters.
+    #[deprecated(note = "deprecated by the server since dundee")]
+    pub const PV_DRIVERS_UP_TO_DATE: Field<Self, bool> = Field::column(
+        "PV_drivers_up_to_date",
+    );
+    /// `live`, for filters.
+    pub const LIVE: Field<Self, bool> = Field::column("live");
+    /// `can_use_hotplug_vbd`, for filters.
+    pub const CAN_USE_HOTPLUG_VBD: Field<Self, TristateType> = Field::column(
+        "can_use_hotplug_vbd",
+    );
+    /// `can_use_hotplug_vif`, for filters.
+    pub const CAN_USE_HOTPLUG_VIF: Field<Self, TristateType> = Field::column(
+        "can_use_hotplug_vif",
+    );
+    /// `PV_drivers_detected`, for filters.
+    pub const PV_DRIVERS_DETECTED: Field<Self, bool> = Field::column(
+        "PV_drivers_detected",
+    );
+}
+
 /// The record of a `VM_guest_metrics`.
 ///
 /// Fields that the server does not send keep their neutral value.

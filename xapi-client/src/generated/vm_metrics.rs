@@ -14,6 +14,29 @@ impl Recorded for VmMetrics {
     type Record = VmMetricsRecord;
 }
 
+impl VmMetrics {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `memory_actual`, for filters.
+    pub const MEMORY_ACTUAL: Field<Self, i64> = Field::column("memory__actual");
+    /// `VCPUs_number`, for filters.
+    pub const VCPUS_NUMBER: Field<Self, i64> = Field::column("VCPUs__number");
+    /// `hvm`, for filters.
+    pub const HVM: Field<Self, bool> = Field::column("hvm");
+    /// `nested_virt`, for filters.
+    pub const NESTED_VIRT: Field<Self, bool> = Field::column("nested_virt");
+    /// `nomigrate`, for filters.
+    pub const NOMIGRATE: Field<Self, bool> = Field::column("nomigrate");
+    /// `current_domain_type`, for filters.
+    pub const CURRENT_DOMAIN_TYPE: Field<Self, DomainType> = Field::column(
+        "current_domain_type",
+    );
+    /// `numa_optimised`, for filters.
+    pub const NUMA_OPTIMISED: Field<Self, bool> = Field::column("numa_optimised");
+    /// `numa_nodes`, for filters.
+    pub const NUMA_NODES: Field<Self, i64> = Field::column("numa_nodes");
+}
+
 /// The record of a `VM_metrics`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,23 @@ impl Recorded for Vmss {
     type Record = VmssRecord;
 }
 
+impl Vmss {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `name_label`, for filters.
+    pub const NAME_LABEL: Field<Self, str> = Field::column("name__label");
+    /// `name_description`, for filters.
+    pub const NAME_DESCRIPTION: Field<Self, str> = Field::column("name__description");
+    /// `enabled`, for filters.
+    pub const ENABLED: Field<Self, bool> = Field::column("enabled");
+    /// `type`, for filters.
+    pub const TYPE: Field<Self, VmssType> = Field::column("type");
+    /// `retained_snapshots`, for filters.
+    pub const RETAINED_SNAPSHOTS: Field<Self, i64> = Field::column("retained_snapshots");
+    /// `frequency`, for filters.
+    pub const FREQUENCY: Field<Self, VmssFrequency> = Field::column("frequency");
+}
+
 /// The record of a `VMSS`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,23 @@ impl Recorded for Vtpm {
     type Record = VtpmRecord;
 }
 
+impl Vtpm {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `VM`, for filters.
+    pub const VM: Field<Self, Ref<Vm>> = Field::column("VM");
+    /// `backend`, for filters.
+    pub const BACKEND: Field<Self, Ref<Vm>> = Field::column("backend");
+    /// `persistence_backend`, for filters.
+    pub const PERSISTENCE_BACKEND: Field<Self, PersistenceBackend> = Field::column(
+        "persistence_backend",
+    );
+    /// `is_unique`, for filters.
+    pub const IS_UNIQUE: Field<Self, bool> = Field::column("is_unique");
+    /// `is_protected`, for filters.
+    pub const IS_PROTECTED: Field<Self, bool> = Field::column("is_protected");
+}
+
 /// The record of a `VTPM`.
 ///
 /// Fields that the server does not send keep their neutral value.

@@ -14,6 +14,19 @@ impl Recorded for Vusb {
     type Record = VusbRecord;
 }
 
+impl Vusb {
+    /// `uuid`, for filters.
+    pub const UUID: Field<Self, str> = Field::column("uuid");
+    /// `VM`, for filters.
+    pub const VM: Field<Self, Ref<Vm>> = Field::column("VM");
+    /// `USB_group`, for filters.
+    pub const USB_GROUP: Field<Self, Ref<UsbGroup>> = Field::column("USB_group");
+    /// `currently_attached`, for filters.
+    pub const CURRENTLY_ATTACHED: Field<Self, bool> = Field::column(
+        "currently_attached",
+    );
+}
+
 /// The record of a `VUSB`.
 ///
 /// Fields that the server does not send keep their neutral value.

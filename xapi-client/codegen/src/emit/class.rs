@@ -4,7 +4,7 @@ use anyhow::Result;
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use super::types::{borrowed, ident, literal, owned};
+use super::types::{borrowed, compared, ident, literal, owned};
 use crate::lower::{Class, Field, Input, InputField, InputValue, Message, Params, Place};
 use crate::ty::Type;
 
@@ -12,12 +12,14 @@ use crate::ty::Type;
 pub(crate) fn emit(class: &Class) -> Result<TokenStream> {
     let marker = marker(class);
     let record = record(class);
+    let fields = class.searchable.then(|| fields(class));
     let inputs = class.inputs.iter().map(input).collect::<Result<Vec<_>>>()?;
     let api = api(class);
     Ok(quote! {
         use super::prelude::*;
 
         #marker
+        #fields
         #record
         #(#inputs)*
         #api
@@ -52,6 +54,28 @@ fn marker(class: &Class) -> TokenStream {
         }
 
         #record
+    }
+}
+
+/// The fields that filters can compare.
+fn fields(class: &Class) -> TokenStream {
+    let marker = ident(&class.type_name);
+    let fields = class.record.iter().filter_map(|field| {
+        let name = ident(&field.name.trim_end_matches('_').to_uppercase());
+        let ty = compared(&field.ty)?;
+        let column = &field.column;
+        let doc = format!(" `{}`, for filters.", field.wire);
+        let deprecated = deprecated(&field.place);
+        Some(quote! {
+            #[doc = #doc]
+            #deprecated
+            pub const #name: Field<Self, #ty> = Field::column(#column);
+        })
+    });
+    quote! {
+        impl #marker {
+            #(#fields)*
+        }
     }
 }
 

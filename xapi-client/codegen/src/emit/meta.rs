@@ -148,14 +148,9 @@ impl Items<'_> {
 
 fn field(out: &mut String, field: &Field) -> Result<()> {
     out.push_str("            Field { ");
-    let column = field
-        .path
-        .as_ref()
-        .unwrap_or(&field.name)
-        .replace('.', "__");
     let mut items = Items { out };
     items.set("name", quoted(&field.name))?;
-    items.set("column", quoted(&column))?;
+    items.set("column", quoted(&field.column()))?;
     items.set("ty", ty(&Type::parse(&field.ty)?))?;
     let qualifier = match field.qualifier.as_str() {
         "RW" => "Qualifier::ReadWrite",

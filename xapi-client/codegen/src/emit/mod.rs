@@ -53,6 +53,7 @@ mod prelude {
     pub(super) use crate::call::{AsyncCapable, Call, SyncOnly};
     pub(super) use crate::client::Client;
     pub(super) use crate::event::{Event, EventBatch};
+    pub(super) use crate::filter::Field;
     pub(super) use crate::reference::{Class, Recorded, Ref, Uuid};
     pub(super) use crate::wire::{DateTime, ToWire, with_optional};
 }

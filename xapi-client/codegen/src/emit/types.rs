@@ -72,6 +72,16 @@ pub(crate) fn borrowed(ty: &Type) -> TokenStream {
     }
 }
 
+/// The type that a filter compares a field with; `None` where the text form of the database is not that of
+/// the wire.
+pub(crate) fn compared(ty: &Type) -> Option<TokenStream> {
+    match ty {
+        Type::String | Type::Uuid => Some(quote!(str)),
+        Type::Int | Type::Bool | Type::Enum(_) | Type::Ref(_) => Some(owned(ty)),
+        _ => None,
+    }
+}
+
 /// An expression for a value that `overrides.toml` gives.
 pub(crate) fn literal(ty: &Type, text: &str) -> Result<TokenStream> {
     Ok(match ty {
