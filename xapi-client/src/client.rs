@@ -16,11 +16,11 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::event::Watch;
 use crate::filter::Filter;
 use crate::http::Http;
-use crate::jsonrpc::{self, Reply};
 use crate::reference::{Recorded, Ref};
+use crate::reply::Reply;
 use crate::session::{Credentials, Session, exchange};
 use crate::tls::Trust;
-use crate::transport::Transport;
+use crate::transport::{Protocol, Request, Transport};
 
 /// How long a call may take, unless the builder says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -59,6 +59,7 @@ impl Client {
                 originator: ORIGINATOR.to_owned(),
             },
             trust: Trust::default(),
+            protocol: None,
             timeout: TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             user_agent: ORIGINATOR.to_owned(),
@@ -176,8 +177,11 @@ impl Inner {
         loop {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             let session = prepared.needs_session.then(|| live.session());
-            let body = jsonrpc::encode(id, method, session, &prepared.params);
-            match exchange(&*live.transport, method, body, timeout).await {
+            let body = live
+                .protocol
+                .encode(id, method, session, &prepared.params)?;
+            let request = Request::new(method, body, timeout);
+            match exchange(&*live.transport, live.protocol, request).await {
                 // In both cases nothing was executed, and a new login, which follows the server to the
                 // coordinator, may help. Once: a call must end.
                 Err(Error::Api(failure))
@@ -210,6 +214,8 @@ pub struct ClientBuilder {
     target: Target,
     credentials: Credentials,
     trust: Trust,
+    /// `None`: what the server speaks.
+    protocol: Option<Protocol>,
     timeout: Duration,
     connect_timeout: Duration,
     user_agent: String,
@@ -239,6 +245,13 @@ impl ClientBuilder {
     /// Which certificates are trusted. Default: those that the CAs of this machine vouch for.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
+        self
+    }
+
+    /// Which protocol is spoken. Default: JSON-RPC, or XML-RPC with a server whose first answer is not
+    /// JSON.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
         self
     }
 
@@ -283,7 +296,8 @@ impl ClientBuilder {
                 self.connect_timeout,
             )?),
         };
-        let session = Session::open(transport, self.credentials, self.timeout).await?;
+        let session =
+            Session::open(transport, self.protocol, self.credentials, self.timeout).await?;
         let inner = Inner {
             session,
             timeout: self.timeout,

@@ -178,7 +178,7 @@ mod tests {
                 r#"(field "power_state" = "Halted")"#,
             ),
             (
-                Vm::RESIDENT_ON.is(&Ref::<Host>::null()),
+                Vm::RESIDENT_ON.is(Ref::<Host>::null()),
                 r#"(field "resident_on" = "OpaqueRef:NULL")"#,
             ),
             (

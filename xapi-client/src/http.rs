@@ -13,7 +13,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::error::{Error, Result};
 use crate::tls::{self, Trust, Untrusted};
-use crate::transport::{Request, Transport};
+use crate::transport::{Protocol, Request, Transport};
 
 /// The largest request head that servers read, in bytes: they keep 18 of their 1,024 for themselves.
 const MAX_HEAD: usize = 1006;
@@ -76,9 +76,9 @@ impl Http {
 
     /// An upper bound for the size of the head: what is sent, with room for the length of the body.
     fn head_size(&self) -> usize {
-        let fixed = "POST  HTTP/1.1\r\ncontent-type: application/json\r\nuser-agent: \r\naccept: */*\r\n\
+        let fixed = "POST /jsonrpc HTTP/1.1\r\ncontent-type: application/json\r\nuser-agent: \r\naccept: */*\r\n\
                      host: :65535\r\ncontent-length: 307200\r\n\r\n";
-        fixed.len() + self.endpoint.path().len() + self.user_agent.len() + self.host.len()
+        fixed.len() + self.user_agent.len() + self.host.len()
     }
 
     fn check_limits(&self, request: &Request) -> Result<()> {
@@ -151,10 +151,16 @@ impl Http {
 impl Transport for Http {
     async fn send(&self, request: Request) -> Result<Bytes> {
         self.check_limits(&request)?;
+        let (path, content_type) = match request.protocol {
+            Protocol::JsonRpc => ("/jsonrpc", "application/json"),
+            Protocol::XmlRpc => ("/", "text/xml"),
+        };
+        let mut url = self.endpoint.clone();
+        url.set_path(path);
         let response = self
             .client
-            .post(self.endpoint.clone())
-            .header(CONTENT_TYPE, "application/json")
+            .post(url)
+            .header(CONTENT_TYPE, content_type)
             .timeout(request.timeout)
             .body(request.body.clone())
             .send()
@@ -206,7 +212,7 @@ impl fmt::Debug for Http {
     }
 }
 
-/// The URL of the JSON-RPC endpoint at an address.
+/// The URL of the host at an address.
 fn endpoint(address: &str) -> Result<Url> {
     let address = address.trim();
     let bare_ipv6 = address.parse::<std::net::Ipv6Addr>().is_ok();
@@ -227,7 +233,7 @@ fn endpoint(address: &str) -> Result<Url> {
             "the address holds a user name or a password; give them as credentials".to_owned(),
         ));
     }
-    url.set_path("/jsonrpc");
+    url.set_path("/");
     url.set_query(None);
     url.set_fragment(None);
     Ok(url)
@@ -296,13 +302,13 @@ mod tests {
     #[test]
     fn addresses_come_in_many_forms() {
         for (address, expected) in [
-            ("xcp.example.org", "https://xcp.example.org/jsonrpc"),
-            ("xcp:8443", "https://xcp:8443/jsonrpc"),
-            ("https://xcp/", "https://xcp/jsonrpc"),
-            ("10.0.0.1", "https://10.0.0.1/jsonrpc"),
-            ("2001:db8::1", "https://[2001:db8::1]/jsonrpc"),
-            ("[2001:db8::1]:444", "https://[2001:db8::1]:444/jsonrpc"),
-            ("http://127.0.0.1:80", "http://127.0.0.1/jsonrpc"),
+            ("xcp.example.org", "https://xcp.example.org/"),
+            ("xcp:8443", "https://xcp:8443/"),
+            ("https://xcp/", "https://xcp/"),
+            ("10.0.0.1", "https://10.0.0.1/"),
+            ("2001:db8::1", "https://[2001:db8::1]/"),
+            ("[2001:db8::1]:444", "https://[2001:db8::1]:444/"),
+            ("http://127.0.0.1:80", "http://127.0.0.1/"),
         ] {
             assert_eq!(endpoint(address).unwrap().as_str(), expected, "{address}");
         }
@@ -335,7 +341,7 @@ mod tests {
         let moved = http.redirect("2001:db8::2").unwrap();
         assert_eq!(
             format!("{moved:?}"),
-            r#"Http { endpoint: "https://[2001:db8::2]:8443/jsonrpc", .. }"#
+            r#"Http { endpoint: "https://[2001:db8::2]:8443/", .. }"#
         );
     }
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::failure::Failure;
+use crate::reply::Reply;
 
 /// Writes a request; the session, where there is one, is the first parameter.
 pub(crate) fn encode(id: u64, method: &str, session: Option<&str>, params: &[Value]) -> Bytes {
@@ -66,8 +67,19 @@ impl Text {
     }
 }
 
-/// The JSON text of a successful answer's result.
+/// The answer cannot be one of JSON-RPC, whatever a repair might do: the server may speak XML-RPC only.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not JSON")]
+pub(crate) struct NotJson;
+
+/// The result of a successful answer.
 pub(crate) fn open(method: &str, body: Bytes) -> Result<Reply> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Error::Decode {
+            method: method.to_owned(),
+            source: NotJson.into(),
+        });
+    }
     match locate(method, &body) {
         Ok(found) => found.into_reply(method, body),
         // Errors may repeat a parameter that is not valid UTF-8, and floats may be no JSON: worth the
@@ -90,10 +102,7 @@ enum Found {
 impl Found {
     fn into_reply(self, method: &str, body: Bytes) -> Result<Reply> {
         match self {
-            Self::Result { start, end } => Ok(Reply {
-                method: method.to_owned(),
-                result: body.slice(start..end),
-            }),
+            Self::Result { start, end } => Ok(Reply::json(method, body.slice(start..end))),
             Self::Failure(failure) => Err(Error::Api(failure)),
         }
     }
@@ -123,32 +132,6 @@ fn locate(method: &str, body: &[u8]) -> Result<Found> {
         start,
         end: start + result.get().len(),
     })
-}
-
-/// The result of a call as JSON text.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) method: String,
-    result: Bytes,
-}
-
-impl Reply {
-    pub(crate) fn new(method: &str, result: impl Into<Bytes>) -> Self {
-        Self {
-            method: method.to_owned(),
-            result: result.into(),
-        }
-    }
-
-    /// Decodes the result.
-    pub(crate) fn decode<R: serde::de::DeserializeOwned>(&self) -> Result<R> {
-        let wrong = |source| Error::Decode {
-            method: self.method.clone(),
-            source,
-        };
-        let text = std::str::from_utf8(&self.result).map_err(|error| wrong(error.into()))?;
-        crate::wire::decode(text).map_err(|error| wrong(error.into()))
-    }
 }
 
 /// Makes JSON of what servers write that is none: quotes `NaN`, `Infinity` and `-Infinity` outside

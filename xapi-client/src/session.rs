@@ -9,8 +9,9 @@ use tokio::sync::Mutex;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::failure::Failure;
-use crate::jsonrpc::{self, Reply};
-use crate::transport::{Request, Transport};
+use crate::jsonrpc::NotJson;
+use crate::reply::Reply;
+use crate::transport::{Protocol, Request, Transport};
 
 /// Who logs in.
 #[derive(Debug, Clone)]
@@ -25,6 +26,7 @@ pub(crate) struct Credentials {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) protocol: Protocol,
     session: SecretString,
 }
 
@@ -48,13 +50,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Logs in, following the server to the coordinator of its pool.
+    /// Logs in, following the server to the coordinator of its pool. Without a protocol, it is what the
+    /// server speaks.
     pub(crate) async fn open(
         transport: Arc<dyn Transport>,
+        protocol: Option<Protocol>,
         credentials: Credentials,
         timeout: Duration,
     ) -> Result<Self> {
-        let live = log_in(transport, &credentials, timeout).await?;
+        let live = log_in(transport, protocol, &credentials, timeout).await?;
         Ok(Self {
             credentials,
             timeout,
@@ -85,7 +89,15 @@ impl Session {
             host = now.transport.host(),
             "the session is gone, logging in again"
         );
-        match log_in(now.transport.clone(), &self.credentials, self.timeout).await {
+        let transport = now.transport.clone();
+        match log_in(
+            transport,
+            Some(now.protocol),
+            &self.credentials,
+            self.timeout,
+        )
+        .await
+        {
             Ok(fresh) => Ok(self.install(Arc::new(fresh), method).await?),
             Err(error) => {
                 if let Error::Api(failure) = &error
@@ -137,9 +149,13 @@ const LOGIN: &str = "session.login_with_password";
 
 async fn log_in(
     mut transport: Arc<dyn Transport>,
+    chosen: Option<Protocol>,
     credentials: &Credentials,
     timeout: Duration,
 ) -> Result<Live> {
+    let mut protocol = chosen.unwrap_or_default();
+    // Why the server seems not to speak JSON-RPC.
+    let mut refused = None;
     let params = [
         Value::from(credentials.user.as_str()),
         Value::from(credentials.password.expose_secret()),
@@ -149,8 +165,9 @@ async fn log_in(
     ];
     let mut redirected = false;
     loop {
-        let body = jsonrpc::encode(0, LOGIN, None, &params);
-        match exchange(&*transport, LOGIN, body, timeout).await {
+        let body = protocol.encode(0, LOGIN, None, &params)?;
+        let request = Request::new(LOGIN, body, timeout);
+        match exchange(&*transport, protocol, request).await {
             Ok(reply) => {
                 let session = SecretString::from(reply.decode::<String>()?);
                 tracing::debug!(
@@ -158,7 +175,11 @@ async fn log_in(
                     user = credentials.user,
                     "logged in"
                 );
-                return Ok(Live { transport, session });
+                return Ok(Live {
+                    transport,
+                    protocol,
+                    session,
+                });
             }
             // Once: two hosts that name each other must not send us to and fro.
             Err(Error::Api(failure)) if failure.code == ErrorCode::HostIsSlave && !redirected => {
@@ -170,15 +191,33 @@ async fn log_in(
                 transport = transport.redirect(failure.param(0))?;
                 redirected = true;
             }
-            Err(error) => return Err(error),
+            Err(error) if chosen.is_none() && refused.is_none() && speaks_no_json(&error) => {
+                tracing::debug!(host = transport.host(), %error, "no JSON-RPC here, trying XML-RPC");
+                protocol = Protocol::XmlRpc;
+                refused = Some(error);
+            }
+            Err(error @ Error::Api(_)) => return Err(error),
+            // A server that speaks neither is told by its first answer.
+            Err(error) => return Err(refused.unwrap_or(error)),
         }
+    }
+}
+
+/// Whether a server may have said this because it speaks XML-RPC only.
+fn speaks_no_json(error: &Error) -> bool {
+    match error {
+        // Servers without `/jsonrpc` take the request for XML-RPC, and fail to parse it.
+        Error::Http { .. } => true,
+        Error::Decode { source, .. } => source.is::<NotJson>(),
+        _ => false,
     }
 }
 
 async fn log_out(live: &Live, timeout: Duration) -> Result<()> {
     let method = "session.logout";
-    let body = jsonrpc::encode(0, method, Some(live.session()), &[]);
-    match exchange(&*live.transport, method, body, timeout).await {
+    let body = live.protocol.encode(0, method, Some(live.session()), &[])?;
+    let request = Request::new(method, body, timeout);
+    match exchange(&*live.transport, live.protocol, request).await {
         Ok(_) => Ok(()),
         Err(Error::Api(failure)) if failure.is_session_invalid() => Ok(()),
         Err(error) => Err(error),
@@ -188,10 +227,11 @@ async fn log_out(live: &Live, timeout: Duration) -> Result<()> {
 /// One request and its answer.
 pub(crate) async fn exchange(
     transport: &dyn Transport,
-    method: &str,
-    body: bytes::Bytes,
-    timeout: Duration,
+    protocol: Protocol,
+    mut request: Request,
 ) -> Result<Reply> {
-    let answer = transport.send(Request::new(method, body, timeout)).await?;
-    jsonrpc::open(method, answer)
+    request.protocol = protocol;
+    let method = request.method.clone();
+    let answer = transport.send(request).await?;
+    protocol.open(&method, answer)
 }

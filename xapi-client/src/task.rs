@@ -9,9 +9,8 @@ use crate::api::{Task, TaskRecord, TaskStatusType};
 use crate::client::Client;
 use crate::error::{Error, ErrorCode, Result};
 use crate::failure::Failure;
-use crate::jsonrpc::Reply;
 use crate::reference::Ref;
-use crate::xmlrpc;
+use crate::reply::Reply;
 
 /// A task on the server, made by [`Call::into_task`](crate::Call::into_task).
 ///
@@ -83,18 +82,9 @@ impl<R: DeserializeOwned> TaskHandle<R> {
         let ended = self.end(&mut progress).await?;
         self.clear_away().await;
         match ended.status {
-            TaskStatusType::Success => self.decode(&ended.result),
+            TaskStatusType::Success => Reply::of_task(&self.method, ended.result).decode(),
             _ => Err(Error::Api(self.failure(ended))),
         }
-    }
-
-    fn decode(&self, result: &str) -> Result<R> {
-        let wrong = |source| Error::Decode {
-            method: self.method.clone(),
-            source,
-        };
-        let value = xmlrpc::value(result).map_err(|error| wrong(error.into()))?;
-        Reply::new(&self.method, value.to_string()).decode()
     }
 }
 

@@ -7,26 +7,69 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use serde_json::Value;
 
-/// A JSON-RPC request on its way to one server.
+use crate::error::{Error, Result};
+use crate::reply::Reply;
+use crate::{jsonrpc, xmlrpc};
+
+/// How calls and answers are written. The values are the same either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// JSON-RPC 2.0, at `/jsonrpc`.
+    #[default]
+    JsonRpc,
+    /// XML-RPC, at `/`. Every server speaks it. It is slower, cannot express most control characters, and
+    /// servers do not escape `<` in the keys of maps: an object with such a key cannot be read.
+    XmlRpc,
+}
+
+impl Protocol {
+    /// Writes a request; the session, where there is one, is the first parameter.
+    pub(crate) fn encode(
+        self,
+        id: u64,
+        method: &str,
+        session: Option<&str>,
+        params: &[Value],
+    ) -> Result<Bytes> {
+        match self {
+            Self::JsonRpc => Ok(jsonrpc::encode(id, method, session, params)),
+            Self::XmlRpc => xmlrpc::encode(method, session, params),
+        }
+    }
+
+    /// The result of a successful answer.
+    pub(crate) fn open(self, method: &str, body: Bytes) -> Result<Reply> {
+        match self {
+            Self::JsonRpc => jsonrpc::open(method, body),
+            Self::XmlRpc => xmlrpc::open(method, body),
+        }
+    }
+}
+
+/// A request on its way to one server.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Request {
     /// The method, for messages; the body holds it too.
     pub method: String,
-    /// The JSON text to post to `/jsonrpc`. It may hold secrets.
+    /// What the body is written in.
+    pub protocol: Protocol,
+    /// The text to post. It may hold secrets.
     pub body: Bytes,
     /// How long to wait for the whole answer.
     pub timeout: Duration,
 }
 
 impl Request {
-    /// A request to call `method` with this body.
+    /// A request to call `method` with this body, in JSON-RPC.
     #[must_use]
     pub fn new(method: impl Into<String>, body: impl Into<Bytes>, timeout: Duration) -> Self {
         Self {
             method: method.into(),
+            protocol: Protocol::JsonRpc,
             body: body.into(),
             timeout,
         }
@@ -37,6 +80,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("method", &self.method)
+            .field("protocol", &self.protocol)
             .field("body_bytes", &self.body.len())
             .field("timeout", &self.timeout)
             .finish()
@@ -46,7 +90,7 @@ impl fmt::Debug for Request {
 /// Carries requests to one server: over HTTPS, or within the process to a simulator.
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync {
-    /// Sends a request and returns the body of the answer, which is JSON text.
+    /// Sends a request and returns the body of the answer, in the protocol of the request.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, Error, Visitor};
 use serde_json::Value;
 
 pub use self::datetime::{DateTime, ParseDateTimeError};
-use self::lenient::Lenient;
+pub(crate) use self::lenient::Lenient;
 
 /// Decodes a value from JSON text, with the leniency that servers need: integers, floats and booleans may
 /// be strings, floats may be `"NaN"` or `"Infinity"`, and any value stands for void.

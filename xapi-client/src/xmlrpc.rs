@@ -1,264 +1,200 @@
-//! XML-RPC values: the form in which tasks hold their results, whatever protocol the client speaks.
+//! XML-RPC: the other protocol of servers, and the form in which tasks hold their results whatever
+//! protocol the client speaks.
 
-use quick_xml::Reader;
-use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::Event;
-use serde_json::{Map, Number, Value};
+mod de;
+mod parser;
 
-/// Results nest a few levels; what goes deeper is an attack on the stack.
-const MAX_DEPTH: usize = 64;
+use std::fmt::Write as _;
 
-/// Text that is no XML-RPC value.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum XmlRpcError {
-    #[error("the XML is not well-formed")]
-    Xml(#[source] quick_xml::Error),
-    #[error("unexpected {0} in an XML-RPC value")]
-    Unexpected(String),
-    #[error("`{text}` is no XML-RPC {kind}")]
-    Scalar { kind: &'static str, text: String },
-    #[error("an XML-RPC value nests more than {MAX_DEPTH} levels deep")]
-    TooDeep,
-}
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
-/// The value as JSON. Integers stay text where the server writes them without a type, and floats that are
-/// not finite become text: typed decoding reads both.
-///
-/// Text that is no XML is a result that a client has set, and stands for itself; no text is void.
-pub(crate) fn value(text: &str) -> Result<Value, XmlRpcError> {
-    if !text.trim_start().starts_with('<') {
-        return Ok(Value::from(text));
+use self::de::Element;
+pub(crate) use self::parser::XmlRpcError;
+use self::parser::{Content, Parser, Tag, Token};
+use crate::error::{Error, Result};
+use crate::failure::Failure;
+use crate::reply::Reply;
+use crate::wire::Lenient;
+
+/// Writes a request; the session, where there is one, is the first parameter.
+pub(crate) fn encode(method: &str, session: Option<&str>, params: &[Value]) -> Result<Bytes> {
+    let refused = |character: char| {
+        Error::Config(format!(
+            "a parameter of {method} holds the character U+{:04X}, which XML cannot express; speak \
+             JSON-RPC, or remove it",
+            u32::from(character)
+        ))
+    };
+    let mut body = String::from("<?xml version=\"1.0\"?><methodCall><methodName>");
+    escape(&mut body, method).map_err(refused)?;
+    body.push_str("</methodName><params>");
+    let session = session.map(Value::from);
+    for param in session.iter().chain(params) {
+        body.push_str("<param>");
+        write(&mut body, param).map_err(refused)?;
+        body.push_str("</param>");
     }
-    let mut reader = Reader::from_str(text);
-    reader.config_mut().expand_empty_elements = true;
-    let mut parser = Parser { reader, depth: 0 };
-    parser.open("value")?;
-    parser.value()
+    body.push_str("</params></methodCall>");
+    Ok(Bytes::from(body))
 }
 
-struct Parser<'a> {
-    reader: Reader<&'a [u8]>,
-    depth: usize,
-}
-
-/// What is left of an event once comments and the like are skipped.
-enum Token {
-    Text(String),
-    Open(String),
-    Close,
-}
-
-impl Parser<'_> {
-    fn next(&mut self) -> Result<Token, XmlRpcError> {
-        loop {
-            return Ok(match self.reader.read_event().map_err(XmlRpcError::Xml)? {
-                Event::Start(start) => Token::Open(start.name().0.to_owned()),
-                Event::End(_) => Token::Close,
-                Event::Text(text) => Token::Text((*text).to_owned()),
-                Event::CData(text) => Token::Text((*text).to_owned()),
-                Event::GeneralRef(reference) => {
-                    let character = reference.resolve_char_ref().map_err(XmlRpcError::Xml)?;
-                    match (character, resolve_predefined_entity(&reference)) {
-                        (Some(character), _) => Token::Text(character.into()),
-                        (None, Some(text)) => Token::Text(text.to_owned()),
-                        (None, None) => {
-                            return Err(XmlRpcError::Unexpected(format!("&{};", &*reference)));
-                        }
-                    }
-                }
-                Event::Eof => return Err(XmlRpcError::Unexpected("end".to_owned())),
-                _ => continue,
+/// Fails with the first character that XML cannot express.
+fn write(out: &mut String, value: &Value) -> std::result::Result<(), char> {
+    out.push_str("<value>");
+    match value {
+        Value::Null => out.push_str("<nil/>"),
+        Value::Bool(value) => {
+            out.push_str(if *value {
+                "<boolean>1</boolean>"
+            } else {
+                "<boolean>0</boolean>"
             });
         }
-    }
-
-    /// The next tag, past white space.
-    fn tag(&mut self) -> Result<Token, XmlRpcError> {
-        loop {
-            match self.next()? {
-                Token::Text(text) if text.trim().is_empty() => {}
-                Token::Text(text) => return Err(XmlRpcError::Unexpected(format!("text `{text}`"))),
-                tag => return Ok(tag),
+        Value::Number(number) => {
+            let kind = if number.is_f64() { "double" } else { "int" };
+            // Writing to a string cannot fail.
+            let _ = write!(out, "<{kind}>{number}</{kind}>");
+        }
+        Value::String(text) => {
+            out.push_str("<string>");
+            escape(out, text)?;
+            out.push_str("</string>");
+        }
+        Value::Array(items) => {
+            out.push_str("<array><data>");
+            for item in items {
+                write(out, item)?;
             }
+            out.push_str("</data></array>");
         }
-    }
-
-    fn open(&mut self, name: &str) -> Result<(), XmlRpcError> {
-        match self.tag()? {
-            Token::Open(found) if found == name => Ok(()),
-            Token::Open(found) => Err(XmlRpcError::Unexpected(format!("<{found}>"))),
-            _ => Err(XmlRpcError::Unexpected("end of an element".to_owned())),
-        }
-    }
-
-    fn close(&mut self) -> Result<(), XmlRpcError> {
-        match self.tag()? {
-            Token::Close => Ok(()),
-            Token::Open(found) => Err(XmlRpcError::Unexpected(format!("<{found}>"))),
-            Token::Text(text) => Err(XmlRpcError::Unexpected(format!("text `{text}`"))),
-        }
-    }
-
-    /// The rest of an element that holds text.
-    fn text(&mut self) -> Result<String, XmlRpcError> {
-        let mut text = String::new();
-        loop {
-            match self.next()? {
-                Token::Text(more) => text.push_str(&more),
-                Token::Close => return Ok(text),
-                Token::Open(found) => return Err(XmlRpcError::Unexpected(format!("<{found}>"))),
+        Value::Object(members) => {
+            out.push_str("<struct>");
+            for (name, value) in members {
+                out.push_str("<member><name>");
+                escape(out, name)?;
+                out.push_str("</name>");
+                write(out, value)?;
+                out.push_str("</member>");
             }
+            out.push_str("</struct>");
         }
     }
+    out.push_str("</value>");
+    Ok(())
+}
 
-    /// The rest of a `<value>`.
-    fn value(&mut self) -> Result<Value, XmlRpcError> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(XmlRpcError::TooDeep);
+fn escape(out: &mut String, text: &str) -> std::result::Result<(), char> {
+    for character in text.chars() {
+        match character {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            // A bare one would arrive as a line feed.
+            '\r' => out.push_str("&#13;"),
+            '\t' | '\n' => out.push(character),
+            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => return Err(character),
+            _ => out.push(character),
         }
-        let mut text = String::new();
-        let value = loop {
-            match self.next()? {
-                Token::Text(more) => text.push_str(&more),
-                // Without a type within, a value is a string, and blanks count.
-                Token::Close => break Value::from(text),
-                Token::Open(kind) => {
-                    let value = self.typed(&kind)?;
-                    self.close()?;
-                    break value;
+    }
+    Ok(())
+}
+
+/// The result of a successful answer.
+pub(crate) fn open(method: &str, body: Bytes) -> Result<Reply> {
+    let body = match std::str::from_utf8(&body) {
+        Ok(_) => body,
+        // Errors may repeat a parameter that is not valid UTF-8.
+        Err(_) => Bytes::from(String::from_utf8_lossy(&body).into_owned()),
+    };
+    match locate(&String::from_utf8_lossy(&body)) {
+        Ok(Found::Result { start }) => Ok(Reply::xml(method, body.slice(start..))),
+        Ok(Found::Failure(description)) => Err(Error::Api(Failure::new(method, description))),
+        Err(source) => Err(Error::Decode {
+            method: method.to_owned(),
+            source: source.into(),
+        }),
+    }
+}
+
+enum Found {
+    /// Where the `<value>` of the result begins.
+    Result {
+        start: usize,
+    },
+    Failure(Vec<String>),
+}
+
+/// Looks for the result without reading it, where the status comes first.
+fn locate(text: &str) -> std::result::Result<Found, XmlRpcError> {
+    let mut parser = Parser::new(text);
+    parser.open(&Tag::MethodResponse)?;
+    match parser.tag()? {
+        Token::Open(Tag::Params) => parser.open(&Tag::Param)?,
+        Token::Open(Tag::Fault) => {
+            let fault = Value::deserialize(Element::next(&mut parser)?)?;
+            let text = fault["faultString"].as_str().unwrap_or("no reason given");
+            return Err(XmlRpcError::Custom(format!("the server faulted: {text}")));
+        }
+        other => return Err(other.unexpected()),
+    }
+    let whole = Found::Result {
+        start: parser.position(),
+    };
+    parser.open(&Tag::Value)?;
+    if !matches!(parser.content()?, Content::Struct) {
+        // `system.listMethods` answers with its bare result.
+        return Ok(whole);
+    }
+    let (mut status, mut result, mut description) = (None, None, Vec::new());
+    while let Some(name) = parser.next_member()? {
+        match &*name {
+            "Status" => status = Some(String::deserialize(Element::next(&mut parser)?)?),
+            "Value" => {
+                result = Some(parser.position());
+                if status.is_none() {
+                    IgnoredAny::deserialize(Element::next(&mut parser)?)?;
                 }
             }
-        };
-        self.depth -= 1;
-        Ok(value)
-    }
-
-    /// The rest of an element that names a type.
-    fn typed(&mut self, kind: &str) -> Result<Value, XmlRpcError> {
-        match kind {
-            "array" => self.array(),
-            "struct" => self.structure(),
-            "string" | "dateTime.iso8601" | "base64" => Ok(Value::from(self.text()?)),
-            "int" | "i4" | "i8" => {
-                let text = self.text()?;
-                let number: Result<i64, _> = text.trim().parse();
-                number.map(Value::from).map_err(|_| XmlRpcError::Scalar {
-                    kind: "integer",
-                    text,
-                })
+            "ErrorDescription" => {
+                description = Vec::<Value>::deserialize(Element::next(&mut parser)?)?;
             }
-            "double" => {
-                let text = self.text()?;
-                match text.trim().parse() {
-                    Ok(number) => {
-                        Ok(Number::from_f64(number).map_or(Value::from(text), Value::Number))
-                    }
-                    Err(_) => Err(XmlRpcError::Scalar {
-                        kind: "double",
-                        text,
-                    }),
-                }
-            }
-            "boolean" => {
-                let text = self.text()?;
-                match text.trim() {
-                    "1" => Ok(Value::from(true)),
-                    "0" => Ok(Value::from(false)),
-                    _ => Err(XmlRpcError::Scalar {
-                        kind: "boolean",
-                        text,
-                    }),
-                }
-            }
-            "nil" => self.text().map(|_| Value::Null),
-            other => Err(XmlRpcError::Unexpected(format!("<{other}>"))),
-        }
-    }
-
-    fn array(&mut self) -> Result<Value, XmlRpcError> {
-        self.open("data")?;
-        let mut items = Vec::new();
-        loop {
-            match self.tag()? {
-                Token::Open(name) if name == "value" => items.push(self.value()?),
-                Token::Open(name) => return Err(XmlRpcError::Unexpected(format!("<{name}>"))),
-                _ => break,
+            _ => {
+                IgnoredAny::deserialize(Element::next(&mut parser)?)?;
             }
         }
-        self.close()?;
-        Ok(Value::from(items))
-    }
-
-    fn structure(&mut self) -> Result<Value, XmlRpcError> {
-        let mut members = Map::new();
-        loop {
-            match self.tag()? {
-                Token::Open(name) if name == "member" => {
-                    self.open("name")?;
-                    let name = self.text()?;
-                    self.open("value")?;
-                    members.insert(name, self.value()?);
-                    self.close()?;
-                }
-                Token::Open(name) => return Err(XmlRpcError::Unexpected(format!("<{name}>"))),
-                _ => return Ok(Value::from(members)),
-            }
+        if let (Some("Success"), Some(start)) = (status.as_deref(), result) {
+            return Ok(Found::Result { start });
         }
+        parser.close()?;
     }
+    match status.as_deref() {
+        None => Ok(whole),
+        Some("Failure") => Ok(Found::Failure(
+            description.into_iter().map(text_of).collect(),
+        )),
+        Some(status) => Err(XmlRpcError::Custom(format!(
+            "the answer has the status `{status}` and no value"
+        ))),
+    }
+}
+
+/// A parameter of a failure: text, whatever the server made of it.
+fn text_of(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+/// Decodes a text that begins with a `<value>`, with the leniency of
+/// [`wire::decode`](crate::wire::decode).
+pub(crate) fn decode<R: DeserializeOwned>(text: &str) -> std::result::Result<R, XmlRpcError> {
+    let mut parser = Parser::new(text);
+    R::deserialize(Lenient(Element::next(&mut parser)?))
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn values_of_all_types() {
-        for (xml, expected) in [
-            ("<value>OpaqueRef:1</value>", json!("OpaqueRef:1")),
-            ("<value></value>", json!("")),
-            ("<value/>", json!("")),
-            ("", json!("")),
-            ("done", json!("done")),
-            ("<value>  </value>", json!("  ")),
-            (
-                "<value>a &lt;b&gt; &amp; &#65;<![CDATA[<c>]]></value>",
-                json!("a <b> & A<c>"),
-            ),
-            ("<value><string>x</string></value>", json!("x")),
-            ("<value><i4>-7</i4></value>", json!(-7)),
-            ("<value><boolean>1</boolean></value>", json!(true)),
-            ("<value><double>0.5</double></value>", json!(0.5)),
-            ("<value><double>nan</double></value>", json!("nan")),
-            (
-                "<?xml version=\"1.0\"?>\n<value><array>\n<data><value>a</value> <value/></data></array></value>",
-                json!(["a", ""]),
-            ),
-            (
-                "<value><struct><member><name>k</name><value><array><data/></array></value></member>\
-                 </struct></value>",
-                json!({"k": []}),
-            ),
-        ] {
-            assert_eq!(value(xml).unwrap(), expected, "{xml}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_value_is_refused() {
-        for xml in [
-            "<value>",
-            "<other/>",
-            "<value><i4>x</i4></value>",
-            "<value><what/></value>",
-            "<value>&nbsp;</value>",
-            "<value><array><data>text</data></array></value>",
-        ] {
-            assert!(value(xml).is_err(), "{xml}");
-        }
-        let deep = "<value><array><data>".repeat(100_000);
-        assert!(matches!(value(&deep), Err(XmlRpcError::TooDeep)));
-    }
-}
+mod tests;

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -104,5 +105,56 @@ fn what_is_no_answer_names_the_method() {
         let error = answer(body).unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{body}: {error:?}");
         assert!(error.to_string().contains("VM.start"), "{body}");
+    }
+}
+
+/// Any JSON value.
+fn values() -> impl Strategy<Value = Value> {
+    let text = any::<String>();
+    let scalars = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>()
+            .prop_filter_map("JSON has finite numbers only", serde_json::Number::from_f64)
+            .prop_map(Value::Number),
+        text.prop_map(Value::from),
+        prop::sample::select(vec!["NaN", "-Infinity", "\": NaN", "\\"]).prop_map(Value::from),
+    ];
+    scalars.prop_recursive(4, 32, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(text, inner, 0..6)
+                .prop_map(|members| Value::Object(serde_json::Map::from_iter(members))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn values_survive_the_round_trip(value in values()) {
+        let request = encode(1, "VM.x", Some("s"), std::slice::from_ref(&value));
+        let request: Value = serde_json::from_slice(&request).unwrap();
+        prop_assert_eq!(&request["params"][1], &value);
+        // A bare null is no result.
+        let body = json!({"jsonrpc": "2.0", "result": [value], "id": 1}).to_string();
+        prop_assert_eq!(answer(&body).unwrap().decode::<Value>().unwrap(), json!([value]));
+        // A number elsewhere that is no JSON leads through the repair, which must not touch the rest.
+        let body = format!(r#"{{"result":[NaN,{value}],"id":1}}"#);
+        prop_assert_eq!(
+            answer(&body).unwrap().decode::<Value>().unwrap(),
+            json!(["NaN", value])
+        );
+    }
+
+    #[test]
+    fn any_bytes_are_an_answer_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut body = b"{\"result\":".to_vec();
+        body.extend(&bytes);
+        for body in [bytes, body] {
+            if let Ok(reply) = open("VM.start", Bytes::from(body)) {
+                let _ = reply.decode::<crate::api::VmRecord>();
+            }
+        }
     }
 }

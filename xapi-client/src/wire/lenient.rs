@@ -11,7 +11,7 @@ use serde::de::{
 };
 
 /// The wrapper: around a deserializer, and around each accessor and visitor within.
-pub(super) struct Lenient<T>(pub(super) T);
+pub(crate) struct Lenient<T>(pub(crate) T);
 
 /// Forwards the hints that need no forgiveness.
 macro_rules! forward {

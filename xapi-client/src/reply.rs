@@ -1,0 +1,62 @@
+//! Results of calls, not yet decoded.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::{wire, xmlrpc};
+
+/// The result of a call, as the text of the protocol that it came in.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    method: String,
+    result: Encoded,
+}
+
+#[derive(Debug)]
+enum Encoded {
+    Json(Bytes),
+    /// Begins with a `<value>`; what follows that is of no interest.
+    Xml(Bytes),
+}
+
+impl Reply {
+    pub(crate) fn json(method: &str, result: Bytes) -> Self {
+        Self {
+            method: method.to_owned(),
+            result: Encoded::Json(result),
+        }
+    }
+
+    pub(crate) fn xml(method: &str, result: Bytes) -> Self {
+        Self {
+            method: method.to_owned(),
+            result: Encoded::Xml(result),
+        }
+    }
+
+    /// The result of a task, which is XML whatever the protocol. Text that is no XML is a result that a
+    /// client has set, and stands for itself; no text is void.
+    pub(crate) fn of_task(method: &str, result: String) -> Self {
+        if result.trim_start().starts_with('<') {
+            Self::xml(method, Bytes::from(result))
+        } else {
+            Self::json(method, Bytes::from(Value::from(result).to_string()))
+        }
+    }
+
+    /// Decodes the result.
+    pub(crate) fn decode<R: DeserializeOwned>(&self) -> Result<R> {
+        let wrong = |source| Error::Decode {
+            method: self.method.clone(),
+            source,
+        };
+        let (Encoded::Json(bytes) | Encoded::Xml(bytes)) = &self.result;
+        let text = std::str::from_utf8(bytes).map_err(|error| wrong(error.into()))?;
+        match self.result {
+            Encoded::Json(_) => wire::decode(text).map_err(|error| wrong(error.into())),
+            Encoded::Xml(_) => xmlrpc::decode(text).map_err(|error| wrong(error.into())),
+        }
+    }
+}
