@@ -30,9 +30,9 @@ pub struct BasicConfig {
     /// standard directories, `lua5.4` or `luajit` for example. `None`, the default: the Lua 5.4
     /// that is built in.
     pub lua_executable: Option<String>,
-    /// The program that runs the built-in Lua: `bioxen-lua-worker`, `bioxen`, or any program that
-    /// calls [`worker::run_if_asked`](crate::worker::run_if_asked). `None`, the default: it is
-    /// looked for, see the crate's documentation.
+    /// The program that runs the built-in Lua, or supervises `lua_executable`: `bioxen-lua-worker`,
+    /// `bioxen`, or any program that calls [`worker::run_if_asked`](crate::worker::run_if_asked).
+    /// `None`, the default: it is looked for, see the crate's documentation.
     pub worker: Option<PathBuf>,
     /// Where each VM gets its private directory. `None`, the default: the system's directory for
     /// temporary files.
@@ -67,7 +67,7 @@ impl BasicConfig {
         self
     }
 
-    /// Runs the built-in Lua by this program.
+    /// Makes this program the worker of the VMs.
     #[must_use]
     pub fn with_worker(mut self, program: impl Into<PathBuf>) -> Self {
         self.worker = Some(program.into());
@@ -101,20 +101,13 @@ impl BasicConfig {
     /// Fails with [`ErrorKind::Config`](bioxen_vm_core::ErrorKind::Config) and names all problems at once.
     pub fn validate(&self) -> Result<()> {
         let mut problems = Vec::new();
-        if let Some(program) = &self.lua_executable {
-            if program.trim().is_empty() || program.contains('\0') {
-                problems.push(format!(
-                    "lua_executable {program:?} is no program; give a name or a path, \
-                     lua5.4 for example"
-                ));
-            }
-            if self.worker.is_some() {
-                problems.push(
-                    "worker and lua_executable exclude each other, as only the built-in Lua has \
-                     a worker; remove one"
-                        .to_owned(),
-                );
-            }
+        if let Some(program) = &self.lua_executable
+            && (program.trim().is_empty() || program.contains('\0'))
+        {
+            problems.push(format!(
+                "lua_executable {program:?} is no program; give a name or a path, lua5.4 for \
+                 example"
+            ));
         }
         if self.execution_timeout.is_some_and(|time| time.is_zero()) {
             problems.push(
@@ -153,13 +146,13 @@ mod tests {
     #[test]
     fn all_problems_are_named_at_once() {
         let config: BasicConfig = serde_json::from_str(
-            r#"{"lua_executable": "", "worker": "w", "execution_timeout": "0s", "memory": 12}"#,
+            r#"{"lua_executable": "", "execution_timeout": "0s", "memory": 12}"#,
         )
         .unwrap();
         let error = config.validate().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         let text = error.to_string();
-        for part in ["lua_executable", "exclude", "execution_timeout", "1MB"] {
+        for part in ["lua_executable", "execution_timeout", "1MB"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(!text.contains('\n'), "{text}");

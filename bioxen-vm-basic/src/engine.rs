@@ -2,20 +2,52 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use bioxen_vm_core::lua::DRIVER;
 use mlua::state::{GcGenParams, GcMode};
-use mlua::{Error, Function, Lua, LuaOptions, LuaString, MultiValue, Result, StdLib, Table, Value};
+use mlua::{
+    Error, Function, Lua, LuaOptions, LuaString, MultiValue, Result, StdLib, Table, UserData, Value,
+};
 
 /// The version of the built-in Lua.
 pub(crate) const VERSION: &str = "5.4";
 
-/// Runs the driver, which reads a program from standard input and runs it.
+/// What takes the place of `os.exit`: it ends what the program has started, and then does the same.
 ///
-/// A program that ends by `os.exit` ends this process, and this function does not return.
-pub(crate) fn run(memory: usize) -> ExitCode {
-    let lua = match prepare(memory) {
+/// With `close` the original closes the state first, and the program's finalizers, which run then,
+/// may start more; [`AtEnd`] looks after that.
+const EXIT: &str = r#"
+local exit, end_leftovers, tonumber, tointeger, type, error = ...
+return function(code, close)
+  if code ~= nil and type(code) ~= "boolean" and not tointeger(tonumber(code)) then
+    local problem = tonumber(code) and "number has no integer representation"
+      or "number expected, got " .. type(code)
+    error("bad argument #1 to 'exit' (" .. problem .. ")", 2)
+  end
+  if not close then end_leftovers() end
+  exit(code, close)
+end
+"#;
+
+/// Calls a function when the state is closed, after all finalizers of the program: they run in the
+/// reverse order in which their objects were made, and this one is made first.
+struct AtEnd(fn());
+
+impl UserData for AtEnd {}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Runs the driver, which reads a program from standard input and runs it. However it ends short
+/// of a crash, `end_leftovers` is called then.
+///
+/// Returns whether it ended well. A program that ends by `os.exit` ends this process, and this
+/// function does not return.
+pub(crate) fn run(memory: usize, end_leftovers: fn()) -> bool {
+    let lua = match prepare(memory, end_leftovers) {
         Ok(lua) => lua,
         Err(error) => return die(&error),
     };
@@ -26,25 +58,28 @@ pub(crate) fn run(memory: usize) -> ExitCode {
     // Finalizers may still print, and fail.
     drop(lua);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => true,
         Err(error) => die(&error),
     }
 }
 
-/// Tells what went wrong outside of the program. The driver tells what goes wrong in it.
-fn die(error: &Error) -> ExitCode {
+/// Tells what went wrong outside of the program, and returns that it did. The driver tells what
+/// goes wrong in it.
+fn die(error: &Error) -> bool {
     let text = match error {
         Error::CallbackError { cause, .. } => return die(cause),
         Error::MemoryError(_) => "not enough memory".to_owned(),
         error => error.to_string(),
     };
     let _ = writeln!(io::stderr(), "lua: {text}");
-    ExitCode::FAILURE
+    false
 }
 
-fn prepare(memory: usize) -> Result<Lua> {
+fn prepare(memory: usize, end_leftovers: fn()) -> Result<Lua> {
     let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
+    lua.set_named_registry_value("bioxen.at_end", AtEnd(end_leftovers))?;
     let globals = lua.globals();
+    replace_exit(&lua, &globals, end_leftovers)?;
     let debug = debug_library(&lua)?;
     globals.set("debug", &debug)?;
     lua.register_module("debug", debug)?;
@@ -54,6 +89,24 @@ fn prepare(memory: usize) -> Result<Lua> {
     lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
     lua.set_memory_limit(memory)?;
     Ok(lua)
+}
+
+fn replace_exit(lua: &Lua, globals: &Table, end_leftovers: fn()) -> Result<()> {
+    let os: Table = globals.get("os")?;
+    let original: Function = os.get("exit")?;
+    let end_leftovers = lua.create_function(move |_, ()| {
+        end_leftovers();
+        Ok(())
+    })?;
+    let exit: Function = lua.load(EXIT).set_name("=os").call((
+        original,
+        end_leftovers,
+        globals.get::<Function>("tonumber")?,
+        globals.get::<Table>("math")?.get::<Function>("tointeger")?,
+        globals.get::<Function>("type")?,
+        globals.get::<Function>("error")?,
+    ))?;
+    os.set("exit", exit)
 }
 
 /// Says in the error of a failed `require` why no C module was looked for.

@@ -6,64 +6,92 @@ use std::time::Duration;
 use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner, Script, lua};
 
-use crate::leash::Holder;
 use crate::place::Place;
 use crate::{BasicConfig, engine, worker};
 
 /// How long a program may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The program that runs Lua.
+/// What runs Lua: a worker, and in it the built-in Lua or an interpreter of this machine.
 #[derive(Debug)]
-pub(crate) enum Interpreter {
-    /// One of ours, with the built-in Lua.
-    Worker { program: String },
-    /// A Lua interpreter of this machine.
-    Foreign {
-        program: String,
-        version: String,
-        holder: Holder,
-    },
+pub(crate) struct Interpreter {
+    worker: String,
+    foreign: Option<Foreign>,
+}
+
+#[derive(Debug)]
+struct Foreign {
+    program: String,
+    version: String,
 }
 
 impl Interpreter {
-    /// Finds the program that a configuration asks for, and makes sure that it is what it must be.
+    /// Finds the programs that a configuration asks for, and makes sure that they are what they
+    /// must be.
     pub(crate) async fn find(config: &BasicConfig) -> Result<Self> {
-        match &config.lua_executable {
-            Some(program) => foreign(program).await,
-            None => find_worker(config.worker.as_deref()).await,
-        }
+        Ok(Self {
+            foreign: match &config.lua_executable {
+                Some(program) => Some(foreign(program).await?),
+                None => None,
+            },
+            worker: find_worker(config.worker.as_deref()).await?,
+        })
     }
 
     /// The version of its Lua, `5.4`.
     pub(crate) fn lua_version(&self) -> &str {
-        match self {
-            Self::Worker { .. } => engine::VERSION,
-            Self::Foreign { version, .. } => version,
-        }
+        self.foreign
+            .as_ref()
+            .map_or(engine::VERSION, |foreign| &foreign.version)
     }
 
+    /// The program that Lua is in.
     pub(crate) fn program(&self) -> &str {
-        match self {
-            Self::Worker { program } | Self::Foreign { program, .. } => program,
-        }
+        self.foreign
+            .as_ref()
+            .map_or(&self.worker, |foreign| &foreign.program)
     }
 
     /// The command that runs a script in a place.
     pub(crate) fn command(&self, script: &Script, place: &Place, memory: Option<u64>) -> Command {
         let mut command = lua::command(self.program(), script);
-        match self {
-            Self::Worker { .. } => {
-                let memory = memory.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
-                command.args = vec![worker::ARGUMENT.to_owned(), place.lock(), memory];
-                command
-            }
-            Self::Foreign { holder, .. } => holder.hold(command, &place.lock(), memory),
+        if self.foreign.is_some() {
+            return self.supervised(command, place, memory);
         }
+        command.args = [worker::ARGUMENT, worker::LUA, &place.lock(), &words(memory)]
+            .map(str::to_owned)
+            .to_vec();
+        command
+    }
+
+    /// Has a worker run a command, and end with it all that it started. The program must be a path
+    /// or be in the `PATH` of the command.
+    pub(crate) fn supervised(
+        &self,
+        mut command: Command,
+        place: &Place,
+        memory: Option<u64>,
+    ) -> Command {
+        let program = std::mem::replace(&mut command.program, self.worker.clone());
+        let args = std::mem::take(&mut command.args);
+        command
+            .args([
+                worker::ARGUMENT,
+                worker::PROGRAM,
+                &place.lock(),
+                &words(memory),
+                &program,
+            ])
+            .args(args)
     }
 }
 
-async fn foreign(program: &str) -> Result<Interpreter> {
+/// The limit on memory as an argument of a worker.
+fn words(memory: Option<u64>) -> String {
+    memory.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string())
+}
+
+async fn foreign(program: &str) -> Result<Foreign> {
     // Whatever directory and PATH a script has, it runs in this one program.
     let resolved = match program.contains('/') {
         true => absolute(program)
@@ -92,14 +120,13 @@ async fn foreign(program: &str) -> Result<Interpreter> {
             ),
         ));
     };
-    Ok(Interpreter::Foreign {
+    Ok(Foreign {
         version: version.to_owned(),
         program,
-        holder: Holder::find()?,
     })
 }
 
-async fn find_worker(configured: Option<&Path>) -> Result<Interpreter> {
+async fn find_worker(configured: Option<&Path>) -> Result<String> {
     // Such a process was to be a worker, and looking for one would start it again, for ever.
     if worker::was_asked() {
         return Err(Error::new(
@@ -116,9 +143,7 @@ async fn find_worker(configured: Option<&Path>) -> Result<Interpreter> {
     for path in &candidates {
         if let Some(program) = path.to_str().filter(|_| path.is_file()) {
             if is_worker(program).await {
-                return Ok(Interpreter::Worker {
-                    program: program.to_owned(),
-                });
+                return Ok(program.to_owned());
             }
             refused.push(program);
         }
@@ -152,7 +177,7 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 /// The path of a program in the standard directories.
-pub(crate) fn find_program(name: &str) -> Option<String> {
+fn find_program(name: &str) -> Option<String> {
     DEFAULT_PATH
         .split(':')
         .map(|directory| format!("{directory}/{name}"))
@@ -213,7 +238,7 @@ fn not_found(searched: &[PathBuf], refused: &[&str]) -> Error {
         ErrorKind::NotFound,
         format!(
             "no program to run Lua in: neither bioxen-lua-worker nor bioxen is in {}{refused}; set \
-             worker to the path of one, or lua_executable to an interpreter, lua5.4 for example",
+             worker to the path of one",
             directories.join(", ")
         ),
     )
@@ -239,12 +264,7 @@ mod tests {
     fn a_failed_search_tells_where_it_looked_and_what_to_do() {
         let searched = candidates();
         let text = not_found(&searched, &["/usr/bin/bioxen"]).to_string();
-        for part in [
-            "/usr/local/bin",
-            "worker",
-            "lua_executable",
-            "/usr/bin/bioxen",
-        ] {
+        for part in ["/usr/local/bin", "set worker to", "/usr/bin/bioxen"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert_eq!(text.matches("/usr/local/sbin").count(), 1, "{text}");

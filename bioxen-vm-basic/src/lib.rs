@@ -6,6 +6,7 @@ mod engine;
 mod interpreter;
 mod leash;
 mod place;
+mod supervisor;
 mod vm;
 
 pub mod worker;

@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 
 use crate::BasicConfig;
 use crate::interpreter::Interpreter;
-use crate::leash::Holder;
 use crate::place::Place;
 
 /// A VM of type `basic`: a private directory on this machine, and the Lua programs that run in it,
@@ -129,11 +128,12 @@ impl LuaVm for BasicVm {
         if state != VmState::Running {
             return Err(refused(&self.id, state).with_operation("reach its packages"));
         }
-        let holder = Holder::find()
-            .map_err(|error| error.with_operation("reach its packages").with_vm(&self.id))?;
-        let processes = Arc::clone(&self.processes);
+        let site = Site {
+            interpreter: Arc::clone(&self.interpreter),
+            processes: Arc::clone(&self.processes),
+        };
         Ok(PackageSite::new(
-            Arc::new(Site { processes, holder }),
+            Arc::new(site),
             self.interpreter.lua_version(),
             self.processes.place.rocks(),
         ))
@@ -222,17 +222,17 @@ impl Processes {
 /// Runs the commands of a package manager among the processes of a VM.
 #[derive(Debug)]
 struct Site {
+    interpreter: Arc<Interpreter>,
     processes: Arc<Processes>,
-    holder: Holder,
 }
 
 #[async_trait]
 impl Runner for Site {
     async fn run(&self, command: Command) -> Result<Outcome> {
-        let lock = self.processes.place.lock();
-        self.processes
-            .run(self.holder.hold(command, &lock, None))
-            .await
+        let command = self
+            .interpreter
+            .supervised(command, &self.processes.place, None);
+        self.processes.run(command).await
     }
 
     fn describe(&self) -> String {

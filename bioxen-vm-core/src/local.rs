@@ -1,6 +1,7 @@
 //! Runs commands on this machine, and gives them private directories.
 
 mod directory;
+mod tree;
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -18,6 +19,7 @@ use tokio::process::{Child, ChildStdin};
 use crate::{Command, Error, ErrorKind, Outcome, Result, Runner, Status};
 
 pub use directory::PrivateDir;
+pub use tree::{end_descendants, end_tree};
 
 /// Where programs are looked up unless the runner is given another `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,8 +31,10 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// Runs commands on this machine, each in a process group of its own.
 ///
 /// A command sees no environment variable of this process: only `PATH`, `LANG`, those of the
-/// runner and its own. When it ends, is cancelled or runs out of time, its process group is
-/// killed. A process that moves itself into another session escapes that.
+/// runner and its own. When it ends, its process group is killed. When it is cancelled or runs out
+/// of time, so is everything else that descends from it, see [`end_tree`]. What escapes is a
+/// process that has left the group, and whose line to the command ended before: one of a parent
+/// that has ended, unless the command is a child subreaper.
 #[derive(Debug, Clone)]
 pub struct LocalRunner {
     env: Vec<(String, String)>,
@@ -90,7 +94,10 @@ impl Runner for LocalRunner {
                     () = &mut deadline => break None,
                 }
             };
-            group.kill();
+            match exit {
+                Some(_) => group.ended(),
+                None => group.end(),
+            }
             if !drained {
                 // Running out of this time is no failure: what was read so far is the output.
                 let _ = tokio::time::timeout(DRAIN, streams).await;
@@ -121,7 +128,7 @@ impl Runner for LocalRunner {
     }
 }
 
-/// A child that leads a process group, which is killed when this is dropped.
+/// A child that leads a process group. When this is dropped early, all that the child started ends.
 struct Group {
     child: Child,
     id: Option<Pid>,
@@ -167,10 +174,19 @@ impl Group {
         })
     }
 
-    fn kill(&self) {
+    /// Notes that the child has ended by itself, and kills what it has left in its group.
+    fn ended(&mut self) {
+        self.reaped = true;
         if let Some(id) = self.id {
             // The group is gone already in the good case; there is nothing else to report.
             let _ = killpg(id, Signal::SIGKILL);
+        }
+    }
+
+    /// Ends the child, which is not reaped, and all that it started.
+    fn end(&self) {
+        if let Some(id) = self.id {
+            end_tree(id.as_raw());
         }
     }
 }
@@ -178,7 +194,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if !self.reaped {
-            self.kill();
+            self.end();
         }
     }
 }

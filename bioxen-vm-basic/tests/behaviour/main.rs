@@ -7,3 +7,4 @@ mod lifecycle;
 mod orphans;
 mod same_as_lua;
 mod support;
+mod tree;

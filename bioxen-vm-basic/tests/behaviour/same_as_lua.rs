@@ -53,6 +53,14 @@ async fn output_and_ends() {
         "os.exit(true)",
         "os.exit(false)",
         "os.exit(256 + 3)",
+        "os.exit('7')",
+        "os.exit(7.0)",
+        "os.exit(nil, true)",
+        "coroutine.wrap(function() os.exit(4) end)()",
+        "for _, code in ipairs{1.5, 'x', {}, '2.5'} do \
+         print(pcall(function() os.exit(code) end)) end",
+        "local x <close> = setmetatable({}, {__close = function() print('closed') end}) \
+         setmetatable({}, {__gc = function() print('finalized') end}) os.exit(2, true)",
         "io.write('kept') os.exit(0, true)",
         "io.write('kept') os.exit(5)",
         "io.stderr:write('e') os.exit(true)",

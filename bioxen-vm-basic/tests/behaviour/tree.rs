@@ -1,0 +1,229 @@
+//! Whatever ends an execution ends everything that the program started, wherever it has gone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bioxen_vm_core::{Command, ErrorKind, LuaVm, Script, Status};
+
+use crate::support::{Lab, ended, runs};
+
+/// How many processes [`ESCAPE`] makes.
+const ESCAPED: usize = 4;
+
+/// A shell script that starts what is hard to end: a daemon of a session of its own whose parent
+/// is gone and that ignores what can be ignored, the same with hold of the output, one below
+/// another in the group, and one that stands still. It ends when all of them have noted their ids.
+pub(crate) const ESCAPE: &str = r#"
+(setsid sh -c 'trap "" TERM HUP INT; echo $$ >> pids; exec sleep 3600' >/dev/null 2>&1 </dev/null &)
+(setsid sh -c 'trap "" TERM HUP INT; (setsid sh -c "echo \$\$ >> pids; exec sleep 3600" &)' &)
+sh -c 'trap "" TERM; sh -c "echo \$\$ >> pids; exec sleep 3600"; true' &
+(setsid sh -c 'echo $$ >> pids; kill -s STOP $$; exec sleep 3600' &)
+until [ "$(wc -l 2>/dev/null < pids || echo 0)" -ge 4 ]; do sleep 0.01; done
+"#;
+
+fn home(lab: &Lab) -> PathBuf {
+    let vms = std::fs::read_dir(lab.base.path()).unwrap();
+    let mut homes = vms.filter_map(|vm| Some(vm.ok()?.path().join("home")));
+    homes.find(|home| home.is_dir()).unwrap()
+}
+
+/// The ids in the file, which is removed.
+fn noted(home: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(home.join("pids")).unwrap();
+    std::fs::remove_file(home.join("pids")).unwrap();
+    let pids: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(pids.len() >= ESCAPED, "{pids:?}");
+    pids
+}
+
+/// Lua that runs the script above, and then this.
+fn escape(then: &str) -> String {
+    format!("local function escape() os.execute([==[{ESCAPE}]==]) end {then}")
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_a_program_ends_by_itself() {
+    for lab in Lab::both().await {
+        for (then, status) in [
+            ("escape()", Status::Exited(0)),
+            ("escape() error('boom')", Status::Exited(1)),
+            ("escape() os.exit(7)", Status::Exited(7)),
+            ("escape() os.exit(true, true)", Status::Exited(0)),
+            ("setmetatable({}, {__gc = escape})", Status::Exited(0)),
+            (
+                "setmetatable({}, {__gc = escape}) os.exit(3, true)",
+                Status::Exited(3),
+            ),
+        ] {
+            let outcome = lab.vm.execute(escape(then).into()).await.unwrap();
+            assert_eq!(outcome.status, status, "{then}: {}", outcome.stderr_text());
+            // They have ended already, and need not be waited for.
+            for pid in noted(&home(&lab)) {
+                assert!(!runs(pid), "{then}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_program_that_runs_out_of_time() {
+    for lab in Lab::both().await {
+        let code = escape("escape() io.write('on') io.stdout:flush() while true do end");
+        let script = Script::new(code).with_timeout(Duration::from_secs(2));
+        let outcome = lab.vm.execute(script).await.unwrap();
+        assert_eq!(outcome.status, Status::TimedOut);
+        assert_eq!(outcome.stdout_text(), "on");
+        for pid in noted(&home(&lab)) {
+            ended(pid).await;
+        }
+    }
+}
+
+/// Waits until the script above has noted all.
+async fn all_noted(home: &Path) {
+    let count = |text: String| text.lines().count();
+    while !std::fs::read_to_string(home.join("pids")).is_ok_and(|text| count(text) >= ESCAPED) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_program_that_nobody_waits_for_any_more() {
+    for lab in Lab::both().await {
+        let home = home(&lab);
+        tokio::select! {
+            _ = lab.vm.execute(escape("escape() while true do end").into()) => panic!("it ended"),
+            () = all_noted(&home) => {}
+        }
+        for pid in noted(&home) {
+            ended(pid).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_a_vm_stops_or_is_destroyed() {
+    for lab in Lab::both().await {
+        let home = home(&lab);
+        let (outcome, pids) = tokio::join!(
+            lab.vm.execute(escape("escape() while true do end").into()),
+            async {
+                all_noted(&home).await;
+                let pids = noted(&home);
+                lab.vm.stop().await.unwrap();
+                pids
+            }
+        );
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+        for pid in pids {
+            ended(pid).await;
+        }
+
+        lab.vm.start().await.unwrap();
+        let (_, pids) = tokio::join!(
+            lab.vm.execute(escape("escape() while true do end").into()),
+            async {
+                all_noted(&home).await;
+                let pids = noted(&home);
+                lab.vm.destroy().await.unwrap();
+                pids
+            }
+        );
+        for pid in pids {
+            ended(pid).await;
+        }
+        assert_eq!(std::fs::read_dir(lab.base.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn commands_of_a_package_manager_leave_nothing_either() {
+    let lab = Lab::built_in().await;
+    let site = lab.vm.package_site().await.unwrap();
+    let command = Command::new("sh").args(["-c", &format!("{ESCAPE} exit 5")]);
+    let outcome = site.runner.run(command).await.unwrap();
+    assert_eq!(
+        outcome.status,
+        Status::Exited(5),
+        "{}",
+        outcome.stderr_text()
+    );
+    for pid in noted(&home(&lab)) {
+        assert!(!runs(pid));
+    }
+    let missing = site.runner.run(Command::new("no-such-program")).await;
+    let missing = missing.unwrap();
+    assert_eq!(missing.exit_code(), Some(127));
+    assert!(missing.stderr_text().contains("no-such-program"));
+}
+
+/// A process that starts its successor, in a session of its own, and ends: there is never one that
+/// lives for long.
+const HOP: &str = r#"
+printf '#!/bin/sh\n[ -e stop ] || { echo $$ > hop.new; mv hop.new hop; setsid ./hop.sh & }\n' > hop.sh
+chmod +x hop.sh
+for i in 1 2 3 4 5 6 7 8; do ./hop.sh </dev/null >/dev/null 2>&1 & done
+until [ -e hop ]; do sleep 0.01; done
+"#;
+
+#[tokio::test]
+async fn processes_that_replace_themselves_all_the_time_are_caught() {
+    for lab in Lab::both().await {
+        let home = home(&lab);
+        for then in ["", "while true do end"] {
+            let script = Script::new(format!("os.execute([==[{HOP}]==]) {then}"))
+                .with_timeout(Duration::from_secs(1));
+            let outcome = lab.vm.execute(script).await.unwrap();
+            let expected = if then.is_empty() {
+                Status::Exited(0)
+            } else {
+                Status::TimedOut
+            };
+            assert_eq!(outcome.status, expected, "{}", outcome.stderr_text());
+            if let Some(left) = somebody_in(&home).await {
+                std::fs::write(home.join("stop"), "").unwrap();
+                panic!("{left} is left after {expected}");
+            }
+            std::fs::remove_file(home.join("hop")).unwrap();
+        }
+    }
+}
+
+/// A process whose working directory this is, after those that have been killed have ended.
+async fn somebody_in(dir: &Path) -> Option<i32> {
+    let mut last = None;
+    for _ in 0..20 {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        last = pids
+            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|at| at == dir))
+            .find_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| runs(*pid));
+        last?;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    last
+}
+
+#[tokio::test]
+async fn a_storm_of_processes_is_ended() {
+    for lab in Lab::both().await {
+        let code = "os.execute([==[for i in 1 2 3 4 5 6 7 8 9 10; do \
+                    (setsid sh -c 'for j in 1 2 3 4 5 6 7 8 9 10; do \
+                    (setsid sleep 3600 >/dev/null 2>&1 &); done; sleep 3600' >/dev/null 2>&1 &) \
+                    done]==]) while true do os.execute('setsid sleep 3600 >/dev/null 2>&1 &') end";
+        let script = Script::new(code).with_timeout(Duration::from_secs(1));
+        let outcome = lab.vm.execute(script).await.unwrap();
+        assert_eq!(outcome.status, Status::TimedOut);
+        assert_eq!(somebody_in(&home(&lab)).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_ends_by_a_signal_is_told_apart() {
+    for (lab, signal) in Lab::both().await.into_iter().zip([9, 11]) {
+        let code = format!("os.execute('kill -s {signal} $PPID') print('never')");
+        let outcome = lab.vm.execute(code.into()).await.unwrap();
+        assert_eq!(outcome.status, Status::Signaled(signal));
+        assert_eq!(outcome.stdout_text(), "");
+    }
+}
