@@ -103,6 +103,12 @@ fn canonical(name: &str, text: &str) -> Option<&'static str> {
 }
 
 fn parse_float(text: &str) -> Option<f64> {
+    if let Some(digits) = text.trim_start_matches(['-', '+']).get(..2)
+        && matches!(digits, "0x" | "0X")
+    {
+        // Hexadecimal floats without a point are all that anybody writes.
+        return crate::value::parse_int(text).map(|number| number as f64);
+    }
     let bare = text.replace('_', "");
     // Rust reads "infinity" and friends as well, and so does the server.
     (!bare.starts_with(char::is_whitespace))

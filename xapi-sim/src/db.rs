@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use xapi_client::meta::{self, Class, Field, Type};
 
 use crate::failure::Failure;
+use crate::journal::Journal;
 use crate::json;
 use crate::value::{EPOCH, NULL_REF, Value};
 
@@ -23,6 +24,7 @@ pub(crate) struct Db {
     tables: BTreeMap<&'static str, Table>,
     generation: i64,
     release: Release,
+    pub(crate) journal: Journal,
 }
 
 /// Which datamodel clients see.
@@ -109,6 +111,7 @@ impl Db {
             tables,
             generation: 0,
             release,
+            journal: Journal::default(),
         }
     }
 
@@ -265,6 +268,7 @@ impl Db {
             modified: generation,
         };
         table.rows.insert(reference.to_owned(), row);
+        self.note("add", class, reference);
         for (field, value) in related {
             self.relate(field, reference, &empty_of(field), &value);
         }
@@ -327,6 +331,7 @@ impl Db {
                 table.deleted.truncate(DELETIONS_KEPT);
             }
         }
+        self.note("del", class, reference);
         Ok(())
     }
 
@@ -342,6 +347,7 @@ impl Db {
         {
             row.modified = generation;
         }
+        self.note("mod", class, reference);
         Ok(before)
     }
 
@@ -354,6 +360,20 @@ impl Db {
             row.fields[column] = value;
             row.modified = generation;
         }
+        self.note("mod", class, reference);
+    }
+
+    /// Tells the journal of a change, with the record as it is now.
+    fn note(&mut self, operation: &'static str, class: &str, reference: &str) {
+        if !self.journal.is_wanted() {
+            return;
+        }
+        let Some(table) = self.tables.get(class).filter(|table| table.class.events) else {
+            return;
+        };
+        let record = table.rows.get(reference).map(|row| table.record(row));
+        let name = table.class.event_name;
+        self.journal.add(operation, name, reference, record);
     }
 
     /// Keeps the other side of a relation in step when `field` of `reference` changes.

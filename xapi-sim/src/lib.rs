@@ -68,6 +68,7 @@ pub mod guest;
 mod handlers;
 mod http;
 mod interp;
+mod journal;
 mod json;
 mod jsonrpc;
 mod lifecycle;

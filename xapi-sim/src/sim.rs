@@ -471,6 +471,7 @@ fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> 
         clock: Clock::new(),
         users: std::iter::once(root).chain(others).collect(),
         sessions: Default::default(),
+        listeners: Default::default(),
         disks: Default::default(),
         running: Default::default(),
         stopping: Default::default(),

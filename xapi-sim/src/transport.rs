@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use xapi_client::{Error, Request, Result, Transport};
+use xapi_client::{Error, Protocol, Request, Result, Transport};
 
 use crate::rpc::{self, Codec, Face};
 use crate::world::Shared;
@@ -36,7 +36,9 @@ impl Transport for InProcess {
     async fn send(&self, request: Request) -> Result<Bytes> {
         let Request {
             method,
+            protocol,
             body,
+            task_tag,
             timeout,
             ..
         } = request;
@@ -48,7 +50,13 @@ impl Transport for InProcess {
                 source,
             });
         }
-        let answer = rpc::answer(&self.face, Codec::Json, &body, Vec::new());
+        let codec = match protocol {
+            Protocol::XmlRpc => Codec::Xml,
+            _ => Codec::Json,
+        };
+        // What a header would have been to a server.
+        let tags = task_tag.map(|tag| ("xapi-client".to_owned(), tag.to_string()));
+        let answer = rpc::answer(&self.face, codec, &body, tags.into_iter().collect());
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(reply)) => Ok(Bytes::from(reply)),
             Ok(Err(exception)) => Err(Error::Transport {

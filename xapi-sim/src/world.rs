@@ -12,6 +12,7 @@ use xapi_client::meta::{Class, Message};
 
 use crate::assertions::Log;
 use crate::backing::{Disk, GuestHost, Running};
+use crate::classes::event::Listener;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::dispatch::Registry;
@@ -32,6 +33,8 @@ pub(crate) struct World {
     pub(crate) users: Vec<User>,
     /// Session → what the database does not show of it.
     pub(crate) sessions: HashMap<String, Login>,
+    /// Session → what it wants to hear from `event.next`.
+    pub(crate) listeners: HashMap<String, Listener>,
     /// VDI → what is on it, where that is more than zeros.
     pub(crate) disks: HashMap<String, Disk>,
     /// VM → the guest that runs in it.
@@ -98,6 +101,8 @@ pub(crate) struct Login {
     pub(crate) role: String,
     /// When its activity was last noted, in seconds since 1970.
     pub(crate) active: u64,
+    /// Whether it is a session with the host alone, which `session.local_logout` ends.
+    pub(crate) local: bool,
 }
 
 /// Stored messages (alerts). They are no table of the database: `event.from` counts them apart.

@@ -4,6 +4,8 @@
 
 mod common;
 
+use secrecy::ExposeSecret as _;
+
 use common::{Pool, login, pool, pool_of, text};
 use xapi_sim::{FaultRule, Model, Release, SecretString, SimOptions, Value};
 
@@ -577,4 +579,23 @@ async fn ended_tasks_vanish_when_there_are_too_many() {
             .await,
         format!("HANDLE_INVALID|task|{}", tasks[0])
     );
+}
+
+#[tokio::test]
+async fn only_a_session_with_the_host_ends_by_the_local_logout() {
+    let pool = pool().await;
+    pool.call("session.local_logout", vec![]).await;
+    pool.call("VM.get_all", vec![]).await;
+    let credentials = pool.sim.credentials();
+    let params = vec![
+        Value::from(credentials.user()),
+        Value::from(credentials.password().expose_secret()),
+    ];
+    let login = "session.slave_local_login_with_password";
+    let session = pool.sim.call(login, params).await.unwrap();
+    let own = || vec![session.clone()];
+    pool.sim.call("VM.get_all", own()).await.unwrap();
+    pool.sim.call("session.local_logout", own()).await.unwrap();
+    let refused = pool.sim.call("VM.get_all", own()).await.unwrap_err();
+    assert_eq!(refused.code, "SESSION_INVALID");
 }

@@ -285,3 +285,77 @@ async fn messages_come_first_and_are_not_counted() {
     let batch = pool.events(&["message"], &batch.token(), 0.0).await;
     assert_eq!(batch.list(), [format!("del message {message}")]);
 }
+
+#[tokio::test]
+async fn the_old_way_of_listening_tells_each_change_by_itself() {
+    let pool = pool().await;
+    let vm = pool.vm("one").await;
+    let refused = pool.fails("event.next", vec![]).await;
+    let (code, digest) = refused.split_once("|trackid=").unwrap();
+    assert_eq!((code, digest.len()), ("SESSION_NOT_REGISTERED", 32));
+
+    let classes = |names: &[&str]| vec![Value::strings(names.iter().copied())];
+    let registration = pool.call("event.register", classes(&["VM", "bogus"])).await;
+    assert_eq!(registration, Value::from(""));
+    // Two changes of one object stay two, and an object that came and went is told of as well.
+    pool.rename(&vm, "two").await;
+    pool.rename(&vm, "three").await;
+    let template = pool.template().await;
+    let brief = text(
+        &pool
+            .call("VM.clone", vec![template.into(), "brief".into()])
+            .await,
+    );
+    pool.call("VM.destroy", vec![brief.as_str().into()]).await;
+    let news = pool.call("event.next", vec![]).await;
+    let field = |event: &Value, name: &str| text(event.get(name).unwrap());
+    let names: Vec<String> = news
+        .items()
+        .iter()
+        .filter(|event| field(event, "ref") == vm)
+        .map(|event| text(event.get("snapshot").unwrap().get("name_label").unwrap()))
+        .collect();
+    assert_eq!(names, ["two", "three"]);
+    let operations: Vec<String> = news
+        .items()
+        .iter()
+        .filter(|event| field(event, "ref") == brief)
+        .map(|event| field(event, "operation"))
+        .collect();
+    assert_eq!(operations.first().map(String::as_str), Some("add"));
+    assert_eq!(operations.last().map(String::as_str), Some("del"));
+    assert!(
+        news.items()
+            .iter()
+            .all(|event| field(event, "class") == "vm")
+    );
+
+    // Nobody is told of the same twice, nor of what is no longer wanted.
+    pool.call("event.unregister", classes(&["VM"])).await;
+    pool.call("event.register", classes(&["Pool"])).await;
+    pool.rename(&vm, "four").await;
+    let sim_pool = text(&pool.call("pool.get_all", vec![]).await.items()[0]);
+    let label = vec![sim_pool.as_str().into(), "renamed".into()];
+    pool.call("pool.set_name_label", label).await;
+    let news = pool.call("event.next", vec![]).await;
+    assert_eq!(news.items().len(), 1);
+    assert_eq!(field(&news.items()[0], "ref"), sim_pool);
+}
+
+#[tokio::test]
+async fn a_listener_of_the_old_way_wakes_when_its_session_ends() {
+    let pool = pool().await;
+    let session = common::login(&pool.sim).await;
+    let own = || vec![Value::from(session.as_str())];
+    let none = Value::Array(Vec::new());
+    pool.sim
+        .call("event.unregister", vec![session.as_str().into(), none])
+        .await
+        .unwrap();
+    let logout = async {
+        tokio::task::yield_now().await;
+        pool.sim.call("session.logout", own()).await.unwrap();
+    };
+    let (woken, ()) = tokio::join!(pool.sim.call("event.next", own()), logout);
+    assert_eq!(woken.unwrap_err().code, "SESSION_INVALID");
+}

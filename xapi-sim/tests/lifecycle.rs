@@ -881,3 +881,56 @@ async fn the_server_leaves_messages() {
         "{told:?}"
     );
 }
+
+#[tokio::test]
+async fn a_copy_keeps_the_stale_report_of_its_original() {
+    let pool = pool().await;
+    let vm = pool.vm("original").await;
+    pool.start(&vm).await;
+    pool.reported(&vm).await;
+    let report = text(&pool.get("VM", "guest_metrics", &vm).await);
+    let networks = pool.get("VM_guest_metrics", "networks", &report).await;
+    assert!(networks.get("0/ip").is_some());
+    let ignored = Value::Array(Vec::new());
+    let snapshot = vec![vm.as_str().into(), "snapshot".into(), ignored];
+    let snapshot = text(&pool.call("VM.snapshot", snapshot).await);
+    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
+        .await;
+    let clone = vec![vm.as_str().into(), "clone".into()];
+    let clone = text(&pool.call("VM.clone", clone).await);
+    for copy in [snapshot, clone] {
+        let copied = text(&pool.get("VM", "guest_metrics", &copy).await);
+        assert_ne!(copied, report);
+        assert_eq!(
+            pool.get("VM_guest_metrics", "networks", &copied).await,
+            networks
+        );
+        pool.call("VM.destroy", vec![copy.into()]).await;
+        let gone = pool
+            .fails("VM_guest_metrics.get_record", vec![copied.as_str().into()])
+            .await;
+        assert_eq!(gone, format!("HANDLE_INVALID|VM_guest_metrics|{copied}"));
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_the_host_refuses_leaves_the_vm_with_it() {
+    let pool = pool().await;
+    let vm = pool.vm("odd").await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let free = pool
+        .call("host.compute_free_memory", vec![host.as_str().into()])
+        .await;
+    let platform = Value::map([("cores-per-socket", "3")]);
+    pool.call("VM.set_platform", vec![vm.as_str().into(), platform])
+        .await;
+    let start = vec![vm.as_str().into(), false.into(), false.into()];
+    let refused = pool.fails("VM.start", start).await;
+    assert_eq!(refused, "VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE|2|3");
+    assert_eq!(pool.state(&vm).await, "Halted");
+    assert_eq!(text(&pool.get("VM", "resident_on", &vm).await), host);
+    let after = pool
+        .call("host.compute_free_memory", vec![host.into()])
+        .await;
+    assert_eq!(after, free);
+}

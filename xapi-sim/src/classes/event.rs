@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use md5::{Digest, Md5};
 use tokio::time::Instant;
 use xapi_client::meta;
 
@@ -16,6 +17,9 @@ use crate::world::{Call, Shared, World};
 
 pub(crate) const TABLE: Table = &[
     ("event.from", Later(from)),
+    ("event.register", Now(register)),
+    ("event.unregister", Now(unregister)),
+    ("event.next", Later(next)),
     ("event.inject", Now(inject)),
     (
         "event.get_current_id",
@@ -91,12 +95,7 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 fn from(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let token = Token::parse(call.text(1))?;
-        let subscriptions: Vec<Subscription> = call
-            .arg(0)
-            .items()
-            .iter()
-            .map(|item| Subscription::parse(item.as_str().unwrap_or_default()))
-            .collect();
+        let subscriptions = subscriptions(&call);
         let seconds = match call.args.get(2) {
             Some(Value::Float(seconds)) => *seconds,
             _ => 0.0,
@@ -259,6 +258,111 @@ fn message_events(world: &World, subscriptions: &[Subscription], token: &mut Tok
         }
     }
     events
+}
+
+/// A session that listens with the deprecated `event.next`.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    subscriptions: Vec<Subscription>,
+    /// The first change that it has not been told of.
+    next: i64,
+}
+
+/// The listener of a session. Asking for one is enough to become one.
+fn listener<'w>(world: &'w mut World, session: &str) -> &'w mut Listener {
+    world.db.journal.want(true);
+    let next = world.db.journal.next();
+    let listener = world.listeners.entry(session.to_owned());
+    listener.or_insert_with(|| Listener {
+        subscriptions: Vec::new(),
+        next,
+    })
+}
+
+/// Ends the listening of a session that ends.
+pub(crate) fn forget(world: &mut World, session: &str) {
+    world.listeners.remove(session);
+    if world.listeners.is_empty() {
+        world.db.journal.want(false);
+    }
+}
+
+fn subscriptions(call: &Call) -> Vec<Subscription> {
+    let classes = call.arg(0);
+    let names = classes.items().iter();
+    names
+        .map(|name| Subscription::parse(name.as_str().unwrap_or_default()))
+        .collect()
+}
+
+fn register(world: &mut World, call: &Call) -> Reply {
+    let wanted = subscriptions(call);
+    listener(world, &call.session).subscriptions.extend(wanted);
+    Ok(Value::void())
+}
+
+fn unregister(world: &mut World, call: &Call) -> Reply {
+    let unwanted = subscriptions(call);
+    listener(world, &call.session)
+        .subscriptions
+        .retain(|subscription| !unwanted.contains(subscription));
+    Ok(Value::void())
+}
+
+/// Waits, as long as it takes, for a change that the session has registered for. Unlike
+/// `event.from` it tells of each change by itself, in the order in which they happened.
+fn next(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let mut changes = shared.changes();
+        shared.with(|world| {
+            if world.listeners.contains_key(&call.session) {
+                return Ok(());
+            }
+            let digest = Md5::digest(call.session.as_bytes());
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            Err(Failure::new(
+                "SESSION_NOT_REGISTERED",
+                [format!("trackid={digest}")],
+            ))
+        })?;
+        loop {
+            changes.borrow_and_update();
+            let news = shared.with(|world| heard(world, &call.session))?;
+            if !news.is_empty() {
+                return Ok(Value::Array(news));
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = shared.closed() => return Err(Failure::session_invalid(&call.session)),
+            }
+        }
+    })
+}
+
+fn heard(world: &mut World, session: &str) -> Result<Vec<Value>, Failure> {
+    let Some(listener) = world.listeners.get_mut(session) else {
+        return Err(Failure::session_invalid(session));
+    };
+    let journal = &world.db.journal;
+    let since = std::mem::replace(&mut listener.next, journal.next());
+    let Some(changes) = journal.since(since) else {
+        return Err(Failure::code("EVENTS_LOST"));
+    };
+    let wanted = changes.filter(|change| {
+        let mut subscriptions = listener.subscriptions.iter();
+        subscriptions.any(|wanted| wanted.covers(change.class, &change.reference))
+    });
+    Ok(wanted
+        .map(|change| {
+            event_value(
+                change.class,
+                change.operation,
+                &change.reference,
+                change.number,
+                change.record.clone(),
+            )
+        })
+        .collect())
 }
 
 /// Touches an object and gives a token from just before.

@@ -4,7 +4,7 @@ use super::{Table, done};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
-use crate::world::{Call, Messages, World};
+use crate::world::{Call, World};
 
 pub(crate) const TABLE: Table = &[
     ("message.create", Now(create)),
@@ -54,6 +54,10 @@ fn add(
         ("timestamp".to_owned(), Value::DateTime(world.clock.now())),
         ("body".to_owned(), body),
     ]);
+    world
+        .db
+        .journal
+        .add("add", "message", &reference, Some(record.clone()));
     let messages = &mut world.messages;
     messages.generation += 1;
     let generation = messages.generation;
@@ -66,19 +70,21 @@ fn add(
             .iter()
             .min_by_key(|(_, (created, _))| *created);
         if let Some(oldest) = oldest.map(|(reference, _)| reference.clone()) {
-            forget(messages, &oldest);
+            forget(world, &oldest);
         }
     }
     Ok(reference)
 }
 
-fn forget(messages: &mut Messages, reference: &str) -> bool {
+fn forget(world: &mut World, reference: &str) -> bool {
+    let messages = &mut world.messages;
     let known = messages.live.remove(reference).is_some();
     if known {
         messages.generation += 1;
         messages
             .deleted
             .push((messages.generation, reference.to_owned()));
+        world.db.journal.add("del", "message", reference, None);
     }
     known
 }
@@ -93,7 +99,7 @@ pub(crate) fn tell(world: &mut World, name: &str, vm: &str, what: &str) -> Resul
 
 fn destroy(world: &mut World, call: &Call) -> Reply {
     let reference = call.text(0);
-    if !forget(&mut world.messages, reference) {
+    if !forget(world, reference) {
         return Err(Failure::handle_invalid("message", reference));
     }
     done()

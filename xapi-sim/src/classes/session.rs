@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Table, done};
+use super::{Table, done, event};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
@@ -38,6 +38,7 @@ fn login(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
                         user: user.name.clone(),
                         role: user.role.clone(),
                         active: world.clock.seconds(),
+                        local: call.message.name != "login_with_password",
                     };
                     Ok(open(world, login, call.text(3)))
                 }
@@ -141,6 +142,7 @@ fn trim(world: &mut World, originator: &str) {
 /// Ends a session; calls that wait in it wake up and fail.
 fn close(world: &mut World, session: &str) {
     world.sessions.remove(session);
+    event::forget(world, session);
     // Ending what has ended is no failure.
     let _ = world.db.destroy("session", session);
 }
@@ -151,7 +153,14 @@ fn logout(world: &mut World, call: &Call) -> Reply {
 }
 
 /// Ends a host-local session; with an ordinary one the server says success and ends nothing.
-fn local_logout(_: &mut World, _: &Call) -> Reply {
+fn local_logout(world: &mut World, call: &Call) -> Reply {
+    if world
+        .sessions
+        .get(&call.session)
+        .is_some_and(|login| login.local)
+    {
+        close(world, &call.session);
+    }
     done()
 }
 

@@ -181,6 +181,7 @@ fn record(
 ) -> Result<String, Failure> {
     let original = world.db.record("VM", source)?;
     let metrics = vm::new_metrics(world)?;
+    let report = copy_report(world, &original)?;
     let mut values: Vec<(&str, Value)> = original
         .members()
         .iter()
@@ -198,6 +199,7 @@ fn record(
         ("is_a_template", Value::Bool(purpose.snapshot || template)),
         ("domid", Value::Int(-1)),
         ("metrics", Value::String(metrics)),
+        ("guest_metrics", Value::String(report)),
         ("generation_id", Value::void()),
         ("other_config", other_config),
     ]);
@@ -242,6 +244,20 @@ fn record(
     }
     refresh(world, &copy);
     Ok(copy)
+}
+
+/// What the original's guest last reported, stale or not, under a reference of the copy's own.
+fn copy_report(world: &mut World, original: &Value) -> Result<String, Failure> {
+    let source = original.get("guest_metrics").and_then(Value::as_str);
+    let source = source.unwrap_or(NULL_REF);
+    if !world.db.exists("VM_guest_metrics", source) {
+        return Ok(NULL_REF.to_owned());
+    }
+    let report = world.db.record("VM_guest_metrics", source)?;
+    let values = report.members().iter();
+    let values = values.filter(|(field, _)| field != "uuid");
+    let values = values.map(|(field, value)| (field.as_str(), value.clone()));
+    world.create("VM_guest_metrics", values.collect())
 }
 
 /// A copy gets a seed of its own, so that its interfaces get addresses of their own, and

@@ -60,7 +60,10 @@ fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
     let mut free = db.int("host_metrics", &metrics, "memory_total")?;
     free = free.saturating_sub(db.int("host", host, "memory_overhead")?);
     for vm in db.list("host", host, "resident_VMs")? {
-        free = free.saturating_sub(footprint(world, &vm)?);
+        // A start that failed leaves its VM on the host, though without memory.
+        if db.text("VM", &vm, "power_state")? != "Halted" {
+            free = free.saturating_sub(footprint(world, &vm)?);
+        }
     }
     Ok(free.max(0))
 }

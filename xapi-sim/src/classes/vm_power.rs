@@ -71,7 +71,6 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         if world.db.text("VM", vm, "metrics")? == NULL_REF {
             return Ok(None);
         }
-        vm_placement::assert_configuration(world, vm)?;
         vbd::assert_startable(world, vm)?;
         let host = match &pinned {
             Some(host) => {
@@ -80,6 +79,11 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
             }
             None => vm_placement::choose(world, vm)?,
         };
+        if let Err(failure) = vm_placement::assert_configuration(world, vm) {
+            // The host notices only after it has taken the VM, and does not give it back.
+            world.db.set("VM", vm, "resident_on", host)?;
+            return Err(failure);
+        }
         let plan = if paused {
             None
         } else {

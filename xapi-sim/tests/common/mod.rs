@@ -5,7 +5,7 @@
 pub(crate) mod wire;
 
 use secrecy::ExposeSecret as _;
-use xapi_sim::{Failure, GuestMode, LUA_TEMPLATE, Model, Sim, SimOptions, Value};
+use xapi_sim::{Failure, GuestMode, LUA_TEMPLATE, Model, NULL_REF, Sim, SimOptions, Value};
 
 /// A pool whose guests are records only, with a session.
 pub(crate) struct Pool {
@@ -99,6 +99,21 @@ impl Pool {
     pub(crate) async fn start(&self, vm: &str) {
         self.call("VM.start", vec![vm.into(), false.into(), false.into()])
             .await;
+    }
+
+    /// Waits for the guest of a VM to report, and gives its metrics.
+    pub(crate) async fn reported(&self, vm: &str) -> String {
+        let mut token = String::new();
+        loop {
+            let metrics = text(&self.get("VM", "guest_metrics", vm).await);
+            if metrics != NULL_REF {
+                return metrics;
+            }
+            let classes = Value::strings([format!("VM/{vm}")]);
+            let params = vec![classes, token.as_str().into(), 30.0.into()];
+            let batch = self.call("event.from", params).await;
+            token = text(batch.get("token").unwrap());
+        }
     }
 
     pub(crate) async fn state(&self, vm: &str) -> String {
