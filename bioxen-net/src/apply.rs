@@ -218,8 +218,5 @@ pub(crate) fn gone(destroyed: xapi_client::Result<()>) -> xapi_client::Result<()
 
 /// Whether the pool may have done what it was asked for.
 pub(crate) fn is_unknown(error: &xapi_client::Error) -> bool {
-    matches!(
-        error,
-        xapi_client::Error::Transport { .. } | xapi_client::Error::Timeout { .. }
-    )
+    error.is_outcome_unknown()
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::error::Result;
 use crate::reference::Ref;
+use crate::retry::TaskTag;
 use crate::task::TaskHandle;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
@@ -50,6 +51,8 @@ pub(crate) struct Prepared {
     pub(crate) method: String,
     pub(crate) params: Vec<Value>,
     pub(crate) needs_session: bool,
+    /// Marks the task, where the call is sent as one.
+    pub(crate) tag: Option<TaskTag>,
 }
 
 impl<'c, R, Mode> Call<'c, R, Mode> {
@@ -58,6 +61,7 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             method: method.to_owned(),
             params,
             needs_session: true,
+            tag: None,
         };
         Self {
             client,
@@ -71,6 +75,7 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             method: method.to_owned(),
             params,
             needs_session: false,
+            tag: None,
         };
         Self {
             client,
@@ -81,6 +86,27 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
 
     /// The same call with its result as plain JSON.
     pub fn raw(self) -> Call<'c, Value, Mode> {
+        self.select()
+    }
+
+    /// The same call with its result decoded as another type: a struct with a few fields of a record is
+    /// decoded faster than the record, and needs less memory. Integers and floats are read in all the
+    /// spellings that servers use.
+    ///
+    /// ```no_run
+    /// # use std::collections::BTreeMap;
+    /// # use xapi_client::{Client, Ref, Result, api::Vm};
+    /// #[derive(serde::Deserialize)]
+    /// struct Name {
+    ///     name_label: String,
+    /// }
+    ///
+    /// # async fn example(client: &Client) -> Result<()> {
+    /// let names: BTreeMap<Ref<Vm>, Name> = client.vm().get_all_records().select().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn select<S>(self) -> Call<'c, S, Mode> {
         Call {
             client: self.client,
             prepared: self.prepared,
@@ -94,11 +120,13 @@ impl<'c, R> Call<'c, R, AsyncCapable> {
     /// task, [`wait`](TaskCall::wait) its result.
     pub fn into_task(mut self) -> TaskCall<'c, R> {
         let method = std::mem::take(&mut self.prepared.method);
+        let tag = TaskTag::fresh(&method);
         self.prepared.method = format!("Async.{method}");
+        self.prepared.tag = Some(tag.clone());
         TaskCall {
             client: self.client,
             prepared: self.prepared,
-            method,
+            tag,
             result: PhantomData,
         }
     }
@@ -128,8 +156,7 @@ impl<R, Mode> fmt::Debug for Call<'_, R, Mode> {
 pub struct TaskCall<'c, R> {
     client: &'c Client,
     prepared: Prepared,
-    /// The method without `Async.`.
-    method: String,
+    tag: TaskTag,
     result: PhantomData<fn() -> R>,
 }
 
@@ -155,6 +182,13 @@ impl<R: DeserializeOwned> TaskCall<'_, R> {
 }
 
 impl<R> TaskCall<'_, R> {
+    /// What the task will be marked with. A program that keeps it before it sends the call finds the task
+    /// again even if it is killed itself.
+    #[must_use]
+    pub fn tag(&self) -> &TaskTag {
+        &self.tag
+    }
+
     fn start(self) -> impl Future<Output = Result<TaskHandle<R>>> + Send + use<R> {
         let client = self.client.clone();
         let reply = self.client.execute(self.prepared);
@@ -162,7 +196,7 @@ impl<R> TaskCall<'_, R> {
             let reply = reply.await?;
             Ok(TaskHandle::new(
                 client,
-                self.method,
+                self.tag.method().to_owned(),
                 Ref::new(&reply.decode::<String>()?),
             ))
         }

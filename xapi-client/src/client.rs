@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use crate::call::{Call, Prepared, SyncOnly};
@@ -18,7 +19,9 @@ use crate::filter::Filter;
 use crate::http::Http;
 use crate::reference::{Recorded, Ref};
 use crate::reply::Reply;
-use crate::session::{Credentials, Session, exchange};
+use crate::retry::{PAUSES, Replay, TaskTag, replay};
+use crate::session::{Credentials, Live, Session, exchange};
+use crate::task::TaskHandle;
 use crate::tls::Trust;
 use crate::transport::{Protocol, Request, Transport};
 
@@ -26,6 +29,9 @@ use crate::transport::{Protocol, Request, Transport};
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a connection may take to come about, unless the builder says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many calls may be under way at once, unless the builder says otherwise. Servers use one thread a
+/// connection, and are slowest when busiest.
+const MAX_CONCURRENT_CALLS: usize = 20;
 /// Under which name servers count our sessions, unless the builder says otherwise.
 const ORIGINATOR: &str = concat!("rust-xapi-client/", env!("CARGO_PKG_VERSION"));
 
@@ -43,6 +49,8 @@ pub struct Client {
 
 struct Inner {
     session: Session,
+    /// How many calls may be under way at once.
+    limit: Semaphore,
     timeout: Duration,
     next_id: AtomicU64,
 }
@@ -60,6 +68,7 @@ impl Client {
             },
             trust: Trust::default(),
             protocol: None,
+            max_concurrent_calls: MAX_CONCURRENT_CALLS,
             timeout: TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             user_agent: ORIGINATOR.to_owned(),
@@ -92,6 +101,25 @@ impl Client {
         let method = format!("{}.get_all_records_where", T::NAME);
         let params = vec![Value::from(filter.expression()?)];
         Call::<_, SyncOnly>::new(self, &method, params).await
+    }
+
+    /// Looks for the task of a call whose answer was lost, by the tag that
+    /// [`Error::UnknownOutcome`] or [`TaskCall::tag`](crate::TaskCall::tag) gave. Its handle then tells, or
+    /// waits for, what became of the work; `R` is what the method returns.
+    ///
+    /// `None`: the server has no such task. It never got the call (or, right after the loss, not yet), or it
+    /// has restarted, or cleared the finished task away, which it does after an hour or when there are more
+    /// than 200. Then only the objects themselves can tell.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn reconcile<R>(&self, tag: &TaskTag) -> Result<Option<TaskHandle<R>>> {
+        let tasks = self.task().get_all_records().await?;
+        let ours = tasks.into_iter().find(|(_, record)| {
+            record.other_config.get(TaskTag::KEY).map(String::as_str) == Some(tag.as_str())
+        });
+        Ok(ours.map(|(task, _)| TaskHandle::new(self.clone(), tag.method().to_owned(), task)))
     }
 
     /// Watches classes, or single objects: see [`Watch`]. A subscription is a class (`vm`), one object
@@ -172,30 +200,97 @@ impl Client {
 impl Inner {
     async fn execute(&self, prepared: &Prepared, timeout: Duration) -> Result<Reply> {
         let method = prepared.method.as_str();
+        // Waiting for events loads no server, and may last: it must not keep other calls from being sent.
+        let _permit = match method {
+            "event.from" => None,
+            // Nobody closes the semaphore.
+            _ => self.limit.acquire().await.ok(),
+        };
+        let replay = replay(method, &prepared.params);
         let mut live = self.session.live(method)?;
-        let mut replayed = false;
+        let mut renewed = false;
+        let mut pauses = PAUSES.iter();
+        // Why the answer to the first attempt was lost.
+        let mut lost = None;
         loop {
-            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let session = prepared.needs_session.then(|| live.session());
-            let body = live
-                .protocol
-                .encode(id, method, session, &prepared.params)?;
-            let request = Request::new(method, body, timeout);
-            match exchange(&*live.transport, live.protocol, request).await {
+            match self.attempt(&live, prepared, timeout).await {
                 // In both cases nothing was executed, and a new login, which follows the server to the
                 // coordinator, may help. Once: a call must end.
                 Err(Error::Api(failure))
                     if prepared.needs_session
-                        && !replayed
+                        && !renewed
                         && (failure.is_session_invalid()
                             || failure.code == ErrorCode::HostIsSlave) =>
                 {
                     live = self.session.renew(&live, method).await?;
-                    replayed = true;
+                    renewed = true;
+                }
+                Err(Error::Api(failure))
+                    if lost.is_some() && replay.is_done(&prepared.params, &failure) =>
+                {
+                    tracing::debug!(%failure, "the call whose answer was lost did its work");
+                    return Ok(Reply::void(method));
+                }
+                Err(error @ (Error::Transport { .. } | Error::Timeout { .. }))
+                    if replay == Replay::Harmful =>
+                {
+                    return Err(unknown_outcome(error, prepared.tag.clone()));
+                }
+                // Nothing but a lost answer is worth a replay; a server that restarts then refuses
+                // connections for a while.
+                Err(error)
+                    if matches!(error, Error::Transport { .. })
+                        || lost.is_some() && matches!(error, Error::Connect { .. }) =>
+                {
+                    tracing::debug!(%error, "the answer was lost");
+                    let first = lost.unwrap_or(error);
+                    let Some(pause) = pauses.next() else {
+                        return Err(first);
+                    };
+                    lost = Some(first);
+                    tokio::time::sleep(*pause).await;
                 }
                 outcome => return outcome,
             }
         }
+    }
+
+    async fn attempt(&self, live: &Live, prepared: &Prepared, timeout: Duration) -> Result<Reply> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let session = prepared.needs_session.then(|| live.session());
+        let body = live
+            .protocol
+            .encode(id, &prepared.method, session, &prepared.params)?;
+        let mut request = Request::new(&prepared.method, body, timeout);
+        request.task_tag.clone_from(&prepared.tag);
+        exchange(&*live.transport, live.protocol, request).await
+    }
+}
+
+/// A lost answer to a call that must not be sent again.
+fn unknown_outcome(lost: Error, tag: Option<TaskTag>) -> Error {
+    match lost {
+        Error::Transport {
+            method,
+            host,
+            source,
+        } => Error::UnknownOutcome {
+            method,
+            host,
+            tag,
+            source,
+        },
+        Error::Timeout {
+            method,
+            host,
+            after,
+        } => Error::UnknownOutcome {
+            method,
+            host,
+            tag,
+            source: format!("no answer within {} s", after.as_secs_f64()).into(),
+        },
+        other => other,
     }
 }
 
@@ -216,6 +311,7 @@ pub struct ClientBuilder {
     trust: Trust,
     /// `None`: what the server speaks.
     protocol: Option<Protocol>,
+    max_concurrent_calls: usize,
     timeout: Duration,
     connect_timeout: Duration,
     user_agent: String,
@@ -255,6 +351,13 @@ impl ClientBuilder {
         self
     }
 
+    /// How many calls may be under way at once; others wait for their turn, which their timeout does not
+    /// count. Waiting for events does not count either. Default: 20.
+    pub fn max_concurrent_calls(mut self, calls: usize) -> Self {
+        self.max_concurrent_calls = calls;
+        self
+    }
+
     /// How long a call may take. Default: 5 minutes. Operations that may take longer are better sent as
     /// tasks, each step of which is short.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -287,6 +390,11 @@ impl ClientBuilder {
     ///
     /// Dropping the future may leave a session to the server, which forgets it after a day.
     pub async fn login(self) -> Result<Client> {
+        if self.max_concurrent_calls == 0 {
+            return Err(Error::Config(
+                "a client that may send 0 calls at once can send none; give at least 1".to_owned(),
+            ));
+        }
         let transport: Arc<dyn Transport> = match self.target {
             Target::Transport(transport) => transport,
             Target::Address(address) => Arc::new(Http::new(
@@ -300,6 +408,7 @@ impl ClientBuilder {
             Session::open(transport, self.protocol, self.credentials, self.timeout).await?;
         let inner = Inner {
             session,
+            limit: Semaphore::new(self.max_concurrent_calls.min(Semaphore::MAX_PERMITS)),
             timeout: self.timeout,
             next_id: AtomicU64::new(1),
         };

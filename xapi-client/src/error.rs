@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub use crate::failure::Failure;
 pub use crate::generated::errors::ErrorCode;
+use crate::retry::TaskTag;
 
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -61,11 +62,9 @@ pub enum Error {
         source: Cause,
     },
 
-    /// The connection broke. Unless the call only reads, look before you repeat it: the server may have
-    /// executed it, or may still be at it.
-    #[error(
-        "the connection to {host} broke during {method}; whether the server executed it is unknown"
-    )]
+    /// The connection broke during a call that does no harm when it is executed again, and every replay
+    /// fared no better. The server may have executed it.
+    #[error("the connection to {host} broke during {method}; try again when the host is up")]
     Transport {
         /// The method that was called.
         method: String,
@@ -75,7 +74,25 @@ pub enum Error {
         source: Cause,
     },
 
-    /// No answer came in time. The server may still be at it.
+    /// The answer was lost of a call that must not be executed twice: the connection broke, or no answer
+    /// came in time. The server may have executed it, or may still be at it; it was not sent again.
+    #[error(
+        "the answer of {host} to {method} was lost; look whether it was executed before you repeat it{}",
+        .tag.as_ref().map(|tag| format!(" (task tag {tag})")).unwrap_or_default()
+    )]
+    UnknownOutcome {
+        /// The method that was called.
+        method: String,
+        /// The host it was sent to.
+        host: String,
+        /// Marks the task of the call: [`Client::reconcile`](crate::Client::reconcile) finds it. Only calls
+        /// that were sent as tasks have one.
+        tag: Option<TaskTag>,
+        /// The reason.
+        source: Cause,
+    },
+
+    /// No answer came in time. The server may still be at it; executing the call again does no harm.
     #[error("no answer to {method} from {host} within {} s; it may still be running there", after.as_secs_f64())]
     Timeout {
         /// The method that was called.
@@ -144,9 +161,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later, and repeating it cannot execute it twice.
-    ///
-    /// The client itself repeats only what [`is_session_invalid`](Failure::is_session_invalid) covers.
+    /// Whether nothing was executed, and the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -154,6 +169,18 @@ impl Error {
             Self::Connect { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the server may have executed the call all the same, or may still do so.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::Transport { .. }
+                | Self::Timeout { .. }
+                | Self::UnknownOutcome { .. }
+                | Self::TaskGone { .. }
+        )
     }
 
     /// The failure that the server answered with, if it did answer.

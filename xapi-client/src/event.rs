@@ -139,6 +139,7 @@ impl Watch {
                 wait.as_secs_f64().to_wire(),
             ],
             needs_session: true,
+            tag: None,
         };
         // No byte flows while the server waits, so the client has to wait longer than it.
         self.client

@@ -12,6 +12,7 @@ use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::error::{Error, Result};
+use crate::retry::TaskTag;
 use crate::tls::{self, Trust, Untrusted};
 use crate::transport::{Protocol, Request, Transport};
 
@@ -75,10 +76,13 @@ impl Http {
     }
 
     /// An upper bound for the size of the head: what is sent, with room for the length of the body.
-    fn head_size(&self) -> usize {
+    fn head_size(&self, request: &Request) -> usize {
         let fixed = "POST /jsonrpc HTTP/1.1\r\ncontent-type: application/json\r\nuser-agent: \r\naccept: */*\r\n\
                      host: :65535\r\ncontent-length: 307200\r\n\r\n";
-        fixed.len() + self.user_agent.len() + self.host.len()
+        let tag = request.task_tag.as_ref().map_or(0, |tag| {
+            TaskTag::HEADER.len() + ": \r\n".len() + tag.as_str().len()
+        });
+        fixed.len() + self.user_agent.len() + self.host.len() + tag
     }
 
     fn check_limits(&self, request: &Request) -> Result<()> {
@@ -90,8 +94,9 @@ impl Http {
                 limit,
             })
         };
-        if self.head_size() > MAX_HEAD {
-            return too_large("head", self.head_size(), MAX_HEAD);
+        let head = self.head_size(request);
+        if head > MAX_HEAD {
+            return too_large("head", head, MAX_HEAD);
         }
         if request.body.len() > MAX_BODY {
             return too_large("body", request.body.len(), MAX_BODY);
@@ -157,10 +162,11 @@ impl Transport for Http {
         };
         let mut url = self.endpoint.clone();
         url.set_path(path);
-        let response = self
-            .client
-            .post(url)
-            .header(CONTENT_TYPE, content_type)
+        let mut post = self.client.post(url).header(CONTENT_TYPE, content_type);
+        if let Some(tag) = &request.task_tag {
+            post = post.header(TaskTag::HEADER, tag.as_str());
+        }
+        let response = post
             .timeout(request.timeout)
             .body(request.body.clone())
             .send()

@@ -36,6 +36,11 @@ impl Reply {
         }
     }
 
+    /// The result of a call that returns nothing.
+    pub(crate) fn void(method: &str) -> Self {
+        Self::json(method, Bytes::from_static(b"\"\""))
+    }
+
     /// The result of a task, which is XML whatever the protocol. Text that is no XML is a result that a
     /// client has set, and stands for itself; no text is void.
     pub(crate) fn of_task(method: &str, result: String) -> Self {

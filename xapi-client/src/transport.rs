@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::reply::Reply;
+use crate::retry::TaskTag;
 use crate::{jsonrpc, xmlrpc};
 
 /// How calls and answers are written. The values are the same either way.
@@ -59,6 +60,8 @@ pub struct Request {
     pub protocol: Protocol,
     /// The text to post. It may hold secrets.
     pub body: Bytes,
+    /// What the server should mark the task of this call with; over HTTP it goes as a header.
+    pub task_tag: Option<TaskTag>,
     /// How long to wait for the whole answer.
     pub timeout: Duration,
 }
@@ -71,6 +74,7 @@ impl Request {
             method: method.into(),
             protocol: Protocol::JsonRpc,
             body: body.into(),
+            task_tag: None,
             timeout,
         }
     }
