@@ -259,10 +259,9 @@ pub(crate) fn chain(error: &dyn StdError) -> String {
 fn kind_of_call(error: &xapi_client::Error) -> ErrorKind {
     use xapi_client::Error as E;
     match error {
-        E::Connect { .. }
-        | E::Transport { .. }
-        | E::UnknownOutcome { .. }
-        | E::TaskGone { .. } => ErrorKind::Unavailable,
+        E::Connect { .. } | E::Transport { .. } | E::UnknownOutcome { .. } | E::TaskGone { .. } => {
+            ErrorKind::Unavailable
+        }
         E::Untrusted { .. } => ErrorKind::Denied,
         E::Timeout { .. } => ErrorKind::Timeout,
         E::Config(_) | E::TooLarge { .. } => ErrorKind::Config,
