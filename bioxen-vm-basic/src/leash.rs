@@ -11,11 +11,12 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bioxen_vm_core::local::{end_descendants, end_tree};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{getpgrp, getpid, getppid};
+use nix::unistd::{Pid, getpgrp, getpid, getppid};
 
 use crate::worker;
 
@@ -25,6 +26,7 @@ use crate::worker;
 /// Fails when the lock cannot be watched, which means that the owner is gone already.
 pub(crate) fn watch(lock: &Path) -> io::Result<()> {
     let mut file = File::open(lock)?;
+    let owner = getppid();
     std::thread::Builder::new()
         .name("leash".into())
         // All there is to do is to wait, and memory may be limited.
@@ -33,7 +35,7 @@ pub(crate) fn watch(lock: &Path) -> io::Result<()> {
             loop {
                 match Flock::lock(file, FlockArg::LockShared) {
                     Err((again, nix::Error::EINTR)) => file = again,
-                    _ => end(),
+                    _ => end(owner),
                 }
             }
         })?;
@@ -42,7 +44,16 @@ pub(crate) fn watch(lock: &Path) -> io::Result<()> {
 
 /// Has a process of its own end this one. Only from outside can a process be held still while that
 /// is done; otherwise its program could go on starting others.
-fn end() -> ! {
+fn end(owner: Pid) -> ! {
+    // When a process has gone, the kernel sends SIGHUP to those of its children that stand still,
+    // and kills them before all that they started is found. It gives up its locks before.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "nothing tells about the end of a process that is no child"
+    )]
+    while getppid() == owner && is_exiting(owner) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let own = getpid();
     let helper = Command::new("/proc/self/exe")
         .args([worker::ARGUMENT, worker::END, &own.to_string()])
@@ -62,6 +73,22 @@ fn end() -> ! {
     }
     let _ = kill(own, Signal::SIGKILL);
     std::process::abort()
+}
+
+/// Whether a process has begun to end.
+fn is_exiting(pid: Pid) -> bool {
+    /// `PF_EXITING`, see `/proc/pid/stat` in `proc_pid_stat(5)`.
+    const EXITING: u64 = 4;
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The name of the program comes second, in parentheses, and may hold anything.
+    let rest = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    String::from_utf8_lossy(rest)
+        .split_ascii_whitespace()
+        .nth(6)
+        .and_then(|flags| flags.parse::<u64>().ok())
+        .is_some_and(|flags| flags & EXITING != 0)
 }
 
 /// Ends the worker that started this process to do so.

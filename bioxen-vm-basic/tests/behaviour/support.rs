@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,5 +54,15 @@ pub(crate) fn runs(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         let state = stat.rsplit(')').next().unwrap().trim_start();
         !state.starts_with('Z')
+    })
+}
+
+/// A living process whose working directory is this one or below it, also one that is removed.
+pub(crate) fn somebody_below(dir: &Path) -> Option<i32> {
+    let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let at = std::fs::read_link(entry.path().join("cwd")).ok()?;
+        (at.starts_with(dir) && runs(pid)).then_some(pid)
     })
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bioxen_vm_core::{Command, ErrorKind, LuaVm, Script, Status};
 
-use crate::support::{Lab, ended, runs};
+use crate::support::{Lab, ended, runs, somebody_below};
 
 /// How many processes [`ESCAPE`] makes.
-const ESCAPED: usize = 4;
+pub(crate) const ESCAPED: usize = 4;
 
 /// A shell script that starts what is hard to end: a daemon of a session of its own whose parent
 /// is gone and that ignores what can be ignored, the same with hold of the output, one below
@@ -180,7 +180,7 @@ async fn processes_that_replace_themselves_all_the_time_are_caught() {
                 Status::TimedOut
             };
             assert_eq!(outcome.status, expected, "{}", outcome.stderr_text());
-            if let Some(left) = somebody_in(&home).await {
+            if let Some(left) = somebody_left(&home).await {
                 std::fs::write(home.join("stop"), "").unwrap();
                 panic!("{left} is left after {expected}");
             }
@@ -189,19 +189,13 @@ async fn processes_that_replace_themselves_all_the_time_are_caught() {
     }
 }
 
-/// A process whose working directory this is, after those that have been killed have ended.
-async fn somebody_in(dir: &Path) -> Option<i32> {
-    let mut last = None;
-    for _ in 0..20 {
-        let pids = std::fs::read_dir("/proc").unwrap().flatten();
-        last = pids
-            .filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|at| at == dir))
-            .find_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid| runs(*pid));
-        last?;
+/// A process in this directory, after those that have been killed have had time to end.
+async fn somebody_left(dir: &Path) -> Option<i32> {
+    for _ in 0..50 {
+        somebody_below(dir)?;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    last
+    somebody_below(dir)
 }
 
 #[tokio::test]
@@ -214,7 +208,7 @@ async fn a_storm_of_processes_is_ended() {
         let script = Script::new(code).with_timeout(Duration::from_secs(1));
         let outcome = lab.vm.execute(script).await.unwrap();
         assert_eq!(outcome.status, Status::TimedOut);
-        assert_eq!(somebody_in(&home(&lab)).await, None);
+        assert_eq!(somebody_left(&home(&lab)).await, None);
     }
 }
 
