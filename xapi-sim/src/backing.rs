@@ -13,12 +13,19 @@ use tokio::sync::watch;
 use crate::classes;
 use crate::failure::Failure;
 use crate::guest::{BootConfig, Guest, GuestDisk, GuestError, Guests};
-use crate::value::{NULL_REF, Value};
+use crate::report::{self, GuestReport};
 use crate::world::{Shared, World};
 
-/// What is on a VDI.
+/// A system on a VDI.
 #[derive(Debug, Clone)]
-pub(crate) enum Disk {
+pub(crate) struct Disk {
+    system: System,
+    /// What its agent will tell.
+    report: GuestReport,
+}
+
+#[derive(Debug, Clone)]
+enum System {
     /// A system with a guest agent that only pretends to run.
     Simulated,
     /// The files of a real guest.
@@ -51,27 +58,36 @@ pub(crate) struct GuestHost {
 
 impl GuestHost {
     /// An empty disk with a system on it: a real one where guests are real.
-    pub(crate) async fn install(&self, name: &str) -> Result<Disk, GuestError> {
-        match &self.guests {
-            Some(guests) => Ok(backed(guests.create(name).await?)),
-            None => Ok(Disk::Simulated),
-        }
+    pub(crate) async fn install(
+        &self,
+        name: &str,
+        report: GuestReport,
+    ) -> Result<Disk, GuestError> {
+        let system = match &self.guests {
+            Some(guests) => backed(guests.create(name).await?),
+            None => System::Simulated,
+        };
+        Ok(Disk { system, report })
     }
 
     /// A disk with the same content.
     pub(crate) async fn copy(&self, of: &Disk, name: &str) -> Result<Disk, Failure> {
-        match (of, &self.guests) {
-            (Disk::Guest(source), Some(guests)) => {
+        match (&of.system, &self.guests) {
+            (System::Guest(source), Some(guests)) => {
                 let _turn = source.copying.lock().await;
                 let copy = guests.copy(&source.disk, name).await;
-                copy.map(backed).map_err(|error| storage_failure(&error))
+                let copy = copy.map_err(|error| storage_failure(&error))?;
+                Ok(Disk {
+                    system: backed(copy),
+                    report: of.report,
+                })
             }
             _ => Ok(of.clone()),
         }
     }
 
     async fn boot(&self, disk: &Disk, config: BootConfig) -> Result<Option<Guest>, Failure> {
-        let (Disk::Guest(backed), Some(guests)) = (disk, &self.guests) else {
+        let (System::Guest(backed), Some(guests)) = (&disk.system, &self.guests) else {
             return Ok(None);
         };
         // A copy under way would make the boot fail; it does not last long.
@@ -91,8 +107,8 @@ impl GuestHost {
     }
 }
 
-fn backed(disk: GuestDisk) -> Disk {
-    Disk::Guest(Arc::new(BackedDisk {
+fn backed(disk: GuestDisk) -> System {
+    System::Guest(Arc::new(BackedDisk {
         disk,
         copying: tokio::sync::Mutex::new(()),
     }))
@@ -180,17 +196,29 @@ impl BootPlan {
     }
 }
 
+/// What has been booted.
+#[derive(Debug)]
+pub(crate) struct Booted {
+    address: IpAddr,
+    guest: Option<Guest>,
+    report: GuestReport,
+}
+
 /// Boots what is on a VM's disk, and gives where it can be reached.
 pub(crate) async fn boot(
     shared: &Shared,
     plan: Option<BootPlan>,
-) -> Result<Option<(IpAddr, Option<Guest>)>, Failure> {
+) -> Result<Option<Booted>, Failure> {
     let Some(plan) = plan else { return Ok(None) };
     let guest = shared.guests.boot(&plan.disk, plan.config).await?;
     let address = guest
         .as_ref()
         .map_or(IpAddr::V4(plan.pretended), |guest| guest.address().ip());
-    Ok(Some((address, guest)))
+    Ok(Some(Booted {
+        address,
+        guest,
+        report: plan.disk.report,
+    }))
 }
 
 /// Notes that a system runs in a VM and follows it: its report appears in the guest metrics later,
@@ -200,11 +228,14 @@ pub(crate) fn follow(
     world: &mut World,
     vm: &str,
     domain: i64,
-    booted: Option<(IpAddr, Option<Guest>)>,
+    booted: Option<Booted>,
 ) {
-    let Some((address, guest)) = booted else {
-        return;
-    };
+    let Some(booted) = booted else { return };
+    let Booted {
+        address,
+        guest,
+        report,
+    } = booted;
     if shared.is_closed() {
         // Too late: nobody would end this guest.
         return;
@@ -224,11 +255,40 @@ pub(crate) fn follow(
     );
     let (shared, vm) = (Arc::clone(shared), vm.to_owned());
     tokio::spawn(async move {
-        tokio::time::sleep(agent_delay).await;
-        shared.with(|world| report(world, &vm, domain));
-        let Some(exited) = exited else { return };
+        let reports = async {
+            if report == GuestReport::NoTools {
+                return;
+            }
+            tokio::time::sleep(agent_delay).await;
+            shared.with(|world| {
+                tell(world, &vm, domain, |world, address| {
+                    report::write(world, &vm, report.first(), address)
+                });
+            });
+            let Some(delay) = report.second_after() else {
+                return;
+            };
+            tokio::time::sleep(delay).await;
+            shared.with(|world| {
+                tell(world, &vm, domain, |world, address| {
+                    report::update(world, &vm, report.last(), address)
+                });
+            });
+        };
+        let Some(exited) = exited else {
+            tokio::select! {
+                () = shared.closed() => {}
+                () = reports => {}
+            }
+            return;
+        };
+        let reports_and_then_nothing = async {
+            reports.await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = shared.closed() => {}
+            () = reports_and_then_nothing => {}
             () = exited => shared.with(|world| {
                 if world.running.get(&vm).is_some_and(|running| running.domain == domain) {
                     tracing::info!(%vm, "the guest has ended by itself");
@@ -239,89 +299,21 @@ pub(crate) fn follow(
     });
 }
 
-/// Writes what the guest's agent reports: a new object with a new reference at every boot.
-fn report(world: &mut World, vm: &str, domain: i64) {
-    let Some(running) = world
-        .running
-        .get(vm)
-        .filter(|running| running.domain == domain)
-    else {
+/// Writes something that the guest's agent reports, unless that run of the VM has ended.
+fn tell(
+    world: &mut World,
+    vm: &str,
+    domain: i64,
+    write: impl FnOnce(&mut World, IpAddr) -> Result<(), Failure>,
+) {
+    let running = world.running.get(vm);
+    let Some(running) = running.filter(|running| running.domain == domain) else {
         return;
     };
-    let address = running.address.to_string();
-    if let Err(failure) = try_report(world, vm, &address) {
+    let address = running.address;
+    if let Err(failure) = write(world, address) {
         tracing::warn!(%failure, "guest metrics are not written");
     }
-}
-
-fn try_report(world: &mut World, vm: &str, address: &str) -> Result<(), Failure> {
-    let mut networks = Vec::new();
-    for vif in world.db.list("VM", vm, "VIFs")? {
-        let device = world.db.text("VIF", &vif, "device")?;
-        networks.push((world.db.flag("VIF", &vif, "currently_attached")?, device));
-    }
-    networks.retain(|(attached, _)| *attached);
-    networks.sort();
-    // The one address of a guest shows on its first interface.
-    let networks: Vec<(String, String)> = networks
-        .first()
-        .map(|(_, device)| {
-            ["ip", "ipv4/0"].map(|form| (format!("{device}/{form}"), address.to_owned()))
-        })
-        .into_iter()
-        .flatten()
-        .collect();
-    let features = [
-        "feature-poweroff",
-        "feature-shutdown",
-        "feature-reboot",
-        "feature-suspend",
-        "feature-balloon",
-        "feature-vcpu-hotplug",
-    ];
-    let values = vec![
-        (
-            "os_version",
-            Value::map([
-                ("name", "Debian GNU/Linux 12 (bookworm)"),
-                ("uname", "6.1.0-18-amd64"),
-                ("distro", "debian"),
-                ("major", "12"),
-                ("minor", "0"),
-            ]),
-        ),
-        (
-            "PV_drivers_version",
-            Value::map([
-                ("major", "7"),
-                ("minor", "30"),
-                ("micro", "0"),
-                ("build", "17"),
-            ]),
-        ),
-        ("PV_drivers_up_to_date", Value::Bool(true)),
-        ("PV_drivers_detected", Value::Bool(true)),
-        ("networks", Value::map(networks)),
-        ("other", Value::map(features.map(|feature| (feature, "1")))),
-        ("last_updated", Value::DateTime(world.clock.now())),
-        ("live", Value::Bool(true)),
-    ];
-    forget_report(world, vm)?;
-    let metrics = world.create("VM_guest_metrics", values)?;
-    world.db.set("VM", vm, "guest_metrics", metrics)?;
-    classes::refresh(world, vm);
-    Ok(())
-}
-
-/// Removes the report of an earlier run.
-pub(crate) fn forget_report(world: &mut World, vm: &str) -> Result<(), Failure> {
-    let old = world.db.text("VM", vm, "guest_metrics")?;
-    if old != NULL_REF {
-        world.db.set("VM", vm, "guest_metrics", NULL_REF)?;
-        // It may have gone with a snapshot or by hand.
-        let _ = world.db.destroy("VM_guest_metrics", &old);
-    }
-    Ok(())
 }
 
 /// Stops what runs in a VM: politely or by cutting its power. Returns when all its processes have

@@ -1,6 +1,7 @@
 //! What a simulated pool consists of.
 
 use crate::db::Release;
+use crate::report::GuestReport;
 
 const GIB: i64 = 1 << 30;
 
@@ -33,6 +34,8 @@ pub struct Model {
     pub(crate) srs: Vec<SrSpec>,
     pub(crate) networks: Vec<NetworkSpec>,
     pub(crate) templates: Vec<TemplateSpec>,
+    /// How many halted VMs there are.
+    pub(crate) vms: usize,
 }
 
 impl Default for Model {
@@ -56,6 +59,7 @@ impl Model {
             srs: Vec::new(),
             networks: Vec::new(),
             templates: Vec::new(),
+            vms: 0,
         }
     }
 
@@ -63,11 +67,35 @@ impl Model {
     /// the built-in templates, and the custom template [`LUA_TEMPLATE`] whose VMs are real guests.
     #[must_use]
     pub fn single_host() -> Self {
-        let network = "Pool-wide network associated with eth0";
-        let mut model = Model::new()
-            .name("xapi-sim")
+        let storage = Model::new()
             .sr(SrSpec::local("Local storage"))
+            .sr(SrSpec::shared("Shared storage"));
+        storage.furnished()
+    }
+
+    /// Three hosts with what [`Model::single_host`] has; the default SR is the shared one, so that
+    /// every VM can run on every host.
+    #[must_use]
+    pub fn pool_of_three() -> Self {
+        let storage = Model::new()
+            .hosts(3)
             .sr(SrSpec::shared("Shared storage"))
+            .sr(SrSpec::local("Local storage"));
+        storage.furnished()
+    }
+
+    /// A pool of three with so many halted VMs, `vm-00000` and so on, each with an empty disk and
+    /// an interface: for the tests of those who list and watch.
+    #[must_use]
+    pub fn fleet(count: usize) -> Self {
+        Model::pool_of_three().vms(count)
+    }
+
+    /// Adds what every pool of the presets has.
+    fn furnished(self) -> Self {
+        let network = "Pool-wide network associated with eth0";
+        let mut model = self
+            .name("xapi-sim")
             .sr(SrSpec::tools())
             .network(NetworkSpec::external(network, "eth0"));
         for (name, disk) in BUILT_IN {
@@ -130,6 +158,14 @@ impl Model {
     #[must_use]
     pub fn network(mut self, network: NetworkSpec) -> Self {
         self.networks.push(network);
+        self
+    }
+
+    /// Adds so many halted VMs without a system on their disks. Their names are `vm-` and a number
+    /// from 0 with at least five digits; they are on the pool's default SR and its first network.
+    #[must_use]
+    pub fn vms(mut self, count: usize) -> Self {
+        self.vms = count;
         self
     }
 
@@ -234,6 +270,7 @@ pub struct TemplateSpec {
     /// Size of the disk: of its own, or the one that a built-in template asks for.
     pub(crate) disk: Option<i64>,
     pub(crate) guest: bool,
+    pub(crate) report: GuestReport,
     pub(crate) vifs: Vec<String>,
     pub(crate) memory_min: i64,
     pub(crate) memory_max: i64,
@@ -251,6 +288,7 @@ impl TemplateSpec {
             default: true,
             disk: (disk > 0).then_some(disk),
             guest: false,
+            report: GuestReport::default(),
             vifs: Vec::new(),
             memory_min: GIB,
             memory_max: 2 * GIB,
@@ -291,6 +329,13 @@ impl TemplateSpec {
     #[must_use]
     pub fn disk(mut self, bytes: i64) -> Self {
         self.disk = Some(bytes);
+        self
+    }
+
+    /// Lets its guests report something else than their address.
+    #[must_use]
+    pub fn report(mut self, report: GuestReport) -> Self {
+        self.report = report;
         self
     }
 

@@ -2,9 +2,9 @@
 //! their own.
 
 use super::{Table, check, done, plain, refresh, vm_memory};
-use crate::backing;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
+use crate::report;
 use crate::value::{EPOCH, NULL_REF, Value};
 use crate::world::{Call, World};
 
@@ -107,7 +107,7 @@ pub(crate) fn remove(world: &mut World, vm: &str) -> Result<(), Failure> {
     // What was suspended has nowhere to wake up any more.
     world.running.remove(vm);
     world.leases.remove(vm);
-    backing::forget_report(world, vm)?;
+    report::forget(world, vm)?;
     let db = &mut world.db;
     let mut vdis = Vec::new();
     for vbd in db.list("VM", vm, "VBDs")? {

@@ -9,6 +9,7 @@ use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
 use crate::lifecycle::Power;
+use crate::report;
 use crate::value::{NULL_REF, Value};
 use crate::world::{Call, Shared, World};
 
@@ -99,7 +100,7 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     operation.work().await;
     let booted = backing::boot(&shared, plan).await?;
     operation.finish(|world| {
-        backing::forget_report(world, vm)?;
+        report::forget(world, vm)?;
         let power = if paused {
             Power::Paused
         } else {
@@ -288,7 +289,7 @@ async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Rep
     operation.finish(|world| {
         let host = world.db.text("VM", vm, "resident_on")?;
         detach_devices(world, vm)?;
-        backing::forget_report(world, vm)?;
+        report::forget(world, vm)?;
         let domain = build(world, vm, &host, Power::Running)?;
         backing::follow(&shared, world, vm, domain, booted);
         let how = if name == "clean_reboot" {

@@ -1,0 +1,191 @@
+//! Templates and VMs of the first state.
+
+use super::Trouble;
+use crate::backing::Disk;
+use crate::classes::{self, vbd, vdi, vif, vm, vm_memory};
+use crate::model::TemplateSpec;
+use crate::value::Value;
+use crate::world::World;
+
+/// Adds a template, with the system on its disk if it has one.
+pub(crate) fn add(
+    world: &mut World,
+    spec: &TemplateSpec,
+    disk: Option<Disk>,
+) -> Result<(), Trouble> {
+    add_machine(world, spec, disk).map(drop)
+}
+
+/// Adds a halted VM with an empty disk.
+pub(crate) fn add_vm(
+    world: &mut World,
+    number: usize,
+    network: Option<&str>,
+) -> Result<(), Trouble> {
+    let mut spec = TemplateSpec::with_empty_disk(format!("vm-{number:05}"));
+    spec.vifs.extend(network.map(str::to_owned));
+    let vm = add_machine(world, &spec, None)?;
+    world.db.set("VM", &vm, "is_a_template", false)?;
+    classes::refresh(world, &vm);
+    Ok(())
+}
+
+fn add_machine(
+    world: &mut World,
+    spec: &TemplateSpec,
+    disk: Option<Disk>,
+) -> Result<String, Trouble> {
+    let metrics = vm::new_metrics(world)?;
+    let seed = world.seed.uuid();
+    let mut other_config = vec![("mac_seed", seed)];
+    if spec.default {
+        let wanted = spec.disk.map_or_else(String::new, |size| {
+            format!(
+                "<disk bootable=\"true\" device=\"0\" size=\"{size}\" sr=\"\" type=\"system\"/>"
+            )
+        });
+        other_config.push(("disks", format!("<provision>{wanted}</provision>")));
+        other_config.push(("install-methods", "cdrom,nfs,http,ftp".to_owned()));
+        other_config.push(("default_template", "true".to_owned()));
+        other_config.push(("linux_template", "true".to_owned()));
+    }
+    let cores = spec
+        .cores_per_socket
+        .map(|cores| ("cores-per-socket", cores.to_string()));
+    let platform = [
+        ("device-model", "qemu-upstream-compat"),
+        ("acpi", "1"),
+        ("apic", "true"),
+        ("nx", "true"),
+        ("pae", "true"),
+        ("viridian", "false"),
+    ];
+    let platform = platform
+        .map(|(key, value)| (key, value.to_owned()))
+        .into_iter()
+        .chain(cores);
+    let limits = "<restrictions><restriction field=\"memory-static-max\" max=\"137438953472\" />\
+                  <restriction field=\"vcpus-max\" max=\"32\" /></restrictions>";
+    let template = world.create(
+        "VM",
+        vec![
+            ("name_label", Value::from(spec.name.as_str())),
+            ("name_description", Value::from(spec.description.as_str())),
+            ("power_state", Value::from("Halted")),
+            ("user_version", Value::Int(1)),
+            ("is_a_template", Value::Bool(true)),
+            ("is_default_template", Value::Bool(spec.default)),
+            ("domain_type", Value::from("hvm")),
+            ("HVM_boot_policy", Value::from("BIOS order")),
+            (
+                "HVM_boot_params",
+                Value::map([("order", "cdn"), ("firmware", "bios")]),
+            ),
+            ("platform", Value::map(platform)),
+            ("other_config", Value::map(other_config)),
+            ("memory_static_min", Value::Int(spec.memory_min)),
+            ("memory_static_max", Value::Int(spec.memory_max)),
+            ("memory_dynamic_min", Value::Int(spec.memory_max)),
+            ("memory_dynamic_max", Value::Int(spec.memory_max)),
+            ("memory_target", Value::Int(spec.memory_max)),
+            (
+                "memory_overhead",
+                Value::Int(vm_memory::overhead(spec.memory_max)),
+            ),
+            ("VCPUs_max", Value::Int(spec.vcpus)),
+            ("VCPUs_at_startup", Value::Int(spec.vcpus)),
+            ("actions_after_shutdown", Value::from("destroy")),
+            ("actions_after_reboot", Value::from("restart")),
+            ("actions_after_crash", Value::from("restart")),
+            ("actions_after_softreboot", Value::from("soft_reboot")),
+            ("domid", Value::Int(-1)),
+            ("metrics", Value::String(metrics)),
+            ("recommendations", Value::from(limits)),
+            ("generation_id", Value::void()),
+            ("has_vendor_device", Value::Bool(false)),
+        ],
+    )?;
+    if !spec.default {
+        add_devices(world, &template, spec, disk)?;
+    }
+    classes::refresh(world, &template);
+    Ok(template)
+}
+
+fn add_devices(
+    world: &mut World,
+    template: &str,
+    spec: &TemplateSpec,
+    disk: Option<Disk>,
+) -> Result<(), Trouble> {
+    if let Some(size) = spec.disk {
+        let pool = world.pool();
+        let sr = world.db.text("pool", &pool, "default_SR")?;
+        if !world.db.exists("SR", &sr) {
+            let text = format!(
+                "template {} has a disk and the pool has no SR for it",
+                spec.name
+            );
+            return Err(Trouble::Model(text));
+        }
+        let values = vec![
+            ("name_label", Value::String(format!("{} disk 0", spec.name))),
+            ("SR", Value::String(sr)),
+            ("type", Value::from("user")),
+        ];
+        let vdi = vdi::add(world, values, size)?;
+        if let Some(disk) = disk {
+            world.disks.insert(vdi.clone(), disk);
+        }
+        let values = vec![
+            ("VM", Value::from(template)),
+            ("VDI", Value::String(vdi)),
+            ("userdevice", Value::from("0")),
+            ("bootable", Value::Bool(true)),
+            ("mode", Value::from("RW")),
+            ("type", Value::from("Disk")),
+            ("unpluggable", Value::Bool(true)),
+            ("other_config", Value::map([("owner", "")])),
+        ];
+        vbd::add(world, values)?;
+    }
+    let drive = vec![
+        ("VM", Value::from(template)),
+        ("VDI", Value::null_ref()),
+        ("userdevice", Value::from("3")),
+        ("mode", Value::from("RO")),
+        ("type", Value::from("CD")),
+        ("empty", Value::Bool(true)),
+    ];
+    vbd::add(world, drive)?;
+    let seed = world
+        .db
+        .key("VM", template, "other_config", "mac_seed")?
+        .unwrap_or_default();
+    for (index, name) in spec.vifs.iter().enumerate() {
+        let network = world.db.references("network").into_iter().find(|network| {
+            world
+                .db
+                .text("network", network, "name_label")
+                .is_ok_and(|label| label == *name)
+        });
+        let Some(network) = network else {
+            let text = format!(
+                "template {} is on network {name}, which the model lacks",
+                spec.name
+            );
+            return Err(Trouble::Model(text));
+        };
+        let device = i64::try_from(index).unwrap_or_default();
+        let values = vec![
+            ("VM", Value::from(template)),
+            ("device", Value::String(index.to_string())),
+            ("network", Value::String(network)),
+            ("MAC", Value::String(vif::derived_mac(&seed, device))),
+            ("MAC_autogenerated", Value::Bool(true)),
+            ("MTU", Value::Int(1500)),
+        ];
+        vif::add(world, values)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! What models describe: presets, and what guests report of themselves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Pool, pool_of, text};
+use xapi_sim::{
+    GuestReport, Model, NULL_REF, NetworkSpec, SimOptions, SrSpec, TemplateSpec, Value,
+};
+
+/// A pool with a running VM whose guest reports so.
+async fn running(report: GuestReport) -> (Pool, String) {
+    let model = Model::new()
+        .sr(SrSpec::local("Local storage"))
+        .network(NetworkSpec::external("LAN", "eth0"))
+        .template(TemplateSpec::with_guest("guest").vif("LAN").report(report));
+    let pool = pool_of(model, SimOptions::default()).await;
+    let template = pool.named("VM", "guest").await;
+    let clone = vec![template.into(), "vm".into()];
+    let vm = text(&pool.call("VM.clone", clone).await);
+    pool.call("VM.provision", vec![vm.as_str().into()]).await;
+    pool.start(&vm).await;
+    (pool, vm)
+}
+
+async fn networks(pool: &Pool, metrics: &str) -> Vec<(String, String)> {
+    let networks = pool.get("VM_guest_metrics", "networks", metrics).await;
+    let pairs = networks.members().iter();
+    pairs
+        .map(|(key, value)| (key.clone(), text(value)))
+        .collect()
+}
+
+#[tokio::test]
+async fn agents_report_addresses_in_many_shapes() {
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let cases = [
+        (
+            GuestReport::Address,
+            pairs(&[("0/ip", "192.0.2.11"), ("0/ipv4/0", "192.0.2.11")]),
+        ),
+        (GuestReport::NoAddress, Vec::new()),
+        (
+            GuestReport::LinkLocal,
+            pairs(&[
+                ("0/ip", "169.254.77.11"),
+                ("0/ipv4/0", "169.254.77.11"),
+                ("0/ipv6/0", "fe80::216:3eff:fe00:b"),
+            ]),
+        ),
+        (
+            GuestReport::NumberedByName(1),
+            pairs(&[("1/ip", "192.0.2.11")]),
+        ),
+        (
+            GuestReport::Ipv6,
+            pairs(&[
+                ("0/ipv6/0", "fe80::216:3eff:fe00:b"),
+                ("0/ipv6/1", "2001:db8::b"),
+            ]),
+        ),
+    ];
+    for (report, expected) in cases {
+        let (pool, vm) = running(report).await;
+        let metrics = pool.reported(&vm).await;
+        assert_eq!(networks(&pool, &metrics).await, expected, "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_without_tools_never_reports() {
+    let (pool, vm) = running(GuestReport::NoTools).await;
+    let refused = pool
+        .fails("VM.clean_shutdown", vec![vm.as_str().into()])
+        .await;
+    assert_eq!(refused, format!("VM_LACKS_FEATURE|{vm}"));
+    let metrics = pool.get("VM", "guest_metrics", &vm).await;
+    assert_eq!(text(&metrics), NULL_REF);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_address_appears_in_the_metrics_that_are_there() {
+    let (pool, vm) = running(GuestReport::LateAddress(Duration::from_secs(40))).await;
+    let metrics = pool.reported(&vm).await;
+    assert_eq!(networks(&pool, &metrics).await, []);
+    let classes = Value::strings([format!("VM_guest_metrics/{metrics}")]);
+    let first = vec![classes.clone(), "".into(), 0.0.into()];
+    let first = pool.call("event.from", first).await;
+    let next = vec![classes, first.get("token").unwrap().clone(), 60.0.into()];
+    pool.call("event.from", next).await;
+    assert_eq!(networks(&pool, &metrics).await.len(), 2);
+    assert_eq!(text(&pool.get("VM", "guest_metrics", &vm).await), metrics);
+}
+
+#[tokio::test]
+async fn every_host_of_the_pool_of_three_can_run_every_vm() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let vm = pool.vm("anywhere").await;
+    let hosts = pool
+        .call("VM.get_possible_hosts", vec![vm.as_str().into()])
+        .await;
+    assert_eq!(hosts.items().len(), 3);
+}
+
+#[tokio::test]
+async fn a_fleet_is_halted_and_ready() {
+    let pool = pool_of(Model::fleet(200), SimOptions::default()).await;
+    let expression =
+        "(field \"is_a_template\" = \"false\") and (field \"power_state\" = \"Halted\")";
+    let vms = pool
+        .call("VM.get_all_records_where", vec![expression.into()])
+        .await;
+    assert_eq!(vms.members().len(), 200);
+    let vm = pool.named("VM", "vm-00199").await;
+    assert_eq!(pool.get("VM", "VIFs", &vm).await.items().len(), 1);
+    pool.start(&vm).await;
+    assert_eq!(pool.state(&vm).await, "Running");
+}
