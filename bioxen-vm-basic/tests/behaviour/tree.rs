@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bioxen_vm_basic::BasicConfig;
 use bioxen_vm_core::{Command, ErrorKind, LuaVm, Script, Status};
 
 use crate::support::{Lab, ended, runs, somebody_below};
@@ -133,6 +134,20 @@ async fn nothing_is_left_when_a_vm_stops_or_is_destroyed() {
             ended(pid).await;
         }
         assert_eq!(std::fs::read_dir(lab.base.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_least_memory_is_enough_to_end_everything() {
+    let config = BasicConfig::default().with_memory(1 << 20);
+    for config in [config.clone(), config.with_lua_executable("lua5.4")] {
+        let lab = Lab::new(config).await;
+        let code = escape("escape() local t = {} for i = 1, 1e9 do t[i] = 'text ' .. i end");
+        let outcome = lab.vm.execute(code.into()).await.unwrap();
+        assert_eq!(outcome.stderr_text(), "lua: not enough memory\n");
+        for pid in noted(&home(&lab)) {
+            assert!(!runs(pid));
+        }
     }
 }
 
