@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use xapi_client::meta::{Message, Param, Type};
 
+use crate::db::Db;
 use crate::value::Value;
 
 /// A call that the simulator has received.
@@ -17,6 +18,52 @@ pub struct CallRecord {
     /// The code of the failure that came back at once, if any. What becomes of a task is not
     /// recorded here.
     pub failure: Option<String>,
+}
+
+/// An object that is there and was not when the simulator started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leak {
+    /// Its class, `VM` for example.
+    pub class: &'static str,
+    /// Its reference; of a session, whose reference is a secret, its uuid.
+    pub reference: String,
+    /// Its `name_label`, the originator of a session, or nothing for classes without a name.
+    pub label: String,
+}
+
+/// Objects that come and go with another.
+const DEPENDENT: &[&str] = &[
+    "VM_metrics",
+    "VM_guest_metrics",
+    "VBD_metrics",
+    "VIF_metrics",
+    "PIF_metrics",
+    "console",
+];
+
+/// What has been made after this generation and is still there.
+pub(crate) fn leaks(db: &Db, start: i64) -> Vec<Leak> {
+    let tables = db.tables();
+    let tables = tables.filter(|table| !DEPENDENT.contains(&table.class.name));
+    let leaks = tables.flat_map(|table| {
+        let class = table.class.name;
+        let rows = table.rows.iter();
+        rows.filter(|(_, row)| row.created > start)
+            .map(move |(reference, _)| {
+                let text = |field| db.text(class, reference, field).unwrap_or_default();
+                let (reference, label) = match class {
+                    "session" => (text("uuid"), text("originator")),
+                    _ => (reference.clone(), text("name_label")),
+                };
+                Leak {
+                    class,
+                    reference,
+                    label,
+                }
+            })
+    });
+    leaks.collect()
 }
 
 /// Calls in the order of arrival, and messages that nobody has taught us.

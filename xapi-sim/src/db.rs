@@ -63,6 +63,10 @@ pub(crate) struct Table {
     columns: HashMap<&'static str, usize>,
     /// For each field, whether it stays inside the server.
     hidden: Vec<bool>,
+    /// For each field, what it is when nobody says.
+    defaults: Vec<Value>,
+    /// For each field, whether writing it has to write the other side of a relation.
+    owning: Vec<bool>,
     pub(crate) rows: BTreeMap<String, Row>,
     /// The newest first.
     pub(crate) deleted: VecDeque<Deleted>,
@@ -101,6 +105,8 @@ impl Db {
                     class,
                     columns,
                     hidden: class.fields.iter().map(hidden).collect(),
+                    defaults: class.fields.iter().map(default_value).collect(),
+                    owning: class.fields.iter().map(owns_relation).collect(),
                     rows: BTreeMap::new(),
                     deleted: VecDeque::new(),
                 };
@@ -247,7 +253,7 @@ impl Db {
         let Some(table) = self.tables.get_mut(class) else {
             return Err(Failure::handle_invalid(class, reference));
         };
-        let mut fields: Vec<Value> = table.class.fields.iter().map(default_value).collect();
+        let mut fields = table.defaults.clone();
         for (name, value) in values {
             storable(&value)?;
             if let Some(&column) = table.columns.get(name) {
@@ -258,9 +264,10 @@ impl Db {
             .class
             .fields
             .iter()
+            .zip(&table.owning)
             .zip(&fields)
-            .filter(|(field, _)| owns_relation(field))
-            .map(|(field, value)| (field, value.clone()))
+            .filter(|((_, owning), _)| **owning)
+            .map(|((field, _), value)| (field, value.clone()))
             .collect();
         let row = Row {
             fields,
@@ -270,7 +277,7 @@ impl Db {
         table.rows.insert(reference.to_owned(), row);
         self.note("add", class, reference);
         for (field, value) in related {
-            self.relate(field, reference, &empty_of(field), &value);
+            self.relate(field, reference, &empty_of(field), &value, true);
         }
         Ok(())
     }
@@ -295,7 +302,7 @@ impl Db {
         };
         self.write(class, reference, field, value.clone());
         if owns_relation(descriptor) {
-            self.relate(descriptor, reference, &old, &value);
+            self.relate(descriptor, reference, &old, &value, false);
         }
         Ok(())
     }
@@ -316,7 +323,7 @@ impl Db {
             })
             .collect();
         for (field, value) in related {
-            self.relate(field, reference, &value, &empty_of(field));
+            self.relate(field, reference, &value, &empty_of(field), false);
         }
         let generation = self.next_generation();
         if let Some(table) = self.tables.get_mut(class)
@@ -376,28 +383,51 @@ impl Db {
         self.journal.add(operation, name, reference, record);
     }
 
-    /// Keeps the other side of a relation in step when `field` of `reference` changes.
-    fn relate(&mut self, field: &Field, reference: &str, old: &Value, new: &Value) {
+    /// Keeps the other side of a relation in step when `field` of `reference` changes. A fresh
+    /// object is nobody's member yet, so long sets need not be searched for it.
+    fn relate(&mut self, field: &Field, reference: &str, old: &Value, new: &Value, fresh: bool) {
         let Some((class, other)) = field.relation else {
             return;
         };
         let (old, new) = (targets(old), targets(new));
+        let is_it = |member: &Value| member.as_str() == Some(reference);
         for target in old.iter().filter(|target| !new.contains(target)) {
-            if let Ok(members) = self.list(class, target, other)
-                && members.iter().any(|member| member == reference)
-            {
-                let rest = members.into_iter().filter(|member| member != reference);
-                self.write(class, target, other, Value::strings(rest));
-            }
+            self.edit(class, target, other, |members| {
+                let before = members.len();
+                members.retain(|member| !is_it(member));
+                members.len() < before
+            });
         }
         for target in new.iter().filter(|target| !old.contains(target)) {
-            if let Ok(members) = self.list(class, target, other)
-                && !members.iter().any(|member| member == reference)
-            {
-                // The newest comes first, as in the server's own sets.
-                let all = std::iter::once(reference.to_owned()).chain(members);
-                self.write(class, target, other, Value::strings(all));
-            }
+            self.edit(class, target, other, |members| {
+                let missing = fresh || !members.iter().any(is_it);
+                if missing {
+                    // The newest comes first, as in the server's own sets.
+                    members.insert(0, Value::from(reference));
+                }
+                missing
+            });
+        }
+    }
+
+    /// Changes a set in its place, since sets can be long. The function tells whether it did.
+    fn edit(
+        &mut self,
+        class: &str,
+        reference: &str,
+        field: &str,
+        change: impl FnOnce(&mut Vec<Value>) -> bool,
+    ) {
+        let generation = self.generation + 1;
+        if let Some(table) = self.tables.get_mut(class)
+            && let Some(&column) = table.columns.get(field)
+            && let Some(row) = table.rows.get_mut(reference)
+            && let Value::Array(members) = &mut row.fields[column]
+            && change(members)
+        {
+            row.modified = generation;
+            self.generation = generation;
+            self.note("mod", class, reference);
         }
     }
 }

@@ -6,8 +6,17 @@ use crate::failure::Failure;
 
 /// Makes calls of a method fail or wait.
 ///
-/// A rule acts after the session has been checked and, for `Async.` calls, inside the task: where
-/// failures of a real host come from. Nothing has been changed when an injected failure arrives.
+/// Rules of two kinds exist. Those for what happens on the way ([`disconnect`], [`http_status`],
+/// [`truncate`] and [`slow_body`]) act on requests by the method that they carry. All others act
+/// after the session has been checked and, for `Async.` calls, inside the task: where
+/// failures of a real host come from. Nothing has been changed when an injected failure arrives,
+/// unless [`after_effect`] says so.
+///
+/// [`disconnect`]: FaultRule::disconnect
+/// [`http_status`]: FaultRule::http_status
+/// [`truncate`]: FaultRule::truncate
+/// [`slow_body`]: FaultRule::slow_body
+/// [`after_effect`]: FaultRule::after_effect
 ///
 /// ```
 /// use xapi_sim::FaultRule;
@@ -28,6 +37,27 @@ pub struct FaultRule {
     failure: Option<Failure>,
     /// Whether the call is carried out and only its reply replaced.
     after_effect: bool,
+    on_the_way: Option<Spoil>,
+}
+
+/// What becomes of an answer on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoil {
+    /// None comes, and the connection ends.
+    Disconnect,
+    /// A page with this status comes instead.
+    Status(u16),
+    /// Only so many bytes of the body come, and the connection ends.
+    Truncate(usize),
+    /// The second half of the body comes this much later.
+    Slow(Duration),
+}
+
+impl Spoil {
+    /// Whether there has to be an answer to be spoiled.
+    fn needs_answer(self) -> bool {
+        matches!(self, Spoil::Truncate(_) | Spoil::Slow(_))
+    }
 }
 
 impl FaultRule {
@@ -41,6 +71,7 @@ impl FaultRule {
             delay: Duration::ZERO,
             failure: None,
             after_effect: false,
+            on_the_way: None,
         }
     }
 
@@ -76,6 +107,38 @@ impl FaultRule {
         self
     }
 
+    /// Ends the connection instead of answering. The call is not carried out, unless
+    /// [`after_effect`](FaultRule::after_effect) says so.
+    #[must_use]
+    pub fn disconnect(self) -> Self {
+        self.on_the_way(Spoil::Disconnect)
+    }
+
+    /// Answers with a page of this HTTP status, 503 for example. The call is not carried out,
+    /// unless [`after_effect`](FaultRule::after_effect) says so.
+    #[must_use]
+    pub fn http_status(self, status: u16) -> Self {
+        self.on_the_way(Spoil::Status(status))
+    }
+
+    /// Carries the call out, sends only so many bytes of the answer's body, and ends the
+    /// connection.
+    #[must_use]
+    pub fn truncate(self, bytes: usize) -> Self {
+        self.on_the_way(Spoil::Truncate(bytes))
+    }
+
+    /// Carries the call out, sends half of the answer's body, and the rest this much later.
+    #[must_use]
+    pub fn slow_body(self, pause: Duration) -> Self {
+        self.on_the_way(Spoil::Slow(pause))
+    }
+
+    fn on_the_way(mut self, spoil: Spoil) -> Self {
+        self.on_the_way = Some(spoil);
+        self
+    }
+
     /// Carries the call out all the same, so that the failure is a lie: what a client sees when a
     /// host dies between the work and its reply.
     #[must_use]
@@ -91,6 +154,15 @@ pub(crate) struct Verdict {
     pub(crate) delay: Duration,
     pub(crate) before: Option<Failure>,
     pub(crate) after: Option<Failure>,
+}
+
+/// What the rules have in store for a request.
+#[derive(Debug, Default)]
+pub(crate) struct WayVerdict {
+    pub(crate) delay: Duration,
+    pub(crate) spoil: Option<Spoil>,
+    /// Whether the call that the request carries is made.
+    pub(crate) skips: bool,
 }
 
 /// The rules in force.
@@ -111,18 +183,10 @@ impl Faults {
     /// Counts a call against the rules. Delays add up; of failures the first rule's counts.
     pub(crate) fn strike(&mut self, method: &str) -> Verdict {
         let mut verdict = Verdict::default();
-        for rule in &mut self.rules {
-            if rule.method != "*" && rule.method != method {
+        let rules = self.rules.iter_mut();
+        for rule in rules.filter(|rule| rule.on_the_way.is_none()) {
+            if !rule.hits(method) {
                 continue;
-            }
-            if rule.skip > 0 {
-                rule.skip -= 1;
-                continue;
-            }
-            match &mut rule.left {
-                Some(0) => continue,
-                Some(left) => *left -= 1,
-                None => {}
             }
             verdict.delay += rule.delay;
             let slot = if rule.after_effect {
@@ -135,6 +199,48 @@ impl Faults {
             }
         }
         verdict
+    }
+
+    /// Counts a request against the rules for what happens on the way, by the method as the client
+    /// wrote it. The first rule's mischief counts.
+    pub(crate) fn strike_on_the_way(&mut self, method: &str) -> WayVerdict {
+        let method = method.strip_prefix("Async.").unwrap_or(method);
+        let mut verdict = WayVerdict::default();
+        for rule in &mut self.rules {
+            let Some(spoil) = rule.on_the_way else {
+                continue;
+            };
+            if !rule.hits(method) {
+                continue;
+            }
+            verdict.delay += rule.delay;
+            if verdict.spoil.is_none() {
+                verdict.spoil = Some(spoil);
+                verdict.skips = !rule.after_effect && !spoil.needs_answer();
+            }
+        }
+        verdict
+    }
+}
+
+impl FaultRule {
+    /// Counts a call, and tells whether the rule acts on it.
+    fn hits(&mut self, method: &str) -> bool {
+        if self.method != "*" && self.method != method {
+            return false;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        match &mut self.left {
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => true,
+        }
     }
 }
 

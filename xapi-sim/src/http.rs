@@ -1,11 +1,13 @@
 //! HTTP/1.1 as the server does it, by hand: a general library would be more lenient, and clients
 //! would meet the server's limits in production only.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
+use crate::fault::Spoil;
 use crate::handlers;
 use crate::rpc::{self, Codec, Face};
 use crate::value::parse_int;
@@ -56,11 +58,13 @@ impl Head {
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Response {
-    status: &'static str,
+    status: Cow<'static, str>,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     /// Whether the connection ends, whatever the headers say.
     ends: bool,
+    /// What happens to it on its way.
+    spoil: Option<Spoil>,
 }
 
 /// What came instead of a request head.
@@ -91,7 +95,8 @@ where
         let Some(response) = respond(&face, &head, &mut stream, &mut buffer).await else {
             break;
         };
-        if write(&mut stream, &head, &response).await.is_err() || response.ends {
+        let ends = response.ends || matches!(response.spoil, Some(Spoil::Truncate(_)));
+        if write(&mut stream, &head, &response).await.is_err() || ends {
             break;
         }
     }
@@ -213,7 +218,18 @@ async fn respond<S: AsyncRead + Unpin>(
             }
             let body: Vec<u8> = buffer.drain(..length).collect();
             Some(match rpc::answer(face, codec, &body, head.tags()).await {
-                Ok(reply) => success(head, codec, reply),
+                Ok(answer) => match answer.spoil {
+                    Some(Spoil::Disconnect) => return None,
+                    Some(Spoil::Status(status)) => page(
+                        format!("{status} Injected"),
+                        format!("<h1>HTTP {status}</h1>"),
+                        true,
+                    ),
+                    spoil => Response {
+                        spoil,
+                        ..success(head, codec, answer.body)
+                    },
+                },
                 Err(text) => exception(&text),
             })
         }
@@ -246,9 +262,21 @@ async fn write<S: AsyncWrite + Unpin>(
     }
     out.push_str("\r\n");
     let mut out = out.into_bytes();
-    out.extend_from_slice(&response.body);
+    let (now, later) = match response.spoil {
+        Some(Spoil::Truncate(bytes)) => (bytes.min(response.body.len()), None),
+        Some(Spoil::Slow(pause)) => (response.body.len() / 2, Some(pause)),
+        _ => (response.body.len(), None),
+    };
+    let (first, rest) = response.body.split_at(now);
+    out.extend_from_slice(first);
     stream.write_all(&out).await?;
-    stream.flush().await
+    stream.flush().await?;
+    if let Some(pause) = later {
+        tokio::time::sleep(pause).await;
+        stream.write_all(rest).await?;
+        stream.flush().await?;
+    }
+    Ok(())
 }
 
 const NO_CACHE: &str = "no-cache, no-store";
@@ -276,10 +304,11 @@ fn success(head: &Head, codec: Codec, body: Vec<u8>) -> Response {
         ),
     ]);
     Response {
-        status: "200 OK",
+        status: "200 OK".into(),
         headers,
         body,
         ends: head.close,
+        spoil: None,
     }
 }
 
@@ -295,10 +324,11 @@ fn options(head: &Head) -> Response {
         ("Access-Control-Allow-Methods", "PUT".to_owned()),
     ]);
     Response {
-        status: "200 OK",
+        status: "200 OK".into(),
         headers,
         body: Vec::new(),
         ends: head.close,
+        spoil: None,
     }
 }
 
@@ -307,17 +337,18 @@ pub(crate) fn plain(head: &Head, content: &str, body: Vec<u8>) -> Response {
     let mut headers = kept(head);
     headers.push(("content-type", content.to_owned()));
     Response {
-        status: "200 OK",
+        status: "200 OK".into(),
         headers,
         body,
         ends: head.close,
+        spoil: None,
     }
 }
 
 /// An answer with a page. It says that the connection is to be closed.
-fn page(status: &'static str, body: String, ends: bool) -> Response {
+fn page(status: impl Into<Cow<'static, str>>, body: String, ends: bool) -> Response {
     Response {
-        status,
+        status: status.into(),
         headers: vec![
             ("content-type", "text/html".to_owned()),
             ("connection", "close".to_owned()),
@@ -325,6 +356,7 @@ fn page(status: &'static str, body: String, ends: bool) -> Response {
         ],
         body: format!("<html><body>{body}</body></html>").into_bytes(),
         ends,
+        spoil: None,
     }
 }
 

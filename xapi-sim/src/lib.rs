@@ -90,7 +90,7 @@ mod xmlrpc;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-pub use assertions::CallRecord;
+pub use assertions::{CallRecord, Leak};
 pub use db::Release;
 pub use failure::Failure;
 pub use fault::FaultRule;

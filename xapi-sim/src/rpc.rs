@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::dispatch::{LIST_METHODS, Request, dispatch};
 use crate::failure::{Failure, Reply};
+use crate::fault::Spoil;
 use crate::value::Value;
 use crate::world::Shared;
 use crate::{jsonrpc, xmlrpc};
@@ -38,6 +39,22 @@ impl Face {
     }
 }
 
+/// A reply body and what is to become of it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) body: Vec<u8>,
+    pub(crate) spoil: Option<Spoil>,
+}
+
+impl Answer {
+    fn of(body: String, spoil: Option<Spoil>) -> Self {
+        Answer {
+            body: body.into_bytes(),
+            spoil,
+        }
+    }
+}
+
 /// Answers a request body. The error is the text of the exception that a real server answers
 /// with HTTP 500.
 pub(crate) async fn answer(
@@ -45,37 +62,56 @@ pub(crate) async fn answer(
     codec: Codec,
     body: &[u8],
     tags: Vec<(String, String)>,
-) -> Result<Vec<u8>, String> {
+) -> Result<Answer, String> {
     let (text, broken) = match std::str::from_utf8(body) {
         Ok(text) => (text.to_owned(), false),
         Err(_) => (mark_bytes(body), true),
     };
-    let reply = match codec {
+    let (reply, spoil) = match codec {
         Codec::Json => {
             let call = jsonrpc::parse(&text)?;
+            let (spoil, skips) = on_the_way(&face.shared, &call.method).await;
+            if skips {
+                return Ok(Answer::of(String::new(), spoil));
+            }
             if let Some(failure) = emergency(&face.shared, &call.method) {
-                return Ok(jsonrpc::undispatched(&failure).into_bytes());
+                return Ok(Answer::of(jsonrpc::undispatched(&failure), spoil));
             }
             let reply = run(face, call.method, call.params, tags, broken).await;
-            jsonrpc::reply(call.version, &call.id, &reply)
+            (jsonrpc::reply(call.version, &call.id, &reply), spoil)
         }
         Codec::Xml => {
             let call = xmlrpc::parse(&text)?;
+            let (spoil, skips) = on_the_way(&face.shared, &call.method).await;
+            if skips {
+                return Ok(Answer::of(String::new(), spoil));
+            }
             if let Some(failure) = emergency(&face.shared, &call.method) {
-                return Ok(xmlrpc::reply(&Err(failure)).into_bytes());
+                return Ok(Answer::of(xmlrpc::reply(&Err(failure)), spoil));
             }
             let bare = call.method == LIST_METHODS;
-            match run(face, call.method, call.params, tags, broken).await {
+            let reply = match run(face, call.method, call.params, tags, broken).await {
                 Ok(value) if bare => xmlrpc::bare_reply(&value),
                 reply => xmlrpc::reply(&reply),
-            }
+            };
+            (reply, spoil)
         }
     };
-    Ok(if broken {
+    let body = if broken {
         unmark_bytes(&reply)
     } else {
         reply.into_bytes()
-    })
+    };
+    Ok(Answer { body, spoil })
+}
+
+/// What rules do to a request on its way, and whether they keep it from being carried out.
+async fn on_the_way(shared: &Shared, method: &str) -> (Option<Spoil>, bool) {
+    let verdict = shared.with(|world| world.faults.strike_on_the_way(method));
+    if !verdict.delay.is_zero() {
+        tokio::time::sleep(verdict.delay).await;
+    }
+    (verdict.spoil, verdict.skips)
 }
 
 /// The calls that work in emergency mode, those left out that only hosts of a pool make.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use xapi_client::Transport;
 
-use crate::assertions::{CallRecord, Log};
+use crate::assertions::{self, CallRecord, Leak, Log};
 use crate::backing::GuestHost;
 use crate::bootstrap::{self, Trouble};
 use crate::clock::Clock;
@@ -216,6 +216,8 @@ pub struct Coverage {
 pub struct Sim {
     shared: Arc<Shared>,
     credentials: Credentials,
+    /// The number of the newest change when all was as the model says.
+    start: i64,
 }
 
 impl Sim {
@@ -261,6 +263,7 @@ impl Sim {
             password,
         };
         Ok(Sim {
+            start: world.db.generation(),
             shared: Shared::new(world, guests),
             credentials,
         })
@@ -399,6 +402,15 @@ impl Sim {
     #[must_use]
     pub fn calls(&self) -> Vec<CallRecord> {
         self.shared.with(|world| world.log.calls.clone())
+    }
+
+    /// The objects and sessions that are there now and were not when the pool was made, sorted by
+    /// class and reference: what a program under test should have removed. Metrics and consoles
+    /// are left out, which go with their owners.
+    #[must_use]
+    pub fn leaks(&self) -> Vec<Leak> {
+        self.shared
+            .with(|world| assertions::leaks(&world.db, self.start))
     }
 
     /// The messages that were asked for and that nothing implements, sorted.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 use xapi_client::{Error, Protocol, Request, Result, Transport};
 
+use crate::fault::Spoil;
 use crate::rpc::{self, Codec, Face};
 use crate::world::Shared;
 
@@ -57,19 +59,42 @@ impl Transport for InProcess {
         // What a header would have been to a server.
         let tags = task_tag.map(|tag| ("xapi-client".to_owned(), tag.to_string()));
         let answer = rpc::answer(&self.face, codec, &body, tags.into_iter().collect());
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(reply)) => Ok(Bytes::from(reply)),
-            Ok(Err(exception)) => Err(Error::Transport {
-                method,
-                host: HOST.to_owned(),
-                source: exception.into(),
-            }),
-            Err(_) => Err(Error::Timeout {
-                method,
-                host: HOST.to_owned(),
-                after: timeout,
-            }),
+        let broke = |method: String, reason: String| Error::Transport {
+            method,
+            host: HOST.to_owned(),
+            source: reason.into(),
+        };
+        let timed_out = |method: String| Error::Timeout {
+            method,
+            host: HOST.to_owned(),
+            after: timeout,
+        };
+        let begun = Instant::now();
+        let answer = match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(exception)) => return Err(broke(method, exception)),
+            Err(_) => return Err(timed_out(method)),
+        };
+        match answer.spoil {
+            None => {}
+            Some(Spoil::Disconnect | Spoil::Truncate(_)) => {
+                return Err(broke(method, "the connection was closed".to_owned()));
+            }
+            Some(Spoil::Status(status)) => {
+                return Err(Error::Http {
+                    method,
+                    host: HOST.to_owned(),
+                    status,
+                });
+            }
+            Some(Spoil::Slow(pause)) => {
+                tokio::time::sleep_until(begun + timeout.min(begun.elapsed() + pause)).await;
+                if begun.elapsed() >= timeout {
+                    return Err(timed_out(method));
+                }
+            }
         }
+        Ok(Bytes::from(answer.body))
     }
 
     fn host(&self) -> &str {

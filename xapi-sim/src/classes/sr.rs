@@ -82,6 +82,17 @@ pub(crate) fn assert_attached(world: &World, sr: &str) -> Result<(), Failure> {
     }
 }
 
+/// Counts a new disk of an SR. Adding all of them up would make large pools slow to build.
+pub(crate) fn grow(world: &mut World, sr: &str, size: i64, space: i64) -> Result<(), Failure> {
+    let db = &mut world.db;
+    let allocated = db.int("SR", sr, "virtual_allocation")?.saturating_add(size);
+    let used = db
+        .int("SR", sr, "physical_utilisation")?
+        .saturating_add(space);
+    db.set("SR", sr, "virtual_allocation", allocated)?;
+    db.set("SR", sr, "physical_utilisation", used)
+}
+
 /// Adds up what the disks of an SR take.
 pub(crate) fn account(world: &mut World, sr: &str) -> Result<(), Failure> {
     let db = &mut world.db;

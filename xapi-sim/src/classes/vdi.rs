@@ -93,7 +93,7 @@ pub(crate) fn add(
     ]);
     let vdi = world.create("VDI", values)?;
     refresh(world, &vdi);
-    sr::account(world, &sr)?;
+    sr::grow(world, &sr, virtual_size, space)?;
     Ok(vdi)
 }
 
