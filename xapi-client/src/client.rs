@@ -15,12 +15,13 @@ use tracing::Instrument as _;
 use crate::call::{Call, Prepared, SyncOnly};
 use crate::error::{Error, ErrorCode, Result};
 use crate::event::Watch;
+use crate::failover::Members;
 use crate::filter::Filter;
 use crate::http::Http;
 use crate::reference::{Recorded, Ref};
 use crate::reply::Reply;
 use crate::retry::{PAUSES, Replay, TaskTag, replay};
-use crate::session::{Credentials, Live, Session, exchange};
+use crate::session::{Credentials, Live, Login, Session, exchange};
 use crate::task::TaskHandle;
 use crate::tls::Trust;
 use crate::transport::{Protocol, Request, Transport};
@@ -61,6 +62,7 @@ impl Client {
     pub fn builder(host: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
             target: Target::Address(host.into()),
+            members: Vec::new(),
             credentials: Credentials {
                 user: String::new(),
                 password: SecretString::default(),
@@ -153,6 +155,11 @@ impl Client {
         Ok(Ref::new(self.inner.session.live("session_ref")?.session()))
     }
 
+    /// How often the coordinator was another host than before.
+    pub(crate) fn moves(&self) -> u64 {
+        self.inner.session.moves()
+    }
+
     /// Logs out. Calls through any clone then fail with [`Error::Closed`]; a second close does nothing.
     ///
     /// # Errors
@@ -208,7 +215,7 @@ impl Inner {
         };
         let replay = replay(method, &prepared.params);
         let mut live = self.session.live(method)?;
-        let mut renewed = false;
+        let (mut renewed, mut failed_over) = (false, false);
         let mut pauses = PAUSES.iter();
         // Why the answer to the first attempt was lost.
         let mut lost = None;
@@ -235,6 +242,17 @@ impl Inner {
                     if replay == Replay::Harmful =>
                 {
                     return Err(unknown_outcome(error, prepared.tag.clone()));
+                }
+                // Nothing was executed this time; another host may be the coordinator now.
+                Err(error @ Error::Connect { .. }) if !failed_over => {
+                    failed_over = true;
+                    match self.session.fail_over(&live, method).await {
+                        Ok(Some(other)) => live = other,
+                        // The same host again, if an answer of it was lost: it may be restarting.
+                        Ok(None) if lost.is_some() => {}
+                        Ok(None) => return Err(error),
+                        Err(error) => return Err(lost.unwrap_or(error)),
+                    }
                 }
                 // Nothing but a lost answer is worth a replay; a server that restarts then refuses
                 // connections for a while.
@@ -307,6 +325,7 @@ impl fmt::Debug for Client {
 #[must_use = "a builder does nothing until it logs in"]
 pub struct ClientBuilder {
     target: Target,
+    members: Vec<String>,
     credentials: Credentials,
     trust: Trust,
     /// `None`: what the server speaks.
@@ -341,6 +360,18 @@ impl ClientBuilder {
     /// Which certificates are trusted. Default: those that the CAs of this machine vouch for.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
+        self
+    }
+
+    /// Other hosts of the pool, as for [`Client::builder`]. At login, and when the coordinator cannot be
+    /// reached, all known hosts are asked side by side which of them is the coordinator now; one that has
+    /// left the pool since is not used. Calls that were not sent, or that may be sent again, then go there.
+    /// Default: none, and then an unreachable host is an error at once.
+    ///
+    /// Every host has a certificate of its own: trust them with [`Trust::PinnedAny`] or a
+    /// [`Trust::Ca`] text that holds all.
+    pub fn members(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.members = hosts.into_iter().map(Into::into).collect();
         self
     }
 
@@ -395,17 +426,27 @@ impl ClientBuilder {
                 "a client that may send 0 calls at once can send none; give at least 1".to_owned(),
             ));
         }
-        let transport: Arc<dyn Transport> = match self.target {
-            Target::Transport(transport) => transport,
-            Target::Address(address) => Arc::new(Http::new(
-                &address,
-                &self.trust,
-                &self.user_agent,
-                self.connect_timeout,
-            )?),
+        let connect = |address: &str| -> Result<Arc<dyn Transport>> {
+            let http = Http::new(address, &self.trust, &self.user_agent, self.connect_timeout)?;
+            Ok(Arc::new(http))
         };
-        let session =
-            Session::open(transport, self.protocol, self.credentials, self.timeout).await?;
+        let transport = match &self.target {
+            Target::Transport(transport) => transport.clone(),
+            Target::Address(address) => connect(address)?,
+        };
+        let members = if self.members.is_empty() {
+            None
+        } else {
+            let others = self.members.iter().map(|address| connect(address));
+            let known = std::iter::once(Ok(transport.clone())).chain(others);
+            Some(Members::new(known.collect::<Result<_>>()?))
+        };
+        let login = Login {
+            credentials: self.credentials,
+            protocol: self.protocol,
+            timeout: self.timeout,
+        };
+        let session = Session::open(transport, members, login).await?;
         let inner = Inner {
             session,
             limit: Semaphore::new(self.max_concurrent_calls.min(Semaphore::MAX_PERMITS)),

@@ -28,6 +28,11 @@ pub struct EventBatch {
     pub events: Vec<Event>,
     /// How many objects each class has now, by lower-case class name.
     pub valid_ref_counts: BTreeMap<String, i64>,
+    /// Whether [`Watch`] began anew with this batch: it adds every object there is, and what it does not
+    /// hold is gone. So is the first batch, the first after [`Watch::restart`], and the first from another
+    /// coordinator.
+    #[serde(skip)]
+    pub is_complete: bool,
     /// Where the next batch begins. It is good for the same subscriptions only.
     pub token: String,
 }
@@ -97,12 +102,15 @@ pub struct Watch {
     client: Client,
     subscriptions: Vec<String>,
     token: String,
+    /// How often the coordinator had changed when the token was made.
+    moves: u64,
 }
 
 impl Watch {
     pub(crate) fn new(client: Client, subscriptions: &[&str]) -> Self {
         let subscriptions = subscriptions.iter().map(|&text| text.to_owned()).collect();
         Self {
+            moves: client.moves(),
             client,
             subscriptions,
             token: String::new(),
@@ -120,9 +128,20 @@ impl Watch {
     ///
     /// Nothing is lost by dropping the future: the next call returns the same changes.
     pub async fn next(&mut self) -> Result<EventBatch> {
-        let batch = self.poll(POLL).await?;
-        self.token.clone_from(&batch.token);
-        Ok(batch)
+        loop {
+            let moves = self.client.moves();
+            if self.moves != moves {
+                // Another coordinator may count from elsewhere: its token would be in the future.
+                self.moves = moves;
+                self.restart();
+            }
+            let mut batch = self.poll(POLL).await?;
+            if self.client.moves() == moves {
+                batch.is_complete = self.token.is_empty();
+                self.token.clone_from(&batch.token);
+                return Ok(batch);
+            }
+        }
     }
 
     /// Begins again: the next batch adds every object there is.

@@ -11,6 +11,7 @@ mod call;
 mod client;
 mod error;
 mod event;
+mod failover;
 mod failure;
 mod filter;
 #[rustfmt::skip]

@@ -1,5 +1,6 @@
 //! The session of a client: logging in, logging in again, logging out.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::failover::Members;
 use crate::failure::Failure;
 use crate::jsonrpc::NotJson;
 use crate::reply::Reply;
@@ -22,11 +24,21 @@ pub(crate) struct Credentials {
     pub(crate) originator: String,
 }
 
+/// How to log in.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) credentials: Credentials,
+    /// `None`: what the server speaks.
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) timeout: Duration,
+}
+
 /// A session and the server that knows it.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) protocol: Protocol,
+    pub(crate) timeout: Duration,
     session: SecretString,
 }
 
@@ -39,32 +51,45 @@ impl Live {
 /// The one session that all clones of a client share.
 #[derive(Debug)]
 pub(crate) struct Session {
-    credentials: Credentials,
-    timeout: Duration,
+    login: Login,
+    /// `None` where the client was told of one host only.
+    members: Option<Members>,
     /// `None` once closed.
     live: RwLock<Option<Arc<Live>>>,
     /// Held while logging in, so that many calls that find the session dead log in once. Holds why the
     /// server refused the last time: asking again with the same password would get the same answer,
     /// late, and might lock the account.
     renewal: Mutex<Option<Failure>>,
+    /// How often all hosts were asked for the coordinator, in vain or not.
+    searches: AtomicU64,
+    /// How often the coordinator was another host than before.
+    moves: AtomicU64,
 }
 
 impl Session {
-    /// Logs in, following the server to the coordinator of its pool. Without a protocol, it is what the
-    /// server speaks.
+    /// Logs in, following the server to the coordinator of its pool.
     pub(crate) async fn open(
         transport: Arc<dyn Transport>,
-        protocol: Option<Protocol>,
-        credentials: Credentials,
-        timeout: Duration,
+        members: Option<Members>,
+        login: Login,
     ) -> Result<Self> {
-        let live = log_in(transport, protocol, &credentials, timeout).await?;
+        let live = match &members {
+            Some(members) => members.log_in(&login).await?,
+            None => login.at(transport).await?,
+        };
         Ok(Self {
-            credentials,
-            timeout,
+            login,
+            members,
             live: RwLock::new(Some(Arc::new(live))),
             renewal: Mutex::new(None),
+            searches: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
         })
+    }
+
+    /// How often the coordinator was another host than before.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
     }
 
     /// The session to use now.
@@ -89,15 +114,7 @@ impl Session {
             host = now.transport.host(),
             "the session is gone, logging in again"
         );
-        let transport = now.transport.clone();
-        match log_in(
-            transport,
-            Some(now.protocol),
-            &self.credentials,
-            self.timeout,
-        )
-        .await
-        {
+        match self.log_in_again(&now).await {
             Ok(fresh) => Ok(self.install(Arc::new(fresh), method).await?),
             Err(error) => {
                 if let Error::Api(failure) = &error
@@ -110,12 +127,55 @@ impl Session {
         }
     }
 
+    async fn log_in_again(&self, now: &Live) -> Result<Live> {
+        let login = Login {
+            protocol: Some(now.protocol),
+            ..self.login.clone()
+        };
+        let live = login.at(now.transport.clone()).await?;
+        if let Some(members) = &self.members {
+            members.check(&live).await?;
+        }
+        Ok(live)
+    }
+
+    /// A session with whichever host is the coordinator now, in place of one that cannot be reached; `None`
+    /// where the client knows no other host, or another caller has just looked for one in vain.
+    pub(crate) async fn fail_over(
+        &self,
+        dead: &Arc<Live>,
+        method: &str,
+    ) -> Result<Option<Arc<Live>>> {
+        let Some(members) = &self.members else {
+            return Ok(None);
+        };
+        let searches = self.searches.load(Ordering::SeqCst);
+        let _renewal = self.renewal.lock().await;
+        let now = self.live(method)?;
+        if !Arc::ptr_eq(&now, dead) {
+            return Ok(Some(now));
+        }
+        if self.searches.load(Ordering::SeqCst) != searches {
+            return Ok(None);
+        }
+        tracing::debug!(
+            host = now.transport.host(),
+            "the coordinator is gone, looking for another"
+        );
+        let found = members.log_in(&self.login).await;
+        self.searches.fetch_add(1, Ordering::SeqCst);
+        self.install(Arc::new(found?), method).await.map(Some)
+    }
+
     /// Makes a new session the current one, unless the client was closed meanwhile.
     async fn install(&self, fresh: Arc<Live>, method: &str) -> Result<Arc<Live>> {
         let closed = {
             let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
             match &mut *live {
                 Some(live) => {
+                    if live.transport.host() != fresh.transport.host() {
+                        self.moves.fetch_add(1, Ordering::SeqCst);
+                    }
                     *live = fresh.clone();
                     false
                 }
@@ -123,7 +183,7 @@ impl Session {
             }
         };
         if closed {
-            log_out(&fresh, self.timeout).await?;
+            log_out(&fresh, self.login.timeout).await?;
             return Err(Error::Closed {
                 method: method.to_owned(),
             });
@@ -139,7 +199,7 @@ impl Session {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         match live {
-            Some(live) => log_out(&live, self.timeout).await,
+            Some(live) => log_out(&live, self.login.timeout).await,
             None => Ok(()),
         }
     }
@@ -147,59 +207,62 @@ impl Session {
 
 const LOGIN: &str = "session.login_with_password";
 
-async fn log_in(
-    mut transport: Arc<dyn Transport>,
-    chosen: Option<Protocol>,
-    credentials: &Credentials,
-    timeout: Duration,
-) -> Result<Live> {
-    let mut protocol = chosen.unwrap_or_default();
-    // Why the server seems not to speak JSON-RPC.
-    let mut refused = None;
-    let params = [
-        Value::from(credentials.user.as_str()),
-        Value::from(credentials.password.expose_secret()),
-        // The server ignores the version that a client claims.
-        Value::from("1.0"),
-        Value::from(credentials.originator.as_str()),
-    ];
-    let mut redirected = false;
-    loop {
-        let body = protocol.encode(0, LOGIN, None, &params)?;
-        let request = Request::new(LOGIN, body, timeout);
-        match exchange(&*transport, protocol, request).await {
-            Ok(reply) => {
-                let session = SecretString::from(reply.decode::<String>()?);
-                tracing::debug!(
-                    host = transport.host(),
-                    user = credentials.user,
-                    "logged in"
-                );
-                return Ok(Live {
-                    transport,
-                    protocol,
-                    session,
-                });
-            }
+impl Login {
+    /// Logs in, following the server to the coordinator of its pool.
+    pub(crate) async fn at(&self, transport: Arc<dyn Transport>) -> Result<Live> {
+        match self.once(transport.clone()).await {
             // Once: two hosts that name each other must not send us to and fro.
-            Err(Error::Api(failure)) if failure.code == ErrorCode::HostIsSlave && !redirected => {
+            Err(Error::Api(failure)) if failure.code == ErrorCode::HostIsSlave => {
                 tracing::debug!(
                     host = transport.host(),
                     coordinator = failure.param(0),
                     "following to the coordinator of the pool"
                 );
-                transport = transport.redirect(failure.param(0))?;
-                redirected = true;
+                self.once(transport.redirect(failure.param(0))?).await
             }
-            Err(error) if chosen.is_none() && refused.is_none() && speaks_no_json(&error) => {
-                tracing::debug!(host = transport.host(), %error, "no JSON-RPC here, trying XML-RPC");
-                protocol = Protocol::XmlRpc;
-                refused = Some(error);
-            }
-            Err(error @ Error::Api(_)) => return Err(error),
-            // A server that speaks neither is told by its first answer.
-            Err(error) => return Err(refused.unwrap_or(error)),
+            outcome => outcome,
         }
+    }
+
+    /// Logs in to this host and no other.
+    pub(crate) async fn once(&self, transport: Arc<dyn Transport>) -> Result<Live> {
+        let first = self.speaking(self.protocol.unwrap_or_default(), &transport);
+        let refused = match first.await {
+            Err(error) if self.protocol.is_none() && speaks_no_json(&error) => error,
+            outcome => return outcome,
+        };
+        tracing::debug!(host = transport.host(), error = %refused, "no JSON-RPC here, trying XML-RPC");
+        match self.speaking(Protocol::XmlRpc, &transport).await {
+            outcome @ (Ok(_) | Err(Error::Api(_))) => outcome,
+            // A server that speaks neither is told by its first answer.
+            Err(_) => Err(refused),
+        }
+    }
+
+    async fn speaking(&self, protocol: Protocol, transport: &Arc<dyn Transport>) -> Result<Live> {
+        let credentials = &self.credentials;
+        let params = [
+            Value::from(credentials.user.as_str()),
+            Value::from(credentials.password.expose_secret()),
+            // The server ignores the version that a client claims.
+            Value::from("1.0"),
+            Value::from(credentials.originator.as_str()),
+        ];
+        let body = protocol.encode(0, LOGIN, None, &params)?;
+        let request = Request::new(LOGIN, body, self.timeout);
+        let reply = exchange(&**transport, protocol, request).await?;
+        let session = SecretString::from(reply.decode::<String>()?);
+        tracing::debug!(
+            host = transport.host(),
+            user = credentials.user,
+            "logged in"
+        );
+        Ok(Live {
+            transport: transport.clone(),
+            protocol,
+            timeout: self.timeout,
+            session,
+        })
     }
 }
 
@@ -213,7 +276,7 @@ fn speaks_no_json(error: &Error) -> bool {
     }
 }
 
-async fn log_out(live: &Live, timeout: Duration) -> Result<()> {
+pub(crate) async fn log_out(live: &Live, timeout: Duration) -> Result<()> {
     let method = "session.logout";
     let body = live.protocol.encode(0, method, Some(live.session()), &[])?;
     let request = Request::new(method, body, timeout);

@@ -29,6 +29,8 @@ pub enum Trust {
     Ca(String),
     /// The one certificate with this fingerprint, under any address.
     Pinned(Fingerprint),
+    /// The certificates with these fingerprints, under any address: every host of a pool has its own.
+    PinnedAny(Vec<Fingerprint>),
     /// Any certificate. Whoever sits between can read and change everything, the password included.
     Insecure,
 }
@@ -120,7 +122,7 @@ enum Judge {
         known: Vec<CertificateDer<'static>>,
         verifier: Arc<WebPkiServerVerifier>,
     },
-    Pinned(Fingerprint),
+    Pinned(Vec<Fingerprint>),
     Anyone,
 }
 
@@ -128,7 +130,15 @@ impl Judge {
     fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self> {
         let known = match trust {
             Trust::Insecure => return Ok(Self::Anyone),
-            Trust::Pinned(fingerprint) => return Ok(Self::Pinned(*fingerprint)),
+            Trust::Pinned(fingerprint) => return Ok(Self::Pinned(vec![*fingerprint])),
+            Trust::PinnedAny(fingerprints) => {
+                if fingerprints.is_empty() {
+                    return Err(Error::Config(
+                        "no certificate is pinned; give the fingerprint of each host".to_owned(),
+                    ));
+                }
+                return Ok(Self::Pinned(fingerprints.clone()));
+            }
             Trust::SystemRoots => rustls_native_certs::load_native_certs().certs,
             Trust::Ca(pem) => CertificateDer::pem_slice_iter(pem.as_bytes())
                 .collect::<std::result::Result<Vec<_>, _>>()
@@ -171,7 +181,7 @@ impl ServerCertVerifier for Verifier {
         let fingerprint = Fingerprint::of(end_entity);
         let verdict = match &self.judge {
             Judge::Anyone => Ok(()),
-            Judge::Pinned(pinned) if *pinned == fingerprint => Ok(()),
+            Judge::Pinned(pinned) if pinned.contains(&fingerprint) => Ok(()),
             Judge::Pinned(_) => Err("it is not the pinned one".to_owned()),
             Judge::Roots { known, .. } if known.iter().any(|root| root == end_entity) => Ok(()),
             Judge::Roots { verifier, .. } => verifier

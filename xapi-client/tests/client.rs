@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[allow(dead_code, reason = "each test program uses a part")]
 mod support;
 
 use std::sync::Arc;

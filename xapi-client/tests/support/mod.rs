@@ -30,6 +30,8 @@ pub(crate) struct Host {
 struct Scripted {
     script: Box<Script>,
     log: Log,
+    /// Whether every connection is closed after its first answer.
+    closes: bool,
 }
 
 impl Respond for Scripted {
@@ -47,7 +49,12 @@ impl Respond for Scripted {
             Err(parts) => json!({"jsonrpc": "2.0", "id": call["id"], "error":
                 {"code": 1, "message": parts[0], "data": parts[1..]}}),
         };
-        ResponseTemplate::new(200).set_body_raw(body.to_string(), "application/json")
+        let answer = ResponseTemplate::new(200).set_body_raw(body.to_string(), "application/json");
+        if self.closes {
+            answer.insert_header("connection", "close")
+        } else {
+            answer
+        }
     }
 }
 
@@ -63,12 +70,29 @@ impl Host {
         address: &str,
         script: impl Fn(&str, &[Value]) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::serve(address, false, script).await
+    }
+
+    /// A host at this address that closes every connection after its first answer.
+    pub(crate) async fn closing(
+        address: &str,
+        script: impl Fn(&str, &[Value]) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(address, true, script).await
+    }
+
+    async fn serve(
+        address: &str,
+        closes: bool,
+        script: impl Fn(&str, &[Value]) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let server = MockServer::builder().listener(listener).start().await;
         let log = Arc::new(Mutex::new(Vec::new()));
         let scripted = Scripted {
             script: Box::new(script),
             log: log.clone(),
+            closes,
         };
         Mock::given(method("POST"))
             .and(path("/jsonrpc"))
