@@ -81,6 +81,20 @@ async fn a_pinned_certificate_is_trusted_under_any_name() {
 }
 
 #[tokio::test]
+async fn any_of_the_pinned_certificates_is_trusted_and_no_other() {
+    let server = server(&["xcp.example.org"]).await;
+    let other = Fingerprint::of(b"another");
+    let both = Trust::PinnedAny(vec![other, server.fingerprint]);
+    builder(&server).trust(both).login().await.unwrap();
+    let without = Trust::PinnedAny(vec![other]);
+    let error = builder(&server).trust(without).login().await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Untrusted { fingerprint, .. } if *fingerprint == server.fingerprint),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
 async fn another_certificate_than_the_pinned_one_is_named() {
     let server = server(&["localhost"]).await;
     let other = Fingerprint::of(b"another certificate");
