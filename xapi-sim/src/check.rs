@@ -132,6 +132,10 @@ mod tests {
         );
         assert_eq!(convert(Type::Int, Value::from("0x10")), Ok(Value::Int(16)));
         assert_eq!(
+            convert(Type::Float, Value::from("0x10")),
+            Ok(Value::Float(16.0))
+        );
+        assert_eq!(
             convert(Type::Int, Value::from("1.5")),
             Err(failure("Int64.of_string"))
         );

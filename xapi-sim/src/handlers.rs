@@ -53,7 +53,7 @@ pub(crate) fn respond(shared: &Arc<Shared>, head: &Head) -> Response {
     }
 }
 
-/// A session in the query or in a cookie, or a user's name and password.
+/// Whether the query or a cookie names a session that is alive.
 fn is_authorised(shared: &Arc<Shared>, head: &Head) -> bool {
     let cookies = head.header("cookie").unwrap_or_default();
     let pairs = head

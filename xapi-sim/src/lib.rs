@@ -45,6 +45,14 @@
 //! rests. The disk of a running guest cannot be copied, so snapshots of such a VM fail with
 //! `SR_BACKEND_FAILURE_81`.
 //!
+//! What the agents of guests report can be bent with [`TemplateSpec::report`], for the tests of
+//! those who look for addresses.
+//!
+//! # Trouble on demand
+//!
+//! [`Sim::inject`] takes a [`FaultRule`]: calls fail, wait, or lose their connection before or after
+//! they are carried out. [`Sim::leaks`] tells what a program under test has left behind.
+//!
 //! # What it does not know
 //!
 //! Messages that nothing implements answer `MESSAGE_METHOD_UNKNOWN`, and [`Sim::unimplemented`]

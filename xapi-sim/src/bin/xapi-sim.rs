@@ -47,6 +47,9 @@ struct Serve {
     /// Number of hosts in the pool.
     #[arg(long, default_value_t = 1, value_name = "N")]
     hosts: usize,
+    /// Number of halted VMs that are there from the start.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    vms: usize,
     /// Seed of references and uuids.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -99,7 +102,10 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     // Before anything that would have to be undone.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let model = Model::single_host().hosts(options.hosts).seed(options.seed);
+    let model = Model::single_host()
+        .hosts(options.hosts)
+        .vms(options.vms)
+        .seed(options.seed);
     let sim = Sim::start(model, settings).await?;
     let server = sim.serve(options.listen).await?;
     if let (Some(path), Some(pem)) = (&options.certificate_file, server.certificate_pem()) {
