@@ -70,7 +70,7 @@ async fn nothing_is_left_when_a_program_ends_by_itself() {
 async fn nothing_is_left_of_a_program_that_runs_out_of_time() {
     for lab in Lab::both().await {
         let code = escape("escape() io.write('on') io.stdout:flush() while true do end");
-        let script = Script::new(code).with_timeout(Duration::from_secs(2));
+        let script = Script::new(code).with_timeout(Duration::from_secs(4));
         let outcome = lab.vm.execute(script).await.unwrap();
         assert_eq!(outcome.status, Status::TimedOut);
         assert_eq!(outcome.stdout_text(), "on");
@@ -186,20 +186,20 @@ async fn processes_that_replace_themselves_all_the_time_are_caught() {
     for lab in Lab::both().await {
         let home = home(&lab);
         for then in ["", "while true do end"] {
-            let script = Script::new(format!("os.execute([==[{HOP}]==]) {then}"))
-                .with_timeout(Duration::from_secs(1));
+            let mut script = Script::new(format!("os.execute([==[{HOP}]==]) {then}"));
+            let mut expected = Status::Exited(0);
+            if !then.is_empty() {
+                script = script.with_timeout(Duration::from_secs(1));
+                expected = Status::TimedOut;
+            }
             let outcome = lab.vm.execute(script).await.unwrap();
-            let expected = if then.is_empty() {
-                Status::Exited(0)
-            } else {
-                Status::TimedOut
-            };
             assert_eq!(outcome.status, expected, "{}", outcome.stderr_text());
             if let Some(left) = somebody_left(&home).await {
                 std::fs::write(home.join("stop"), "").unwrap();
                 panic!("{left} is left after {expected}");
             }
-            std::fs::remove_file(home.join("hop")).unwrap();
+            // It is there unless time was up before.
+            let _ = std::fs::remove_file(home.join("hop"));
         }
     }
 }

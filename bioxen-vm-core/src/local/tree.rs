@@ -55,17 +55,22 @@ fn kill_those_there(root: i32, seen: &mut HashSet<(i32, u64)>) -> bool {
     pids.sort_unstable_by(|a, b| b.cmp(a));
     let mut known = HashMap::new();
     let mut news = false;
+    let mut held = Vec::new();
     for pid in pids {
         let Some(process) = look_up(&mut known, pid) else {
             continue;
         };
         if descends(&mut known, pid, root) && seen.insert((pid, process.started)) {
             news = true;
-            if process.alive {
-                // It may have ended by now.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            // Those that stand still do not see each other end, and do nothing about it. Any may
+            // have ended by now.
+            if process.alive && kill(Pid::from_raw(pid), Signal::SIGSTOP).is_ok() {
+                held.push(pid);
             }
         }
+    }
+    for pid in held {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     news
 }
