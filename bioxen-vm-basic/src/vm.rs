@@ -113,10 +113,7 @@ impl LuaVm for BasicVm {
         let mut command = self
             .interpreter
             .command(&script, &processes.place, self.memory);
-        command.timeout = [command.timeout, self.execution_timeout]
-            .into_iter()
-            .flatten()
-            .min();
+        command.timeout = script.time_limit(self.execution_timeout);
         processes
             .run(command)
             .await

@@ -35,7 +35,7 @@ pub struct Script {
     /// What the program reads from standard input, empty by default.
     pub stdin: Bytes,
     /// After this long the program is ended together with what it started. `None`: as long as the
-    /// VM's configuration allows.
+    /// VM's configuration allows, which no script can exceed.
     pub timeout: Option<Duration>,
     /// How many bytes of each output stream are kept; [`DEFAULT_MAX_OUTPUT`] by default.
     pub max_output: usize,
@@ -103,6 +103,12 @@ impl Script {
     pub fn with_max_output(mut self, bytes: usize) -> Self {
         self.max_output = bytes;
         self
+    }
+
+    /// How long it may run in a VM whose configuration has this limit: the lesser of both.
+    #[must_use]
+    pub fn time_limit(&self, of_vm: Option<Duration>) -> Option<Duration> {
+        [self.timeout, of_vm].into_iter().flatten().min()
     }
 
     /// Checks what can be checked before any VM sees the script.

@@ -87,7 +87,8 @@ pub struct XcpngConfig {
     pub ssh: SshConfig,
     /// The Lua interpreter in the VM: a name or a path, `lua5.4` by default.
     pub lua: String,
-    /// How long a program may run that sets no limit of its own; without limit when absent.
+    /// The longest time that one execution may take. A script may ask for less. Without limit when
+    /// absent.
     #[serde(deserialize_with = "words::duration_or_none")]
     pub execution_timeout: Option<Duration>,
     /// How long a VM may take from its start until it has an address, and again until a login

@@ -80,7 +80,7 @@ impl Guest {
         mut script: Script,
         limit: Option<Duration>,
     ) -> bioxen_vm_core::Result<Outcome> {
-        script.timeout = script.timeout.or(limit);
+        script.timeout = script.time_limit(limit);
         let mut command = lua::command(&self.interpreter, &script);
         for (name, value) in lua::search_path(&self.version, &self.tree) {
             // What the script says itself counts.

@@ -94,7 +94,6 @@ fn config(settings: &Settings, vm_type: &str) -> Value {
     let mut config = settings.config(vm_type);
     if vm_type == BasicConfig::VM_TYPE
         && config.get("worker").is_none()
-        && config.get("lua_executable").is_none()
         && let Some(program) = std::env::current_exe()
             .ok()
             .and_then(|path| path.into_os_string().into_string().ok())
