@@ -31,6 +31,9 @@ struct Opened {
 enum Slot {
     /// The id is taken while the VM is being made.
     Creating,
+    /// It was made and is being started, or its start was given up. Either way it has to be
+    /// destroyed in the end.
+    Starting(Arc<dyn LuaVm>),
     Ready(Arc<dyn LuaVm>),
 }
 
@@ -62,7 +65,9 @@ impl VmManager {
     /// [`Backend::create`] and [`LuaVm::start`]; then the VM is destroyed again.
     ///
     /// # Cancel safety
-    /// After a dropped future the id is free again; the backend removes what it had made.
+    /// Nothing of the VM is forgotten after a dropped future: until it was made, its backend removes
+    /// what there is; a VM that was being started stays with the manager, which
+    /// [`remove_vm`](Self::remove_vm) and [`shutdown_all`](Self::shutdown_all) destroy.
     pub async fn create_vm(
         &self,
         id: impl Into<String>,
@@ -76,13 +81,17 @@ impl VmManager {
             .create(id.clone())
             .await
             .map_err(|error| error.with_operation("create").with_vm(&id))?;
+        reservation.keep(Slot::Starting(Arc::clone(&vm)));
         if let Err(error) = vm.start().await {
-            if let Err(left) = vm.destroy().await {
-                tracing::warn!(vm = %id, error = %left, "a VM that did not start is left behind");
+            match vm.destroy().await {
+                Ok(()) => reservation.kept = false,
+                Err(left) => {
+                    tracing::warn!(vm = %id, error = %left, "a VM that did not start is left behind");
+                }
             }
             return Err(error.with_operation("start").with_vm(&id));
         }
-        reservation.fill(Arc::clone(&vm));
+        reservation.keep(Slot::Ready(Arc::clone(&vm)));
         Ok(vm)
     }
 
@@ -95,7 +104,7 @@ impl VmManager {
         let slot = VmId::new(id).ok().and_then(|id| vms.get(&id));
         match slot {
             Some(Slot::Ready(vm)) => Ok(Arc::clone(vm)),
-            Some(Slot::Creating) => {
+            Some(Slot::Creating | Slot::Starting(_)) => {
                 Err(Error::new(ErrorKind::NotFound, "it is still being made").with_vm(id))
             }
             None => {
@@ -121,7 +130,7 @@ impl VmManager {
             .values()
             .filter_map(|slot| match slot {
                 Slot::Ready(vm) => Some(Arc::clone(vm)),
-                Slot::Creating => None,
+                Slot::Creating | Slot::Starting(_) => None,
             })
             .collect();
         all.sort_by(|a, b| a.id().cmp(b.id()));
@@ -162,7 +171,10 @@ impl VmManager {
     /// # Errors
     /// As [`vm`](Self::vm) and [`LuaVm::destroy`]; after a failed destroy the manager keeps the VM.
     pub async fn remove_vm(&self, id: &str) -> Result<()> {
-        let vm = self.vm(id)?;
+        let vm = match self.made().into_iter().find(|vm| vm.id().as_str() == id) {
+            Some(vm) => vm,
+            None => self.vm(id)?,
+        };
         vm.destroy().await?;
         lock(&self.vms).remove(vm.id());
         Ok(())
@@ -175,7 +187,7 @@ impl VmManager {
     /// could not be destroyed stays with the manager, so that it can be tried again.
     pub async fn shutdown_all(&self) -> Result<()> {
         let destroying: Vec<_> = self
-            .vms()
+            .made()
             .into_iter()
             .map(|vm| tokio::spawn(async move { (vm.id().clone(), vm.destroy().await) }))
             .collect();
@@ -215,6 +227,17 @@ impl VmManager {
         first.map_or(Ok(()), Err)
     }
 
+    /// All VMs that exist, those that are not ready included.
+    fn made(&self) -> Vec<Arc<dyn LuaVm>> {
+        let vms = lock(&self.vms);
+        vms.values()
+            .filter_map(|slot| match slot {
+                Slot::Ready(vm) | Slot::Starting(vm) => Some(Arc::clone(vm)),
+                Slot::Creating => None,
+            })
+            .collect()
+    }
+
     fn reserve(&self, id: &VmId) -> Result<Reservation<'_>> {
         let mut vms = lock(&self.vms);
         if vms.contains_key(id) {
@@ -229,7 +252,7 @@ impl VmManager {
         Ok(Reservation {
             manager: self,
             id: id.clone(),
-            filled: false,
+            kept: false,
         })
     }
 
@@ -255,23 +278,23 @@ impl VmManager {
     }
 }
 
-/// Holds an id while its VM is being made, and gives it back unless it was filled.
+/// Holds an id while its VM is being made, and gives it back unless a VM is kept under it.
 struct Reservation<'m> {
     manager: &'m VmManager,
     id: VmId,
-    filled: bool,
+    kept: bool,
 }
 
 impl Reservation<'_> {
-    fn fill(&mut self, vm: Arc<dyn LuaVm>) {
-        lock(&self.manager.vms).insert(self.id.clone(), Slot::Ready(vm));
-        self.filled = true;
+    fn keep(&mut self, slot: Slot) {
+        lock(&self.manager.vms).insert(self.id.clone(), slot);
+        self.kept = true;
     }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        if !self.filled {
+        if !self.kept {
             lock(&self.manager.vms).remove(&self.id);
         }
     }

@@ -24,6 +24,8 @@ pub struct EchoBackend {
 pub struct EchoConfig {
     /// Lets [`LuaVm::start`] fail.
     pub fail_start: bool,
+    /// Lets [`LuaVm::start`] wait for ever.
+    pub hang_start: bool,
 }
 
 impl BackendConfig for EchoConfig {
@@ -46,7 +48,7 @@ impl Backend for EchoBackend {
         Ok(Arc::new(EchoVm {
             id,
             state,
-            fail_start: self.config.fail_start,
+            config: self.config.clone(),
         }))
     }
 }
@@ -55,7 +57,7 @@ impl Backend for EchoBackend {
 struct EchoVm {
     id: VmId,
     state: AtomicU8,
-    fail_start: bool,
+    config: EchoConfig,
 }
 
 const STOPPED: u8 = 0;
@@ -87,7 +89,10 @@ impl LuaVm for EchoVm {
     }
 
     async fn start(&self) -> Result<()> {
-        if self.fail_start {
+        if self.config.hang_start {
+            std::future::pending::<()>().await;
+        }
+        if self.config.fail_start {
             return Err(Error::new(ErrorKind::Unavailable, "told to fail"));
         }
         self.state.store(RUNNING, Ordering::Release);

@@ -105,3 +105,28 @@ async fn shutdown_destroys_everything() {
         assert_eq!(vm.info().await.unwrap().state, VmState::Destroyed);
     }
 }
+
+#[tokio::test]
+async fn a_vm_whose_creation_is_dropped_while_it_starts_is_not_forgotten() {
+    let manager = Arc::new(manager());
+    let creator = Arc::clone(&manager);
+    let config = json!({"hang_start": true});
+    let create =
+        tokio::spawn(async move { creator.create_vm("a", "echo", config).await.map(drop) });
+    // The VM exists once its id is known and it is not being made any more.
+    while manager
+        .vm("a")
+        .is_err_and(|error| !error.to_string().contains("being made"))
+    {
+        tokio::task::yield_now().await;
+    }
+    create.abort();
+    assert!(create.await.unwrap_err().is_cancelled());
+    let error = manager
+        .create_vm("a", "echo", Value::Null)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    manager.shutdown_all().await.unwrap();
+    manager.create_vm("a", "echo", Value::Null).await.unwrap();
+}
