@@ -5,8 +5,9 @@
 
 CARGO ?= cargo
 PYTHON ?= python3
-# A path given relative to the caller's folder.
-FASTA ?= target/data/lambda_virus.fa
+# A FASTA file of your own; without one, the genome of phage lambda.
+FASTA ?=
+GENOME := $(or $(FASTA),target/data/lambda_virus.fa)
 
 # What the demo's guests are made of, and what links the programs.
 GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
@@ -20,9 +21,9 @@ TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
-demo: demo-packages $(if $(filter target/data/lambda_virus.fa,$(FASTA)),data)
+demo: demo-packages $(if $(FASTA),,data)
 	$(CARGO) build --quiet --features full --bin bioxen
-	target/debug/bioxen demo $(FASTA)
+	target/debug/bioxen demo '$(GENOME)'
 
 test: fmt codegen-check clippy features nextest doctest doc
 	@echo "all checks passed"

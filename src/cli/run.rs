@@ -56,7 +56,7 @@ pub(super) struct Args {
     #[arg(long = "execute", short = 'e', value_name = "LUA")]
     code: Option<String>,
 
-    /// The program (not with -e) and its arguments
+    /// The program (not with -e) and its arguments; options of bioxen go before it
     #[arg(trailing_var_arg = true, value_name = "FILE [ARGUMENT]")]
     arguments: Vec<String>,
 }

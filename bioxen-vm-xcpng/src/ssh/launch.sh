@@ -6,6 +6,8 @@
 # connection. The kernel closes it when the owner dies, however, and then everything ends. Standard
 # output gets the directory, and a line from ssh once the login has succeeded.
 
+# An owner that gives up does not read what we say, and that must not end us before we clean up.
+trap '' PIPE
 umask 077
 dir=$(mktemp -d "$1/bioxen-ssh.XXXXXX") || exit
 cd "$dir" || exit

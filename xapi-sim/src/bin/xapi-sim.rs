@@ -132,7 +132,12 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     }
     match (sim.rung(), sim.guest_user()) {
         (Some(rung), Some(user)) => {
-            println!("guests:      {rung} ({}), user {user}", rung.describe());
+            println!(
+                "guests:      {rung} ({}); SSH port {}, user {user}, template {}",
+                rung.describe(),
+                xapi_sim::guest::PORT,
+                xapi_sim::LUA_TEMPLATE
+            );
             for passed in sim.passed_over() {
                 println!("             not {passed}");
             }
