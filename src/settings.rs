@@ -21,6 +21,9 @@ pub struct Settings {
     types: BTreeMap<String, Map<String, Value>>,
 }
 
+/// The types that settings can be given for.
+const TYPES: [&str; 2] = ["basic", "xcpng"];
+
 /// Keys whose text is a number or a truth value. All others stay text, so that a password of
 /// digits remains a password.
 const TYPED_KEYS: [&str; 6] = [
@@ -66,6 +69,12 @@ impl Settings {
                     path.display()
                 )));
             };
+            if !TYPES.contains(&vm_type.as_str()) {
+                return Err(config(format!(
+                    "{} has a table [{vm_type}]; known are [basic] and [xcpng]",
+                    path.display()
+                )));
+            }
             for (key, value) in table {
                 self.table(&vm_type).insert(key, value);
             }
@@ -79,7 +88,7 @@ impl Settings {
             let Some(rest) = name.strip_prefix("BIOXEN_") else {
                 continue;
             };
-            for vm_type in ["basic", "xcpng"] {
+            for vm_type in TYPES {
                 let prefix = format!("{}_", vm_type.to_uppercase());
                 if let Some(key) = rest.strip_prefix(&prefix) {
                     let key = match (vm_type, key.to_lowercase()) {
@@ -207,6 +216,14 @@ mod tests {
         assert!(error.to_string().contains("line 2"), "{error}");
         let report = format!("{error} {error:?}");
         assert!(!report.contains("hunter2"), "{report}");
+    }
+
+    #[test]
+    fn an_unknown_table_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[xcpg]\ntemplate = 't'\n").unwrap();
+        let error = Settings::new().read_file(file.path()).unwrap_err();
+        assert!(error.to_string().contains("[xcpg]"), "{error}");
     }
 
     #[test]
