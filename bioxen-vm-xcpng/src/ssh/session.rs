@@ -18,6 +18,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a guest may answer with keys other than ours because it has not installed them yet.
 const KEY_GRACE: Duration = Duration::from_secs(5);
 
+/// After this long a wait for the first login is told of, so that a wrong port does not look like a
+/// program that hangs.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// How often a command is tried for which the server has no room, 15 s in all.
 const ROOM_ATTEMPTS: u32 = 20;
 
@@ -71,6 +75,7 @@ impl SshSession {
         let deadline = started + limit;
         let mut pause = FIRST_PAUSE;
         let mut last = None;
+        let mut told = false;
         loop {
             match timeout_at(deadline, self.slot()).await {
                 Ok(Ok(_)) => return Ok(()),
@@ -80,6 +85,13 @@ impl SshSession {
                             && started.elapsed() < KEY_GRACE;
                     if !error.is_transient() && !may_install_keys {
                         return Err(error);
+                    }
+                    if !told && started.elapsed() >= SILENCE {
+                        told = true;
+                        tracing::warn!(
+                            address = %self.target.address, port = self.target.port, reason = %error,
+                            "no SSH login yet; trying for up to {} s", limit.as_secs()
+                        );
                     }
                     last = Some(Box::new(error));
                 }
