@@ -171,14 +171,18 @@ async fn commands_end_as_they_do_on_this_machine() {
         sh("head -c 5000 /dev/zero; head -c 300 /dev/zero >&2").with_max_output(100),
         sh("printf 12345; printf 12345 >&2").with_max_output(5),
         sh("sleep 3600 & echo started"),
-        sh("echo until; exec sleep 3600").with_timeout(Duration::from_millis(300)),
+        // Long enough for a busy machine to get to the output.
+        sh("echo until; exec sleep 3600").with_timeout(Duration::from_secs(3)),
         sh("trap '' TERM INT HUP; echo deaf; sleep 3600; sleep 3600")
-            .with_timeout(Duration::from_millis(300)),
+            .with_timeout(Duration::from_secs(3)),
     ];
     for command in commands {
-        let ours = there.run(command.clone()).await.unwrap();
-        let theirs = here.run(command.clone()).await.unwrap();
-        assert_eq!(essence(&ours), essence(&theirs), "{command:?}");
+        let (ours, theirs) = tokio::join!(there.run(command.clone()), here.run(command.clone()));
+        assert_eq!(
+            essence(&ours.unwrap()),
+            essence(&theirs.unwrap()),
+            "{command:?}"
+        );
     }
 }
 
