@@ -2,12 +2,15 @@
 
 mod templates;
 
+use secrecy::ExposeSecret as _;
+
 use crate::backing::GuestHost;
 use crate::classes::{self, sr, vdi, vm, vm_placement};
 use crate::db::Release;
 use crate::failure::Failure;
 use crate::guest::GuestError;
-use crate::model::{Model, NetworkSpec, SrSpec};
+use crate::model::{Model, NetworkSpec, SrSpec, UserSpec};
+use crate::rbac;
 use crate::value::Value;
 use crate::world::World;
 
@@ -30,6 +33,7 @@ impl From<Failure> for Trouble {
 pub(crate) async fn fill(
     world: &mut World,
     model: &Model,
+    users: &[UserSpec],
     guests: &GuestHost,
 ) -> Result<(), Trouble> {
     let hosts = add_hosts(world, model)?;
@@ -57,8 +61,35 @@ pub(crate) async fn fill(
     for number in 0..model.vms {
         templates::add_vm(world, number, network)?;
     }
+    for user in users {
+        add_user(world, user)?;
+    }
     vm_placement::account(world);
     Ok(())
+}
+
+fn add_user(world: &mut World, user: &UserSpec) -> Result<(), Trouble> {
+    if world.users.iter().any(|known| known.name == user.name) {
+        let text = format!("there are two users {}", user.name);
+        return Err(Trouble::Model(text));
+    }
+    if let Some(role) = &user.role
+        && !rbac::is_for_users(role)
+    {
+        let text = format!(
+            "user {} has the role {role}, which does not exist; use one of {}",
+            user.name,
+            rbac::names().collect::<Vec<_>>().join(", ")
+        );
+        return Err(Trouble::Model(text));
+    }
+    let password = user.password.expose_secret();
+    Ok(rbac::admit(
+        world,
+        &user.name,
+        password,
+        user.role.as_deref(),
+    )?)
 }
 
 fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {

@@ -19,6 +19,7 @@ use crate::db::{self, Release};
 use crate::failure::{Failure, Reply};
 use crate::interp;
 use crate::json;
+use crate::rbac;
 use crate::value::Value;
 use crate::world::{Call, Shared, World};
 
@@ -85,15 +86,16 @@ impl Registry {
         self.messages.get(name).copied()
     }
 
-    /// The messages that the simulator answers, sorted.
-    pub(crate) fn implemented(&self) -> Vec<&'static str> {
+    /// The messages that are answered as a server does, or those that are not, sorted; removed
+    /// ones left out.
+    pub(crate) fn messages(&self, answered: bool) -> Vec<&'static str> {
         let mut names: Vec<_> = self
             .messages
             .iter()
             .filter(|(name, (_, message))| {
                 *name == message.wire_name
                     && message.state != State::Removed
-                    && (self.handlers.contains_key(message.wire_name) || is_implicit(message.kind))
+                    && self.answers(message) == answered
             })
             .map(|(_, (_, message))| message.wire_name)
             .collect();
@@ -101,12 +103,12 @@ impl Registry {
         names
     }
 
-    /// How many messages the datamodel has, removed ones left out.
-    pub(crate) fn known(&self) -> usize {
-        let live = |(name, (_, message)): (&String, &(_, &Message))| {
-            name == message.wire_name && message.state != State::Removed
-        };
-        self.messages.iter().filter(|entry| live(*entry)).count()
+    /// Whether a message is answered as a server answers it.
+    fn answers(&self, message: &Message) -> bool {
+        self.handlers.contains_key(message.wire_name)
+            || is_implicit(message.kind)
+            // Refused as a server refuses them.
+            || message.pool_internal
     }
 
     fn list_methods(&self) -> Value {
@@ -282,6 +284,11 @@ fn prepare(
     if removed {
         return Err(Failure::code("MESSAGE_REMOVED"));
     }
+    if message.pool_internal {
+        // What hosts say to each other: no client has the session for it.
+        let text = "Internal API call attempted with non-pool (external) session";
+        return Err(Failure::new("INTERNAL_ERROR", [text]));
+    }
     Ok(Call {
         class,
         message,
@@ -330,7 +337,7 @@ fn begin(shared: &Arc<Shared>, mut call: Call, tags: &[(String, String)]) -> Rep
 /// Rights, faults and the handler.
 async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
     let verdict = shared.with(|world| {
-        allowed(world, &call)?;
+        rbac::permit(world, &call)?;
         Ok(world.faults.strike(call.message.wire_name))
     })?;
     if !verdict.delay.is_zero() {
@@ -371,34 +378,5 @@ fn implicit(world: &mut World, call: &Call) -> Reply {
     }
     tracing::warn!(method = name, "nothing implements this message");
     world.log.unimplemented.insert(name.to_owned());
-    Err(Failure::new("MESSAGE_METHOD_UNKNOWN", [name]))
-}
-
-/// The roles, the weakest first.
-const ROLES: &[&str] = &[
-    "read-only",
-    "vm-operator",
-    "vm-admin",
-    "vm-power-admin",
-    "pool-operator",
-    "pool-admin",
-];
-
-/// Refuses a call that the session's role does not reach.
-fn allowed(world: &World, call: &Call) -> Result<(), Failure> {
-    let Some(login) = world.sessions.get(&call.session) else {
-        return Ok(());
-    };
-    let rank = |role: &str| ROLES.iter().position(|known| *known == role);
-    let needed = rank(call.message.min_role).unwrap_or(0);
-    if rank(&login.role).unwrap_or(0) >= needed {
-        return Ok(());
-    }
-    let able: Vec<&str> = ROLES[needed..].iter().rev().copied().collect();
-    let text = format!(
-        "No permission in user session. (Roles with this permission: {})",
-        able.join(", ")
-    );
-    let permission = call.message.wire_name.to_lowercase();
-    Err(Failure::new("RBAC_PERMISSION_DENIED", [permission, text]))
+    Err(Failure::new("NOT_IMPLEMENTED", [name]))
 }

@@ -73,8 +73,9 @@ fn is_authorised(shared: &Arc<Shared>, head: &Head) -> bool {
 }
 
 fn about(shared: &Arc<Shared>, head: &Head) -> Response {
-    let implemented = shared.registry.implemented();
-    let known = i64::try_from(shared.registry.known()).unwrap_or(i64::MAX);
+    let implemented = shared.registry.messages(true);
+    let missing = shared.registry.messages(false);
+    let known = i64::try_from(implemented.len() + missing.len()).unwrap_or(i64::MAX);
     let document = Value::Struct(vec![
         (
             "product".to_owned(),
@@ -85,6 +86,7 @@ fn about(shared: &Arc<Shared>, head: &Head) -> Response {
             "messages_implemented".to_owned(),
             Value::strings(implemented),
         ),
+        ("messages_missing".to_owned(), Value::strings(missing)),
     ]);
     let mut body = String::new();
     json::write(&mut body, &document);

@@ -55,8 +55,8 @@
 //!
 //! # What it does not know
 //!
-//! Messages that nothing implements answer `MESSAGE_METHOD_UNKNOWN`, and [`Sim::unimplemented`]
-//! lists those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
+//! Messages that nothing implements answer `NOT_IMPLEMENTED`, and [`Sim::unimplemented`] lists
+//! those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
 //! lists what is implemented. Files, consoles and statistics over HTTP are refused. The certificate
 //! of a served pool has an ECDSA key where a real host has an RSA key. Of several hosts only the
 //! coordinator answers; [`Sim::serve_member`] gives a member that redirects.
@@ -81,6 +81,7 @@ mod json;
 mod jsonrpc;
 mod lifecycle;
 mod model;
+mod rbac;
 mod report;
 mod rpc;
 mod secret;
@@ -102,7 +103,7 @@ pub use assertions::{CallRecord, Leak};
 pub use db::Release;
 pub use failure::Failure;
 pub use fault::FaultRule;
-pub use model::{LUA_TEMPLATE, Model, NetworkSpec, SrSpec, TemplateSpec};
+pub use model::{LUA_TEMPLATE, Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
 pub use report::GuestReport;
 pub use server::Server;
 pub use sim::{Coverage, Credentials, Error, GuestMode, Sim, SimOptions};

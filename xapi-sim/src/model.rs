@@ -1,5 +1,7 @@
 //! What a simulated pool consists of.
 
+use secrecy::SecretString;
+
 use crate::db::Release;
 use crate::report::GuestReport;
 
@@ -36,6 +38,7 @@ pub struct Model {
     pub(crate) templates: Vec<TemplateSpec>,
     /// How many halted VMs there are.
     pub(crate) vms: usize,
+    pub(crate) users: Vec<UserSpec>,
 }
 
 impl Default for Model {
@@ -60,6 +63,7 @@ impl Model {
             networks: Vec::new(),
             templates: Vec::new(),
             vms: 0,
+            users: Vec::new(),
         }
     }
 
@@ -169,6 +173,13 @@ impl Model {
         self
     }
 
+    /// Adds somebody who can log in beside root.
+    #[must_use]
+    pub fn user(mut self, user: UserSpec) -> Self {
+        self.users.push(user);
+        self
+    }
+
     /// Adds a template.
     #[must_use]
     pub fn template(mut self, template: TemplateSpec) -> Self {
@@ -258,6 +269,35 @@ impl NetworkSpec {
             name: name.into(),
             device: None,
         }
+    }
+}
+
+/// Describes somebody who can log in beside root. The pool finds them in a directory service and
+/// has them as a subject.
+#[derive(Debug, Clone)]
+pub struct UserSpec {
+    pub(crate) name: String,
+    pub(crate) password: SecretString,
+    pub(crate) role: Option<String>,
+}
+
+impl UserSpec {
+    /// Somebody whom the directory service knows. Without a role they are no subject of the pool,
+    /// and their login fails until `subject.create` and `subject.add_to_roles` let them in.
+    pub fn new(name: impl Into<String>, password: SecretString) -> Self {
+        UserSpec {
+            name: name.into(),
+            password,
+            role: None,
+        }
+    }
+
+    /// Gives them a role: `read-only`, `vm-operator`, `vm-admin`, `vm-power-admin`,
+    /// `pool-operator` or `pool-admin`.
+    #[must_use]
+    pub fn role(mut self, role: impl Into<String>) -> Self {
+        self.role = Some(role.into());
+        self
     }
 }
 

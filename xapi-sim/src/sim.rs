@@ -16,7 +16,7 @@ use crate::dispatch::{Request, dispatch};
 use crate::failure::Failure;
 use crate::fault::{FaultRule, Faults};
 use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung};
-use crate::model::Model;
+use crate::model::{Model, UserSpec};
 use crate::rpc::Face;
 use crate::secret;
 use crate::seed::Seed;
@@ -79,8 +79,8 @@ pub enum GuestMode {
 pub struct SimOptions {
     /// The password of `root`. By default a fresh one that nobody can guess.
     pub password: Option<SecretString>,
-    /// Further users: name, password, role (`vm-operator` for example).
-    pub users: Vec<(String, SecretString, String)>,
+    /// Further users.
+    pub users: Vec<UserSpec>,
     /// What stands behind VMs.
     pub guests: GuestMode,
     /// How long a wrong password waits for its answer. A real host takes about 2 seconds; the
@@ -130,7 +130,7 @@ impl SimOptions {
         password: SecretString,
         role: impl Into<String>,
     ) -> Self {
-        self.users.push((name.into(), password, role.into()));
+        self.users.push(UserSpec::new(name, password).role(role));
         self
     }
 
@@ -204,8 +204,9 @@ impl Credentials {
 pub struct Coverage {
     /// The messages that are implemented, sorted.
     pub implemented: Vec<&'static str>,
-    /// How many messages the datamodel has, removed ones left out.
-    pub known: usize,
+    /// The other messages of the datamodel, sorted, removed ones left out. They answer
+    /// `NOT_IMPLEMENTED`.
+    pub missing: Vec<&'static str>,
 }
 
 /// A simulated pool.
@@ -252,7 +253,9 @@ impl Sim {
             None => SecretString::from(secret::password()),
         };
         let mut world = empty_world(&model, &options, &password);
-        bootstrap::fill(&mut world, &model, &guests)
+        let users = model.users.iter().chain(&options.users);
+        let users: Vec<UserSpec> = users.cloned().collect();
+        bootstrap::fill(&mut world, &model, &users, &guests)
             .await
             .map_err(|trouble| match trouble {
                 Trouble::Guest(source) => Error::Guests { source },
@@ -425,8 +428,8 @@ impl Sim {
     pub fn coverage(&self) -> Coverage {
         let registry = &self.shared.registry;
         Coverage {
-            implemented: registry.implemented(),
-            known: registry.known(),
+            implemented: registry.messages(true),
+            missing: registry.messages(false),
         }
     }
 
@@ -470,18 +473,13 @@ fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> 
     let root = User {
         name: "root".to_owned(),
         password: password.expose_secret().to_owned(),
-        role: "pool-admin".to_owned(),
+        sid: String::new(),
     };
-    let others = options.users.iter().map(|(name, password, role)| User {
-        name: name.clone(),
-        password: password.expose_secret().to_owned(),
-        role: role.clone(),
-    });
     World {
         db: Db::new(model.release),
         seed: Seed::new(model.seed),
         clock: Clock::new(),
-        users: std::iter::once(root).chain(others).collect(),
+        users: vec![root],
         sessions: Default::default(),
         listeners: Default::default(),
         disks: Default::default(),

@@ -82,14 +82,21 @@ pub(crate) struct Counters {
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) password: String,
-    pub(crate) role: String,
+    /// The identifier in the directory service; empty for root, who is not in it.
+    pub(crate) sid: String,
+}
+
+impl User {
+    pub(crate) fn is_root(&self) -> bool {
+        self.sid.is_empty()
+    }
 }
 
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("User")
             .field("name", &self.name)
-            .field("role", &self.role)
+            .field("sid", &self.sid)
             .finish()
     }
 }
@@ -99,6 +106,8 @@ impl std::fmt::Debug for User {
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) role: String,
+    /// Whether it is a session of root, whom no role restricts.
+    pub(crate) superuser: bool,
     /// When its activity was last noted, in seconds since 1970.
     pub(crate) active: u64,
     /// Whether it is a session with the host alone, which `session.local_logout` ends.

@@ -6,7 +6,7 @@
     reason = "this is what a program is for"
 )]
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,8 +29,15 @@ struct Cli {
 enum Command {
     /// Serves a pool until Ctrl-C or TERM.
     Serve(Serve),
-    /// Lists the messages that are implemented.
-    Coverage,
+    /// Lists the messages that are implemented, or those that are not.
+    Coverage(Coverage),
+}
+
+#[derive(Debug, Args)]
+struct Coverage {
+    /// Lists the messages of the datamodel that answer NOT_IMPLEMENTED.
+    #[arg(long)]
+    missing: bool,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +74,7 @@ async fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Serve(options) => serve(options).await,
-        Command::Coverage => coverage().await,
+        Command::Coverage(options) => coverage(options).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -155,18 +162,31 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn coverage() -> Result<(), Failed> {
+/// Writes the list as far as somebody reads it.
+async fn coverage(options: Coverage) -> Result<(), Failed> {
     let settings = SimOptions::default().with_guests(GuestMode::Simulated);
     let sim = Sim::start(Model::new(), settings).await?;
     let coverage = sim.coverage();
-    for name in &coverage.implemented {
-        println!("{name}");
-    }
-    eprintln!(
-        "{} of {} messages",
-        coverage.implemented.len(),
-        coverage.known
-    );
     sim.shutdown().await;
+    let (implemented, missing) = (coverage.implemented, coverage.missing);
+    let counts = format!(
+        "{} of {} messages",
+        implemented.len(),
+        implemented.len() + missing.len()
+    );
+    let mut text = String::new();
+    for name in if options.missing {
+        missing
+    } else {
+        implemented
+    } {
+        text.push_str(name);
+        text.push('\n');
+    }
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    eprintln!("{counts}");
     Ok(())
 }

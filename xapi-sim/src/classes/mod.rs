@@ -6,6 +6,7 @@ pub(crate) mod message;
 pub(crate) mod network;
 pub(crate) mod operation;
 pub(crate) mod pool;
+pub(crate) mod role;
 pub(crate) mod session;
 pub(crate) mod sr;
 pub(crate) mod task;
@@ -32,12 +33,13 @@ pub(crate) type Table = &'static [(&'static str, Handler)];
 
 /// Every handler.
 pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
-    let tables: [Table; 18] = [
+    let tables: [Table; 19] = [
         event::TABLE,
         host::TABLE,
         message::TABLE,
         network::TABLE,
         pool::TABLE,
+        role::TABLE,
         session::TABLE,
         sr::TABLE,
         task::TABLE,

@@ -1,14 +1,17 @@
 //! Sessions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Table, done, event};
+use crate::db::Release;
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
+use crate::rbac;
 use crate::secret;
 use crate::value::{NULL_REF, Value};
-use crate::world::{Call, Login, Shared, World};
+use crate::world::{Call, Login, Shared, User, World};
 
 pub(crate) const TABLE: Table = &[
     ("session.login_with_password", Later(login)),
@@ -18,42 +21,88 @@ pub(crate) const TABLE: Table = &[
     ("session.change_password", Now(change_password)),
     (
         "session.get_all_subject_identifiers",
-        Now(|_, _| Ok(Value::Array(Vec::new()))),
+        Now(get_all_subject_identifiers),
     ),
-    ("session.logout_subject_identifier", Now(|_, _| done())),
+    (
+        "session.logout_subject_identifier",
+        Now(logout_subject_identifier),
+    ),
 ];
 
-/// How many sessions of one originator live side by side, and how many without one.
-const PER_ORIGINATOR: usize = 500;
+/// How many sessions of one user, or of one originator of root, live side by side, and how many
+/// of root without an originator.
+const PER_CROWD: usize = 500;
 const WITHOUT_ORIGINATOR: usize = 400;
 
 fn login(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
-        let opened = shared.with(|world| {
-            let (name, password) = (call.text(0), call.text(1));
-            let user = world.users.iter().find(|user| user.name == name);
-            match user.filter(|user| secret::same(&user.password, password)) {
-                Some(user) => {
-                    let login = Login {
-                        user: user.name.clone(),
-                        role: user.role.clone(),
-                        active: world.clock.seconds(),
-                        local: call.message.name != "login_with_password",
-                    };
-                    Ok(open(world, login, call.text(3)))
-                }
-                None => Err(world.rules.login_delay),
-            }
-        });
-        match opened {
-            Ok(reply) => reply,
-            Err(delay) => {
+        match shared.with(|world| try_login(world, &call)) {
+            Ok(session) => Ok(Value::String(session)),
+            Err((delay, failure)) => {
                 tokio::time::sleep(delay).await;
-                let params = [call.text(0), "Authentication failure"];
-                Err(Failure::new("SESSION_AUTHENTICATION_FAILED", params))
+                Err(failure)
             }
         }
     })
+}
+
+/// Opens a session, or tells how long the failure has to wait, and which it is.
+fn try_login(world: &mut World, call: &Call) -> Result<String, (Duration, Failure)> {
+    let (name, password) = (call.text(0), call.text(1));
+    let delay = world.rules.login_delay;
+    let local = call.message.name != "login_with_password";
+    let mut users = world.users.iter();
+    // A host alone asks no directory.
+    let user = users.find(|user| user.name == name && (!local || user.is_root()));
+    let Some(user) = user.filter(|user| secret::same(&user.password, password)) else {
+        let params = [name, "Authentication failure"];
+        let failure = Failure::new("SESSION_AUTHENTICATION_FAILED", params);
+        return Err((delay, failure));
+    };
+    let user = user.clone();
+    let active = world.clock.seconds();
+    let (role, subject) = if user.is_root() {
+        ("pool-admin", NULL_REF.to_owned())
+    } else {
+        let subject = subject_of(world, &user.sid);
+        let role = subject
+            .as_deref()
+            .and_then(|s| rbac::role_of_subject(world, s));
+        match (role, subject) {
+            (Some(role), Some(subject)) => (role, subject),
+            _ => return Err((delay, not_admitted(world, &user))),
+        }
+    };
+    let login = Login {
+        superuser: user.is_root(),
+        user: user.name,
+        role: role.to_owned(),
+        active,
+        local,
+    };
+    open(world, login, &user.sid, subject, call.text(3)).map_err(|failure| (delay, failure))
+}
+
+fn subject_of(world: &World, sid: &str) -> Option<String> {
+    let is_it = |subject: &String| {
+        let known = world.db.text("subject", subject, "subject_identifier");
+        known.is_ok_and(|known| known == sid)
+    };
+    world.db.references("subject").into_iter().find(is_it)
+}
+
+/// The failure of somebody whom the directory knows and the pool does not.
+fn not_admitted(world: &World, user: &User) -> Failure {
+    let code = if world.db.release() == Release::Xcpng82 {
+        "SESSION_AUTHENTICATION_FAILED"
+    } else {
+        "SESSION_AUTHORIZATION_FAILED"
+    };
+    let text = format!(
+        "Subject {} (identifier {}) has no access rights in this pool",
+        user.name, user.sid
+    );
+    Failure::new(code, [user.name.clone(), text])
 }
 
 /// A session that does nothing for so long, in seconds, ends.
@@ -91,35 +140,71 @@ pub(crate) fn touch(world: &mut World, session: &str) -> Result<(), Failure> {
 }
 
 /// Opens a session. Its reference is a secret, so it does not come from the seed.
-pub(crate) fn open(world: &mut World, login: Login, originator: &str) -> Reply {
+fn open(
+    world: &mut World,
+    login: Login,
+    sid: &str,
+    subject: String,
+    originator: &str,
+) -> Result<String, Failure> {
     let session = secret::reference();
     let now = Value::DateTime(world.clock.now());
+    let permissions = if login.superuser {
+        Vec::new()
+    } else {
+        rbac::permissions(world.db.release())
+    };
+    let rank = rbac::rank(&login.role).unwrap_or_default();
+    let permissions = permissions
+        .iter()
+        .filter(|permission| permission.rank <= rank)
+        .map(|permission| permission.name.to_lowercase());
     let values = vec![
         ("uuid", world.seed.uuid_value()),
         ("this_host", Value::String(world.coordinator())),
         ("last_active", now.clone()),
-        (
-            "is_local_superuser",
-            Value::Bool(login.role == "pool-admin"),
-        ),
+        ("is_local_superuser", Value::Bool(login.superuser)),
         ("validation_time", now),
         ("auth_user_name", Value::from(login.user.as_str())),
+        ("auth_user_sid", Value::from(sid)),
+        ("subject", Value::String(subject)),
+        ("rbac_permissions", Value::strings(permissions)),
         ("originator", Value::from(originator)),
         ("this_user", Value::null_ref()),
     ];
     world.db.create("session", &session, values)?;
+    let crowd = Crowd::of(&login, originator);
     world.sessions.insert(session.clone(), login);
-    trim(world, originator);
-    Ok(Value::String(session))
+    trim(world, &crowd);
+    Ok(session)
 }
 
-/// Ends the oldest sessions of an originator that has too many.
-fn trim(world: &mut World, originator: &str) {
-    let limit = if originator.is_empty() {
-        WITHOUT_ORIGINATOR
-    } else {
-        PER_ORIGINATOR
-    };
+/// Sessions that are counted together: those of a user, or of a program of root.
+#[derive(Debug, PartialEq, Eq)]
+enum Crowd {
+    Originator(String),
+    User(String),
+}
+
+impl Crowd {
+    fn of(login: &Login, originator: &str) -> Self {
+        if login.superuser {
+            Crowd::Originator(originator.to_owned())
+        } else {
+            Crowd::User(login.user.clone())
+        }
+    }
+
+    fn limit(&self) -> usize {
+        match self {
+            Crowd::Originator(originator) if originator.is_empty() => WITHOUT_ORIGINATOR,
+            _ => PER_CROWD,
+        }
+    }
+}
+
+/// Ends the oldest sessions of a crowd that has too many. Those whose tasks run are spared.
+fn trim(world: &mut World, crowd: &Crowd) {
     let Some(table) = world.db.table("session") else {
         return;
     };
@@ -127,16 +212,34 @@ fn trim(world: &mut World, originator: &str) {
         .rows
         .iter()
         .filter(|(session, _)| {
-            let found = world.db.get("session", session, "originator");
-            found.is_ok_and(|value| value.as_str() == Some(originator))
+            let originator = world.db.text("session", session, "originator");
+            let login = world.sessions.get(*session);
+            login.is_some_and(|login| Crowd::of(login, &originator.unwrap_or_default()) == *crowd)
         })
         .map(|(session, row)| (row.created, session.clone()))
         .collect();
+    let excess = mine.len().saturating_sub(crowd.limit());
+    if excess == 0 {
+        return;
+    }
     mine.sort_unstable();
-    let excess = mine.len().saturating_sub(limit);
-    for (_, session) in mine.into_iter().take(excess) {
+    let idle = mine
+        .into_iter()
+        .filter(|(_, session)| !is_busy(world, session));
+    let old: Vec<String> = idle.take(excess).map(|(_, session)| session).collect();
+    for session in old {
         close(world, &session);
     }
+}
+
+/// Whether tasks of a session have not ended yet.
+fn is_busy(world: &World, session: &str) -> bool {
+    let db = &world.db;
+    let tasks = db.list("session", session, "tasks").unwrap_or_default();
+    tasks.iter().any(|task| {
+        let status = db.text("task", task, "status");
+        status.is_ok_and(|status| status == "pending" || status == "cancelling")
+    })
 }
 
 /// Ends a session; calls that wait in it wake up and fail.
@@ -164,18 +267,35 @@ fn local_logout(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// Only sessions of root get here. The server does not ask for the old password.
 fn change_password(world: &mut World, call: &Call) -> Reply {
-    let login = world.sessions.get(&call.session).cloned();
-    let user = login.and_then(|login| world.users.iter_mut().find(|user| user.name == login.user));
-    match user {
-        Some(user) if secret::same(&user.password, call.text(0)) => {
-            call.text(1).clone_into(&mut user.password);
-            done()
-        }
-        Some(user) => {
-            let params = [user.name.as_str(), "Authentication failure"];
-            Err(Failure::new("SESSION_AUTHENTICATION_FAILED", params))
-        }
-        None => Err(Failure::session_invalid(NULL_REF)),
+    for root in world.users.iter_mut().filter(|user| user.is_root()) {
+        call.text(1).clone_into(&mut root.password);
     }
+    done()
+}
+
+/// Who of the directory is logged in.
+fn get_all_subject_identifiers(world: &mut World, _: &Call) -> Reply {
+    let db = &world.db;
+    let mut sids = Vec::new();
+    for session in db.references("session") {
+        let sid = db.text("session", &session, "auth_user_sid")?;
+        if !sid.is_empty() && !sids.contains(&sid) {
+            sids.push(sid);
+        }
+    }
+    Ok(Value::strings(sids))
+}
+
+/// Ends all sessions of somebody, except the one that asks for it.
+fn logout_subject_identifier(world: &mut World, call: &Call) -> Reply {
+    let sid = call.text(0);
+    for session in world.db.references("session") {
+        let theirs = world.db.text("session", &session, "auth_user_sid")? == sid;
+        if theirs && !sid.is_empty() && session != call.session {
+            close(world, &session);
+        }
+    }
+    done()
 }

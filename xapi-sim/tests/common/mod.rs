@@ -120,3 +120,21 @@ impl Pool {
         text(&self.get("VM", "power_state", vm).await)
     }
 }
+
+/// Waits for the end of a task and gives its record.
+pub(crate) async fn ended(pool: &Pool, task: &str) -> Value {
+    let mut token = String::new();
+    loop {
+        let args = vec![
+            Value::strings([format!("task/{task}")]),
+            token.into(),
+            10.0.into(),
+        ];
+        let batch = pool.call("event.from", args).await;
+        token = text(batch.get("token").unwrap());
+        let record = pool.call("task.get_record", vec![task.into()]).await;
+        if record.get("status") != Some(&Value::from("pending")) {
+            return record;
+        }
+    }
+}
