@@ -1,10 +1,12 @@
-//! What stands behind the records: disks that hold a system, and the guests that run from them.
+//! What stands behind the records: disks that hold a system or bytes, and the guests that run from
+//! them.
 //!
 //! The files of a guest belong to the VDI and not to the VM, as on a real host: `VM.destroy`
 //! leaves them, `VDI.destroy` removes them, cloning a VDI copies them. A VM runs a guest when its
 //! boot disk holds one.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -14,11 +16,21 @@ use crate::classes;
 use crate::failure::Failure;
 use crate::guest::{BootConfig, Guest, GuestDisk, GuestError, Guests};
 use crate::report::{self, GuestReport};
+use crate::storage::RawDisk;
 use crate::world::{Shared, World};
+
+/// What is on a VDI.
+#[derive(Debug, Clone)]
+pub(crate) enum Disk {
+    /// A system, whose files have no form as bytes of a disk.
+    System(Installed),
+    /// Bytes that a client has written.
+    Raw(Arc<RawDisk>),
+}
 
 /// A system on a VDI.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub(crate) struct Installed {
     system: System,
     /// What its agent will tell.
     report: GuestReport,
@@ -67,17 +79,17 @@ impl GuestHost {
             Some(guests) => backed(guests.create(name).await?),
             None => System::Simulated,
         };
-        Ok(Disk { system, report })
+        Ok(Disk::System(Installed { system, report }))
     }
 
     /// A disk with the same content.
-    pub(crate) async fn copy(&self, of: &Disk, name: &str) -> Result<Disk, Failure> {
+    async fn copy(&self, of: &Installed, name: &str) -> Result<Installed, Failure> {
         match (&of.system, &self.guests) {
             (System::Guest(source), Some(guests)) => {
                 let _turn = source.copying.lock().await;
                 let copy = guests.copy(&source.disk, name).await;
                 let copy = copy.map_err(|error| storage_failure(&error))?;
-                Ok(Disk {
+                Ok(Installed {
                     system: backed(copy),
                     report: of.report,
                 })
@@ -86,7 +98,7 @@ impl GuestHost {
         }
     }
 
-    async fn boot(&self, disk: &Disk, config: BootConfig) -> Result<Option<Guest>, Failure> {
+    async fn boot(&self, disk: &Installed, config: BootConfig) -> Result<Option<Guest>, Failure> {
         let (System::Guest(backed), Some(guests)) = (&disk.system, &self.guests) else {
             return Ok(None);
         };
@@ -107,6 +119,85 @@ impl GuestHost {
     }
 }
 
+/// A disk with the same content as another.
+pub(crate) async fn copy(shared: &Shared, of: &Disk, name: &str) -> Result<Disk, Failure> {
+    match of {
+        Disk::System(installed) => {
+            let copy = shared.guests.copy(installed, name).await?;
+            Ok(Disk::System(copy))
+        }
+        Disk::Raw(source) => {
+            let (source, storage) = (Arc::clone(source), Arc::clone(&shared.storage));
+            let copy = blocking(move || {
+                let copy = storage.create()?;
+                copy.copy_from(&source)?;
+                Ok(copy)
+            });
+            let copy = copy.await.map_err(|error| storage_failure(&error))?;
+            Ok(Disk::Raw(Arc::new(copy)))
+        }
+    }
+}
+
+/// The bytes of a VDI for somebody who is about to write them. A system on it is lost, as on a
+/// real disk that is written over.
+pub(crate) async fn raw(shared: &Shared, vdi: &str) -> io::Result<Arc<RawDisk>> {
+    let found = shared.with(|world| match world.disks.get(vdi) {
+        Some(Disk::Raw(disk)) => Some(Arc::clone(disk)),
+        _ => None,
+    });
+    if let Some(disk) = found {
+        return Ok(disk);
+    }
+    let storage = Arc::clone(&shared.storage);
+    let disk = Arc::new(blocking(move || storage.create()).await?);
+    let made = Disk::Raw(Arc::clone(&disk));
+    let old = shared.with(|world| world.disks.insert(vdi.to_owned(), made));
+    classes::vdi::release(old).await;
+    Ok(disk)
+}
+
+/// A disk with bytes as a VM has it.
+#[allow(dead_code, reason = "for guests that read configuration drives")]
+#[derive(Debug)]
+pub(crate) struct AttachedBytes {
+    /// `0`, `xvdb`: whatever the client called the device.
+    pub(crate) userdevice: String,
+    pub(crate) disk: Arc<RawDisk>,
+    /// How many bytes the disk has; the file may have fewer.
+    pub(crate) size: u64,
+}
+
+/// The disks of a VM on which clients have written bytes, in the order of its devices.
+#[allow(dead_code, reason = "for guests that read configuration drives")]
+pub(crate) fn attached_bytes(world: &World, vm: &str) -> Vec<AttachedBytes> {
+    let db = &world.db;
+    let vbds = db.list("VM", vm, "VBDs").unwrap_or_default();
+    vbds.iter()
+        .filter_map(|vbd| {
+            let vdi = db.text("VBD", vbd, "VDI").ok()?;
+            let Some(Disk::Raw(disk)) = world.disks.get(&vdi) else {
+                return None;
+            };
+            let size = db.int("VDI", &vdi, "virtual_size").ok()?;
+            Some(AttachedBytes {
+                userdevice: db.text("VBD", vbd, "userdevice").ok()?,
+                disk: Arc::clone(disk),
+                size: u64::try_from(size).ok()?,
+            })
+        })
+        .collect()
+}
+
+/// Runs file work where it holds nobody up.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    // Only a panic and a runtime that shuts down are errors here.
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
 fn backed(disk: GuestDisk) -> System {
     System::Guest(Arc::new(BackedDisk {
         disk,
@@ -114,9 +205,9 @@ fn backed(disk: GuestDisk) -> System {
     }))
 }
 
-fn storage_failure(error: &GuestError) -> Failure {
+fn storage_failure(error: &(dyn std::error::Error + 'static)) -> Failure {
     let text = whole(error);
-    tracing::error!(%text, "disk of a guest cannot be copied");
+    tracing::error!(%text, "a disk cannot be copied");
     Failure::new(
         "SR_BACKEND_FAILURE_81",
         [String::new(), text, String::new()],
@@ -135,15 +226,17 @@ pub(crate) fn whole(error: &dyn std::error::Error) -> String {
 }
 
 /// The disk that a VM boots from, if a system is on it: the bootable one, else the first.
-fn boot_disk(world: &World, vm: &str) -> Option<Disk> {
+fn boot_disk(world: &World, vm: &str) -> Option<Installed> {
     let db = &world.db;
-    let mut disks: Vec<(bool, i64, Disk)> = db
+    let mut disks: Vec<(bool, i64, Installed)> = db
         .list("VM", vm, "VBDs")
         .ok()?
         .into_iter()
         .filter_map(|vbd| {
             let vdi = db.text("VBD", &vbd, "VDI").ok()?;
-            let disk = world.disks.get(&vdi)?.clone();
+            let Disk::System(disk) = world.disks.get(&vdi)?.clone() else {
+                return None;
+            };
             let device = db.text("VBD", &vbd, "userdevice").ok()?;
             let bootable = db.flag("VBD", &vbd, "bootable").ok()?;
             Some((
@@ -160,7 +253,7 @@ fn boot_disk(world: &World, vm: &str) -> Option<Disk> {
 /// Everything that has to be known to boot what is on a VM's disk.
 #[derive(Debug)]
 pub(crate) struct BootPlan {
-    disk: Disk,
+    disk: Installed,
     config: BootConfig,
     pretended: Ipv4Addr,
 }

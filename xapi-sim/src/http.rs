@@ -2,6 +2,7 @@
 //! would meet the server's limits in production only.
 
 use std::borrow::Cow;
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -16,12 +17,14 @@ use crate::value::parse_int;
 const MAX_HEAD: usize = 1006;
 /// The longest body of a call.
 const MAX_BODY: i64 = 300 * 1024;
+/// How much room for bytes to come is made at least, so that large bodies come in large pieces.
+const READ_AHEAD: usize = 64 * 1024;
 /// How long each part of the first head of a connection, and the whole of it, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A parsed request head.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Head {
     pub(crate) method: String,
     /// Without the query.
@@ -29,7 +32,7 @@ pub(crate) struct Head {
     pub(crate) query: String,
     old_version: bool,
     close: bool,
-    content_length: Option<i64>,
+    pub(crate) content_length: Option<i64>,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
 }
@@ -67,6 +70,14 @@ pub(crate) struct Response {
     spoil: Option<Spoil>,
 }
 
+impl Response {
+    /// The same with the end of the connection.
+    pub(crate) fn ending(mut self) -> Self {
+        self.ends = true;
+        self
+    }
+}
+
 /// What came instead of a request head.
 enum NoHead {
     /// The client has gone.
@@ -75,39 +86,91 @@ enum NoHead {
     Refused(Response),
 }
 
+/// What carries bytes both ways: a socket, with or without TLS.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A connection, and what has been read from it and not been used yet.
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Reads more into the buffer, and tells whether anything came.
+    async fn fill(&mut self) -> bool {
+        self.buffer.reserve(READ_AHEAD);
+        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
+    }
+
+    /// Exactly so many bytes; `None` when the client ends before.
+    pub(crate) async fn read(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < length {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        let rest = self.buffer.split_off(length);
+        Some(std::mem::replace(&mut self.buffer, rest))
+    }
+
+    /// As many bytes as come without waiting, at least one and at most so many; none at the end.
+    pub(crate) async fn read_some(&mut self, most: usize) -> Vec<u8> {
+        if self.buffer.is_empty() && !self.fill().await {
+            return Vec::new();
+        }
+        let rest = self.buffer.split_off(most.min(self.buffer.len()));
+        std::mem::replace(&mut self.buffer, rest)
+    }
+
+    /// Writes a head as handlers do it, line by line.
+    pub(crate) async fn write_head(&mut self, lines: &[&str]) -> io::Result<()> {
+        let mut head = lines.join("\r\n");
+        head.push_str("\r\n\r\n");
+        self.write(head.as_bytes()).await
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+}
+
 /// Serves a connection until either side ends it.
-pub(crate) async fn serve<S>(face: Face, mut stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut buffer = Vec::new();
+pub(crate) async fn serve(face: Face, stream: impl Stream + 'static) {
+    let mut connection = Connection {
+        stream: Box::new(stream),
+        buffer: Vec::new(),
+    };
     let mut first = true;
     loop {
-        let head = match read_head(&mut stream, &mut buffer, first).await {
+        let head = match read_head(&mut connection, first).await {
             Ok(head) => head,
             Err(NoHead::Gone) => break,
             Err(NoHead::Refused(response)) => {
-                let _ = write(&mut stream, &Head::default(), &response).await;
+                let _ = write(&mut connection.stream, &Head::default(), &response).await;
                 break;
             }
         };
         first = false;
-        let Some(response) = respond(&face, &head, &mut stream, &mut buffer).await else {
+        let Some(response) = respond(&face, &head, &mut connection).await else {
             break;
         };
         let ends = response.ends || matches!(response.spoil, Some(Spoil::Truncate(_)));
-        if write(&mut stream, &head, &response).await.is_err() || ends {
+        if write(&mut connection.stream, &head, &response)
+            .await
+            .is_err()
+            || ends
+        {
             break;
         }
     }
-    let _ = stream.shutdown().await;
+    let _ = connection.stream.shutdown().await;
 }
 
-async fn read_head<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    buffer: &mut Vec<u8>,
-    first: bool,
-) -> Result<Head, NoHead> {
+async fn read_head(connection: &mut Connection, first: bool) -> Result<Head, NoHead> {
+    let Connection { stream, buffer } = connection;
     let deadline = Instant::now() + HEAD_TIMEOUT;
     loop {
         let window = &buffer[..buffer.len().min(MAX_HEAD)];
@@ -185,14 +248,9 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
 }
 
 /// `None` when the client has gone in the middle of its request.
-async fn respond<S: AsyncRead + Unpin>(
-    face: &Face,
-    head: &Head,
-    stream: &mut S,
-    buffer: &mut Vec<u8>,
-) -> Option<Response> {
+async fn respond(face: &Face, head: &Head, connection: &mut Connection) -> Option<Response> {
     match head.method.as_str() {
-        "POST" => {
+        "POST" if !handlers::serves("POST", &head.path) => {
             let Some(codec) = codec_of(&head.path) else {
                 return Some(forbidden());
             };
@@ -210,13 +268,7 @@ async fn respond<S: AsyncRead + Unpin>(
             let Ok(length) = usize::try_from(length) else {
                 return Some(exception("Invalid_argument(\"Bytes.create\")"));
             };
-            while buffer.len() < length {
-                match stream.read_buf(buffer).await {
-                    Ok(0) | Err(_) => return None,
-                    Ok(_) => {}
-                }
-            }
-            let body: Vec<u8> = buffer.drain(..length).collect();
+            let body = connection.read(length).await?;
             Some(match rpc::answer(face, codec, &body, head.tags()).await {
                 Ok(answer) => match answer.spoil {
                     Some(Spoil::Disconnect) => return None,
@@ -234,7 +286,7 @@ async fn respond<S: AsyncRead + Unpin>(
             })
         }
         "OPTIONS" => Some(options(head)),
-        "GET" | "PUT" | "CONNECT" => Some(handlers::respond(&face.shared, head)),
+        "GET" | "PUT" | "POST" | "CONNECT" => handlers::respond(face, head, connection).await,
         other => Some(not_implemented(other)),
     }
 }
@@ -250,11 +302,7 @@ fn codec_of(path: &str) -> Option<Codec> {
     }
 }
 
-async fn write<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    head: &Head,
-    response: &Response,
-) -> std::io::Result<()> {
+async fn write(stream: &mut impl Stream, head: &Head, response: &Response) -> io::Result<()> {
     let mut out = format!("HTTP/{} {}\r\n", head.version(), response.status);
     out.push_str(&format!("content-length: {}\r\n", response.body.len()));
     for (name, value) in &response.headers {

@@ -88,6 +88,7 @@ mod secret;
 mod seed;
 mod server;
 mod sim;
+mod storage;
 mod tls;
 mod transport;
 mod value;

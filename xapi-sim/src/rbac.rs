@@ -168,12 +168,6 @@ fn guarded_keys(
 
 /// Refuses a call that the session's role does not reach.
 pub(crate) fn permit(world: &World, call: &Call) -> Result<(), Failure> {
-    let Some(login) = world.sessions.get(&call.session) else {
-        return Ok(());
-    };
-    if login.superuser {
-        return Ok(());
-    }
     let key = guarded_keys(call.class, call.message)
         .iter()
         .find(|(key, _)| match key.strip_suffix('*') {
@@ -184,6 +178,22 @@ pub(crate) fn permit(world: &World, call: &Call) -> Result<(), Failure> {
         Some((key, role)) => (format!("{}/key:{key}", call.message.wire_name), *role),
         None => (call.message.wire_name.to_owned(), call.message.min_role),
     };
+    reach(world, &call.session, &permission, role)
+}
+
+/// Refuses what the role of a session does not reach. Without a session nothing is refused.
+pub(crate) fn reach(
+    world: &World,
+    session: &str,
+    permission: &str,
+    role: &str,
+) -> Result<(), Failure> {
+    let Some(login) = world.sessions.get(session) else {
+        return Ok(());
+    };
+    if login.superuser {
+        return Ok(());
+    }
     // A role that nobody knows is one that nobody has: only root gets through.
     let needed = rank(role).unwrap_or(ROLES.len());
     if rank(&login.role).is_some_and(|rank| rank >= needed) {

@@ -1,5 +1,6 @@
 //! A request body in, a reply body out, for both protocols.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::dispatch::{LIST_METHODS, Request, dispatch};
@@ -20,20 +21,40 @@ pub(crate) enum Codec {
 #[derive(Debug, Clone)]
 pub(crate) struct Face {
     pub(crate) shared: Arc<Shared>,
+    /// The host that it belongs to.
+    pub(crate) host: String,
     coordinator: Option<String>,
 }
 
 impl Face {
     pub(crate) fn coordinator(shared: Arc<Shared>) -> Self {
         Face {
+            host: shared.with(|world| world.coordinator()),
             shared,
             coordinator: None,
         }
     }
 
-    pub(crate) fn member(shared: Arc<Shared>, coordinator: &str) -> Self {
+    /// The member at an address; one of the members if none is said to have it.
+    pub(crate) fn member(shared: Arc<Shared>, address: IpAddr, coordinator: &str) -> Self {
+        let host = shared.with(|world| {
+            let first = world.coordinator();
+            let members = world.db.references("host");
+            let mut members: Vec<_> = members.into_iter().filter(|host| *host != first).collect();
+            let address = address.to_string();
+            let has_it = |host: &String| {
+                let known = world.db.text("host", host, "address");
+                known.is_ok_and(|known| known == address)
+            };
+            let found = members.iter().position(has_it).unwrap_or(0);
+            if members.is_empty() {
+                return first;
+            }
+            members.swap_remove(found)
+        });
         Face {
             shared,
+            host,
             coordinator: Some(coordinator.to_owned()),
         }
     }

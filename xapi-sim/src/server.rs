@@ -56,6 +56,7 @@ impl Server {
         } else {
             None
         };
+        face.shared.serve_at(&face.host, address);
         let (stop, stopped) = watch::channel(false);
         let acceptor = identity
             .as_ref()

@@ -1,6 +1,7 @@
 //! The simulator as its users see it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use crate::db::Db;
 use crate::dispatch::{Request, dispatch};
 use crate::failure::Failure;
 use crate::fault::{FaultRule, Faults};
-use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung};
+use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung, STATE_PARENTS};
 use crate::model::{Model, UserSpec};
 use crate::rpc::Face;
 use crate::secret;
 use crate::seed::Seed;
 use crate::server::Server;
+use crate::storage::Storage;
 use crate::transport::InProcess;
 use crate::value::Value;
 use crate::world::{Counters, Messages, Rules, Shared, User, World};
@@ -83,6 +85,9 @@ pub struct SimOptions {
     pub users: Vec<UserSpec>,
     /// What stands behind VMs.
     pub guests: GuestMode,
+    /// The directory in which a private one is made for the bytes that clients write to disks, once
+    /// there are any. By default the one for the files of guests.
+    pub state_dir: Option<PathBuf>,
     /// How long a wrong password waits for its answer. A real host takes about 2 seconds; the
     /// default is none.
     pub login_delay: Duration,
@@ -105,6 +110,7 @@ impl Default for SimOptions {
             password: None,
             users: Vec::new(),
             guests: GuestMode::default(),
+            state_dir: None,
             login_delay: Duration::ZERO,
             latency: Duration::ZERO,
             agent_delay: Duration::ZERO,
@@ -138,6 +144,13 @@ impl SimOptions {
     #[must_use]
     pub fn with_guests(mut self, guests: GuestMode) -> Self {
         self.guests = guests;
+        self
+    }
+
+    /// Keeps the bytes of disks in this directory.
+    #[must_use]
+    pub fn with_state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
         self
     }
 
@@ -234,6 +247,7 @@ impl Sim {
     /// Dropping the future removes what it has begun.
     pub async fn start(model: Model, options: SimOptions) -> Result<Sim, Error> {
         let needs_guests = model.templates.iter().any(|template| template.guest);
+        let storage = Storage::new(places(&options));
         let guests = match options.guests.clone() {
             GuestMode::Real if needs_guests => Some(GuestOptions::default()),
             GuestMode::RealWith(guests) if needs_guests => Some(guests),
@@ -267,7 +281,7 @@ impl Sim {
         };
         Ok(Sim {
             start: world.db.generation(),
-            shared: Shared::new(world, guests),
+            shared: Shared::new(world, guests, storage),
             credentials,
         })
     }
@@ -352,7 +366,7 @@ impl Sim {
         address: SocketAddr,
         coordinator: &str,
     ) -> Result<Server, Error> {
-        let face = Face::member(Arc::clone(&self.shared), coordinator);
+        let face = Face::member(Arc::clone(&self.shared), address.ip(), coordinator);
         Server::start(face, address, true).await
     }
 
@@ -466,6 +480,18 @@ impl Drop for Sim {
         });
         // Guests before the disks that they run from.
         drop(left);
+    }
+}
+
+/// Where the bytes of disks may be kept, the best place first.
+fn places(options: &SimOptions) -> Vec<PathBuf> {
+    let of_guests = match &options.guests {
+        GuestMode::RealWith(guests) => guests.state_dir.clone(),
+        _ => None,
+    };
+    match options.state_dir.clone().or(of_guests) {
+        Some(path) => vec![path],
+        None => STATE_PARENTS.map(PathBuf::from).to_vec(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::dispatch::Registry;
 use crate::failure::{Failure, Reply};
 use crate::fault::Faults;
 use crate::seed::Seed;
+use crate::storage::Storage;
 use crate::value::Value;
 
 /// How long the server waits for others to end what they do to an object.
@@ -188,6 +189,9 @@ pub(crate) struct Shared {
     hooks: Mutex<HashMap<String, Hook>>,
     pub(crate) registry: Registry,
     pub(crate) guests: GuestHost,
+    pub(crate) storage: Arc<Storage>,
+    /// Host → where it is served, for those who are sent there.
+    served: Mutex<HashMap<String, SocketAddr>>,
 }
 
 impl fmt::Debug for Shared {
@@ -197,7 +201,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(world: World, guests: GuestHost) -> Arc<Self> {
+    pub(crate) fn new(world: World, guests: GuestHost, storage: Storage) -> Arc<Self> {
         let changed = watch::Sender::new(world.db.generation());
         let registry = Registry::new(world.db.release());
         Arc::new(Shared {
@@ -207,6 +211,8 @@ impl Shared {
             hooks: Mutex::default(),
             registry,
             guests,
+            storage: Arc::new(storage),
+            served: Mutex::default(),
         })
     }
 
@@ -266,6 +272,18 @@ impl Shared {
         }
     }
 
+    /// Notes where a host is served.
+    pub(crate) fn serve_at(&self, host: &str, address: SocketAddr) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.insert(host.to_owned(), address);
+    }
+
+    /// Where a host is served, if it is.
+    pub(crate) fn address_of(&self, host: &str) -> Option<SocketAddr> {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        served.get(host).copied()
+    }
+
     /// A receiver that wakes at every change.
     pub(crate) fn changes(&self) -> watch::Receiver<i64> {
         self.changed.subscribe()
@@ -273,6 +291,7 @@ impl Shared {
 
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
+        self.storage.close();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -36,7 +36,10 @@ const WITHOUT_ORIGINATOR: usize = 400;
 
 fn login(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
-        match shared.with(|world| try_login(world, &call)) {
+        let local = call.message.name != "login_with_password";
+        let (name, password) = (call.text(0), call.text(1));
+        let opened = shared.with(|world| try_login(world, name, password, local, call.text(3)));
+        match opened {
             Ok(session) => Ok(Value::String(session)),
             Err((delay, failure)) => {
                 tokio::time::sleep(delay).await;
@@ -47,10 +50,14 @@ fn login(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 }
 
 /// Opens a session, or tells how long the failure has to wait, and which it is.
-fn try_login(world: &mut World, call: &Call) -> Result<String, (Duration, Failure)> {
-    let (name, password) = (call.text(0), call.text(1));
+pub(crate) fn try_login(
+    world: &mut World,
+    name: &str,
+    password: &str,
+    local: bool,
+    originator: &str,
+) -> Result<String, (Duration, Failure)> {
     let delay = world.rules.login_delay;
-    let local = call.message.name != "login_with_password";
     let mut users = world.users.iter();
     // A host alone asks no directory.
     let user = users.find(|user| user.name == name && (!local || user.is_root()));
@@ -80,7 +87,7 @@ fn try_login(world: &mut World, call: &Call) -> Result<String, (Duration, Failur
         active,
         local,
     };
-    open(world, login, &user.sid, subject, call.text(3)).map_err(|failure| (delay, failure))
+    open(world, login, &user.sid, subject, originator).map_err(|failure| (delay, failure))
 }
 
 fn subject_of(world: &World, sid: &str) -> Option<String> {
@@ -243,7 +250,7 @@ fn is_busy(world: &World, session: &str) -> bool {
 }
 
 /// Ends a session; calls that wait in it wake up and fail.
-fn close(world: &mut World, session: &str) {
+pub(crate) fn close(world: &mut World, session: &str) {
     world.sessions.remove(session);
     event::forget(world, session);
     // Ending what has ended is no failure.

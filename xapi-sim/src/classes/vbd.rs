@@ -235,7 +235,7 @@ fn check(world: &World, vbd: &str, operation: &str, sharing: bool) -> Result<(),
 }
 
 /// Refuses a disk that another VM uses in a way that does not go together with ours.
-fn check_sharing(world: &World, vbd: &str) -> Result<(), Failure> {
+pub(crate) fn check_sharing(world: &World, vbd: &str) -> Result<(), Failure> {
     let db = &world.db;
     let vdi = db.text("VBD", vbd, "VDI")?;
     let writes = db.text("VBD", vbd, "mode")? == "RW";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Table, done, nothing, plain, sr};
+use crate::backing::{self, Disk};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
@@ -180,10 +181,7 @@ fn destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 
 /// Removes the records of a disk and gives what was on it. The caller has to [`release`] that
 /// where nobody waits for the lock.
-pub(crate) fn remove(
-    world: &mut World,
-    vdi: &str,
-) -> Result<Option<crate::backing::Disk>, Failure> {
+pub(crate) fn remove(world: &mut World, vdi: &str) -> Result<Option<Disk>, Failure> {
     for vbd in world.db.list("VDI", vdi, "VBDs")? {
         let vm = world.db.text("VBD", &vbd, "VM")?;
         super::vbd::remove(&mut world.db, &vbd)?;
@@ -198,7 +196,7 @@ pub(crate) fn remove(
 }
 
 /// Removes the files of a disk.
-pub(crate) async fn release(disk: Option<crate::backing::Disk>) {
+pub(crate) async fn release(disk: Option<Disk>) {
     let Some(disk) = disk else { return };
     // Only a runtime that shuts down refuses, and then dropping the closure does the same.
     let _ = tokio::task::spawn_blocking(move || drop(disk)).await;
@@ -252,7 +250,7 @@ pub(crate) async fn copy(
         ))
     })?;
     let disk = match &disk {
-        Some(disk) => Some(shared.guests.copy(disk, &name).await?),
+        Some(disk) => Some(backing::copy(shared, disk, &name).await?),
         None => None,
     };
     let (result, unused) = shared.with(|world| match copy_record(world, vdi, kind, target) {

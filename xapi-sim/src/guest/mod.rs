@@ -37,7 +37,7 @@ mod process;
 mod rung;
 mod software;
 mod sshd;
-mod state;
+pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub const VM_DATA_HOSTNAME: &str = "bioxen/hostname";
 const BOOT_LIMIT: Duration = Duration::from_secs(30);
 /// Where the state directory goes unless told otherwise: disks belong on a disk, a container may
 /// have only the second, and where these cannot carry an overlay, memory can.
-const STATE_PARENTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
+pub(crate) const STATE_PARENTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
 /// The place in which a simulator's guests live: one per simulator.
 #[derive(Debug)]

@@ -18,14 +18,14 @@ const GRACE: Duration = Duration::from_secs(60);
 ///
 /// A lock that is free marks a directory whose owner was killed; see [`sweep`].
 #[derive(Debug)]
-pub(super) struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl StateDir {
     /// Creates a directory in `parent`.
-    pub(super) fn create(parent: &Path) -> io::Result<Self> {
+    pub(crate) fn create(parent: &Path) -> io::Result<Self> {
         loop {
             let path = tempfile::Builder::new()
                 .prefix(PREFIX)
@@ -47,7 +47,7 @@ impl StateDir {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -61,7 +61,7 @@ impl Drop for StateDir {
 }
 
 /// Removes the directories in `parent` whose owners were killed.
-pub(super) fn sweep(parent: &Path) {
+pub(crate) fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };

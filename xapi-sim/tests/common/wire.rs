@@ -47,6 +47,22 @@ impl Wire {
         }
     }
 
+    /// Sends the rest of a request, ends the sending, and gives everything that comes back.
+    pub(crate) async fn send_and_read_to_end(self, body: &[u8]) -> Vec<u8> {
+        let (mut from, mut to) = self.stream.into_split();
+        let sends = async {
+            // A server that refuses may end the connection before it has read everything.
+            let _ = to.write_all(body).await;
+            let _ = to.shutdown().await;
+        };
+        let mut answer = self.buffer;
+        let reads = async {
+            let _ = from.read_to_end(&mut answer).await;
+        };
+        tokio::join!(sends, reads);
+        answer
+    }
+
     pub(crate) async fn is_closed(&mut self) -> bool {
         matches!(self.stream.read_buf(&mut self.buffer).await, Ok(0) | Err(_))
     }

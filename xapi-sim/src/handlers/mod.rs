@@ -1,0 +1,253 @@
+//! What is served beside calls: disks, VMs in files, statistics, consoles.
+//!
+//! The table has every handler of a real server. Who may not use one is told so as there; those
+//! that are not simulated say so, and [`Sim::unimplemented`](crate::Sim::unimplemented) lists them.
+
+mod about;
+mod block;
+mod raw_vdi;
+mod request;
+
+use crate::failure::Failure;
+use crate::http::{Connection, Head, Response, exception, forbidden, unauthorised};
+use crate::rpc::Face;
+use request::{Denied, Request};
+
+/// A handler of the server.
+#[derive(Debug)]
+struct Handler {
+    /// The name that the server gives to it.
+    name: &'static str,
+    method: &'static str,
+    path: &'static str,
+    role: &'static str,
+}
+
+const fn handler(
+    name: &'static str,
+    method: &'static str,
+    path: &'static str,
+    role: &'static str,
+) -> Handler {
+    Handler {
+        name,
+        method,
+        path,
+        role,
+    }
+}
+
+/// Every handler but those of calls.
+const HANDLERS: &[Handler] = &[
+    handler("get_services", "GET", "/services", "read-only"),
+    handler("post_services", "POST", "/services", "pool-admin"),
+    handler("put_services", "PUT", "/services", "pool-admin"),
+    handler(
+        "get_services_xenops",
+        "GET",
+        "/services/xenops",
+        "vm-power-admin",
+    ),
+    handler(
+        "post_services_xenops",
+        "POST",
+        "/services/xenops",
+        "vm-power-admin",
+    ),
+    handler(
+        "put_services_xenops",
+        "PUT",
+        "/services/xenops",
+        "vm-power-admin",
+    ),
+    handler("get_services_sm", "GET", "/services/SM", "vm-power-admin"),
+    handler("post_services_sm", "POST", "/services/SM", "vm-power-admin"),
+    handler("put_services_sm", "PUT", "/services/SM", "vm-power-admin"),
+    handler(
+        "post_remote_db_access",
+        "POST",
+        "/remote_db_access",
+        "pool-admin",
+    ),
+    handler(
+        "post_remote_db_access_v2",
+        "POST",
+        "/remote_db_access_v2",
+        "pool-admin",
+    ),
+    handler("put_import", "PUT", "/import", "vm-admin"),
+    handler("put_import_metadata", "PUT", "/import_metadata", "vm-admin"),
+    handler("put_import_raw_vdi", "PUT", "/import_raw_vdi", "vm-admin"),
+    handler("get_export", "GET", "/export", "vm-admin"),
+    handler("get_export_metadata", "GET", "/export_metadata", "vm-admin"),
+    handler("get_export_raw_vdi", "GET", "/export_raw_vdi", "vm-admin"),
+    handler("connect_console", "CONNECT", "/console", "vm-operator"),
+    handler("connect_console_ws", "GET", "/console", "vm-operator"),
+    handler("post_cli", "POST", "/cli", "read-only"),
+    handler("get_host_backup", "GET", "/host_backup", "pool-admin"),
+    handler("put_host_restore", "PUT", "/host_restore", "pool-admin"),
+    handler(
+        "get_host_logs_download",
+        "GET",
+        "/host_logs_download",
+        "pool-operator",
+    ),
+    handler(
+        "put_pool_patch_upload",
+        "PUT",
+        "/pool_patch_upload",
+        "pool-operator",
+    ),
+    handler("get_vncsnapshot", "GET", "/vncsnapshot", "vm-operator"),
+    handler(
+        "get_pool_xml_db_sync",
+        "GET",
+        "/pool/xmldbdump",
+        "pool-admin",
+    ),
+    handler(
+        "put_pool_xml_db_sync",
+        "PUT",
+        "/pool/xmldbdump",
+        "pool-admin",
+    ),
+    handler("get_config_sync", "GET", "/sync_config_files", "pool-admin"),
+    handler(
+        "get_system_status",
+        "GET",
+        "/system-status",
+        "pool-operator",
+    ),
+    handler("vm_rrd", "GET", "/vm_rrd", "read-only"),
+    handler("get_vm_rrds", "GET", "/vm_rrds", "read-only"),
+    handler("host_rrd", "GET", "/host_rrd", "read-only"),
+    handler("get_host_rrds", "GET", "/host_rrds", "read-only"),
+    handler("sr_rrd", "GET", "/sr_rrd", "read-only"),
+    handler("rrd_updates", "GET", "/rrd_updates", "read-only"),
+    handler("rrd", "PUT", "/rrd", "pool-admin"),
+    handler("get_blob", "GET", "/blob", "read-only"),
+    handler("put_blob", "PUT", "/blob", "vm-power-admin"),
+    handler("put_messages", "PUT", "/messages", "vm-power-admin"),
+    handler("connect_remotecmd", "CONNECT", "/remotecmd", "pool-admin"),
+    handler("get_wlb_report", "GET", "/wlb_report", "read-only"),
+    handler(
+        "get_wlb_diagnostics",
+        "GET",
+        "/wlb_diagnostics",
+        "read-only",
+    ),
+    handler("get_audit_log", "GET", "/audit_log", "read-only"),
+    handler("get_pool_update_download", "GET", "/update/", "read-only"),
+    handler("get_repository", "GET", "/repository", "local-root-only"),
+    handler(
+        "get_enabled_repository",
+        "GET",
+        "/repository/enabled",
+        "pool-operator",
+    ),
+    handler("get_host_updates", "GET", "/host_updates", "pool-operator"),
+    handler("get_updates", "GET", "/updates", "pool-operator"),
+    handler("put_bundle", "PUT", "/bundle", "pool-operator"),
+];
+
+/// The handlers that the simulator carries out.
+const SIMULATED: &[&str] = &["get_export_raw_vdi", "put_import_raw_vdi"];
+
+/// Whether a request of this method and path goes to a handler and not to the calls.
+pub(crate) fn serves(method: &str, path: &str) -> bool {
+    find(method, path).is_some()
+}
+
+/// The handler with the longest path that the given one begins with.
+fn find(method: &str, path: &str) -> Option<&'static Handler> {
+    HANDLERS
+        .iter()
+        .filter(|handler| handler.method == method && path.starts_with(handler.path))
+        .max_by_key(|handler| handler.path.len())
+}
+
+/// Answers a request that is no call. `None` when the answer has been written and the connection is
+/// to end.
+pub(crate) async fn respond(
+    face: &Face,
+    head: &Head,
+    connection: &mut Connection,
+) -> Option<Response> {
+    if head.method == "GET" && head.path == about::PATH {
+        return Some(about::respond(&face.shared, head));
+    }
+    let Some(handler) = find(&head.method, &head.path) else {
+        return Some(forbidden());
+    };
+    let request = match Request::accept(face, head, handler.name, handler.role) {
+        Ok(request) => request,
+        Err(Denied::Unauthorised) => return Some(unauthorised(handler.name)),
+        Err(Denied::Forbidden) => return Some(forbidden().ending()),
+        Err(Denied::UnknownScheme(text)) => {
+            return Some(exception(&format!(
+                "Failure(\"Unknown authorization header: {text}\")"
+            )));
+        }
+    };
+    let result = match handler.name {
+        "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
+        "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,
+        name => {
+            tracing::warn!(handler = name, "this handler is not simulated");
+            let method = format!("{} {}", handler.method, handler.path);
+            face.shared
+                .with(|world| world.log.unimplemented.insert(method));
+            Err(Trouble::Failed(Failure::new("NOT_IMPLEMENTED", [name])))
+        }
+    };
+    match result {
+        Ok(()) | Err(Trouble::Gone) => None,
+        Err(Trouble::Failed(failure)) => Some(exception(&request::text_of(&failure))),
+        Err(Trouble::Exception(text)) => Some(exception(&text)),
+    }
+}
+
+/// Why a handler does not come to its end.
+#[derive(Debug)]
+enum Trouble {
+    /// The client has gone.
+    Gone,
+    /// A failure that ends as a page, even where an answer has begun.
+    Failed(Failure),
+    /// The same for an exception without a code.
+    Exception(String),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Trouble::Failed(failure)
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(_: std::io::Error) -> Self {
+        Trouble::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_path_counts() {
+        let name = |method, path| find(method, path).map(|handler| handler.name);
+        assert_eq!(name("GET", "/export"), Some("get_export"));
+        assert_eq!(name("GET", "/export_raw_vdi"), Some("get_export_raw_vdi"));
+        assert_eq!(name("GET", "/services/SM/nfs"), Some("get_services_sm"));
+        assert_eq!(name("GET", "/nothing"), None);
+        assert_eq!(name("POST", "/export"), None);
+    }
+
+    #[test]
+    fn what_is_simulated_is_in_the_table() {
+        for name in SIMULATED {
+            assert!(HANDLERS.iter().any(|handler| handler.name == *name));
+        }
+    }
+}
