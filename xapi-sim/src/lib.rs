@@ -68,6 +68,7 @@ mod check;
 mod classes;
 mod clock;
 mod db;
+mod dbtext;
 mod dispatch;
 mod failure;
 mod fault;
