@@ -57,8 +57,7 @@
 //!
 //! Messages that nothing implements answer `NOT_IMPLEMENTED`, and [`Sim::unimplemented`] lists
 //! those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
-//! lists what is implemented. Files, consoles and statistics over HTTP are refused. The certificate
-//! of a served pool has an ECDSA key where a real host has an RSA key. Of several hosts only the
+//! lists what is implemented. Of several hosts only the
 //! coordinator answers; [`Sim::serve_member`] gives a member that redirects.
 
 mod assertions;
@@ -109,6 +108,7 @@ pub use model::{LUA_TEMPLATE, Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec
 pub use report::GuestReport;
 pub use server::Server;
 pub use sim::{Coverage, Credentials, Error, GuestMode, Sim, SimOptions};
+pub use tls::Certificate;
 pub use value::{NULL_REF, Value};
 
 #[doc(no_inline)]

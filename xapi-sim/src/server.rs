@@ -43,13 +43,9 @@ impl Server {
         let listen = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let names = [
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            address.ip().to_string(),
-        ];
         let identity = if encrypted {
-            let identity = Identity::new(&names);
+            let shared = &face.shared;
+            let identity = Identity::new(&shared.certificate, &shared.host_key, address.ip()).await;
             Some(identity.map_err(|source| Error::Certificate {
                 source: Box::new(source),
             })?)

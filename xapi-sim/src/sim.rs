@@ -23,6 +23,7 @@ use crate::secret;
 use crate::seed::Seed;
 use crate::server::Server;
 use crate::storage::Storage;
+use crate::tls::Certificate;
 use crate::transport::InProcess;
 use crate::value::Value;
 use crate::world::{Counters, Messages, Rules, Shared, User, World};
@@ -54,8 +55,8 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// The certificate of the server cannot be made.
-    #[error("TLS is not available")]
+    /// The certificate of the server cannot be used or made.
+    #[error("TLS is not available with this certificate")]
     Certificate {
         /// The reason.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -88,6 +89,8 @@ pub struct SimOptions {
     /// The directory in which a private one is made for the bytes that clients write to disks, once
     /// there are any. By default the one for the files of guests.
     pub state_dir: Option<PathBuf>,
+    /// The certificate that servers show. By default a fresh one, as a new host has it.
+    pub certificate: Certificate,
     /// How long a wrong password waits for its answer. A real host takes about 2 seconds; the
     /// default is none.
     pub login_delay: Duration,
@@ -111,6 +114,7 @@ impl Default for SimOptions {
             users: Vec::new(),
             guests: GuestMode::default(),
             state_dir: None,
+            certificate: Certificate::default(),
             login_delay: Duration::ZERO,
             latency: Duration::ZERO,
             agent_delay: Duration::ZERO,
@@ -151,6 +155,13 @@ impl SimOptions {
     #[must_use]
     pub fn with_state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(path.into());
+        self
+    }
+
+    /// Lets servers show this certificate.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Certificate) -> Self {
+        self.certificate = certificate;
         self
     }
 
@@ -281,7 +292,7 @@ impl Sim {
         };
         Ok(Sim {
             start: world.db.generation(),
-            shared: Shared::new(world, guests, storage),
+            shared: Shared::new(world, guests, storage, options.certificate),
             credentials,
         })
     }

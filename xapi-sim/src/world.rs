@@ -20,6 +20,7 @@ use crate::failure::{Failure, Reply};
 use crate::fault::Faults;
 use crate::seed::Seed;
 use crate::storage::Storage;
+use crate::tls::{Certificate, HostKey};
 use crate::value::Value;
 
 /// How long the server waits for others to end what they do to an object.
@@ -190,6 +191,9 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) guests: GuestHost,
     pub(crate) storage: Arc<Storage>,
+    /// What servers show, and the key of those that show one of their own.
+    pub(crate) certificate: Certificate,
+    pub(crate) host_key: HostKey,
     /// Host → where it is served, for those who are sent there.
     served: Mutex<HashMap<String, SocketAddr>>,
 }
@@ -201,7 +205,12 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(world: World, guests: GuestHost, storage: Storage) -> Arc<Self> {
+    pub(crate) fn new(
+        world: World,
+        guests: GuestHost,
+        storage: Storage,
+        certificate: Certificate,
+    ) -> Arc<Self> {
         let changed = watch::Sender::new(world.db.generation());
         let registry = Registry::new(world.db.release());
         Arc::new(Shared {
@@ -212,6 +221,8 @@ impl Shared {
             registry,
             guests,
             storage: Arc::new(storage),
+            certificate,
+            host_key: HostKey::default(),
             served: Mutex::default(),
         })
     }

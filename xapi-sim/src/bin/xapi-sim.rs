@@ -8,14 +8,14 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use xapi_sim::{GuestMode, Model, SecretString, Sim, SimOptions};
+use xapi_sim::{Certificate, GuestMode, Model, SecretString, Sim, SimOptions};
 
 /// Simulates a pool of XCP-ng hosts whose VMs can be reached over SSH.
 #[derive(Debug, Parser)]
@@ -48,6 +48,15 @@ struct Serve {
     /// Reads the password of root from the first line of this file, instead of making one up.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Shows the certificate in this PEM file, in place of a fresh one.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The RSA key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Makes the certificate for this name or address only; can be given again.
+    #[arg(long, value_name = "NAME", conflicts_with = "tls_certificate")]
+    tls_name: Vec<String>,
     /// Writes the certificate to this file, for clients to trust.
     #[arg(long, value_name = "FILE")]
     certificate_file: Option<PathBuf>,
@@ -92,11 +101,15 @@ fn whole(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
+fn read(path: &Path) -> Result<String, Failed> {
+    let text = std::fs::read_to_string(path);
+    Ok(text.map_err(|error| format!("cannot read {}: {error}", path.display()))?)
+}
+
 async fn serve(options: Serve) -> Result<(), Failed> {
     let mut settings = SimOptions::default();
     if let Some(path) = &options.password_file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = read(path)?;
         let line = text.lines().next().unwrap_or_default();
         if line.is_empty() {
             return Err(format!("{} has no password on its first line", path.display()).into());
@@ -105,6 +118,12 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     }
     if options.no_guests {
         settings = settings.with_guests(GuestMode::Simulated);
+    }
+    if let (Some(chain), Some(key)) = (&options.tls_certificate, &options.tls_key) {
+        let key = SecretString::from(read(key)?);
+        settings = settings.with_certificate(Certificate::from_pem(read(chain)?, key));
+    } else if !options.tls_name.is_empty() {
+        settings = settings.with_certificate(Certificate::for_names(&options.tls_name));
     }
     // Before anything that would have to be undone.
     let mut interrupt = signal(SignalKind::interrupt())?;
