@@ -78,7 +78,6 @@ fn refusal(host: &str, username: &str, error: CallError) -> Error {
             host,
             fingerprint,
             source,
-            ..
         } => Error::Untrusted {
             host,
             fingerprint,

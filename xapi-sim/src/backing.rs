@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 use crate::classes;
 use crate::failure::Failure;
-use crate::guest::{BootConfig, Guest, GuestDisk, GuestError, Guests};
+use crate::guest::cloud_init::LARGEST as LARGEST_DRIVE;
+use crate::guest::{BootConfig, ConfigDrive, Guest, GuestDisk, GuestError, Guests};
 use crate::report::{self, GuestReport};
 use crate::storage::RawDisk;
 use crate::world::{Shared, World};
@@ -32,6 +33,8 @@ pub(crate) enum Disk {
 #[derive(Debug, Clone)]
 pub(crate) struct Installed {
     system: System,
+    /// Whether it takes keys and name from a config drive, and from nothing else.
+    cloud_init: bool,
     /// What its agent will tell.
     report: GuestReport,
 }
@@ -74,12 +77,18 @@ impl GuestHost {
         &self,
         name: &str,
         report: GuestReport,
+        cloud_init: bool,
     ) -> Result<Disk, GuestError> {
         let system = match &self.guests {
+            Some(guests) if cloud_init => backed(guests.create_with_cloud_init(name).await?),
             Some(guests) => backed(guests.create(name).await?),
             None => System::Simulated,
         };
-        Ok(Disk::System(Installed { system, report }))
+        Ok(Disk::System(Installed {
+            system,
+            cloud_init,
+            report,
+        }))
     }
 
     /// A disk with the same content.
@@ -91,6 +100,7 @@ impl GuestHost {
                 let copy = copy.map_err(|error| storage_failure(&error))?;
                 Ok(Installed {
                     system: backed(copy),
+                    cloud_init: of.cloud_init,
                     report: of.report,
                 })
             }
@@ -169,11 +179,11 @@ pub(crate) struct AttachedBytes {
 }
 
 /// The disks of a VM on which clients have written bytes, in the order of its devices.
-#[allow(dead_code, reason = "for guests that read configuration drives")]
 pub(crate) fn attached_bytes(world: &World, vm: &str) -> Vec<AttachedBytes> {
     let db = &world.db;
     let vbds = db.list("VM", vm, "VBDs").unwrap_or_default();
-    vbds.iter()
+    let mut attached: Vec<_> = vbds
+        .iter()
         .filter_map(|vbd| {
             let vdi = db.text("VBD", vbd, "VDI").ok()?;
             let Some(Disk::Raw(disk)) = world.disks.get(&vdi) else {
@@ -186,7 +196,29 @@ pub(crate) fn attached_bytes(world: &World, vm: &str) -> Vec<AttachedBytes> {
                 size: u64::try_from(size).ok()?,
             })
         })
-        .collect()
+        .collect();
+    attached.sort_by_key(|bytes| classes::vbd::disk_number(&bytes.userdevice));
+    attached
+}
+
+/// The config drives among these disks.
+async fn config_drives(attached: Vec<AttachedBytes>) -> Result<Vec<ConfigDrive>, Failure> {
+    let read = blocking(move || {
+        let small = attached.iter().filter(|bytes| bytes.size <= LARGEST_DRIVE);
+        small
+            .map(|bytes| {
+                let mut content = vec![0; usize::try_from(bytes.size).unwrap_or(0)];
+                bytes.disk.read(0, &mut content)?;
+                Ok(ConfigDrive::read(content))
+            })
+            .collect::<io::Result<Vec<_>>>()
+    });
+    let drives = read.await.map_err(|error| {
+        let text = whole(&error);
+        tracing::error!(%text, "a disk cannot be read");
+        Failure::internal(format!("xenopsd internal error: {text}"))
+    })?;
+    Ok(drives.into_iter().flatten().collect())
 }
 
 /// Runs file work where it holds nobody up.
@@ -255,6 +287,8 @@ fn boot_disk(world: &World, vm: &str) -> Option<Installed> {
 pub(crate) struct BootPlan {
     disk: Installed,
     config: BootConfig,
+    /// Where a system with cloud-init looks for its config drive.
+    attached: Vec<AttachedBytes>,
     pretended: Ipv4Addr,
 }
 
@@ -281,9 +315,15 @@ impl BootPlan {
         let host = 10 + world.counters.addresses % 240;
         // Documentation addresses: nobody answers there.
         let pretended = Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 0, 2, 0)) + host);
+        let attached = if disk.cloud_init {
+            attached_bytes(world, vm)
+        } else {
+            Vec::new()
+        };
         Ok(Some(BootPlan {
             disk,
             config,
+            attached,
             pretended,
         }))
     }
@@ -302,11 +342,24 @@ pub(crate) async fn boot(
     shared: &Shared,
     plan: Option<BootPlan>,
 ) -> Result<Option<Booted>, Failure> {
-    let Some(plan) = plan else { return Ok(None) };
+    let Some(mut plan) = plan else {
+        return Ok(None);
+    };
+    let mut fixed = None;
+    if plan.disk.cloud_init {
+        let drives = config_drives(plan.attached).await?;
+        fixed = drives.last().and_then(ConfigDrive::fixed_address);
+        if let Some(IpAddr::V4(address)) = fixed {
+            plan.config.address = Some(address);
+        }
+        plan.config.config_drives = Some(drives);
+    }
     let guest = shared.guests.boot(&plan.disk, plan.config).await?;
     let address = guest
         .as_ref()
         .map_or(IpAddr::V4(plan.pretended), |guest| guest.address().ip());
+    // The guest reports what it was told, whether or not this machine can route it there.
+    let address = fixed.unwrap_or(address);
     Ok(Some(Booted {
         address,
         guest,

@@ -48,7 +48,7 @@ pub(crate) async fn fill(
         let disk = if spec.guest {
             Some(
                 guests
-                    .install(&spec.name, spec.report)
+                    .install(&spec.name, spec.report, spec.cloud_init)
                     .await
                     .map_err(Trouble::Guest)?,
             )

@@ -67,7 +67,6 @@ mod check;
 mod classes;
 mod clock;
 mod db;
-mod dbtext;
 mod dispatch;
 mod failure;
 mod fault;

@@ -311,6 +311,7 @@ pub struct TemplateSpec {
     pub(crate) disk: Option<i64>,
     pub(crate) guest: bool,
     pub(crate) report: GuestReport,
+    pub(crate) cloud_init: bool,
     pub(crate) vifs: Vec<String>,
     pub(crate) memory_min: i64,
     pub(crate) memory_max: i64,
@@ -329,6 +330,7 @@ impl TemplateSpec {
             disk: (disk > 0).then_some(disk),
             guest: false,
             report: GuestReport::default(),
+            cloud_init: false,
             vifs: Vec::new(),
             memory_min: GIB,
             memory_max: 2 * GIB,
@@ -376,6 +378,16 @@ impl TemplateSpec {
     #[must_use]
     pub fn report(mut self, report: GuestReport) -> Self {
         self.report = report;
+        self
+    }
+
+    /// Gives its system cloud-init in place of a boot script of ours: its VMs take users, keys, name
+    /// and the rest from a config drive (a disk with a FAT volume `cidata`: `meta-data`,
+    /// `user-data`, `network-config`) and read nothing from xenstore. Without a drive nobody can
+    /// log in to them.
+    #[must_use]
+    pub fn cloud_init(mut self) -> Self {
+        self.cloud_init = true;
         self
     }
 

@@ -19,8 +19,6 @@ pub(crate) mod vm_copy;
 pub(crate) mod vm_memory;
 pub(crate) mod vm_placement;
 pub(crate) mod vm_power;
-pub(crate) mod vm_provision;
-pub(crate) mod vm_revert;
 pub(crate) mod vm_snapshot;
 
 use crate::dispatch::Handler;
@@ -35,7 +33,7 @@ pub(crate) type Table = &'static [(&'static str, Handler)];
 
 /// Every handler.
 pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
-    let tables: &[Table] = &[
+    let tables: [Table; 19] = [
         event::TABLE,
         host::TABLE,
         message::TABLE,
@@ -54,11 +52,9 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         vm_memory::TABLE,
         vm_placement::TABLE,
         vm_power::TABLE,
-        vm_provision::TABLE,
-        vm_revert::TABLE,
         vm_snapshot::TABLE,
     ];
-    tables.iter().copied().flatten().copied()
+    tables.into_iter().flatten().copied()
 }
 
 /// Success without a result.

@@ -31,17 +31,7 @@ impl Operation {
         call: &Call,
         operation: &'static str,
     ) -> Result<Operation, Failure> {
-        Self::begin_for(shared, world, call, call.text(0), operation)
-    }
-
-    /// The same for a VM that the call does not name first.
-    pub(crate) fn begin_for(
-        shared: &Arc<Shared>,
-        world: &mut World,
-        call: &Call,
-        vm: &str,
-        operation: &'static str,
-    ) -> Result<Operation, Failure> {
+        let vm = call.text(0);
         check(world, vm, operation)?;
         mark(world, "VM", vm, &call.task, operation)?;
         refresh(world, vm);

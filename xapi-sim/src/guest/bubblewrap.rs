@@ -2,12 +2,22 @@
 
 use std::process::Command;
 
+use super::BootConfig;
 use super::GuestError;
 use super::accounts::ID;
 use super::disk::DiskFiles;
 
 /// Account files that cover the machine's.
 const ACCOUNT_FILES: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
+
+/// Returns the lines of `sshd_config` that let logins find `cloud-init`, where the guest has it: the
+/// folders of programs are the machine's.
+pub(super) fn sshd_config(boot: &BootConfig) -> String {
+    match boot.config_drives {
+        Some(_) => "SetEnv PATH=/boot/bin:/usr/local/bin:/usr/bin:/bin:/usr/games\n".to_owned(),
+        None => String::new(),
+    }
+}
 
 /// Returns the command that makes the sandbox and in it runs `init.sh` with the arguments given
 /// to it.

@@ -6,6 +6,7 @@
 //! work/usr, ...      scratch space of the kernel for the same (overlay)
 //! etc/               account files that cover the machine's (bubblewrap)
 //! ssh/               the guest's /etc/ssh, read-only in it
+//! instance           which cloud-init instance it was configured for
 //! volatile/run, tmp  the guest's /run and /tmp, empty at each start
 //! ```
 //!
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::unistd::geteuid;
 
 use super::accounts;
+use super::cloud_init;
 use super::state::{make_dir, remove_tree};
 use super::{GuestError, Inner, Rung};
 
@@ -108,7 +110,11 @@ pub(super) struct Running(Arc<DiskFiles>);
 
 impl DiskFiles {
     /// Makes an empty disk.
-    pub(super) fn create(guests: &Arc<Inner>, name: &str) -> Result<Self, GuestError> {
+    pub(super) fn create(
+        guests: &Arc<Inner>,
+        name: &str,
+        cloud_init: bool,
+    ) -> Result<Self, GuestError> {
         let disk = Self::unfilled(guests, name)?;
         disk.make_dir("ssh", 0o755)?;
         disk.make_dir("root", 0o755)?;
@@ -128,6 +134,10 @@ impl DiskFiles {
                 disk.make_layers("work")?;
                 disk.write_accounts("upper/etc")?;
                 disk.write_network_files()?;
+                if cloud_init {
+                    disk.make_dir("upper/usr/bin", 0o755)?;
+                    disk.write("upper/usr/bin/cloud-init", super::CLOUD_INIT, 0o755)?;
+                }
                 let home = disk.path.join("root").join(accounts::HOME);
                 chown(&home, Some(accounts::ID), Some(accounts::ID))
                     .map_err(GuestError::files("change the owner of", &home))?;
@@ -139,7 +149,11 @@ impl DiskFiles {
     /// Makes a disk with the contents of this one, and an SSH identity of its own.
     pub(super) fn copy(&self, name: &str) -> Result<Self, GuestError> {
         let disk = Self::unfilled(&self.guests, name)?;
-        let parts = ["root", "upper", "etc"].map(|part| self.path.join(part));
+        let mut parts = ["root", "upper", "etc", cloud_init::INSTANCE].to_vec();
+        if cloud_init::is_cleaned(self) {
+            parts.pop();
+        }
+        let parts: Vec<_> = parts.into_iter().map(|part| self.path.join(part)).collect();
         let output = Command::new("cp")
             .args([
                 "--archive",
@@ -294,7 +308,7 @@ impl DiskFiles {
         Ok(())
     }
 
-    fn make_dir(&self, inside: &str, mode: u32) -> Result<(), GuestError> {
+    pub(super) fn make_dir(&self, inside: &str, mode: u32) -> Result<(), GuestError> {
         let path = self.path.join(inside);
         make_dir(&path, mode).map_err(GuestError::files("create", &path))
     }

@@ -34,5 +34,22 @@ shut_down() {
 }
 
 trap shut_down TERM
-"$sshd" -D -e -f "$config" &
-wait $!
+if [ -d /run/cloud-init/seed ]; then
+    # Whoever waits for cloud-init waits for this lock.
+    exec 8>/run/cloud-init/lock
+    flock 8
+    /bin/sh /boot/cloud-init.sh init 8>&-
+    "$sshd" -D -e -f "$config" 8>&- &
+    listener=$!
+    # Not inherited, as what the commands start may stay; the shell around them holds it.
+    {
+        /bin/sh /boot/cloud-init.sh final 8>&-
+        exec 8>&-
+    } &
+    exec 8>&-
+else
+    "$sshd" -D -e -f "$config" &
+    listener=$!
+fi
+# An interrupted wait comes back.
+wait "$listener"

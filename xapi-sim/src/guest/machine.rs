@@ -10,7 +10,9 @@ use super::address::Lease;
 use super::disk::{DiskFiles, Running};
 use super::process::{self, Process};
 use super::sshd::{self, SshdConfig};
-use super::{BootConfig, GuestDisk, GuestError, Rung, blocking, bubblewrap, overlay, plain};
+use super::{
+    BootConfig, GuestDisk, GuestError, Rung, blocking, bubblewrap, cloud_init, overlay, plain,
+};
 
 /// A guest that is running. Dropping it is like cutting its power.
 #[derive(Debug)]
@@ -24,12 +26,14 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub(super) async fn boot(disk: &GuestDisk, boot: BootConfig) -> Result<Self, GuestError> {
+    pub(super) async fn boot(disk: &GuestDisk, mut boot: BootConfig) -> Result<Self, GuestError> {
         let disk = disk.files.claim()?;
         let address = disk.guests.addresses.lease(boot.address)?;
         let name = disk.name().to_owned();
         let start = move || {
+            cloud_init::forget_if_cleaned(&disk)?;
             disk.reset_volatile()?;
+            cloud_init::prepare(&disk, &mut boot)?;
             let host_key = sshd::install_keys(&disk, &boot)?;
             let command = boot_command(&disk, &boot, address.socket_addr())?;
             let process = Process::spawn(command, disk.guests.rung.is_namespaced())?;
@@ -115,7 +119,7 @@ fn boot_command(
         Rung::Bubblewrap => (
             bubblewrap::command(disk, &boot.hostname())?,
             "internal-sftp",
-            String::new(),
+            bubblewrap::sshd_config(boot),
         ),
         Rung::Plain => (plain::command(disk)?, plain::SFTP, plain::sshd_config(disk)),
     };

@@ -20,6 +20,8 @@
 //! | [`VM_DATA_HOST_KEY`] | the private host key, ed25519, in OpenSSH's format, without a passphrase |
 //! | [`VM_DATA_HOSTNAME`] | the host name |
 //!
+//! A guest with cloud-init knows none of these; it takes its [`ConfigDrive`] instead.
+//!
 //! Without a host key, a guest makes one at its first boot and keeps it. Public keys apply to
 //! [`Guests::user`], and to root too on the overlay rung; those that somebody puts into
 //! `~/.ssh/authorized_keys` in the guest apply beside them.
@@ -27,6 +29,7 @@
 mod accounts;
 mod address;
 mod bubblewrap;
+pub(crate) mod cloud_init;
 mod disk;
 mod error;
 mod machine;
@@ -44,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use cloud_init::ConfigDrive;
 pub use disk::GuestDisk;
 pub use error::{GuestError, PassedOver};
 pub use machine::Guest;
@@ -64,6 +68,9 @@ pub const VM_DATA_AUTHORIZED_KEYS: &str = "bioxen/authorized-keys";
 pub const VM_DATA_HOST_KEY: &str = "bioxen/host-key";
 /// Key below `vm-data/` of the guest's host name.
 pub const VM_DATA_HOSTNAME: &str = "bioxen/hostname";
+
+/// The program `cloud-init` of guests.
+const CLOUD_INIT: &str = include_str!("cloud-init");
 
 /// How long a guest may take to answer; far longer than any does, for machines under load.
 const BOOT_LIMIT: Duration = Duration::from_secs(30);
@@ -181,7 +188,21 @@ impl Guests {
     ///
     /// Dropping the future removes what it has begun.
     pub async fn create(&self, name: &str) -> Result<GuestDisk, GuestError> {
-        self.inner.create(name).await
+        self.inner.create(name, false).await
+    }
+
+    /// Makes an empty disk for a new guest with cloud-init: see
+    /// [`BootConfig::with_config_drives`].
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`create`](Self::create).
+    pub async fn create_with_cloud_init(&self, name: &str) -> Result<GuestDisk, GuestError> {
+        self.inner.create(name, true).await
     }
 
     /// Makes a disk with what another one holds, except its host key.
@@ -239,7 +260,7 @@ impl Inner {
             };
             blocking(make).await?
         };
-        let disk = inner.create("a trial guest").await?;
+        let disk = inner.create("a trial guest", false).await?;
         let boot = BootConfig::new("trial").with_vm_data(VM_DATA_AUTHORIZED_KEYS, public);
         let guest = Guest::boot(&disk, boot).await?;
         key.log_in(&inner, guest.address(), guest.host_key())
@@ -293,9 +314,13 @@ impl Inner {
         self.state.path().join(format!("disk-{number}"))
     }
 
-    async fn create(self: &Arc<Self>, name: &str) -> Result<GuestDisk, GuestError> {
+    async fn create(
+        self: &Arc<Self>,
+        name: &str,
+        cloud_init: bool,
+    ) -> Result<GuestDisk, GuestError> {
         let (inner, name) = (Arc::clone(self), name.to_owned());
-        let files = blocking(move || DiskFiles::create(&inner, &name)).await?;
+        let files = blocking(move || DiskFiles::create(&inner, &name, cloud_init)).await?;
         Ok(GuestDisk {
             files: Arc::new(files),
         })
@@ -324,7 +349,7 @@ fn check_path(path: &Path) -> std::io::Result<()> {
 
 /// Puts the files into the state directory that all guests share.
 fn fill_state(path: &Path) -> std::io::Result<()> {
-    for directory in ["boot", "boot/machine", "empty"] {
+    for directory in ["boot", "boot/bin", "boot/machine", "empty"] {
         state::make_dir(&path.join(directory), 0o755)?;
     }
     for (name, script) in [
@@ -333,6 +358,8 @@ fn fill_state(path: &Path) -> std::io::Result<()> {
         ("plain.sh", include_str!("plain.sh")),
         ("overlay.sh", include_str!("overlay.sh")),
         ("login.sh", include_str!("login.sh")),
+        ("cloud-init.sh", include_str!("cloud-init.sh")),
+        ("bin/cloud-init", CLOUD_INIT),
     ] {
         disk::write_file(&path.join("boot").join(name), script, 0o755)?;
     }

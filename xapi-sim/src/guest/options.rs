@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Rung, VM_DATA_HOSTNAME};
+use super::{ConfigDrive, Rung, VM_DATA_HOSTNAME};
 
 /// Says how guests are to be run.
 #[derive(Debug, Clone)]
@@ -72,6 +72,9 @@ pub struct BootConfig {
     pub hostname: String,
     /// The values that the guest reads from xenstore, by their key below `vm-data/`.
     pub vm_data: BTreeMap<String, String>,
+    /// The config drives that the guest finds, in the order of its devices; `None` for a guest
+    /// without cloud-init. A guest with it does not read `vm_data`.
+    pub config_drives: Option<Vec<ConfigDrive>>,
     /// The address to boot at: one that a guest of the same [`Guests`](super::Guests) had before. By default any.
     pub address: Option<Ipv4Addr>,
 }
@@ -90,6 +93,13 @@ impl BootConfig {
     #[must_use]
     pub fn with_vm_data(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.vm_data.insert(key.into(), value.into());
+        self
+    }
+
+    /// Lets cloud-init in the guest find these config drives, in the order of its devices.
+    #[must_use]
+    pub fn with_config_drives(mut self, drives: Vec<ConfigDrive>) -> Self {
+        self.config_drives = Some(drives);
         self
     }
 

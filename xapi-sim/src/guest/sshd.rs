@@ -63,13 +63,13 @@ impl SshdConfig<'_> {
 
 /// Puts the keys from the boot data where sshd looks for them; returns the public host key.
 pub(super) fn install_keys(disk: &DiskFiles, boot: &BootConfig) -> Result<String, GuestError> {
-    let authorized_keys = boot
-        .vm_data
-        .get(VM_DATA_AUTHORIZED_KEYS)
-        .map_or("", String::as_str);
-    disk.write(AUTHORIZED_KEYS, &ended_line(authorized_keys), 0o644)?;
+    // cloud-init installs keys once, where they stay.
+    if boot.config_drives.is_none() || !disk.path().join(AUTHORIZED_KEYS).exists() {
+        let keys = boot.vm_data.get(VM_DATA_AUTHORIZED_KEYS);
+        authorize(disk, keys.map_or("", String::as_str))?;
+    }
     match boot.vm_data.get(VM_DATA_HOST_KEY) {
-        Some(key) => install_host_key(disk, &ended_line(key))?,
+        Some(key) => install_host_key(disk, key)?,
         None if disk.path().join(HOST_KEY).exists() => {}
         None => generate_key(&disk.guests, &disk.path().join(HOST_KEY))?,
     }
@@ -82,9 +82,30 @@ pub(super) fn install_keys(disk: &DiskFiles, boot: &BootConfig) -> Result<String
         .join(" "))
 }
 
-fn install_host_key(disk: &DiskFiles, key: &str) -> Result<(), GuestError> {
+/// Lets these keys in, one to a line, and no others but those in the home directories.
+pub(super) fn authorize(disk: &DiskFiles, keys: &str) -> Result<(), GuestError> {
+    disk.write(AUTHORIZED_KEYS, &ended_line(keys), 0o644)
+}
+
+/// Removes the host key, so that the next start makes another.
+pub(super) fn remove_host_key(disk: &DiskFiles) -> Result<(), GuestError> {
+    for name in [HOST_KEY, HOST_KEY_PUBLIC] {
+        let path = disk.path().join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(GuestError::files("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Installs a private host key, and the public one that belongs to it.
+pub(super) fn install_host_key(disk: &DiskFiles, key: &str) -> Result<(), GuestError> {
+    let key = &ended_line(key);
     let path = disk.path().join(HOST_KEY);
-    if fs::read_to_string(&path).is_ok_and(|installed| installed == key) {
+    if fs::read_to_string(&path).is_ok_and(|installed| installed == *key) {
         return Ok(());
     }
     disk.write(HOST_KEY, key, 0o600)?;

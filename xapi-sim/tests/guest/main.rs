@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
 
+mod cloud_init;
 mod isolation;
 mod owner;
 mod rungs;

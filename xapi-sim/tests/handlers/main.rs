@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod config_drive;
 mod raw_vdi;
 
 use std::path::Path;

@@ -1,0 +1,164 @@
+#!/bin/sh
+# Does in a guest what cloud-init does in a VM with a config drive: what the
+# simulator has read from the drive is laid out below /run/cloud-init/seed, one
+# value to a file.
+#
+# usage: cloud-init.sh init | final
+#
+# `init` comes before sshd starts, `final` while it runs. Each boot has both, but
+# most of the work is done once for each instance.
+
+set -u
+run=/run/cloud-init seed=/run/cloud-init/seed
+data=/var/lib/cloud
+exec >>/var/log/cloud-init-output.log 2>&1 </dev/null
+
+# Notes a failure of module $1.
+fail() {
+    echo "cloud-init: $1: $2"
+    printf '%s\n' "('$1', $2)" >>"$run/errors"
+}
+
+# Prints the value $1 of the entry in $entry, or nothing.
+value() {
+    if [ -f "$entry/$1" ]; then cat "$entry/$1"; fi
+}
+
+write_files() {
+    for entry in "$seed"/files/*; do
+        [ -d "$entry" ] || continue
+        path=$(value path)
+        mkdir -p "$(dirname "$path")" || { fail write-files "cannot make the folder of $path"; continue; }
+        decode="cat"
+        case $(value encoding) in
+            b64 | base64) decode="base64 -d" ;;
+            gz | gzip) decode="gzip -dc" ;;
+            gz+b64 | gz+base64 | gzip+b64 | gzip+base64) decode="base64 -d | gzip -dc" ;;
+        esac
+        if ! sh -c "$decode" <"$entry/content" >"$entry/decoded"; then
+            fail write-files "cannot decode $path"
+            continue
+        fi
+        if [ -f "$entry/append" ]; then
+            cat "$entry/decoded" >>"$path"
+        else
+            # A link would lead elsewhere, and a file of the machine below is read-only.
+            rm -f "$path" && cat "$entry/decoded" >"$path"
+        fi || { fail write-files "cannot write $path"; continue; }
+        chmod "$(value permissions)" "$path" || fail write-files "cannot set the mode of $path"
+        if [ "$(id -u)" = 0 ]; then
+            chown "$(value owner)" "$path" || fail write-files "cannot set the owner of $path"
+        fi
+    done
+}
+
+users_groups() {
+    for entry in "$seed"/users/*; do
+        [ -d "$entry" ] || continue
+        name=$(value name)
+        if ! getent passwd "$name" >/dev/null; then
+            add_user || { fail users-groups "cannot make user $name"; continue; }
+        fi
+        sudo_rules
+        if [ -s "$entry/keys" ]; then
+            authorize || fail ssh "cannot install the keys of $name"
+        fi
+    done
+}
+
+add_user() {
+    set -- --create-home
+    while read -r option; do
+        read -r argument
+        if [ "$option" = --groups ]; then
+            for group in $(printf '%s' "$argument" | tr ',' ' '); do
+                getent group "$group" >/dev/null || groupadd "$group" || return
+            done
+        fi
+        set -- "$@" "$option" "$argument"
+    done <"$entry/useradd"
+    # Without PAM, sshd takes an account with a locked password for closed.
+    useradd "$@" --password '*' "$name"
+}
+
+sudo_rules() {
+    [ -s "$entry/sudo" ] && [ -d /etc/sudoers.d ] || return 0
+    while read -r rule; do
+        printf '%s %s\n' "$name" "$rule"
+    done <"$entry/sudo" >>/etc/sudoers.d/90-cloud-init-users
+    chmod 0440 /etc/sudoers.d/90-cloud-init-users
+}
+
+authorize() {
+    home=$(getent passwd "$name" | cut -d: -f6)
+    keys=$home/.ssh/authorized_keys
+    mkdir -p "$home/.ssh" && chmod 0700 "$home/.ssh" || return
+    touch "$keys" && chmod 0600 "$keys" || return
+    while read -r key; do
+        grep -q -x -F -e "$key" "$keys" || printf '%s\n' "$key" >>"$keys" || return
+    done <"$entry/keys"
+    if [ "$(id -u)" = 0 ]; then chown -R "$name:" "$home/.ssh"; fi
+}
+
+# Runs script $2 for module $1.
+run_script() {
+    [ -f "$seed/$2" ] || return 0
+    sh "$seed/$2" || fail "$1" "RuntimeError('Runparts: 1 failures ($2) in 1 attempted commands')"
+}
+
+# Writes where cloud-init tells how far it is; $1 is the stage, or null.
+tell() {
+    stage=$1
+    errors=
+    if [ -f "$run/errors" ]; then
+        errors=$(sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&"/' "$run/errors" | paste -s -d, -)
+    fi
+    cat >"$run/status.json.new" <<END
+{"v1": {"datasource": "DataSourceNoCloud [seed=/dev/xvd][dsmode=net]", "stage": $stage,
+  "init": {"errors": [], "start": 1, "finished": 1},
+  "modules-final": {"errors": [$errors], "start": 1, "finished": $(date +%s)}}}
+END
+    mv "$run/status.json.new" "$run/status.json"
+}
+
+end() {
+    tell null
+    printf '{"v1": {"datasource": "DataSourceNoCloud", "errors": [%s]}}\n' "$errors" \
+        >"$run/result.json"
+    mkdir -p "$data/data" "$data/instances" && date >"$instance/boot-finished"
+    cp "$run/result.json" "$run/status.json" "$data/data/"
+    # Keys have been in it.
+    rm -rf "$seed"
+}
+
+id=$(cat "$seed/instance-id")
+INSTANCE_ID=$id
+export INSTANCE_ID
+instance=$data/instances/$(printf '%s' "$id" | tr / _)
+cd /
+case $1 in
+    init)
+        mkdir -p "$data/data" "$instance"
+        rm -f "$data/instance" "$run/errors"
+        ln -s "$instance" "$data/instance"
+        printf '%s\n' "$id" >"$data/data/instance-id"
+        if [ -f "$seed/errors" ]; then
+            while read -r line; do fail init "$line"; done <"$seed/errors"
+        fi
+        tell '"init"'
+        run_script bootcmd bootcmd
+        if [ -f "$seed/new" ]; then
+            write_files
+            users_groups
+        fi
+        tell '"modules-config"'
+        ;;
+    final)
+        if [ -f "$seed/new" ]; then
+            tell '"modules-final"'
+            run_script scripts-user runcmd
+            run_script scripts-user user-script
+        fi
+        end
+        ;;
+esac

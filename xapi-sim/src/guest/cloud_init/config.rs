@@ -1,0 +1,433 @@
+//! What cloud-init makes of the documents on a config drive.
+
+use super::drive::ConfigDrive;
+use super::yaml::Node;
+
+/// What root may do with a key while `disable_root` is on.
+const ROOT_IS_DISABLED: &str = "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\
+    \"echo 'Please login as the user \\\"$USER\\\" rather than the user \\\"root\\\".';\
+    echo;sleep 10;exit 142\" ";
+
+/// What is to be done in a guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CloudConfig {
+    pub(crate) instance_id: String,
+    pub(crate) hostname: Option<String>,
+    pub(crate) users: Vec<UserConfig>,
+    /// Keys by their file name in `/etc/ssh`, and whether those that are there go.
+    pub(crate) host_keys: Vec<(String, String)>,
+    pub(crate) delete_host_keys: bool,
+    pub(crate) files: Vec<FileConfig>,
+    /// Scripts: of each boot, and of the end of the first.
+    pub(crate) bootcmd: Option<String>,
+    pub(crate) runcmd: Option<String>,
+    pub(crate) user_script: Option<String>,
+    /// The address that `network-config` gives the first interface, if it is fixed.
+    pub(crate) address: Option<std::net::IpAddr>,
+    /// What is wrong, one line each.
+    pub(crate) errors: Vec<String>,
+}
+
+/// A user to be made, or to be let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct UserConfig {
+    pub(crate) name: String,
+    /// Options and values for `useradd`, for one who is not there yet.
+    pub(crate) useradd: Vec<(&'static str, String)>,
+    pub(crate) sudo: Vec<String>,
+    pub(crate) keys: Vec<String>,
+}
+
+/// A file to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FileConfig {
+    pub(crate) path: String,
+    pub(crate) content: String,
+    pub(crate) encoding: String,
+    pub(crate) owner: String,
+    pub(crate) permissions: String,
+    pub(crate) append: bool,
+}
+
+/// Keys of cloud-config that are carried out, or change nothing here.
+const KNOWN: [&str; 23] = [
+    "bootcmd",
+    "disable_root",
+    "final_message",
+    "fqdn",
+    "growpart",
+    "hostname",
+    "locale",
+    "manage_etc_hosts",
+    "merge_how",
+    "network",
+    "no_ssh_fingerprints",
+    "output",
+    "package_update",
+    "package_upgrade",
+    "preserve_hostname",
+    "resize_rootfs",
+    "runcmd",
+    "ssh_authorized_keys",
+    "ssh_deletekeys",
+    "ssh_keys",
+    "ssh_pwauth",
+    "users",
+    "write_files",
+];
+
+impl CloudConfig {
+    /// Reads the documents. What cloud-init would not understand is told among the errors.
+    pub(crate) fn new(drive: &ConfigDrive, default_user: &str) -> Self {
+        let mut made = Self {
+            delete_host_keys: true,
+            ..Self::default()
+        };
+        let meta_data = made.document("meta-data", &drive.meta_data);
+        made.instance_id = meta_data
+            .text_at("instance-id")
+            // What the data source calls an instance without a name.
+            .unwrap_or_else(|| "iid-datasource-none".to_owned());
+        made.hostname = meta_data.text_at("local-hostname");
+        if let Some(network) = &drive.network_config {
+            let network = made.document("network-config", network);
+            made.address = fixed_address(&network);
+        }
+        let user_data = drive.user_data.trim_start();
+        if user_data.starts_with("#cloud-config") {
+            let config = made.document("user-data", user_data);
+            made.read(&config, default_user);
+        } else if user_data.starts_with("#!") {
+            made.user_script = Some(user_data.to_owned());
+            made.read(&Node::Nothing, default_user);
+        } else {
+            if !user_data.is_empty() {
+                made.errors.push(
+                    "Unhandled non-multipart (text/x-not-multipart) userdata: its first line is \
+                     no #cloud-config"
+                        .to_owned(),
+                );
+            }
+            made.read(&Node::Nothing, default_user);
+        }
+        made
+    }
+
+    fn document(&mut self, name: &str, text: &str) -> Node {
+        Node::parse(text).unwrap_or_else(|error| {
+            self.errors
+                .push(format!("Failed loading yaml blob of {name}: {error}"));
+            Node::Nothing
+        })
+    }
+
+    fn read(&mut self, config: &Node, default_user: &str) {
+        if let Node::Map(pairs) = config {
+            for (key, _) in pairs {
+                if !KNOWN.contains(&key.as_str()) {
+                    self.errors
+                        .push(format!("xapi-sim does not carry out {key} of cloud-config"));
+                }
+            }
+        }
+        if let Some(name) = config.text_at("hostname").or(config.text_at("fqdn")) {
+            let short = name.split('.').next().unwrap_or_default();
+            self.hostname = Some(short.to_owned());
+        }
+        self.delete_host_keys = config.flag_at("ssh_deletekeys", true);
+        if let Some(Node::Map(keys)) = config.get("ssh_keys") {
+            for (name, key) in keys {
+                match (host_key_file(name), key.text()) {
+                    (Some(file), Some(text)) => self.host_keys.push((file, text.to_owned())),
+                    _ => self
+                        .errors
+                        .push(format!("Skipping unrecognized ssh_keys entry: \"{name}\"")),
+                }
+            }
+        }
+        self.read_users(config, default_user);
+        for file in config.get("write_files").map_or(&[][..], Node::items) {
+            match file.text_at("path") {
+                Some(path) => self.files.push(file_config(path, file)),
+                None => self
+                    .errors
+                    .push("No path provided to write for an entry of write_files".to_owned()),
+            }
+        }
+        for (key, script) in [("bootcmd", &mut self.bootcmd), ("runcmd", &mut self.runcmd)] {
+            match config.get(key).map(shellify) {
+                None => {}
+                Some(Ok(text)) => *script = Some(text),
+                Some(Err(error)) => self
+                    .errors
+                    .push(format!("Failed to shellify {key}: {error}")),
+            }
+        }
+    }
+
+    fn read_users(&mut self, config: &Node, default_user: &str) {
+        let listed = config.get("users");
+        let default = [Node::Scalar("default".to_owned(), true)];
+        let mut has_default = false;
+        for user in listed.map_or(&default[..], Node::items) {
+            let made = match user {
+                Node::Scalar(name, _) if name == "default" => {
+                    has_default = true;
+                    UserConfig {
+                        name: default_user.to_owned(),
+                        ..UserConfig::default()
+                    }
+                }
+                Node::Scalar(name, _) => UserConfig {
+                    name: name.clone(),
+                    ..UserConfig::default()
+                },
+                user => match user.text_at("name") {
+                    Some(name) => user_config(name, user),
+                    None => {
+                        self.errors.push("a user without a name".to_owned());
+                        continue;
+                    }
+                },
+            };
+            self.users.push(made);
+        }
+        // Keys of nobody in particular are the default user's, and root's as far as that may log in.
+        let keys = config
+            .get("ssh_authorized_keys")
+            .map(Node::words_or_line)
+            .unwrap_or_default();
+        if keys.is_empty() {
+            return;
+        }
+        let default_user = has_default.then_some(default_user);
+        for user in &mut self.users {
+            if Some(&*user.name) == default_user {
+                user.keys.extend(keys.iter().cloned());
+            }
+        }
+        let prefix = if config.flag_at("disable_root", true) {
+            ROOT_IS_DISABLED.replace("$USER", default_user.unwrap_or("NONE"))
+        } else {
+            String::new()
+        };
+        self.users.push(UserConfig {
+            name: "root".to_owned(),
+            keys: keys.iter().map(|key| format!("{prefix}{key}")).collect(),
+            ..UserConfig::default()
+        });
+    }
+}
+
+impl Node {
+    /// Its texts: of a list, or the one that it is.
+    fn words_or_line(&self) -> Vec<String> {
+        let texts = self.items().iter().filter_map(Self::text);
+        texts.map(|text| text.trim().to_owned()).collect()
+    }
+}
+
+fn host_key_file(name: &str) -> Option<String> {
+    let (kind, form) = name.split_once('_')?;
+    if !["rsa", "dsa", "ecdsa", "ed25519"].contains(&kind) {
+        return None;
+    }
+    match form {
+        "private" => Some(format!("ssh_host_{kind}_key")),
+        "public" => Some(format!("ssh_host_{kind}_key.pub")),
+        _ => None,
+    }
+}
+
+fn user_config(name: String, user: &Node) -> UserConfig {
+    let options = [
+        ("gecos", "--comment"),
+        ("homedir", "--home-dir"),
+        ("primary_group", "--gid"),
+        ("uid", "--uid"),
+        ("shell", "--shell"),
+    ];
+    let mut useradd: Vec<_> = options
+        .into_iter()
+        .filter_map(|(key, option)| Some((option, user.text_at(key)?)))
+        .collect();
+    if let Some(groups) = user.get("groups") {
+        useradd.push(("--groups", groups.words().join(",")));
+    }
+    let sudo = user
+        .get("sudo")
+        .map(Node::words_or_line)
+        .unwrap_or_default();
+    let keys = user.get("ssh_authorized_keys").map(Node::words_or_line);
+    UserConfig {
+        name,
+        useradd,
+        // `sudo: false` asks for none.
+        sudo: sudo.into_iter().filter(|rule| rule != "false").collect(),
+        keys: keys.unwrap_or_default(),
+    }
+}
+
+fn file_config(path: String, file: &Node) -> FileConfig {
+    let permissions = match file.get("permissions") {
+        // Without quotes and a leading 0 it is a decimal number.
+        Some(Node::Scalar(text, true)) if !text.starts_with('0') => text
+            .parse::<u32>()
+            .map_or(text.clone(), |mode| format!("{mode:o}")),
+        Some(Node::Scalar(text, _)) => text.trim_start_matches("0o").to_owned(),
+        _ => "0644".to_owned(),
+    };
+    FileConfig {
+        path,
+        content: file.text_at("content").unwrap_or_default(),
+        encoding: file.text_at("encoding").unwrap_or_default().to_lowercase(),
+        owner: file
+            .text_at("owner")
+            .unwrap_or_else(|| "root:root".to_owned()),
+        permissions,
+        append: file.flag_at("append", false),
+    }
+}
+
+/// The script of a list of commands: words are quoted, lines are shell already.
+fn shellify(commands: &Node) -> Result<String, String> {
+    let Node::List(commands) = commands else {
+        return Err("Input to shellify was no list".to_owned());
+    };
+    let mut script = "#!/bin/sh\n".to_owned();
+    for command in commands {
+        match command {
+            Node::List(words) => {
+                let quoted = words.iter().map(|word| {
+                    let text = word.text().unwrap_or_default();
+                    format!("'{}'", text.replace('\'', r"'\''"))
+                });
+                script.push_str(&quoted.collect::<Vec<_>>().join(" "));
+                script.push('\n');
+            }
+            Node::Scalar(line, _) => {
+                script.push_str(line);
+                script.push('\n');
+            }
+            Node::Nothing => {}
+            Node::Map(_) => return Err("Unable to shellify type 'dict'".to_owned()),
+        }
+    }
+    Ok(script)
+}
+
+/// The first fixed address of a network configuration, of version 1 or 2.
+fn fixed_address(network: &Node) -> Option<std::net::IpAddr> {
+    let network = network.get("network").unwrap_or(network);
+    let address = |text: &str| text.split('/').next()?.parse().ok();
+    if let Some(Node::Map(interfaces)) = network.get("ethernets") {
+        return interfaces.iter().find_map(|(_, interface)| {
+            let addresses = interface.get("addresses")?.words();
+            addresses.iter().find_map(|text| address(text))
+        });
+    }
+    let interfaces = network.get("config")?.items().iter();
+    interfaces
+        .flat_map(|interface| interface.get("subnets").map_or(&[][..], Node::items))
+        .find_map(|subnet| address(subnet.get("address")?.text()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(user_data: &str) -> CloudConfig {
+        let drive = ConfigDrive {
+            meta_data: "instance-id: i-1\nlocal-hostname: one\n".to_owned(),
+            user_data: user_data.to_owned(),
+            network_config: None,
+        };
+        CloudConfig::new(&drive, "debian")
+    }
+
+    #[test]
+    fn users_keys_files_and_commands_are_as_the_document_says() {
+        let config = config(
+            "#cloud-config\n\
+             hostname: two.lan\n\
+             users:\n- default\n- name: bio\n  groups: [adm, lua]\n  shell: /bin/bash\n  \
+             ssh_authorized_keys: [k1, k2]\n\
+             ssh_authorized_keys: [k0]\n\
+             ssh_keys: {ed25519_private: p, ed25519_public: q}\n\
+             write_files:\n- {path: /a, content: x, permissions: '0600', owner: 'bio'}\n- path: /b\n\
+             runcmd:\n- [echo, \"it's\"]\n- echo $HOME\n",
+        );
+        assert_eq!(config.errors, Vec::<String>::new());
+        assert_eq!(config.instance_id, "i-1");
+        assert_eq!(config.hostname.as_deref(), Some("two"));
+        let [default, bio, root] = &config.users[..] else {
+            panic!("{:?}", config.users)
+        };
+        assert_eq!(
+            (&*default.name, &default.keys[..]),
+            ("debian", &["k0".to_owned()][..])
+        );
+        assert_eq!(bio.keys, ["k1", "k2"]);
+        assert_eq!(
+            bio.useradd,
+            [
+                ("--shell", "/bin/bash".to_owned()),
+                ("--groups", "adm,lua".to_owned())
+            ]
+        );
+        assert_eq!(root.name, "root");
+        assert!(root.keys[0].ends_with(" k0") && root.keys[0].contains("login as the user"));
+        assert_eq!(
+            config.host_keys[0],
+            ("ssh_host_ed25519_key".into(), "p".into())
+        );
+        assert_eq!(config.files[0].permissions, "0600");
+        assert_eq!(config.files[1].permissions, "0644");
+        assert_eq!(
+            config.runcmd.as_deref(),
+            Some("#!/bin/sh\n'echo' 'it'\\''s'\necho $HOME\n")
+        );
+    }
+
+    #[test]
+    fn root_is_let_in_where_that_is_said() {
+        let config = config(
+            "#cloud-config\ndisable_root: false\nusers:\n- {name: root, ssh_authorized_keys: k}\n",
+        );
+        assert_eq!(config.users.len(), 1);
+        assert_eq!(config.users[0].keys, ["k"]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told() {
+        for (user_data, word) in [
+            ("#cloud-config\na: [", "Failed loading yaml"),
+            ("#cloud-config\nchpasswd: {}\n", "chpasswd"),
+            ("hostname: x\n", "no #cloud-config"),
+            ("#cloud-config\nruncmd: {a: b}\n", "shellify"),
+        ] {
+            let errors = config(user_data).errors;
+            assert!(
+                errors.iter().any(|error| error.contains(word)),
+                "{errors:?}"
+            );
+        }
+        assert_eq!(
+            config("#!/bin/sh\ntrue\n").user_script.as_deref(),
+            Some("#!/bin/sh\ntrue\n")
+        );
+    }
+
+    #[test]
+    fn fixed_addresses_of_both_versions_are_found() {
+        for text in [
+            "version: 2\nethernets: {eth0: {addresses: [10.0.0.5/24]}}\n",
+            "network: {version: 2, ethernets: {e: {dhcp4: true}, f: {addresses: [10.0.0.5/24]}}}",
+            "version: 1\nconfig:\n- type: physical\n  subnets: [{type: static, address: 10.0.0.5/24}]\n",
+        ] {
+            let network = Node::parse(text).unwrap();
+            assert_eq!(fixed_address(&network), "10.0.0.5".parse().ok(), "{text}");
+        }
+        assert_eq!(fixed_address(&Node::parse("version: 2").unwrap()), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! The volume on which cloud-init finds what is for it: FAT, labelled `cidata`.
+
+use std::io::{Cursor, Read};
+
+use fatfs::{FileSystem, FsOptions};
+
+/// What NoCloud calls its volumes; it takes the label in either case.
+const LABEL: &str = "cidata";
+/// Volumes are small; nobody puts more than this on one.
+pub(crate) const LARGEST: u64 = 64 << 20;
+
+/// What a config drive says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConfigDrive {
+    pub(super) meta_data: String,
+    pub(super) user_data: String,
+    pub(super) network_config: Option<String>,
+}
+
+impl ConfigDrive {
+    /// Reads the bytes of a disk. `None` for one that is no config drive: no FAT volume, another
+    /// label, or without `meta-data` or `user-data`, which both have to be there.
+    #[must_use]
+    pub fn read(bytes: Vec<u8>) -> Option<Self> {
+        let mut disk = Cursor::new(bytes);
+        let volume = FileSystem::new(&mut disk, FsOptions::new()).ok()?;
+        let label = match volume.read_volume_label_from_root_dir() {
+            Ok(Some(label)) => label,
+            _ => volume.volume_label(),
+        };
+        if !label.trim().eq_ignore_ascii_case(LABEL) {
+            return None;
+        }
+        let read = |name: &str| {
+            let mut content = Vec::new();
+            let mut file = volume.root_dir().open_file(name).ok()?;
+            file.read_to_end(&mut content).ok()?;
+            Some(String::from_utf8_lossy(&content).into_owned())
+        };
+        Some(Self {
+            meta_data: read("meta-data")?,
+            user_data: read("user-data")?,
+            network_config: read("network-config"),
+        })
+    }
+}
+
+impl std::fmt::Debug for ConfigDrive {
+    /// Leaves the content out: it holds keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigDrive").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use fatfs::{FormatVolumeOptions, format_volume};
+
+    use super::*;
+
+    /// A volume as clients make it.
+    fn volume(label: &[u8; 11], files: &[(&str, &str)]) -> Vec<u8> {
+        let mut disk = Cursor::new(vec![0; 1 << 20]);
+        format_volume(&mut disk, FormatVolumeOptions::new().volume_label(*label)).unwrap();
+        let volume = FileSystem::new(&mut disk, FsOptions::new()).unwrap();
+        for (name, content) in files {
+            let mut file = volume.root_dir().create_file(name).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+        }
+        volume.unmount().unwrap();
+        disk.into_inner()
+    }
+
+    #[test]
+    fn a_drive_is_known_by_its_label_and_has_both_documents() {
+        let both = [("meta-data", "m"), ("user-data", "u")];
+        for label in [b"cidata     ", b"CIDATA     "] {
+            let drive = ConfigDrive::read(volume(label, &both)).unwrap();
+            assert_eq!((&*drive.meta_data, &*drive.user_data), ("m", "u"));
+            assert_eq!(drive.network_config, None);
+            assert!(!format!("{drive:?}").contains('u'.to_string().repeat(2).as_str()));
+        }
+        assert_eq!(ConfigDrive::read(volume(b"DATA       ", &both)), None);
+        assert_eq!(ConfigDrive::read(volume(b"cidata     ", &both[..1])), None);
+        assert_eq!(ConfigDrive::read(vec![0; 1 << 20]), None);
+        assert_eq!(ConfigDrive::read(Vec::new()), None);
+    }
+}
