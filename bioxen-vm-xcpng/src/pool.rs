@@ -78,6 +78,7 @@ fn refusal(host: &str, username: &str, error: CallError) -> Error {
             host,
             fingerprint,
             source,
+            ..
         } => Error::Untrusted {
             host,
             fingerprint,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -53,6 +54,8 @@ pub(crate) struct Prepared {
     pub(crate) needs_session: bool,
     /// Marks the task, where the call is sent as one.
     pub(crate) tag: Option<TaskTag>,
+    /// How long to wait for the answer; `None`: as long as the client does.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl<'c, R, Mode> Call<'c, R, Mode> {
@@ -62,6 +65,7 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             params,
             needs_session: true,
             tag: None,
+            timeout: None,
         };
         Self {
             client,
@@ -76,12 +80,21 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             params,
             needs_session: false,
             tag: None,
+            timeout: None,
         };
         Self {
             client,
             prepared,
             result: PhantomData,
         }
+    }
+
+    /// The same call with another limit to how long it may take than the client has
+    /// ([`ClientBuilder::timeout`](crate::ClientBuilder::timeout)). It counts from when the call is sent, and
+    /// anew for each replay. The server is not told: it may go on.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.prepared.timeout = Some(timeout);
+        self
     }
 
     /// The same call with its result as plain JSON.

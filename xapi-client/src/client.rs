@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use crate::call::{Call, Prepared, SyncOnly};
 use crate::error::{Error, ErrorCode, Result};
 use crate::event::Watch;
 use crate::failover::Members;
 use crate::filter::Filter;
-use crate::http::Http;
+use crate::http::{Http, Settings};
 use crate::reference::{Recorded, Ref};
 use crate::reply::Reply;
 use crate::retry::{PAUSES, Replay, TaskTag, replay};
@@ -29,18 +29,19 @@ use crate::transport::{Protocol, Request, Transport};
 /// How long a call may take, unless the builder says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a connection may take to come about, unless the builder says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many calls may be under way at once, unless the builder says otherwise. Servers use one thread a
 /// connection, and are slowest when busiest.
 const MAX_CONCURRENT_CALLS: usize = 20;
-/// Under which name servers count our sessions, unless the builder says otherwise.
-const ORIGINATOR: &str = concat!("rust-xapi-client/", env!("CARGO_PKG_VERSION"));
+/// What this crate is called on the wire.
+const NAME: &str = concat!("rust-xapi-client/", env!("CARGO_PKG_VERSION"));
 
 /// A client that is logged in to a pool.
 ///
 /// Clones are cheap and share one session. A session that the server has dropped is replaced, once for
-/// all calls that need it. [`close`](Self::close) logs out; a client that is merely dropped leaves its
-/// session to the server, which forgets it after a day.
+/// all calls that need it. [`close`](Self::close) logs out and says whether that worked. When the last clone
+/// is dropped within a tokio runtime, it logs out in the background; a program that ends right away, or a
+/// drop outside of a runtime, leaves the session to the server, which forgets it after a day.
 ///
 /// The messages of each class are behind the method of its name: `client.vm().get_all()`.
 #[derive(Clone)]
@@ -66,14 +67,15 @@ impl Client {
             credentials: Credentials {
                 user: String::new(),
                 password: SecretString::default(),
-                originator: ORIGINATOR.to_owned(),
+                originator: originator(),
             },
             trust: Trust::default(),
+            trust_vouched: false,
             protocol: None,
             max_concurrent_calls: MAX_CONCURRENT_CALLS,
             timeout: TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
-            user_agent: ORIGINATOR.to_owned(),
+            user_agent: NAME.to_owned(),
         }
     }
 
@@ -155,9 +157,9 @@ impl Client {
         Ok(Ref::new(self.inner.session.live("session_ref")?.session()))
     }
 
-    /// How often the coordinator was another host than before.
-    pub(crate) fn moves(&self) -> u64 {
-        self.inner.session.moves()
+    /// How many sessions there were before this one.
+    pub(crate) fn renewals(&self) -> u64 {
+        self.inner.session.renewals()
     }
 
     /// Logs out. Calls through any clone then fail with [`Error::Closed`]; a second close does nothing.
@@ -174,38 +176,53 @@ impl Client {
     }
 
     /// Sends a call and gives its result undecoded. Not generic: this is compiled once.
+    ///
+    /// Each call has a span. It tells nothing that may be secret: neither parameters nor what failures
+    /// repeat of them.
     pub(crate) fn execute(
         &self,
         prepared: Prepared,
     ) -> impl Future<Output = Result<Reply>> + Send + use<> {
-        let timeout = self.inner.timeout;
-        self.execute_within(prepared, timeout)
-    }
-
-    /// As [`execute`](Self::execute), for calls that wait on purpose.
-    pub(crate) fn execute_within(
-        &self,
-        prepared: Prepared,
-        timeout: Duration,
-    ) -> impl Future<Output = Result<Reply>> + Send + use<> {
         let inner = self.inner.clone();
-        let span = tracing::debug_span!("xapi", method = prepared.method);
+        let span = tracing::debug_span!(
+            "xapi",
+            method = prepared.method,
+            host = field::Empty,
+            duration_ms = field::Empty,
+            outcome = field::Empty
+        );
         async move {
             let start = Instant::now();
-            let outcome = inner.execute(&prepared, timeout).await;
-            let elapsed = start.elapsed();
-            match &outcome {
-                Ok(_) => tracing::debug!(?elapsed, "answered"),
-                Err(error) => tracing::debug!(?elapsed, %error, "failed"),
+            let result = inner.execute(&prepared).await;
+            let span = Span::current();
+            if let Ok(live) = inner.session.live(&prepared.method) {
+                span.record("host", live.transport.host());
             }
-            outcome
+            span.record("duration_ms", start.elapsed().as_secs_f64() * 1000.0);
+            span.record(
+                "outcome",
+                result.as_ref().map_or_else(Error::kind, |_| "ok"),
+            );
+            tracing::debug!("finished");
+            result
         }
         .instrument(span)
     }
 }
 
+/// Under which name servers count the sessions of this program, unless the builder says otherwise.
+fn originator() -> String {
+    let program = std::env::current_exe().ok();
+    let program = program.as_deref().and_then(|path| path.file_name());
+    match program.and_then(|name| name.to_str()) {
+        Some(program) => format!("{program} ({NAME})"),
+        None => NAME.to_owned(),
+    }
+}
+
 impl Inner {
-    async fn execute(&self, prepared: &Prepared, timeout: Duration) -> Result<Reply> {
+    async fn execute(&self, prepared: &Prepared) -> Result<Reply> {
+        let timeout = prepared.timeout.unwrap_or(self.timeout);
         let method = prepared.method.as_str();
         // Waiting for events loads no server, and may last: it must not keep other calls from being sent.
         let _permit = match method {
@@ -328,6 +345,7 @@ pub struct ClientBuilder {
     members: Vec<String>,
     credentials: Credentials,
     trust: Trust,
+    trust_vouched: bool,
     /// `None`: what the server speaks.
     protocol: Option<Protocol>,
     max_concurrent_calls: usize,
@@ -351,7 +369,8 @@ impl ClientBuilder {
     }
 
     /// Under which name the server counts the session. Servers drop the oldest sessions of a name that
-    /// has too many, so a program should use a name of its own. Default: `rust-xapi-client/<version>`.
+    /// has too many, so a program needs a name of its own. Default: the file name of the program and the
+    /// version of this crate, `my-program (rust-xapi-client/0.1.0)`.
     pub fn originator(mut self, originator: impl Into<String>) -> Self {
         self.credentials.originator = originator.into();
         self
@@ -360,6 +379,15 @@ impl ClientBuilder {
     /// Which certificates are trusted. Default: those that the CAs of this machine vouch for.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
+        self
+    }
+
+    /// Whether a certificate is trusted too that a trusted member of the pool names as its coordinator's.
+    /// A member answers a login with the address of the coordinator and the fingerprint of its certificate;
+    /// who trusts the member's word needs to pin one host only. Default: no, and then [`Error::Untrusted`]
+    /// says whether a member vouches for the certificate.
+    pub fn trust_vouched(mut self, trust_vouched: bool) -> Self {
+        self.trust_vouched = trust_vouched;
         self
     }
 
@@ -389,7 +417,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a call may take. Default: 5 minutes. Operations that may take longer are better sent as
+    /// How long a call may take, unless [`Call::timeout`] says otherwise. Default: 5 minutes. Operations that may take longer are better sent as
     /// tasks, each step of which is short.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -419,16 +447,22 @@ impl ClientBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future may leave a session to the server, which forgets it after a day.
+    /// Dropping the future before the server has answered may leave a session to it, which it forgets after
+    /// a day.
     pub async fn login(self) -> Result<Client> {
         if self.max_concurrent_calls == 0 {
             return Err(Error::Config(
                 "a client that may send 0 calls at once can send none; give at least 1".to_owned(),
             ));
         }
+        let settings = Settings {
+            trust: self.trust,
+            trust_vouched: self.trust_vouched,
+            user_agent: self.user_agent,
+            connect_timeout: self.connect_timeout,
+        };
         let connect = |address: &str| -> Result<Arc<dyn Transport>> {
-            let http = Http::new(address, &self.trust, &self.user_agent, self.connect_timeout)?;
-            Ok(Arc::new(http))
+            Ok(Arc::new(Http::new(address, &settings)?))
         };
         let transport = match &self.target {
             Target::Transport(transport) => transport.clone(),

@@ -37,14 +37,18 @@ pub enum Error {
 
     /// The server's certificate is not trusted, so nothing was sent.
     #[error(
-        "the certificate of {host} is not trusted; its SHA-256 fingerprint is {fingerprint}: compare it with \
-         the one the host's console shows and pin it, or give the CA certificate"
+        "the certificate of {host} is not trusted; its SHA-256 fingerprint is {fingerprint}{}: compare it with \
+         the one the host's console shows and pin it, or give the CA certificate",
+        .vouched_by.as_ref().map(|member| format!(", for which the trusted member {member} vouches")).unwrap_or_default()
     )]
     Untrusted {
         /// The host whose certificate it is.
         host: String,
         /// The fingerprint of the certificate that the server presented.
         fingerprint: crate::Fingerprint,
+        /// The trusted member of the pool that named this very certificate as its coordinator's, where one
+        /// led here. [`trust_vouched`](crate::ClientBuilder::trust_vouched) makes that enough.
+        vouched_by: Option<String>,
         /// The reason.
         source: Cause,
     },
@@ -181,6 +185,25 @@ impl Error {
                 | Self::UnknownOutcome { .. }
                 | Self::TaskGone { .. }
         )
+    }
+
+    /// What happened in one word, for logs: it repeats nothing that may be secret.
+    pub(crate) fn kind(&self) -> &str {
+        match self {
+            Self::Api(failure) => failure.code.as_str(),
+            Self::Connect { .. } => "not connected",
+            Self::Untrusted { .. } => "certificate not trusted",
+            Self::Tls { .. } => "no TLS",
+            Self::Transport { .. } => "connection lost",
+            Self::UnknownOutcome { .. } => "outcome unknown",
+            Self::Timeout { .. } => "no answer in time",
+            Self::Http { .. } => "HTTP status",
+            Self::Decode { .. } => "undecodable",
+            Self::TooLarge { .. } => "too large",
+            Self::TaskGone { .. } => "task gone",
+            Self::Closed { .. } => "closed",
+            Self::Config(_) => "refused by the client",
+        }
     }
 
     /// The failure that the server answered with, if it did answer.

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +13,8 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::error::{Error, Result};
 use crate::retry::TaskTag;
-use crate::tls::{self, Trust, Untrusted};
+use crate::session::LOGIN;
+use crate::tls::{self, Fingerprint, Trust, Untrusted};
 use crate::transport::{Protocol, Request, Transport};
 
 /// The largest request head that servers read, in bytes: they keep 18 of their 1,024 for themselves.
@@ -21,58 +22,80 @@ const MAX_HEAD: usize = 1006;
 /// The largest body of a call that servers read, in bytes.
 const MAX_BODY: usize = 300 * 1024;
 
+/// Asks a member that is no coordinator for the fingerprint of the coordinator's certificate, so that it is
+/// known before anything is sent there.
+const ASK_FOR_CERTIFICATE: (&str, &str) = (
+    "x-xenapi-request-host-certificate-thumbprint",
+    "sha-256:master",
+);
+/// Where the answer has that fingerprint.
+const CERTIFICATE: &str = "x-xenapi-response-host-certificate-thumbprint";
+
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) trust: Trust,
+    /// Whether a certificate is trusted that a trusted member names as its coordinator's.
+    pub(crate) trust_vouched: bool,
+    pub(crate) user_agent: String,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// What a trusted member said about its coordinator.
+#[derive(Debug, Clone)]
+struct Voucher {
+    member: String,
+    fingerprint: Fingerprint,
+}
+
 /// The transport over HTTPS, with connections that are kept and used again.
 pub(crate) struct Http {
     client: reqwest::Client,
     endpoint: Url,
     host: String,
     port: u16,
-    user_agent: String,
+    settings: Settings,
+    /// What the member that led here said about this host.
+    voucher: Option<Voucher>,
+    /// The certificate that this host, a member, named as its coordinator's.
+    named: Mutex<Option<Fingerprint>>,
 }
 
 impl Http {
     /// A transport to this host: `host`, `host:port`, or a URL. IPv6 addresses may do without brackets.
-    pub(crate) fn new(
-        address: &str,
-        trust: &Trust,
-        user_agent: &str,
-        connect_timeout: Duration,
-    ) -> Result<Self> {
+    pub(crate) fn new(address: &str, settings: &Settings) -> Result<Self> {
         let endpoint = endpoint(address)?;
-        if endpoint.scheme() == "http" && *trust != Trust::Insecure && !is_loopback(&endpoint) {
+        let client = connections(settings, tls::client_config(&settings.trust, None)?)?;
+        Self::with(client, endpoint, settings.clone(), None)
+    }
+
+    fn with(
+        client: reqwest::Client,
+        endpoint: Url,
+        settings: Settings,
+        voucher: Option<Voucher>,
+    ) -> Result<Self> {
+        let in_the_clear = endpoint.scheme() == "http" && !is_loopback(&endpoint);
+        if in_the_clear && settings.trust != Trust::Insecure {
             return Err(Error::Config(format!(
                 "{endpoint} would send the password in the clear; use https, or trust anyone on purpose"
             )));
         }
-        let user_agent_value = HeaderValue::from_str(user_agent).map_err(|_| {
-            Error::Config(format!(
-                "`{user_agent}` cannot be a User-Agent; use printable ASCII"
-            ))
-        })?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(trust)?)
-            .user_agent(user_agent_value)
-            .connect_timeout(connect_timeout)
-            .http1_only()
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            // Proxies would come from the environment, which a library does not read.
-            .no_proxy()
-            .build()
-            .map_err(|error| Error::Config(format!("cannot set up HTTPS: {}", root(&error))))?;
-        Ok(Self::with(client, endpoint, user_agent.to_owned()))
+        Ok(Self {
+            client,
+            host: endpoint.host_str().unwrap_or_default().to_owned(),
+            port: endpoint.port_or_known_default().unwrap_or_default(),
+            endpoint,
+            settings,
+            voucher,
+            named: Mutex::new(None),
+        })
     }
 
-    fn with(client: reqwest::Client, endpoint: Url, user_agent: String) -> Self {
-        let host = endpoint.host_str().unwrap_or_default().to_owned();
-        let port = endpoint.port_or_known_default().unwrap_or_default();
-        Self {
-            client,
-            endpoint,
-            host,
-            port,
-            user_agent,
-        }
+    /// Whether the request should ask for the certificate of the coordinator: a login may lead there, and
+    /// without TLS anybody could give the answer.
+    fn asks_for_certificate(&self, request: &Request) -> bool {
+        request.method == LOGIN && self.endpoint.scheme() == "https"
     }
 
     /// An upper bound for the size of the head: what is sent, with room for the length of the body.
@@ -82,7 +105,13 @@ impl Http {
         let tag = request.task_tag.as_ref().map_or(0, |tag| {
             TaskTag::HEADER.len() + ": \r\n".len() + tag.as_str().len()
         });
-        fixed.len() + self.user_agent.len() + self.host.len() + tag
+        let (name, value) = ASK_FOR_CERTIFICATE;
+        let question = if self.asks_for_certificate(request) {
+            name.len() + ": \r\n".len() + value.len()
+        } else {
+            0
+        };
+        fixed.len() + self.settings.user_agent.len() + self.host.len() + tag + question
     }
 
     fn check_limits(&self, request: &Request) -> Result<()> {
@@ -108,12 +137,8 @@ impl Http {
     fn classify(&self, error: reqwest::Error, request: &Request) -> Error {
         let host = self.host.clone();
         let cause = root(&error);
-        if let Some(Untrusted { fingerprint, .. }) = cause.downcast_ref() {
-            return Error::Untrusted {
-                host,
-                fingerprint: *fingerprint,
-                source: own(cause),
-            };
+        if let Some(refusal) = cause.downcast_ref::<Untrusted>() {
+            return self.untrusted(refusal.clone());
         }
         if error.is_connect() {
             return if cause.is::<rustls::Error>() {
@@ -152,6 +177,29 @@ impl Http {
     }
 }
 
+impl Http {
+    fn untrusted(&self, mut refusal: Untrusted) -> Error {
+        let fingerprint = refusal.fingerprint;
+        let mut vouched_by = None;
+        if let Some(voucher) = &self.voucher {
+            if voucher.fingerprint == fingerprint {
+                vouched_by = Some(voucher.member.clone());
+            } else {
+                refusal.reason.push_str(&format!(
+                    ", and the pool member {} names another as its coordinator's: {}",
+                    voucher.member, voucher.fingerprint
+                ));
+            }
+        }
+        Error::Untrusted {
+            host: self.host.clone(),
+            fingerprint,
+            vouched_by,
+            source: Box::new(refusal),
+        }
+    }
+}
+
 #[async_trait]
 impl Transport for Http {
     async fn send(&self, request: Request) -> Result<Bytes> {
@@ -166,6 +214,11 @@ impl Transport for Http {
         if let Some(tag) = &request.task_tag {
             post = post.header(TaskTag::HEADER, tag.as_str());
         }
+        let asks = self.asks_for_certificate(&request);
+        if asks {
+            let (name, value) = ASK_FOR_CERTIFICATE;
+            post = post.header(name, value);
+        }
         let response = post
             .timeout(request.timeout)
             .body(request.body.clone())
@@ -179,6 +232,11 @@ impl Transport for Http {
                 host: self.host.clone(),
                 status: status.as_u16(),
             });
+        }
+        if asks {
+            let named = response.headers().get(CERTIFICATE);
+            let named = named.and_then(|value| value.to_str().ok()?.parse().ok());
+            *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
         }
         response
             .bytes()
@@ -196,17 +254,67 @@ impl Transport for Http {
         let kept = endpoint
             .set_scheme(self.endpoint.scheme())
             .and_then(|()| endpoint.set_port(self.endpoint.port()));
-        match kept {
-            Ok(()) => {
-                let client = self.client.clone();
-                Ok(Arc::new(Self::with(
-                    client,
-                    endpoint,
-                    self.user_agent.clone(),
-                )))
-            }
-            Err(()) => Err(not_an_address(address)),
-        }
+        kept.map_err(|()| not_an_address(address))?;
+        let named = *self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let voucher = named.map(|fingerprint| Voucher {
+            member: self.host.clone(),
+            fingerprint,
+        });
+        let settings = self.settings.clone();
+        let client = match &voucher {
+            Some(voucher) if settings.trust_vouched => connections(
+                &settings,
+                tls::client_config(&settings.trust, Some(voucher.fingerprint))?,
+            )?,
+            _ => self.client.clone(),
+        };
+        Ok(Arc::new(Self::with(client, endpoint, settings, voucher)?))
+    }
+}
+
+/// Connections that are made on demand, and kept.
+fn connections(settings: &Settings, tls: rustls::ClientConfig) -> Result<reqwest::Client> {
+    let user_agent = HeaderValue::from_str(&settings.user_agent).map_err(|_| {
+        Error::Config(format!(
+            "`{}` cannot be a User-Agent; use printable ASCII",
+            settings.user_agent
+        ))
+    })?;
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(user_agent)
+        .connect_timeout(settings.connect_timeout)
+        .http1_only()
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        // Proxies would come from the environment, which a library does not read.
+        .no_proxy()
+        .build()
+        .map_err(|error| Error::Config(format!("cannot set up HTTPS: {}", root(&error))))
+}
+
+/// The fingerprint of the certificate that a host presents.
+pub(crate) async fn presented_by(address: &str) -> Result<Fingerprint> {
+    let settings = Settings {
+        trust: Trust::Insecure,
+        trust_vouched: false,
+        user_agent: String::new(),
+        connect_timeout: crate::client::CONNECT_TIMEOUT,
+    };
+    let endpoint = endpoint(address)?;
+    if endpoint.scheme() == "http" {
+        return Err(Error::Config(format!(
+            "{endpoint} has no certificate; use https"
+        )));
+    }
+    let client = connections(&settings, tls::refusing_config()?)?;
+    let http = Http::with(client, endpoint, settings, None)?;
+    // The handshake fails before the request is written.
+    let request = Request::new("the handshake", "", crate::client::CONNECT_TIMEOUT);
+    match http.send(request).await {
+        Err(Error::Untrusted { fingerprint, .. }) => Ok(fingerprint),
+        Err(error) => Err(error),
+        Ok(_) => Err(Error::Config(format!("{address} has no certificate"))),
     }
 }
 
@@ -289,9 +397,6 @@ fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static)
 
 /// The cause as a value of its own: those below reqwest cannot be taken out, so their text is.
 fn own(cause: &(dyn StdError + 'static)) -> Box<dyn StdError + Send + Sync> {
-    if let Some(untrusted) = cause.downcast_ref::<Untrusted>() {
-        return Box::new(untrusted.clone());
-    }
     if let Some(error) = cause.downcast_ref::<rustls::Error>() {
         return Box::new(error.clone());
     }
@@ -304,6 +409,15 @@ fn own(cause: &(dyn StdError + 'static)) -> Box<dyn StdError + Send + Sync> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settings(trust: Trust) -> Settings {
+        Settings {
+            trust,
+            trust_vouched: false,
+            user_agent: "test".to_owned(),
+            connect_timeout: Duration::from_secs(1),
+        }
+    }
 
     #[test]
     fn addresses_come_in_many_forms() {
@@ -332,18 +446,19 @@ mod tests {
 
     #[test]
     fn the_password_does_not_travel_in_the_clear_by_accident() {
-        let open = |address, trust| Http::new(address, &trust, "test", Duration::from_secs(1));
+        let open = |address, trust| Http::new(address, &settings(trust));
         let error = open("http://xcp", Trust::SystemRoots).unwrap_err();
         assert!(error.to_string().contains("in the clear"), "{error}");
         open("http://xcp", Trust::Insecure).unwrap();
         let pinned = Trust::Pinned(crate::Fingerprint::of(b"any"));
-        open("http://[::1]:80", pinned).unwrap();
+        let here = open("http://[::1]:80", pinned).unwrap();
+        let error = here.redirect("10.0.0.2").unwrap_err();
+        assert!(error.to_string().contains("in the clear"), "{error}");
     }
 
     #[test]
     fn a_redirect_keeps_scheme_and_port() {
-        let trust = Trust::Insecure;
-        let http = Http::new("https://a:8443", &trust, "test", Duration::from_secs(1)).unwrap();
+        let http = Http::new("https://a:8443", &settings(Trust::Insecure)).unwrap();
         let moved = http.redirect("2001:db8::2").unwrap();
         assert_eq!(
             format!("{moved:?}"),

@@ -20,6 +20,7 @@ mod http;
 mod jsonrpc;
 #[cfg(feature = "meta")]
 pub mod meta;
+mod mirror;
 mod open_enum;
 mod reference;
 mod reply;
@@ -36,6 +37,7 @@ pub use client::{Client, ClientBuilder};
 pub use error::{Error, ErrorCode, Failure, Result};
 pub use event::{Event, EventBatch, Watch};
 pub use filter::{Field, Filter};
+pub use mirror::{Mirror, MirrorBuilder, Objects};
 pub use reference::{Class, Recorded, Ref, Uuid};
 pub use retry::TaskTag;
 pub use secrecy::SecretString;

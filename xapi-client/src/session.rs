@@ -1,6 +1,6 @@
 //! The session of a client: logging in, logging in again, logging out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -33,18 +33,54 @@ pub(crate) struct Login {
     pub(crate) timeout: Duration,
 }
 
-/// A session and the server that knows it.
+/// How long a logout may take that nobody waits for.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// A session and the server that knows it. Where it is dropped without having been ended, and there is a
+/// runtime to do it, it is logged out.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) protocol: Protocol,
     pub(crate) timeout: Duration,
     session: SecretString,
+    /// Whether there is nothing to log out of any more, or nobody to tell.
+    ended: AtomicBool,
 }
 
 impl Live {
     pub(crate) fn session(&self) -> &str {
         self.session.expose_secret()
+    }
+
+    /// Says that the session is gone, or that its server is.
+    fn is_gone(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if *self.ended.get_mut() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            tracing::debug!("no runtime to log out in; the server forgets the session after a day");
+            return;
+        };
+        let left = Self {
+            transport: self.transport.clone(),
+            protocol: self.protocol,
+            timeout: self.timeout.min(FAREWELL),
+            session: self.session.clone(),
+            ended: AtomicBool::new(true),
+        };
+        runtime.spawn(async move {
+            let timeout = left.timeout;
+            if let Err(error) = log_out(&left, timeout).await {
+                tracing::debug!(%error, "cannot log out of a session that was dropped");
+            }
+        });
     }
 }
 
@@ -62,8 +98,8 @@ pub(crate) struct Session {
     renewal: Mutex<Option<Failure>>,
     /// How often all hosts were asked for the coordinator, in vain or not.
     searches: AtomicU64,
-    /// How often the coordinator was another host than before.
-    moves: AtomicU64,
+    /// How many sessions there were before this one.
+    renewals: AtomicU64,
 }
 
 impl Session {
@@ -83,13 +119,14 @@ impl Session {
             live: RwLock::new(Some(Arc::new(live))),
             renewal: Mutex::new(None),
             searches: AtomicU64::new(0),
-            moves: AtomicU64::new(0),
+            renewals: AtomicU64::new(0),
         })
     }
 
-    /// How often the coordinator was another host than before.
-    pub(crate) fn moves(&self) -> u64 {
-        self.moves.load(Ordering::SeqCst)
+    /// How many sessions there were before this one. A new one may be with another coordinator, or with a
+    /// server that has restarted.
+    pub(crate) fn renewals(&self) -> u64 {
+        self.renewals.load(Ordering::SeqCst)
     }
 
     /// The session to use now.
@@ -114,6 +151,7 @@ impl Session {
             host = now.transport.host(),
             "the session is gone, logging in again"
         );
+        now.is_gone();
         match self.log_in_again(&now).await {
             Ok(fresh) => Ok(self.install(Arc::new(fresh), method).await?),
             Err(error) => {
@@ -164,7 +202,9 @@ impl Session {
         );
         let found = members.log_in(&self.login).await;
         self.searches.fetch_add(1, Ordering::SeqCst);
-        self.install(Arc::new(found?), method).await.map(Some)
+        let found = Arc::new(found?);
+        now.is_gone();
+        self.install(found, method).await.map(Some)
     }
 
     /// Makes a new session the current one, unless the client was closed meanwhile.
@@ -173,9 +213,7 @@ impl Session {
             let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
             match &mut *live {
                 Some(live) => {
-                    if live.transport.host() != fresh.transport.host() {
-                        self.moves.fetch_add(1, Ordering::SeqCst);
-                    }
+                    self.renewals.fetch_add(1, Ordering::SeqCst);
                     *live = fresh.clone();
                     false
                 }
@@ -205,7 +243,7 @@ impl Session {
     }
 }
 
-const LOGIN: &str = "session.login_with_password";
+pub(crate) const LOGIN: &str = "session.login_with_password";
 
 impl Login {
     /// Logs in, following the server to the coordinator of its pool.
@@ -262,6 +300,7 @@ impl Login {
             protocol,
             timeout: self.timeout,
             session,
+            ended: AtomicBool::new(false),
         })
     }
 }
@@ -278,6 +317,7 @@ fn speaks_no_json(error: &Error) -> bool {
 
 pub(crate) async fn log_out(live: &Live, timeout: Duration) -> Result<()> {
     let method = "session.logout";
+    live.is_gone();
     let body = live.protocol.encode(0, method, Some(live.session()), &[])?;
     let request = Request::new(method, body, timeout);
     match exchange(&*live.transport, live.protocol, request).await {

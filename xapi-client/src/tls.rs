@@ -50,6 +50,22 @@ impl Fingerprint {
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
     }
+
+    /// The fingerprint of the certificate that a host presents now, for a first decision whom to trust:
+    /// show it to somebody who can compare it with what the host's console shows. Nothing is sent, and
+    /// whoever sits between may have presented a certificate of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] and [`Error::Tls`] when there is no host at this address, or none that speaks
+    /// TLS; [`Error::Config`] when it is no address, or one without TLS.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    pub async fn of_host(address: &str) -> Result<Self> {
+        crate::http::presented_by(address).await
+    }
 }
 
 impl fmt::Display for Fingerprint {
@@ -92,12 +108,28 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// The TLS settings for this trust. They carry their own cryptography, so no process-wide choice is made
-/// or needed.
-pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig> {
+/// The TLS settings for this trust, and for one certificate that somebody trusted has vouched for. They
+/// carry their own cryptography, so no process-wide choice is made or needed.
+pub(crate) fn client_config(trust: &Trust, vouched: Option<Fingerprint>) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let judge = Judge::new(trust, &provider)?;
+    config(provider, judge, vouched)
+}
+
+/// TLS settings that trust nobody: a handshake ends with the refusal of the certificate that was shown.
+pub(crate) fn refusing_config() -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    config(provider, Judge::Pinned(Vec::new()), None)
+}
+
+fn config(
+    provider: Arc<CryptoProvider>,
+    judge: Judge,
+    vouched: Option<Fingerprint>,
+) -> Result<ClientConfig> {
     let verifier = Arc::new(Verifier {
-        judge: Judge::new(trust, &provider)?,
+        judge,
+        vouched,
         algorithms: provider.signature_verification_algorithms,
     });
     let config = ClientConfig::builder_with_provider(provider)
@@ -113,6 +145,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig> {
 #[derive(Debug)]
 struct Verifier {
     judge: Judge,
+    vouched: Option<Fingerprint>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -181,6 +214,7 @@ impl ServerCertVerifier for Verifier {
         let fingerprint = Fingerprint::of(end_entity);
         let verdict = match &self.judge {
             Judge::Anyone => Ok(()),
+            _ if self.vouched == Some(fingerprint) => Ok(()),
             Judge::Pinned(pinned) if pinned.contains(&fingerprint) => Ok(()),
             Judge::Pinned(_) => Err("it is not the pinned one".to_owned()),
             Judge::Roots { known, .. } if known.iter().any(|root| root == end_entity) => Ok(()),
@@ -227,7 +261,7 @@ impl ServerCertVerifier for Verifier {
 #[derive(Debug, Clone)]
 pub(crate) struct Untrusted {
     pub(crate) fingerprint: Fingerprint,
-    reason: String,
+    pub(crate) reason: String,
 }
 
 impl fmt::Display for Untrusted {

@@ -72,8 +72,12 @@ async fn a_task_gives_its_typed_result_and_is_cleared_away() {
         .iter()
         .filter(|(name, _)| name == "event.from")
         .collect();
-    assert_eq!(polls[0].1[1..], [json!(["task/t"]), json!(""), json!(30.0)]);
-    assert_eq!(polls[1].1[2], json!("1"), "the token goes on");
+    assert_eq!(polls[0].1[1..], [json!(["task/t"]), json!(""), json!(0.0)]);
+    assert_eq!(
+        polls[1].1[2..],
+        [json!("1"), json!(30.0)],
+        "the token goes on"
+    );
 }
 
 #[tokio::test]

@@ -112,6 +112,8 @@ async fn a_server_without_json_is_spoken_to_in_xml() {
         let all = client.vm().get_all().await.unwrap();
         assert_eq!(all, [Ref::from("OpaqueRef:v")]);
         assert_eq!(paths(&server).await, ["/jsonrpc", "/", "/"]);
+        // Servers are used again: a later one must not see the logout.
+        drop(client.close().await);
     }
 }
 

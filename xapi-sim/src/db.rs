@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use xapi_client::meta::{self, Class, Field, Type};
 
+use crate::dbtext;
 use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::json;
@@ -241,6 +242,14 @@ impl Db {
         Ok(table.record(table.rows.get(reference).ok_or_else(invalid)?))
     }
 
+    /// Everything that the database holds of an object, as one text. [`dbtext`] reads it.
+    pub(crate) fn dump(&self, class: &str, reference: &str) -> Result<String, Failure> {
+        let invalid = || Failure::handle_invalid(class, reference);
+        let table = self.table(class).ok_or_else(invalid)?;
+        let row = table.rows.get(reference).ok_or_else(invalid)?;
+        Ok(table.dump(reference, row, self.release))
+    }
+
     /// Adds an object. Fields that are not given get the default of the datamodel, else the zero
     /// of their type.
     pub(crate) fn create(
@@ -447,6 +456,19 @@ impl Table {
         )
     }
 
+    /// The whole row, internal fields included, as one text of the database. The last column comes
+    /// first.
+    pub(crate) fn dump(&self, reference: &str, row: &Row, release: Release) -> String {
+        let fields = self.class.fields.iter().zip(&row.fields);
+        let mut columns: Vec<(String, String)> = fields
+            .filter(|(field, _)| release.has(field.absent_in_xcpng))
+            .map(|(field, value)| (field.column.to_owned(), dbtext::write(value)))
+            .collect();
+        columns.push(("_ref".to_owned(), reference.to_owned()));
+        columns.sort_unstable_by(|a, b| b.cmp(a));
+        dbtext::write_pairs(columns)
+    }
+
     /// The text of a column in the database's own form, for filters. Columns are named with
     /// double underscores; `_ref` is the reference.
     pub(crate) fn column_text(&self, reference: &str, row: &Row, column: &str) -> Option<String> {
@@ -458,7 +480,7 @@ impl Table {
             .fields
             .iter()
             .position(|field| field.column == column)?;
-        Some(column_text(&row.fields[at]))
+        Some(dbtext::write(&row.fields[at]))
     }
 }
 
@@ -555,51 +577,6 @@ fn storable(value: &Value) -> Result<(), Failure> {
             storable(value)
         }),
         _ => Ok(()),
-    }
-}
-
-/// A value in the database's own text form: sets as `('a' 'b')`, maps as `(('k' 'v'))`.
-fn column_text(value: &Value) -> String {
-    let quoted = |text: &str| {
-        let escaped = text
-            .replace('\\', "\\\\")
-            .replace('\'', "\\'")
-            .replace('\n', "\\n")
-            .replace('\t', "\\t")
-            .replace('\r', "\\r");
-        format!("'{escaped}'")
-    };
-    match value {
-        Value::Nil => String::new(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Int(number) => number.to_string(),
-        Value::Int32(number) => number.to_string(),
-        Value::Float(number) => {
-            let text = crate::value::general(*number, 12);
-            if text
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'-')
-            {
-                format!("{text}.")
-            } else {
-                text
-            }
-        }
-        Value::String(text) | Value::DateTime(text) => text.clone(),
-        Value::Array(items) => {
-            let items: Vec<String> = items
-                .iter()
-                .map(|item| quoted(&column_text(item)))
-                .collect();
-            format!("({})", items.join(" "))
-        }
-        Value::Struct(members) => {
-            let members: Vec<String> = members
-                .iter()
-                .map(|(key, value)| format!("({} {})", quoted(key), quoted(&column_text(value))))
-                .collect();
-            format!("({})", members.join(" "))
-        }
     }
 }
 
@@ -700,16 +677,5 @@ mod tests {
         }
         db.set("VM", "vm1", "name_label", "tab\tnew\nline \u{1f600}")
             .unwrap();
-    }
-
-    #[test]
-    fn columns_as_text() {
-        assert_eq!(
-            column_text(&Value::strings(["a", "it's"])),
-            "('a' 'it\\'s')"
-        );
-        assert_eq!(column_text(&Value::map([("k", "v")])), "(('k' 'v'))");
-        assert_eq!(column_text(&Value::Array(vec![])), "()");
-        assert_eq!(column_text(&Value::Bool(true)), "true");
     }
 }

@@ -67,6 +67,7 @@ mod check;
 mod classes;
 mod clock;
 mod db;
+mod dbtext;
 mod dispatch;
 mod failure;
 mod fault;

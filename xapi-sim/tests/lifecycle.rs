@@ -604,59 +604,6 @@ async fn vlans() {
 }
 
 #[tokio::test]
-async fn snapshots_and_the_way_back() {
-    let pool = pool().await;
-    let vm = pool.vm("worker").await;
-    pool.call(
-        "VM.set_name_description",
-        vec![vm.as_str().into(), "before".into()],
-    )
-    .await;
-    let snapshot = text(
-        &pool
-            .call("VM.snapshot", vec![vm.as_str().into(), "s".into()])
-            .await,
-    );
-    assert_eq!(
-        pool.get("VM", "is_a_template", &snapshot).await,
-        Value::Bool(true)
-    );
-    assert_eq!(
-        pool.get("VM", "snapshot_of", &snapshot).await,
-        Value::from(vm.as_str())
-    );
-    assert_eq!(
-        pool.get("VM", "snapshots", &vm).await,
-        Value::strings([snapshot.as_str()])
-    );
-    pool.call(
-        "VM.set_name_description",
-        vec![vm.as_str().into(), "after".into()],
-    )
-    .await;
-    let before = pool.get("VM", "VBDs", &vm).await;
-    assert_eq!(
-        pool.fails("VM.revert", vec![vm.as_str().into()]).await,
-        format!("VM_REVERT_FAILED|{vm}|OpaqueRef:NULL")
-    );
-    pool.call("VM.revert", vec![snapshot.as_str().into()]).await;
-    assert_eq!(
-        pool.get("VM", "name_description", &vm).await,
-        Value::from("before")
-    );
-    assert_eq!(
-        pool.get("VM", "parent", &vm).await,
-        Value::from(snapshot.as_str())
-    );
-    assert_ne!(pool.get("VM", "VBDs", &vm).await, before);
-    pool.start(&vm).await;
-    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
-        .await;
-    pool.call("VM.destroy", vec![vm.as_str().into()]).await;
-    pool.call("VM.destroy", vec![snapshot.into()]).await;
-}
-
-#[tokio::test]
 async fn a_host_has_so_much_memory() {
     let model = Model::new()
         .host_memory(4 << 30)
@@ -775,31 +722,6 @@ async fn two_starts_at_once() {
 }
 
 #[tokio::test]
-async fn checkpoints_sleep() {
-    let pool = pool().await;
-    let vm = pool.vm("worker").await;
-    pool.start(&vm).await;
-    report(&pool, &vm).await;
-    let args = vec![vm.as_str().into(), "c".into()];
-    let checkpoint = text(&pool.call("VM.checkpoint", args).await);
-    assert_eq!(pool.state(&checkpoint).await, "Suspended");
-    assert_eq!(pool.state(&vm).await, "Running");
-    let args = vec![checkpoint.as_str().into(), "copy".into()];
-    assert_eq!(
-        pool.state(&text(&pool.call("VM.clone", args).await)).await,
-        "Suspended"
-    );
-    pool.call("VM.revert", vec![checkpoint.into()]).await;
-    assert_eq!(pool.state(&vm).await, "Suspended");
-    pool.call(
-        "VM.resume",
-        vec![vm.as_str().into(), false.into(), false.into()],
-    )
-    .await;
-    assert_eq!(pool.state(&vm).await, "Running");
-}
-
-#[tokio::test]
 async fn vms_move_between_hosts_that_share_storage() {
     let model = Model::new()
         .hosts(2)
@@ -880,37 +802,6 @@ async fn the_server_leaves_messages() {
             .starts_with("VM 'worker' started on host: xcp-ng (uuid: "),
         "{told:?}"
     );
-}
-
-#[tokio::test]
-async fn a_copy_keeps_the_stale_report_of_its_original() {
-    let pool = pool().await;
-    let vm = pool.vm("original").await;
-    pool.start(&vm).await;
-    pool.reported(&vm).await;
-    let report = text(&pool.get("VM", "guest_metrics", &vm).await);
-    let networks = pool.get("VM_guest_metrics", "networks", &report).await;
-    assert!(networks.get("0/ip").is_some());
-    let ignored = Value::Array(Vec::new());
-    let snapshot = vec![vm.as_str().into(), "snapshot".into(), ignored];
-    let snapshot = text(&pool.call("VM.snapshot", snapshot).await);
-    pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
-        .await;
-    let clone = vec![vm.as_str().into(), "clone".into()];
-    let clone = text(&pool.call("VM.clone", clone).await);
-    for copy in [snapshot, clone] {
-        let copied = text(&pool.get("VM", "guest_metrics", &copy).await);
-        assert_ne!(copied, report);
-        assert_eq!(
-            pool.get("VM_guest_metrics", "networks", &copied).await,
-            networks
-        );
-        pool.call("VM.destroy", vec![copy.into()]).await;
-        let gone = pool
-            .fails("VM_guest_metrics.get_record", vec![copied.as_str().into()])
-            .await;
-        assert_eq!(gone, format!("HANDLE_INVALID|VM_guest_metrics|{copied}"));
-    }
 }
 
 #[tokio::test]

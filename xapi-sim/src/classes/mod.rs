@@ -19,6 +19,8 @@ pub(crate) mod vm_copy;
 pub(crate) mod vm_memory;
 pub(crate) mod vm_placement;
 pub(crate) mod vm_power;
+pub(crate) mod vm_provision;
+pub(crate) mod vm_revert;
 pub(crate) mod vm_snapshot;
 
 use crate::dispatch::Handler;
@@ -33,7 +35,7 @@ pub(crate) type Table = &'static [(&'static str, Handler)];
 
 /// Every handler.
 pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
-    let tables: [Table; 19] = [
+    let tables: &[Table] = &[
         event::TABLE,
         host::TABLE,
         message::TABLE,
@@ -52,9 +54,11 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         vm_memory::TABLE,
         vm_placement::TABLE,
         vm_power::TABLE,
+        vm_provision::TABLE,
+        vm_revert::TABLE,
         vm_snapshot::TABLE,
     ];
-    tables.into_iter().flatten().copied()
+    tables.iter().copied().flatten().copied()
 }
 
 /// Success without a result.

@@ -31,7 +31,17 @@ impl Operation {
         call: &Call,
         operation: &'static str,
     ) -> Result<Operation, Failure> {
-        let vm = call.text(0);
+        Self::begin_for(shared, world, call, call.text(0), operation)
+    }
+
+    /// The same for a VM that the call does not name first.
+    pub(crate) fn begin_for(
+        shared: &Arc<Shared>,
+        world: &mut World,
+        call: &Call,
+        vm: &str,
+        operation: &'static str,
+    ) -> Result<Operation, Failure> {
         check(world, vm, operation)?;
         mark(world, "VM", vm, &call.task, operation)?;
         refresh(world, vm);

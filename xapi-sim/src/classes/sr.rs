@@ -68,11 +68,8 @@ pub(crate) fn assert_space(world: &World, sr: &str, needed: i64) -> Result<(), F
 /// Refuses an SR that no host has attached.
 pub(crate) fn assert_attached(world: &World, sr: &str) -> Result<(), Failure> {
     let db = &world.db;
-    let pbds = db.list("SR", sr, "PBDs")?;
-    if pbds.is_empty() {
-        return Err(Failure::new("SR_NO_PBDS", [sr]));
-    }
-    let attached = pbds
+    let attached = db
+        .list("SR", sr, "PBDs")?
         .iter()
         .any(|pbd| db.flag("PBD", pbd, "currently_attached").unwrap_or(false));
     if attached {

@@ -60,6 +60,13 @@ impl CopyKind {
 }
 
 fn create(world: &mut World, call: &Call) -> Reply {
+    if call.field_text("type") == "cbt_metadata" {
+        return Err(Failure::new("VDI_INCOMPATIBLE_TYPE", ["", "cbt_metadata"]));
+    }
+    let sr = call.field_text("SR");
+    if world.db.flag("SR", &sr, "is_tools_sr")? {
+        return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
+    }
     let size = call.field("virtual_size").as_int().unwrap_or_default();
     add(world, call.fields.clone(), size).map(Value::String)
 }
@@ -140,27 +147,46 @@ pub(crate) fn refresh(world: &mut World, vdi: &str) {
         .set("VDI", vdi, "allowed_operations", Value::strings(allowed));
 }
 
+/// Refuses an operation with the first failure that a real server would find.
 fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
     let db = &world.db;
-    let mut attached = false;
-    for vbd in db.list("VDI", vdi, "VBDs")? {
-        attached |= db.flag("VBD", &vbd, "currently_attached")?;
-    }
-    if attached && !matches!(operation, "snapshot" | "clone" | "update" | "forget") {
-        return Err(Failure::new("VDI_IN_USE", [vdi, operation]));
-    }
-    if attached && operation == "forget" {
-        return Err(Failure::new("VDI_IN_USE", [vdi, operation]));
-    }
     let sr = db.text("VDI", vdi, "SR")?;
     if operation == "resize" {
         sr::assert_attached(world, &sr)?;
     }
+    let (mut read, mut written) = (false, false);
+    for vbd in db.list("VDI", vdi, "VBDs")? {
+        if db.flag("VBD", &vbd, "currently_attached")? {
+            read = true;
+            written |= db.text("VBD", &vbd, "mode")? == "RW";
+        }
+    }
+    let blocked = match operation {
+        "snapshot" | "clone" => false,
+        "copy" => written,
+        _ => read,
+    };
+    if blocked {
+        return Err(Failure::new("VDI_IN_USE", [vdi, operation]));
+    }
+    // Images of CDs are files that somebody else puts there.
+    let iso = db.exists("SR", &sr) && db.text("SR", &sr, "content_type")? == "iso";
+    let lacks = iso && matches!(operation, "snapshot" | "clone" | "resize" | "update")
+        || operation == "destroy" && db.flag("SR", &sr, "is_tools_sr")?;
+    if lacks {
+        return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
+    }
+    if operation == "destroy" && db.text("SR", &sr, "type")? == "udev" {
+        return Err(Failure::new("VDI_IS_A_PHYSICAL_DEVICE", [vdi]));
+    }
     if operation == "snapshot" && db.flag("VDI", vdi, "sharable")? {
         return Err(Failure::new("VDI_IS_SHARABLE", [vdi]));
     }
-    if operation == "destroy" && db.flag("SR", &sr, "is_tools_sr")? {
-        return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
+    let resets = db.text("VDI", vdi, "on_boot")? == "reset";
+    if resets && matches!(operation, "snapshot" | "copy") {
+        return Err(Failure::code(
+            "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION",
+        ));
     }
     Ok(())
 }
@@ -188,6 +214,13 @@ pub(crate) fn remove(world: &mut World, vdi: &str) -> Result<Option<Disk>, Failu
         super::refresh(world, &vm);
     }
     let sr = world.db.text("VDI", vdi, "SR")?;
+    if world.db.text("VDI", vdi, "type")? == "suspend" {
+        for vm in world.db.references("VM") {
+            if world.db.text("VM", &vm, "suspend_VDI")? == vdi {
+                world.db.set("VM", &vm, "suspend_VDI", NULL_REF)?;
+            }
+        }
+    }
     world.db.destroy("VDI", vdi)?;
     if world.db.exists("SR", &sr) {
         sr::account(world, &sr)?;
@@ -222,17 +255,59 @@ fn resize(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// `VDI.clone(vdi)`, `VDI.snapshot(vdi)` and `VDI.copy(vdi, sr, base_vdi, into_vdi)`.
 fn copy_call(shared: Arc<Shared>, call: Arc<Call>, kind: CopyKind) -> Pending {
     Box::pin(async move {
         let vdi = call.text(0);
         let target = (kind == CopyKind::Copy).then(|| call.text(1).to_owned());
-        if let Some(sr) = &target {
-            shared.with(|world| world.db.require("SR", sr))?;
+        let into = call.text(3);
+        if target.is_some() && shared.with(|world| world.db.exists("VDI", into)) {
+            return copy_into(&shared, vdi, into).await;
         }
+        shared.with(|world| {
+            world.db.require("VDI", vdi)?;
+            match &target {
+                Some(sr) => world.db.require("SR", sr),
+                None => sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?),
+            }
+        })?;
         copy(&shared, vdi, kind, target.as_deref())
             .await
             .map(Value::String)
     })
+}
+
+/// Copies what is on a disk over what is on another.
+async fn copy_into(shared: &Shared, vdi: &str, into: &str) -> Reply {
+    let (disk, name) = shared.with(|world| {
+        check(world, vdi, "copy")?;
+        let db = &world.db;
+        if db.flag("VDI", into, "read_only")? {
+            return Err(Failure::new("VDI_READONLY", [into]));
+        }
+        let needed = db.int("VDI", vdi, "virtual_size")?;
+        let size = db.int("VDI", into, "virtual_size")?;
+        if size < needed {
+            return Err(Failure::new(
+                "VDI_TOO_SMALL",
+                [into.to_owned(), needed.to_string()],
+            ));
+        }
+        Ok((
+            world.disks.get(vdi).cloned(),
+            db.text("VDI", into, "name_label")?,
+        ))
+    })?;
+    let disk = match &disk {
+        Some(disk) => Some(backing::copy(shared, disk, &name).await?),
+        None => None,
+    };
+    let old = shared.with(|world| match disk {
+        Some(disk) => world.disks.insert(into.to_owned(), disk),
+        None => world.disks.remove(into),
+    });
+    release(old).await;
+    Ok(Value::from(into))
 }
 
 /// Makes a disk from another, files included. Without a target it stays in the same SR.
@@ -283,22 +358,12 @@ fn copy_record(
     let mut values: Vec<(&str, Value)> = source
         .members()
         .iter()
-        .filter(|(name, _)| {
-            matches!(
-                name.as_str(),
-                "name_label"
-                    | "name_description"
-                    | "SR"
-                    | "type"
-                    | "sharable"
-                    | "read_only"
-                    | "other_config"
-                    | "xenstore_data"
-                    | "sm_config"
-                    | "tags"
-                    | "on_boot"
-                    | "allow_caching"
-            )
+        .filter(|(name, _)| match name.as_str() {
+            "name_label" | "name_description" | "SR" | "type" | "sharable" | "other_config"
+            | "xenstore_data" | "on_boot" | "allow_caching" => true,
+            // Only a full copy is a disk of its own with the marks of the original.
+            "tags" => kind == CopyKind::Copy,
+            _ => false,
         })
         .map(|(name, value)| (name.as_str(), value.clone()))
         .collect();

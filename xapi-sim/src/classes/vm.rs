@@ -12,7 +12,7 @@ pub(crate) const TABLE: Table = &[
     ("VM.create", Now(create)),
     ("VM.destroy", Now(destroy)),
     ("VM.set_is_a_template", Now(set_is_a_template)),
-    ("VM.set_is_default_template", Now(plain_refreshed)),
+    ("VM.set_is_default_template", Now(set_is_default_template)),
     ("VM.get_allowed_VBD_devices", Now(get_allowed_vbd_devices)),
     ("VM.get_allowed_VIF_devices", Now(get_allowed_vif_devices)),
     ("VM.assert_operation_valid", Now(assert_operation_valid)),
@@ -59,7 +59,9 @@ fn plain_refreshed(world: &mut World, call: &Call) -> Reply {
 
 /// Metrics of a VM that has never run.
 pub(crate) fn new_metrics(world: &mut World) -> Result<String, Failure> {
+    let idle = Value::Struct(vec![("0".to_owned(), Value::Float(0.0))]);
     let values = vec![
+        ("VCPUs_utilisation", idle),
         ("start_time", Value::DateTime(EPOCH.to_owned())),
         ("install_time", Value::DateTime(EPOCH.to_owned())),
         ("last_updated", Value::DateTime(EPOCH.to_owned())),
@@ -141,19 +143,86 @@ pub(crate) fn remove(world: &mut World, vm: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Marks a VM's devices as attached to nothing.
+pub(crate) fn detach_devices(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let db = &mut world.db;
+    for vbd in db.list("VM", vm, "VBDs")? {
+        db.set("VBD", &vbd, "currently_attached", false)?;
+    }
+    for vif in db.list("VM", vm, "VIFs")? {
+        db.set("VIF", &vif, "currently_attached", false)?;
+    }
+    Ok(())
+}
+
+/// A new generation id for a VM that has one.
+pub(crate) fn fresh_genid(world: &mut World, vm: &str) -> Result<Value, Failure> {
+    if world.db.text("VM", vm, "generation_id")?.is_empty() {
+        return Ok(Value::void());
+    }
+    let half = |text: String| {
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        u64::from_str_radix(digits.get(..15).unwrap_or("0"), 16).unwrap_or_default()
+    };
+    let (high, low) = (half(world.seed.uuid()), half(world.seed.uuid()));
+    Ok(Value::String(format!("{high}:{low}")))
+}
+
+/// Makes an ordinary VM of a template, which counts as its installation.
+pub(crate) fn make_ordinary(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let metrics = world.db.text("VM", vm, "metrics")?;
+    if world.db.exists("VM_metrics", &metrics) {
+        let now = Value::DateTime(world.clock.now());
+        world.db.set("VM_metrics", &metrics, "install_time", now)?;
+    }
+    world.db.set("VM", vm, "is_a_template", false)?;
+    refresh(world, vm);
+    Ok(())
+}
+
 /// Turning a VM into a template takes its metrics away, and nothing gives them back: a trap of
 /// the real server that clients have to know.
 fn set_is_a_template(world: &mut World, call: &Call) -> Reply {
-    let (vm, template) = (call.text(0), call.flag(1));
-    if template {
+    let vm = call.text(0);
+    if call.flag(1) {
         check(world, vm, "make_into_template")?;
-        let metrics = world.db.text("VM", vm, "metrics")?;
-        if world.db.exists("VM_metrics", &metrics) {
-            world.db.destroy("VM_metrics", &metrics)?;
-        }
-        world.db.set("VM", vm, "metrics", NULL_REF)?;
+        make_template(world, vm)?;
+        refresh(world, vm);
+    } else {
+        world.db.require("VM", vm)?;
+        make_ordinary(world, vm)?;
     }
-    world.db.set("VM", vm, "is_a_template", template)?;
+    done()
+}
+
+fn make_template(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let db = &mut world.db;
+    let metrics = db.text("VM", vm, "metrics")?;
+    if db.exists("VM_metrics", &metrics) {
+        db.destroy("VM_metrics", &metrics)?;
+    }
+    db.set("VM", vm, "ha_always_run", false)?;
+    db.set("VM", vm, "groups", Value::Array(Vec::new()))?;
+    db.set("VM", vm, "metrics", NULL_REF)?;
+    db.set("VM", vm, "is_a_template", true)
+}
+
+/// Default templates are templates, and carry the mark of older times too.
+fn set_is_default_template(world: &mut World, call: &Call) -> Reply {
+    let (vm, default) = (call.text(0), call.flag(1));
+    if default && !world.db.flag("VM", vm, "is_a_template")? {
+        make_template(world, vm)?;
+    }
+    let mut config = world.db.get("VM", vm, "other_config")?.members().to_vec();
+    config.retain(|(key, _)| key != "default_template");
+    config.insert(
+        0,
+        ("default_template".to_owned(), default.to_string().into()),
+    );
+    world
+        .db
+        .set("VM", vm, "other_config", Value::Struct(config))?;
+    world.db.set("VM", vm, "is_default_template", default)?;
     refresh(world, vm);
     done()
 }

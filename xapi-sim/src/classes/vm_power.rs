@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::operation::Operation;
-use super::{Table, check, done, message, power_of, refresh, vbd, vm_placement};
+use super::{Table, check, done, message, power_of, refresh, vbd, vm, vm_placement};
 use crate::backing::{self, BootPlan};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
@@ -214,7 +214,8 @@ fn add_console(world: &mut World, vm: &str, host: &str) -> Result<(), Failure> {
 /// Takes a VM's domain away. What ran in it has to be stopped by the caller.
 pub(crate) fn halt(world: &mut World, vm: &str) -> Result<(), Failure> {
     world.running.remove(vm);
-    detach_devices(world, vm)?;
+    vm::detach_devices(world, vm)?;
+    leave_host(world, vm)?;
     let suspended = world.db.text("VM", vm, "suspend_VDI")?;
     if suspended != NULL_REF {
         world.db.set("VM", vm, "suspend_VDI", NULL_REF)?;
@@ -229,19 +230,22 @@ pub(crate) fn halt(world: &mut World, vm: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn detach_devices(world: &mut World, vm: &str) -> Result<(), Failure> {
+/// Takes a VM off its host. Its devices are a matter of their own: those of a VM that sleeps count
+/// as attached.
+fn leave_host(world: &mut World, vm: &str) -> Result<(), Failure> {
     let db = &mut world.db;
-    for vbd in db.list("VM", vm, "VBDs")? {
-        db.set("VBD", &vbd, "currently_attached", false)?;
-    }
-    for vif in db.list("VM", vm, "VIFs")? {
-        db.set("VIF", &vif, "currently_attached", false)?;
-    }
     for console in db.list("VM", vm, "consoles")? {
         db.destroy("console", &console)?;
     }
     db.set("VM", vm, "domid", -1)?;
     db.set("VM", vm, "resident_on", NULL_REF)
+}
+
+/// Gives a running VM a new domain on its host, as one that slept for a moment gets it.
+pub(crate) fn renew_domain(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let host = world.db.text("VM", vm, "resident_on")?;
+    leave_host(world, vm)?;
+    build(world, vm, &host, Power::Running).map(drop)
 }
 
 fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
@@ -288,7 +292,7 @@ async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Rep
     };
     operation.finish(|world| {
         let host = world.db.text("VM", vm, "resident_on")?;
-        detach_devices(world, vm)?;
+        leave_host(world, vm)?;
         report::forget(world, vm)?;
         let domain = build(world, vm, &host, Power::Running)?;
         backing::follow(&shared, world, vm, domain, booted);
@@ -348,7 +352,7 @@ fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
         operation.finish(|world| {
             let image = super::vdi::suspend_image(world, vm)?;
             world.db.set("VM", vm, "suspend_VDI", image)?;
-            detach_devices(world, vm)?;
+            leave_host(world, vm)?;
             world
                 .db
                 .set("VM", vm, "power_state", Power::Suspended.name())?;
