@@ -28,14 +28,14 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Fills an empty world. A template whose VMs are guests needs a disk with a system on it, and
-/// making that takes time.
+/// Fills an empty world and gives its hosts. A template whose VMs are guests needs a disk with a
+/// system on it, and making that takes time.
 pub(crate) async fn fill(
     world: &mut World,
     model: &Model,
     users: &[UserSpec],
     guests: &GuestHost,
-) -> Result<(), Trouble> {
+) -> Result<Vec<String>, Trouble> {
     let hosts = add_hosts(world, model)?;
     add_management_network(world)?;
     for network in &model.networks {
@@ -65,7 +65,19 @@ pub(crate) async fn fill(
         add_user(world, user)?;
     }
     vm_placement::account(world);
-    Ok(())
+    Ok(hosts)
+}
+
+/// Gives a host another address.
+pub(crate) fn move_host(world: &mut World, host: &str, address: &str) {
+    let db = &mut world.db;
+    // Hosts of the model never go.
+    let _ = db.set("host", host, "address", address);
+    for pif in db.list("host", host, "PIFs").unwrap_or_default() {
+        if db.flag("PIF", &pif, "management").unwrap_or(false) {
+            let _ = db.set("PIF", &pif, "IP", address);
+        }
+    }
 }
 
 fn add_user(world: &mut World, user: &UserSpec) -> Result<(), Trouble> {

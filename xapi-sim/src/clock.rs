@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// Wall-clock time that follows tokio's clock, so that a test which pauses or advances tokio's
-/// time moves the pool's time with it.
+/// time moves the pool's time with it. It can also be moved against it.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     started: SystemTime,
     since: Instant,
+    /// Seconds by which the pool's clock is ahead.
+    ahead: i64,
 }
 
 impl Clock {
@@ -17,20 +19,25 @@ impl Clock {
         Clock {
             started: SystemTime::now(),
             since: Instant::now(),
+            ahead: 0,
         }
+    }
+
+    /// Moves the clock by so many seconds, forwards or backwards.
+    pub(crate) fn shift(&mut self, seconds: i64) {
+        self.ahead = self.ahead.saturating_add(seconds);
     }
 
     /// Seconds since 1970.
     pub(crate) fn seconds(&self) -> u64 {
         let now = self.started + self.since.elapsed();
-        now.duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO)
-            .as_secs()
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        seconds.as_secs().saturating_add_signed(self.ahead)
     }
 
     /// Now, as the server writes it: `20261123T02:31:00Z`.
     pub(crate) fn now(&self) -> String {
-        format!("{}Z", text(self.seconds()))
+        stamp(self.seconds())
     }
 
     /// Now without a zone, as `host.get_server_localtime` writes it. The pool lives in UTC.
@@ -42,6 +49,11 @@ impl Clock {
     pub(crate) fn unix(&self) -> String {
         format!("{}.", self.seconds())
     }
+}
+
+/// A point in time as the server writes it.
+pub(crate) fn stamp(seconds: u64) -> String {
+    format!("{}Z", text(seconds))
 }
 
 fn text(seconds: u64) -> String {

@@ -175,6 +175,19 @@ impl Db {
         found.map(|(reference, _)| reference.clone())
     }
 
+    /// Whether a reference is that of an object with this uuid or name.
+    pub(crate) fn is_called(&self, reference: &str, called: &str) -> bool {
+        self.tables
+            .values()
+            .filter_map(|table| Some((table, table.rows.get(reference)?)))
+            .any(|(table, row)| {
+                ["uuid", "name_label"].iter().any(|field| {
+                    let column = table.columns.get(field);
+                    column.is_some_and(|&at| row.fields[at].as_str() == Some(called))
+                })
+            })
+    }
+
     /// A field of an object.
     pub(crate) fn get(&self, class: &str, reference: &str, field: &str) -> Result<&Value, Failure> {
         let invalid = || Failure::handle_invalid(class, reference);

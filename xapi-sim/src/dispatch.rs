@@ -19,6 +19,7 @@ use crate::db::{self, Release};
 use crate::failure::{Failure, Reply};
 use crate::interp;
 use crate::json;
+use crate::outage;
 use crate::rbac;
 use crate::value::Value;
 use crate::world::{Call, Shared, World};
@@ -42,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) params: Vec<Value>,
     /// Pairs for the `other_config` of the task that the call makes.
     pub(crate) tags: Vec<(String, String)>,
+    /// The host that was asked.
+    pub(crate) host: String,
 }
 
 /// What the server knows by name.
@@ -169,7 +172,11 @@ async fn answer(
     let Some((class, message)) = found else {
         return Err(shared.with(|world| unknown(world, name, &request.params)));
     };
-    let mut call = shared.with(|world| prepare(world, class, message, request.params))?;
+    let mut call = shared.with(|world| {
+        task::collect(world);
+        prepare(world, class, message, request.params)
+    })?;
+    call.host = request.host;
     if is_async {
         if !message.has_async {
             let text = format!("No async mode for this operation (rpc: {name})");
@@ -296,6 +303,7 @@ fn prepare(
         fields,
         session,
         task: String::new(),
+        host: String::new(),
     })
 }
 
@@ -315,12 +323,14 @@ fn begin(shared: &Arc<Shared>, mut call: Call, tags: &[(String, String)]) -> Rep
         Ok(task)
     })?;
     call.task.clone_from(&task);
+    let ended = shared.end_of_life(&call.host);
     let call = Arc::new(call);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let reply = tokio::select! {
             biased;
             () = shared.closed() => return,
+            () = ended => return,
             reply = execute(&shared, Arc::clone(&call)) => reply,
             Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => {
                 Err(Failure::new("TASK_CANCELLED", [call.task.as_str()]))
@@ -338,25 +348,49 @@ fn begin(shared: &Arc<Shared>, mut call: Call, tags: &[(String, String)]) -> Rep
 async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
     let verdict = shared.with(|world| {
         rbac::permit(world, &call)?;
-        Ok(world.faults.strike(call.message.wire_name))
+        let name = call.message.wire_name;
+        Ok(world.faults.strike(&world.db, name, &call.args))
     })?;
-    if !verdict.delay.is_zero() {
-        tokio::time::sleep(verdict.delay).await;
-    }
-    if let Some(failure) = verdict.before {
-        return Err(failure);
-    }
-    if let Some(reply) = shared.overruled(&call) {
-        return reply;
-    }
-    let reply = match shared.registry.handlers.get(call.message.wire_name) {
-        Some(Handler::Now(run)) => shared.patiently(|world| run(world, &call)).await,
-        Some(Handler::Later(run)) => run(Arc::clone(shared), Arc::clone(&call)).await,
-        None => shared.with(|world| implicit(world, &call)),
+    let work = async {
+        if let Some(failure) = verdict.before {
+            return Err(failure);
+        }
+        if let Some(reply) = shared.overruled(&call) {
+            return reply;
+        }
+        let reply = carry_out(shared, &call).await;
+        match verdict.after {
+            Some(failure) => reply.and(Err(failure)),
+            None => reply,
+        }
     };
-    match verdict.after {
-        Some(failure) => reply.and(Err(failure)),
-        None => reply,
+    let Some(reboot) = verdict.crash else {
+        if !verdict.delay.is_zero() {
+            tokio::time::sleep(verdict.delay).await;
+        }
+        return work.await;
+    };
+    let host = shared.with(|world| outage::host_of(world, &call));
+    tokio::select! {
+        biased;
+        _ = work => {}
+        () = tokio::time::sleep(verdict.delay) => {}
+    }
+    outage::crash(shared, &host)?;
+    outage::boot_after(shared, host.clone(), reboot);
+    if host == call.host {
+        // There is nobody left to answer.
+        std::future::pending::<()>().await;
+    }
+    Err(Failure::new("CANNOT_CONTACT_HOST", [host]))
+}
+
+async fn carry_out(shared: &Arc<Shared>, call: &Arc<Call>) -> Reply {
+    shared.with(|world| outage::assert_reachable(world, call))?;
+    match shared.registry.handlers.get(call.message.wire_name) {
+        Some(Handler::Now(run)) => shared.patiently(|world| run(world, call)).await,
+        Some(Handler::Later(run)) => run(Arc::clone(shared), Arc::clone(call)).await,
+        None => shared.with(|world| implicit(world, call)),
     }
 }
 

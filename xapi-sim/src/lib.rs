@@ -57,8 +57,8 @@
 //!
 //! Messages that nothing implements answer `NOT_IMPLEMENTED`, and [`Sim::unimplemented`] lists
 //! those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
-//! lists what is implemented. Of several hosts only the
-//! coordinator answers; [`Sim::serve_member`] gives a member that redirects.
+//! lists what is implemented. Of several hosts only the coordinator answers; [`Sim::serve_host`]
+//! gives members that redirect to it.
 
 mod assertions;
 mod backing;
@@ -81,6 +81,7 @@ mod json;
 mod jsonrpc;
 mod lifecycle;
 mod model;
+mod outage;
 mod rbac;
 mod report;
 mod rpc;

@@ -1,8 +1,8 @@
 //! A request body in, a reply body out, for both protocols.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::classes::session;
 use crate::dispatch::{LIST_METHODS, Request, dispatch};
 use crate::failure::{Failure, Reply};
 use crate::fault::Spoil;
@@ -17,46 +17,52 @@ pub(crate) enum Codec {
     Xml,
 }
 
-/// Who answers: the coordinator of the pool, or a member that only knows who that is.
+/// Who answers: a host of the pool. Members only know who the coordinator is.
 #[derive(Debug, Clone)]
 pub(crate) struct Face {
     pub(crate) shared: Arc<Shared>,
-    /// The host that it belongs to.
-    pub(crate) host: String,
-    coordinator: Option<String>,
+    /// A host, or whoever is the coordinator at the time.
+    host: Option<String>,
 }
 
 impl Face {
-    pub(crate) fn coordinator(shared: Arc<Shared>) -> Self {
+    pub(crate) fn of_host(shared: Arc<Shared>, host: String) -> Self {
         Face {
-            host: shared.with(|world| world.coordinator()),
             shared,
-            coordinator: None,
+            host: Some(host),
         }
     }
 
-    /// The member at an address; one of the members if none is said to have it.
-    pub(crate) fn member(shared: Arc<Shared>, address: IpAddr, coordinator: &str) -> Self {
-        let host = shared.with(|world| {
-            let first = world.coordinator();
-            let members = world.db.references("host");
-            let mut members: Vec<_> = members.into_iter().filter(|host| *host != first).collect();
-            let address = address.to_string();
-            let has_it = |host: &String| {
-                let known = world.db.text("host", host, "address");
-                known.is_ok_and(|known| known == address)
-            };
-            let found = members.iter().position(has_it).unwrap_or(0);
-            if members.is_empty() {
-                return first;
-            }
-            members.swap_remove(found)
-        });
-        Face {
-            shared,
-            host,
-            coordinator: Some(coordinator.to_owned()),
+    pub(crate) fn of_coordinator(shared: Arc<Shared>) -> Self {
+        Face { shared, host: None }
+    }
+
+    /// The host that answers now.
+    pub(crate) fn host(&self) -> String {
+        match &self.host {
+            Some(host) => host.clone(),
+            None => self.shared.with(|world| world.coordinator()),
         }
+    }
+
+    /// Whether the host is down, so that nothing answers.
+    pub(crate) fn is_down(&self) -> bool {
+        let host = self.host();
+        self.shared.with(|world| world.down.contains(&host))
+    }
+
+    /// The failure of a member of the pool that is asked what only the coordinator answers.
+    fn redirect(&self, method: &str) -> Option<Failure> {
+        let host = self.host.as_ref()?;
+        if EMERGENCY_CALLS.contains(&method) {
+            return None;
+        }
+        self.shared.with(|world| {
+            let coordinator = world.coordinator();
+            let address = world.db.text("host", &coordinator, "address");
+            (coordinator != *host)
+                .then(|| Failure::new("HOST_IS_SLAVE", [address.unwrap_or_default()]))
+        })
     }
 }
 
@@ -91,7 +97,7 @@ pub(crate) async fn answer(
     let (reply, spoil) = match codec {
         Codec::Json => {
             let call = jsonrpc::parse(&text)?;
-            let (spoil, skips) = on_the_way(&face.shared, &call.method).await;
+            let (spoil, skips) = on_the_way(&face.shared, &call.method, &call.params).await;
             if skips {
                 return Ok(Answer::of(String::new(), spoil));
             }
@@ -103,7 +109,7 @@ pub(crate) async fn answer(
         }
         Codec::Xml => {
             let call = xmlrpc::parse(&text)?;
-            let (spoil, skips) = on_the_way(&face.shared, &call.method).await;
+            let (spoil, skips) = on_the_way(&face.shared, &call.method, &call.params).await;
             if skips {
                 return Ok(Answer::of(String::new(), spoil));
             }
@@ -127,27 +133,47 @@ pub(crate) async fn answer(
 }
 
 /// What rules do to a request on its way, and whether they keep it from being carried out.
-async fn on_the_way(shared: &Shared, method: &str) -> (Option<Spoil>, bool) {
-    let verdict = shared.with(|world| world.faults.strike_on_the_way(method));
+async fn on_the_way(shared: &Shared, method: &str, params: &[Value]) -> (Option<Spoil>, bool) {
+    let verdict = shared.with(|world| {
+        let verdict = world.faults.strike_on_the_way(&world.db, method, params);
+        if verdict.spoil == Some(Spoil::Expire)
+            && let Some(session) = params.first().and_then(Value::as_str)
+        {
+            session::close(world, session);
+        }
+        verdict
+    });
     if !verdict.delay.is_zero() {
         tokio::time::sleep(verdict.delay).await;
     }
     (verdict.spoil, verdict.skips)
 }
 
-/// The calls that work in emergency mode, those left out that only hosts of a pool make.
+/// The calls that a host answers alone: in emergency mode, and when it is not the coordinator.
 const EMERGENCY_CALLS: &[&str] = &[
     "pool.emergency_reset_master",
     "pool.emergency_transition_to_master",
     "pool.is_slave",
+    "session.slave_local_login",
     "session.slave_local_login_with_password",
     "session.local_logout",
+    "host.propose_new_master",
+    "host.commit_new_master",
+    "host.abort_new_master",
+    "host.local_assert_healthy",
+    "host.signal_networking_change",
+    "host.local_management_reconfigure",
+    "host.ha_xapi_healthcheck",
+    "host.emergency_ha_disable",
+    "host.management_disable",
     "host.get_system_status_capabilities",
     "host.is_in_emergency_mode",
-    "host.emergency_ha_disable",
+    "host.shutdown_agent",
     "host.emergency_reset_server_certificate",
     "host.emergency_disable_tls_verification",
     "host.emergency_reenable_tls_verification",
+    "host.emergency_clear_mandatory_guidance",
+    "host.update_firewalld_service_status",
 ];
 
 /// The failure of a call that the host's emergency mode keeps from being dispatched.
@@ -170,8 +196,8 @@ async fn run(
             [text.to_owned(), param.debug_text()],
         ));
     }
-    if let Some(coordinator) = &face.coordinator {
-        return Err(Failure::new("HOST_IS_SLAVE", [coordinator]));
+    if let Some(failure) = face.redirect(&method) {
+        return Err(failure);
     }
     dispatch(
         &face.shared,
@@ -179,6 +205,7 @@ async fn run(
             method,
             params,
             tags,
+            host: face.host(),
         },
     )
     .await

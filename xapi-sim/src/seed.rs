@@ -19,6 +19,12 @@ impl Seed {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number from 0 to just below 1.
+    pub(crate) fn share(&mut self) -> f64 {
+        // As many bits as a double holds exactly.
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// 128 bits in the form of a uuid. The server does not mark a version either.
     pub(crate) fn uuid(&mut self) -> String {
         uuid_text((u128::from(self.next()) << 64) | u128::from(self.next()))

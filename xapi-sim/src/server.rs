@@ -52,7 +52,7 @@ impl Server {
         } else {
             None
         };
-        face.shared.serve_at(&face.host, address);
+        face.shared.serve_at(&face.host(), address);
         let (stop, stopped) = watch::channel(false);
         let acceptor = identity
             .as_ref()
@@ -136,11 +136,18 @@ async fn accept(
             () = face.shared.closed() => break,
             Some(_) = connections.join_next() => {}
             (place, accepted) = next => match accepted {
+                // Nobody is there to accept it.
+                Ok(_) if face.is_down() => {}
                 Ok((stream, _)) => {
                     let (face, acceptor) = (face.clone(), acceptor.clone());
                     connections.spawn(async move {
                         let _place = place;
-                        connection(face, acceptor, stream).await;
+                        let ended = face.shared.end_of_life(&face.host());
+                        tokio::select! {
+                            biased;
+                            () = ended => {}
+                            () = connection(face, acceptor, stream) => {}
+                        }
                     });
                 }
                 // Most likely too many open files: those in use have to end first.

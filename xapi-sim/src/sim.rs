@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::fault::{FaultRule, Faults};
 use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung, STATE_PARENTS};
 use crate::model::{Model, UserSpec};
+use crate::outage;
 use crate::rpc::Face;
 use crate::secret;
 use crate::seed::Seed;
@@ -243,6 +244,8 @@ pub struct Sim {
     credentials: Credentials,
     /// The number of the newest change when all was as the model says.
     start: i64,
+    /// The hosts in the order of the model.
+    hosts: Vec<String>,
 }
 
 impl Sim {
@@ -280,7 +283,7 @@ impl Sim {
         let mut world = empty_world(&model, &options, &password);
         let users = model.users.iter().chain(&options.users);
         let users: Vec<UserSpec> = users.cloned().collect();
-        bootstrap::fill(&mut world, &model, &users, &guests)
+        let hosts = bootstrap::fill(&mut world, &model, &users, &guests)
             .await
             .map_err(|trouble| match trouble {
                 Trouble::Guest(source) => Error::Guests { source },
@@ -293,6 +296,7 @@ impl Sim {
         Ok(Sim {
             start: world.db.generation(),
             shared: Shared::new(world, guests, storage, options.certificate),
+            hosts,
             credentials,
         })
     }
@@ -331,7 +335,8 @@ impl Sim {
         Arc::new(InProcess::new(Arc::clone(&self.shared)))
     }
 
-    /// Serves the pool over HTTPS on an address, for any client. Port 0 takes a free one.
+    /// Serves the pool over HTTPS on an address, for any client. Port 0 takes a free one. It is the
+    /// first host that answers, which is the coordinator at first.
     ///
     /// # Errors
     ///
@@ -342,7 +347,7 @@ impl Sim {
     ///
     /// Dropping the future leaves no server behind.
     pub async fn serve(&self, address: SocketAddr) -> Result<Server, Error> {
-        Server::start(Face::coordinator(Arc::clone(&self.shared)), address, true).await
+        self.serve_host(0, address).await
     }
 
     /// Serves the pool over HTTP without TLS, as a host's port 80 does. Passwords travel in the
@@ -356,47 +361,69 @@ impl Sim {
     ///
     /// Dropping the future leaves no server behind.
     pub async fn serve_plain(&self, address: SocketAddr) -> Result<Server, Error> {
-        Server::start(Face::coordinator(Arc::clone(&self.shared)), address, false).await
+        Server::start(self.face(0)?, address, false).await
     }
 
-    /// Serves as a member of the pool would, not its coordinator: over HTTPS, and every login is
-    /// answered with `HOST_IS_SLAVE` and the address of the coordinator.
+    /// Serves as one of the hosts, counted from 0, over HTTPS. As long as it is not the
+    /// coordinator it answers with `HOST_IS_SLAVE` and the address of the coordinator.
     ///
-    /// A client follows with the port that it used, so give both servers the same port, on
-    /// 127.0.0.2 and on 127.0.0.1 for example.
+    /// A client follows with the port that it used, so give all servers the same port, on
+    /// 127.0.0.1, 127.0.0.2 and so on.
     ///
     /// # Errors
     ///
-    /// As [`serve`](Sim::serve).
+    /// As [`serve`](Sim::serve), and [`Error::Model`] when there are not that many hosts.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves no server behind.
-    pub async fn serve_member(
-        &self,
-        address: SocketAddr,
-        coordinator: &str,
-    ) -> Result<Server, Error> {
-        let face = Face::member(Arc::clone(&self.shared), address.ip(), coordinator);
-        Server::start(face, address, true).await
+    pub async fn serve_host(&self, number: usize, address: SocketAddr) -> Result<Server, Error> {
+        let server = Server::start(self.face(number)?, address, true).await?;
+        if !address.ip().is_unspecified() {
+            let address = address.ip().to_string();
+            let host = &self.hosts[number];
+            self.shared
+                .with(|world| bootstrap::move_host(world, host, &address));
+        }
+        Ok(server)
     }
 
-    /// Calls a method as a client would, the session among the parameters.
+    fn face(&self, number: usize) -> Result<Face, Error> {
+        let host = self.hosts.get(number).cloned();
+        let host = host.ok_or_else(|| Error::Model {
+            reason: format!("there is no host {number}; count from 0"),
+        })?;
+        Ok(Face::of_host(Arc::clone(&self.shared), host))
+    }
+
+    /// Calls a method of the coordinator as a client would, the session among the parameters.
     ///
     /// # Errors
     ///
-    /// The failure that a client would get.
+    /// The failure that a client would get; `CANNOT_CONTACT_HOST` where a client would lose its
+    /// connection.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future abandons the call where it waits.
     pub async fn call(&self, method: &str, params: Vec<Value>) -> Result<Value, Failure> {
+        let host = self.shared.with(|world| {
+            let host = world.coordinator();
+            outage::assert_up(world, &host)?;
+            Ok(host)
+        })?;
+        let ended = self.shared.end_of_life(&host);
         let request = Request {
             method: method.to_owned(),
             params,
             tags: Vec::new(),
+            host: host.clone(),
         };
-        dispatch(&self.shared, request).await
+        tokio::select! {
+            biased;
+            () = ended => Err(Failure::new("CANNOT_CONTACT_HOST", [host])),
+            reply = dispatch(&self.shared, request) => reply,
+        }
     }
 
     /// Adds a rule that makes calls fail or wait. Rules act in the order of their adding.
@@ -404,9 +431,86 @@ impl Sim {
         self.shared.with(|world| world.faults.add(rule));
     }
 
+    /// The rules in force, in the order of their adding, with what they have done so far.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FaultRule> {
+        self.shared.with(|world| world.faults.rules().to_vec())
+    }
+
     /// Removes all rules of [`inject`](Sim::inject).
     pub fn clear_faults(&self) {
         self.shared.with(|world| world.faults.clear());
+    }
+
+    /// Restarts the toolstack of the coordinator: connections break, sessions and tasks are lost,
+    /// VMs run on.
+    pub fn restart_toolstack(&self) {
+        outage::restart_toolstack(&self.shared);
+    }
+
+    /// Cuts the power of a host, by its name, uuid or reference. Connections to it break and are
+    /// refused, the guests of its VMs end. Its VMs still count as running until
+    /// [`boot_host`](Sim::boot_host).
+    ///
+    /// # Errors
+    ///
+    /// `HANDLE_INVALID` for a host that does not exist.
+    pub fn crash_host(&self, host: &str) -> Result<(), Failure> {
+        outage::crash(&self.shared, &self.find("host", host)?)
+    }
+
+    /// Boots a host that is down; its VMs are halted then.
+    ///
+    /// # Errors
+    ///
+    /// As [`crash_host`](Sim::crash_host).
+    pub fn boot_host(&self, host: &str) -> Result<(), Failure> {
+        outage::boot(&self.shared, &self.find("host", host)?)
+    }
+
+    /// Makes another host the coordinator; sessions and tasks are lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`crash_host`](Sim::crash_host), and `CANNOT_CONTACT_HOST` for a host that is down.
+    pub fn fail_over(&self, host: &str) -> Result<(), Failure> {
+        outage::fail_over(&self.shared, &self.find("host", host)?)
+    }
+
+    /// Lets an SR take nothing more, or again what fits, by its name, uuid or reference.
+    ///
+    /// # Errors
+    ///
+    /// `HANDLE_INVALID` for an SR that does not exist.
+    pub fn fill_sr(&self, sr: &str, full: bool) -> Result<(), Failure> {
+        let sr = self.find("SR", sr)?;
+        self.shared.with(|world| {
+            if full {
+                world.full.insert(sr);
+            } else {
+                world.full.remove(&sr);
+            }
+        });
+        Ok(())
+    }
+
+    /// Moves the clock of the pool by so many seconds, backwards if negative. Sessions and tasks
+    /// that are too old then end.
+    pub fn shift_clock(&self, seconds: i64) {
+        self.shared.with(|world| {
+            world.clock.shift(seconds);
+            world.next_collection = 0;
+        });
+    }
+
+    /// An object by its reference, uuid or name.
+    fn find(&self, class: &str, called: &str) -> Result<String, Failure> {
+        self.shared.with(|world| {
+            let db = &world.db;
+            let mut all = db.references(class).into_iter();
+            let found = all.find(|known| known == called || db.is_called(known, called));
+            found.ok_or_else(|| Failure::handle_invalid(class, called))
+        })
     }
 
     /// Lets a function answer a method by its wire name, after all checks. It gets the parameters
@@ -525,7 +629,7 @@ fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> 
         leases: Default::default(),
         cancels: Default::default(),
         messages: Messages::default(),
-        faults: Faults::default(),
+        faults: Faults::new(model.seed),
         log: Log::default(),
         rules: Rules {
             dynamic_memory: options.dynamic_memory,
@@ -534,6 +638,9 @@ fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> 
             agent_delay: options.agent_delay,
             event_delay: options.event_delay,
         },
+        down: Default::default(),
+        full: Default::default(),
+        next_collection: 0,
         emergency: None,
         counters: Counters::default(),
     }

@@ -28,7 +28,7 @@ impl fmt::Debug for InProcess {
 impl InProcess {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         InProcess {
-            face: Face::coordinator(shared),
+            face: Face::of_coordinator(shared),
         }
     }
 }
@@ -69,14 +69,25 @@ impl Transport for InProcess {
             host: HOST.to_owned(),
             after: timeout,
         };
+        if self.face.is_down() {
+            return Err(broke(method, "the host is down".to_owned()));
+        }
         let begun = Instant::now();
-        let answer = match tokio::time::timeout(timeout, answer).await {
+        let ended = self.face.shared.end_of_life(&self.face.host());
+        let answer = tokio::select! {
+            biased;
+            () = ended => {
+                return Err(broke(method, "the connection was closed".to_owned()));
+            }
+            answer = tokio::time::timeout(timeout, answer) => answer,
+        };
+        let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(exception)) => return Err(broke(method, exception)),
             Err(_) => return Err(timed_out(method)),
         };
         match answer.spoil {
-            None => {}
+            None | Some(Spoil::Expire) => {}
             Some(Spoil::Disconnect | Spoil::Truncate(_)) => {
                 return Err(broke(method, "the connection was closed".to_owned()));
             }

@@ -1,6 +1,6 @@
 //! The state of a simulated pool, and the lock around it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +51,12 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) log: Log,
     pub(crate) rules: Rules,
+    /// The hosts that are down.
+    pub(crate) down: BTreeSet<String>,
+    /// The SRs that take nothing more, whatever their size.
+    pub(crate) full: BTreeSet<String>,
+    /// When the server looks for old tasks again, in seconds since 1970.
+    pub(crate) next_collection: u64,
     /// What nearly every call answers while the host is in emergency mode.
     pub(crate) emergency: Option<Failure>,
     /// Counts domains, bridges and addresses handed out.
@@ -137,6 +143,8 @@ pub(crate) struct Call {
     pub(crate) session: String,
     /// The task, in the database or not.
     pub(crate) task: String,
+    /// The host that was asked.
+    pub(crate) host: String,
 }
 
 impl Call {
@@ -187,6 +195,8 @@ pub(crate) struct Shared {
     changed: watch::Sender<i64>,
     /// Becomes true when the simulator ends.
     closing: watch::Sender<bool>,
+    /// Host → how many lives of its toolstack have ended.
+    lives: watch::Sender<BTreeMap<String, u64>>,
     hooks: Mutex<HashMap<String, Hook>>,
     pub(crate) registry: Registry,
     pub(crate) guests: GuestHost,
@@ -217,6 +227,7 @@ impl Shared {
             world: Mutex::new(world),
             changed,
             closing: watch::Sender::new(false),
+            lives: watch::Sender::default(),
             hooks: Mutex::default(),
             registry,
             guests,
@@ -298,6 +309,28 @@ impl Shared {
     /// A receiver that wakes at every change.
     pub(crate) fn changes(&self) -> watch::Receiver<i64> {
         self.changed.subscribe()
+    }
+
+    /// Ends what hosts have under way: connections, calls and tasks.
+    pub(crate) fn end_life(&self, hosts: &[String]) {
+        self.lives.send_modify(|lives| {
+            for host in hosts {
+                *lives.entry(host.clone()).or_default() += 1;
+            }
+        });
+    }
+
+    /// Ends when the life of a host's toolstack ends that it is in when this is called.
+    pub(crate) fn end_of_life(&self, host: &str) -> impl Future<Output = ()> + Send + use<> {
+        let host = host.to_owned();
+        let mut lives = self.lives.subscribe();
+        let now = lives.borrow().get(&host).copied();
+        async move {
+            // The sender lives as long as we do, so this ends by the value alone.
+            let _ = lives
+                .wait_for(|lives| lives.get(&host).copied() != now)
+                .await;
+        }
     }
 
     pub(crate) fn close(&self) {

@@ -459,12 +459,12 @@ async fn functions_can_answer() {
 
 #[tokio::test]
 async fn a_member_names_the_coordinator() {
-    let pool = pool().await;
+    let pool = pool_of(Model::single_host().hosts(2), SimOptions::default()).await;
     let coordinator = pool.sim.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
     let port = coordinator.address().port();
     let member = pool
         .sim
-        .serve_member(([127, 0, 0, 2], port).into(), "127.0.0.1")
+        .serve_host(1, ([127, 0, 0, 2], port).into())
         .await
         .unwrap();
     // The client follows to the coordinator.

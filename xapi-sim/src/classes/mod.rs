@@ -2,6 +2,7 @@
 
 pub(crate) mod event;
 pub(crate) mod host;
+pub(crate) mod host_power;
 pub(crate) mod message;
 pub(crate) mod network;
 pub(crate) mod operation;
@@ -38,6 +39,7 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
     let tables: &[Table] = &[
         event::TABLE,
         host::TABLE,
+        host_power::TABLE,
         message::TABLE,
         network::TABLE,
         pool::TABLE,

@@ -58,7 +58,7 @@ pub(crate) fn layout(world: &World, sr: &str, size: i64) -> Result<(i64, i64), F
 pub(crate) fn assert_space(world: &World, sr: &str, needed: i64) -> Result<(), Failure> {
     let size = world.db.int("SR", sr, "physical_size")?;
     let used = world.db.int("SR", sr, "physical_utilisation")?;
-    if used.saturating_add(needed) > size {
+    if world.full.contains(sr) || used.saturating_add(needed) > size {
         let text = "There is insufficient space";
         return Err(Failure::new("SR_BACKEND_FAILURE_44", ["", text, ""]));
     }

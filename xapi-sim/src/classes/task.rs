@@ -1,6 +1,7 @@
 //! Tasks.
 
 use super::{Table, done, plain};
+use crate::clock;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::{EPOCH, NULL_REF, Value};
@@ -77,6 +78,35 @@ fn trim(world: &mut World) {
     for (_, task) in ended.into_iter().take(excess) {
         // They are there, see above.
         let _ = world.db.destroy("task", &task);
+    }
+}
+
+/// Removes old tasks, when it is time to look for them: those that ended over 65 minutes ago, and
+/// those that have been pending for a day.
+pub(crate) fn collect(world: &mut World) {
+    const EVERY: u64 = 30;
+    const ENDED: u64 = 65 * 60;
+    const PENDING: u64 = 24 * 3600;
+    let now = world.clock.seconds();
+    if now < world.next_collection {
+        return;
+    }
+    world.next_collection = now + EVERY;
+    // All points in time have one form and one zone, so text tells which is earlier.
+    let before = |age| clock::stamp(now.saturating_sub(age));
+    let (ended, pending) = (before(ENDED), before(PENDING));
+    for task in world.db.references("task") {
+        let text = |field| world.db.text("task", &task, field).unwrap_or_default();
+        let old = if is_final(&text("status")) {
+            text("finished") < ended
+        } else {
+            text("created") < pending
+        };
+        if old {
+            world.cancels.remove(&task);
+            // It is there, see above.
+            let _ = world.db.destroy("task", &task);
+        }
     }
 }
 

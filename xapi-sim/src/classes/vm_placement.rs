@@ -91,6 +91,9 @@ pub(crate) fn assert_can_boot(
     if !db.flag("host", host, "enabled")? {
         return Err(Failure::new("HOST_DISABLED", [host]));
     }
+    if world.down.contains(host) {
+        return Err(Failure::code("HOST_NOT_LIVE"));
+    }
     for vbd in db.list("VM", vm, "VBDs")? {
         let vdi = db.text("VBD", &vbd, "VDI")?;
         if vdi == NULL_REF {

@@ -43,7 +43,7 @@ impl Request {
         role: &str,
     ) -> Result<Request, Denied> {
         let shared = Arc::clone(&face.shared);
-        let host = face.host.clone();
+        let host = face.host();
         let mut request = Request {
             host,
             cookies: pairs(head.header("cookie").unwrap_or_default(), &[';', ',', '&']),

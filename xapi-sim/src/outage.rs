@@ -1,0 +1,196 @@
+//! Hosts that go away and come back, and what a pool loses by it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backing::Running;
+use crate::classes::vm_power;
+use crate::failure::Failure;
+use crate::value::{NULL_REF, Value};
+use crate::world::{Call, Shared, World};
+
+/// Restarts the toolstack of the coordinator: sessions, tasks and connections are lost, VMs run on.
+pub(crate) fn restart_toolstack(shared: &Shared) {
+    let coordinator = shared.with(|world| {
+        lose_memory(world);
+        let coordinator = world.coordinator();
+        note_start(world, &coordinator, &["agent_start_time"]);
+        coordinator
+    });
+    shared.end_life(&[coordinator]);
+}
+
+/// Cuts the power of a host. What ran on it ends at once, yet the pool takes its VMs for running
+/// until the host is back or declared dead.
+///
+/// # Errors
+///
+/// `HANDLE_INVALID` for a host that does not exist.
+pub(crate) fn crash(shared: &Shared, host: &str) -> Result<(), Failure> {
+    let ended = shared.with(|world| {
+        let metrics = world.db.text("host", host, "metrics")?;
+        world.down.insert(host.to_owned());
+        world.db.set("host_metrics", &metrics, "live", false)?;
+        let ended = take_running(world, host)?;
+        if world.coordinator() == host {
+            lose_memory(world);
+        }
+        Ok(ended)
+    })?;
+    // Guests take time to end, and nobody needs the world for it.
+    drop(ended);
+    shared.end_life(&[host.to_owned()]);
+    Ok(())
+}
+
+/// Boots a host that is down. Its VMs are halted now.
+///
+/// # Errors
+///
+/// `HANDLE_INVALID` for a host that does not exist.
+pub(crate) fn boot(shared: &Shared, host: &str) -> Result<(), Failure> {
+    shared.with(|world| {
+        let metrics = world.db.text("host", host, "metrics")?;
+        if !world.down.remove(host) {
+            return Ok(());
+        }
+        halt_all(world, host)?;
+        world.db.set("host_metrics", &metrics, "live", true)?;
+        note_start(world, host, &["boot_time", "agent_start_time"]);
+        Ok(())
+    })
+}
+
+/// Boots a host that is down, later.
+pub(crate) fn boot_after(shared: &Arc<Shared>, host: String, pause: Duration) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shared.closed() => {}
+            () = tokio::time::sleep(pause) => {
+                if let Err(failure) = boot(&shared, &host) {
+                    tracing::warn!(%failure, "a host does not come back");
+                }
+            }
+        }
+    });
+}
+
+/// Makes another host the coordinator. As after a crash of the old one, sessions and tasks are
+/// lost.
+///
+/// # Errors
+///
+/// `HANDLE_INVALID` for a host that does not exist, `CANNOT_CONTACT_HOST` for one that is down.
+pub(crate) fn fail_over(shared: &Shared, host: &str) -> Result<(), Failure> {
+    let hosts = shared.with(|world| {
+        world.db.require("host", host)?;
+        assert_up(world, host)?;
+        let pool = world.pool();
+        if world.coordinator() == host {
+            return Ok(Vec::new());
+        }
+        world.db.set("pool", &pool, "master", host)?;
+        lose_memory(world);
+        let hosts = world.db.references("host");
+        for host in &hosts {
+            note_start(world, host, &["agent_start_time"]);
+        }
+        Ok(hosts)
+    })?;
+    shared.end_life(&hosts);
+    Ok(())
+}
+
+/// Resets the VMs of a host that will not come back soon.
+///
+/// # Errors
+///
+/// `HANDLE_INVALID` for a host that does not exist.
+pub(crate) fn halt_all(world: &mut World, host: &str) -> Result<(), Failure> {
+    for vm in world.db.list("host", host, "resident_VMs")? {
+        if !world.db.flag("VM", &vm, "is_control_domain")? {
+            vm_power::halt(world, &vm)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a host that is down.
+pub(crate) fn assert_up(world: &World, host: &str) -> Result<(), Failure> {
+    if world.down.contains(host) {
+        Err(Failure::new("CANNOT_CONTACT_HOST", [host]))
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses what only a host could do that is down.
+pub(crate) fn assert_reachable(world: &World, call: &Call) -> Result<(), Failure> {
+    const BY_ITS_HOST: [&str; 9] = [
+        "VM.pause",
+        "VM.unpause",
+        "VM.clean_shutdown",
+        "VM.clean_reboot",
+        "VM.hard_shutdown",
+        "VM.hard_reboot",
+        "VM.shutdown",
+        "VM.suspend",
+        "VM.pool_migrate",
+    ];
+    if world.down.is_empty() || !BY_ITS_HOST.contains(&call.message.wire_name) {
+        return Ok(());
+    }
+    match world.db.text("VM", call.text(0), "resident_on") {
+        Ok(host) => assert_up(world, &host),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The host that carries a call out: one that it names, else that of its VM, else the coordinator.
+pub(crate) fn host_of(world: &World, call: &Call) -> String {
+    let mut texts = call.args.iter().filter_map(Value::as_str);
+    if let Some(host) = texts.find(|text| world.db.exists("host", text)) {
+        return host.to_owned();
+    }
+    match world.db.text("VM", call.text(0), "resident_on") {
+        Ok(host) if host != NULL_REF => host,
+        _ => world.coordinator(),
+    }
+}
+
+/// What the coordinator has in memory alone.
+fn lose_memory(world: &mut World) {
+    for class in ["task", "session"] {
+        for reference in world.db.references(class) {
+            // It is there: we have just been told so.
+            let _ = world.db.destroy(class, &reference);
+        }
+    }
+    world.sessions.clear();
+    world.listeners.clear();
+    world.cancels.clear();
+}
+
+fn take_running(world: &mut World, host: &str) -> Result<Vec<Running>, Failure> {
+    let vms = world.db.list("host", host, "resident_VMs")?;
+    let ended = vms.iter().filter_map(|vm| world.running.remove(vm));
+    Ok(ended.collect())
+}
+
+/// Notes in `other_config` that a host has just started.
+fn note_start(world: &mut World, host: &str, keys: &[&str]) {
+    let now = world.clock.unix();
+    let Ok(old) = world.db.get("host", host, "other_config") else {
+        return;
+    };
+    let mut members = old.members().to_vec();
+    for key in keys {
+        members.retain(|(name, _)| name != key);
+        members.push(((*key).to_owned(), Value::from(now.as_str())));
+    }
+    // The host is there, see above.
+    let _ = world
+        .db
+        .set("host", host, "other_config", Value::Struct(members));
+}
