@@ -1,6 +1,7 @@
 //! When a VM may do what: pure tables, shared by every handler that touches a VM.
 
 use crate::failure::Failure;
+use crate::value::Value;
 
 /// The power states, as the API spells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +51,19 @@ pub(crate) struct Vm {
     pub(crate) is_default_template: bool,
     pub(crate) is_snapshot: bool,
     pub(crate) is_control_domain: bool,
+    pub(crate) is_system_domain: bool,
+    /// Whether its domain is certainly without full virtualisation.
+    pub(crate) is_paravirtual: bool,
     pub(crate) in_appliance: Option<String>,
     pub(crate) nested_virt: bool,
+    pub(crate) nomigrate: bool,
     /// Task or other key → operation.
     pub(crate) current: Vec<(String, String)>,
     pub(crate) blocked: Vec<(String, String)>,
     /// Whether the guest's drivers have reported a version.
     pub(crate) has_drivers: bool,
-    /// The features that the guest's agent has reported.
-    pub(crate) features: Vec<String>,
+    /// What the guest's agent has reported of its features.
+    pub(crate) agent: Vec<(String, Value)>,
     pub(crate) vtpms: usize,
 }
 
@@ -136,10 +141,10 @@ pub(crate) fn check(vm: &Vm, operation: &str) -> Result<(), Failure> {
         operation,
         "suspend" | "checkpoint" | "pool_migrate" | "migrate_send"
     );
-    if moves && vm.nested_virt && vm.power.is_live() {
+    if moves && (vm.nested_virt || vm.nomigrate) {
         return Err(Failure::new("VM_IS_IMMOBILE", [this]));
     }
-    if operation == "changing_dynamic_range" && vm.nested_virt && vm.power.is_live() {
+    if operation == "changing_dynamic_range" && vm.nested_virt {
         return Err(Failure::new("VM_IS_USING_NESTED_VIRT", [this]));
     }
     if vm.is_control_domain {
@@ -159,6 +164,9 @@ pub(crate) fn check(vm: &Vm, operation: &str) -> Result<(), Failure> {
             "VM_IS_PART_OF_AN_APPLIANCE",
             [this, appliance],
         ));
+    }
+    if operation == "query_services" && !vm.is_system_domain {
+        return Err(Failure::new("NOT_SYSTEM_DOMAIN", [this]));
     }
     if operation == "create_vtpm" && vm.vtpms > 0 {
         return Err(Failure::new(
@@ -329,14 +337,22 @@ fn check_control_domain(operation: &str) -> Result<(), Failure> {
     }
 }
 
-/// Operations that need the guest's help need its drivers or the feature that its agent reports.
+/// Operations that need the guest's help need the feature that its agent reports.
 fn check_features(vm: &Vm, operation: &str) -> Result<(), Failure> {
-    if !vm.power.is_live() || vm.has_drivers {
+    if vm.power != Power::Running || vm.is_paravirtual {
         return Ok(());
     }
-    let has = |feature: &str| vm.features.iter().any(|known| known == feature);
+    let told = |key: &str| vm.agent.iter().find(|(known, _)| known == key);
+    let has = |feature: &str| told(feature).is_some_and(|(_, value)| value.as_str() == Some("1"));
     let able = match operation {
-        "suspend" | "checkpoint" | "pool_migrate" | "migrate_send" => has("feature-suspend"),
+        "suspend" | "checkpoint" | "pool_migrate" | "migrate_send" => {
+            if let Some((_, reason)) = told("data-cant-suspend-reason") {
+                let reason = reason.as_str().unwrap_or_default();
+                let params = [vm.reference.as_str(), reason];
+                return Err(Failure::new("VM_LACKS_FEATURE", params));
+            }
+            has("feature-suspend")
+        }
         "clean_shutdown" => has("feature-shutdown") || has("feature-poweroff"),
         "clean_reboot" => has("feature-shutdown") || has("feature-reboot"),
         "changing_VCPUs_live" => has("feature-vcpu-hotplug"),
@@ -361,12 +377,17 @@ mod tests {
             is_default_template: false,
             is_snapshot: false,
             is_control_domain: false,
+            is_system_domain: false,
+            is_paravirtual: false,
             in_appliance: None,
             nested_virt: false,
+            nomigrate: false,
             current: vec![],
             blocked: vec![],
             has_drivers: true,
-            features: vec![],
+            agent: ["shutdown", "suspend", "reboot", "vcpu-hotplug"]
+                .map(|feature| (format!("feature-{feature}"), Value::from("1")))
+                .to_vec(),
             vtpms: 0,
         }
     }
@@ -485,7 +506,7 @@ mod tests {
             ("VM_IS_TEMPLATE".to_owned(), "vm|start".to_owned())
         );
         let mut no_tools = vm(Power::Running);
-        no_tools.has_drivers = false;
+        no_tools.agent.clear();
         assert_eq!(
             params(check(&no_tools, "clean_shutdown")),
             ("VM_LACKS_FEATURE".to_owned(), "vm".to_owned())

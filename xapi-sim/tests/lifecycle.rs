@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Pool, pool, pool_of, text};
-use xapi_sim::{FaultRule, Model, NULL_REF, SimOptions, SrSpec, TemplateSpec, Value};
+use xapi_sim::{FaultRule, GuestReport, Model, NULL_REF, SimOptions, SrSpec, TemplateSpec, Value};
 
 fn map(pairs: &[(&str, &str)]) -> Value {
     Value::map(pairs.iter().copied())
@@ -376,234 +376,6 @@ async fn making_a_template_costs_the_metrics() {
 }
 
 #[tokio::test]
-async fn block_devices() {
-    let pool = pool().await;
-    let vm = pool.vm("worker").await;
-    let sr = pool.named("SR", "Local storage").await;
-    let disk = |size: i64| {
-        vec![Value::Struct(vec![
-            ("name_label".to_owned(), "data".into()),
-            ("SR".to_owned(), sr.as_str().into()),
-            ("virtual_size".to_owned(), size.into()),
-            ("type".to_owned(), "user".into()),
-            ("sharable".to_owned(), false.into()),
-            ("read_only".to_owned(), false.into()),
-            ("other_config".to_owned(), map(&[])),
-        ])]
-    };
-    let vdi = text(&pool.call("VDI.create", disk((1 << 30) + 1)).await);
-    assert_eq!(
-        pool.get("VDI", "virtual_size", &vdi).await,
-        Value::Int((1 << 30) + (2 << 20)),
-        "sizes are rounded up"
-    );
-    let device = |vdi: &str, device: &str, kind: &str, mode: &str, empty: bool| {
-        vec![Value::Struct(vec![
-            ("VM".to_owned(), vm.as_str().into()),
-            ("VDI".to_owned(), vdi.into()),
-            ("userdevice".to_owned(), device.into()),
-            ("bootable".to_owned(), false.into()),
-            ("mode".to_owned(), mode.into()),
-            ("type".to_owned(), kind.into()),
-            ("empty".to_owned(), empty.into()),
-            ("other_config".to_owned(), map(&[])),
-            ("qos_algorithm_type".to_owned(), "".into()),
-            ("qos_algorithm_params".to_owned(), map(&[])),
-        ])]
-    };
-    for (args, failure) in [
-        (
-            device(&vdi, "0", "Disk", "RW", false),
-            "DEVICE_ALREADY_EXISTS|0",
-        ),
-        (
-            device(&vdi, "xvda", "Disk", "RW", false),
-            "DEVICE_ALREADY_EXISTS|xvda",
-        ),
-        (device(&vdi, "x", "Disk", "RW", false), "INVALID_DEVICE|x"),
-        (
-            device(NULL_REF, "5", "Disk", "RW", true),
-            "VBD_NOT_REMOVABLE_MEDIA|in constructor",
-        ),
-        (
-            device(NULL_REF, "5", "CD", "RW", true),
-            "VBD_CDS_MUST_BE_READONLY",
-        ),
-        (
-            device(NULL_REF, "5", "Disk", "RW", false),
-            "HANDLE_INVALID|VDI|OpaqueRef:NULL",
-        ),
-    ] {
-        assert_eq!(pool.fails("VBD.create", args).await, failure);
-    }
-    let vbd = text(
-        &pool
-            .call(
-                "VBD.create",
-                device(&vdi, "autodetect", "Disk", "RW", false),
-            )
-            .await,
-    );
-    assert_eq!(pool.get("VBD", "userdevice", &vbd).await, Value::from("1"));
-    assert_eq!(
-        pool.get("VBD", "allowed_operations", &vbd).await,
-        Value::strings(["attach"])
-    );
-    pool.start(&vm).await;
-    report(&pool, &vm).await;
-    assert_eq!(
-        pool.fails("VBD.plug", vec![vbd.as_str().into()]).await,
-        format!("DEVICE_ALREADY_ATTACHED|{vbd}")
-    );
-    assert_eq!(
-        pool.fails("VDI.destroy", vec![vdi.as_str().into()]).await,
-        format!("VDI_IN_USE|{vdi}|destroy")
-    );
-    assert_eq!(
-        pool.fails(
-            "VDI.resize",
-            vec![vdi.as_str().into(), (2_i64 << 30).into()]
-        )
-        .await,
-        format!("VDI_IN_USE|{vdi}|resize")
-    );
-    pool.call("VBD.unplug", vec![vbd.as_str().into()]).await;
-    pool.call(
-        "VDI.resize",
-        vec![vdi.as_str().into(), (2_i64 << 30).into()],
-    )
-    .await;
-    pool.call("VDI.destroy", vec![vdi.as_str().into()]).await;
-    assert_eq!(
-        pool.fails("VBD.get_record", vec![vbd.as_str().into()])
-            .await,
-        format!("HANDLE_INVALID|VBD|{vbd}"),
-        "the device went with its disk"
-    );
-}
-
-#[tokio::test]
-async fn a_disk_is_for_one_running_vm() {
-    let pool = pool().await;
-    let (one, two) = (pool.vm("one").await, pool.vm("two").await);
-    let vbds = pool.get("VM", "VBDs", &one).await;
-    let mut vdi = String::new();
-    for vbd in vbds.items() {
-        let candidate = text(&pool.get("VBD", "VDI", vbd.as_str().unwrap()).await);
-        if candidate != NULL_REF {
-            vdi = candidate;
-        }
-    }
-    let device = Value::Struct(vec![
-        ("VM".to_owned(), two.as_str().into()),
-        ("VDI".to_owned(), vdi.as_str().into()),
-        ("userdevice".to_owned(), "7".into()),
-        ("bootable".to_owned(), false.into()),
-        ("mode".to_owned(), "RW".into()),
-        ("type".to_owned(), "Disk".into()),
-        ("empty".to_owned(), false.into()),
-        ("other_config".to_owned(), map(&[])),
-        ("qos_algorithm_type".to_owned(), "".into()),
-        ("qos_algorithm_params".to_owned(), map(&[])),
-    ]);
-    pool.call("VBD.create", vec![device]).await;
-    pool.start(&one).await;
-    assert_eq!(
-        pool.fails(
-            "VM.start",
-            vec![two.as_str().into(), false.into(), false.into()]
-        )
-        .await,
-        format!("VDI_IN_USE|{vdi}")
-    );
-}
-
-#[tokio::test]
-async fn network_interfaces() {
-    let pool = pool().await;
-    let vm = pool.vm("worker").await;
-    let network = pool
-        .named("network", "Pool-wide network associated with eth0")
-        .await;
-    let interface = |device: &str, mac: &str| {
-        vec![Value::Struct(vec![
-            ("device".to_owned(), device.into()),
-            ("network".to_owned(), network.as_str().into()),
-            ("VM".to_owned(), vm.as_str().into()),
-            ("MAC".to_owned(), mac.into()),
-            ("MTU".to_owned(), Value::Int(1500)),
-            ("other_config".to_owned(), map(&[])),
-            ("qos_algorithm_type".to_owned(), "".into()),
-            ("qos_algorithm_params".to_owned(), map(&[])),
-        ])]
-    };
-    for (device, mac, failure) in [
-        ("0", "", "DEVICE_ALREADY_EXISTS|0"),
-        ("autodetect", "", "INVALID_DEVICE|autodetect"),
-        ("-1", "", "INVALID_DEVICE|-1"),
-        ("1", "zz", "MAC_INVALID|zz"),
-        ("1", "02:00", "MAC_INVALID|02:00"),
-    ] {
-        assert_eq!(
-            pool.fails("VIF.create", interface(device, mac)).await,
-            failure
-        );
-    }
-    let devices = pool
-        .call("VM.get_allowed_VIF_devices", vec![vm.as_str().into()])
-        .await;
-    assert_eq!(devices.items().len(), 15, "one of 16 is taken");
-    let vif = text(
-        &pool
-            .call("VIF.create", interface("1", "02:00:00:00:00:01"))
-            .await,
-    );
-    assert_eq!(
-        pool.get("VIF", "MAC_autogenerated", &vif).await,
-        Value::Bool(false)
-    );
-    pool.start(&vm).await;
-    assert_eq!(
-        pool.fails("VIF.destroy", vec![vif.as_str().into()]).await,
-        "OPERATION_NOT_ALLOWED|VIF currently attached to a running VM"
-    );
-    report(&pool, &vm).await;
-    pool.call("VIF.unplug", vec![vif.as_str().into()]).await;
-    assert_eq!(
-        pool.fails("VIF.unplug", vec![vif.as_str().into()]).await,
-        format!("DEVICE_ALREADY_DETACHED|{vif}")
-    );
-    pool.call("VIF.destroy", vec![vif.as_str().into()]).await;
-    let pif = text(&pool.get("network", "PIFs", &network).await.items()[0].clone());
-    assert_eq!(
-        pool.fails("network.destroy", vec![network.as_str().into()])
-            .await,
-        format!("NETWORK_CONTAINS_PIF|{pif}")
-    );
-}
-
-#[tokio::test]
-async fn vlans() {
-    let pool = pool().await;
-    let network = Value::Struct(vec![
-        ("name_label".to_owned(), "lab".into()),
-        ("other_config".to_owned(), map(&[])),
-    ]);
-    let network = pool.call("network.create", vec![network]).await;
-    let pifs = pool
-        .call(
-            "pool.create_VLAN",
-            vec!["eth0".into(), network.clone(), Value::Int(42)],
-        )
-        .await;
-    let pif = text(&pifs.items()[0]);
-    assert_eq!(pool.get("PIF", "VLAN", &pif).await, Value::Int(42));
-    let vlan = pool.get("PIF", "VLAN_master_of", &pif).await;
-    pool.call("VLAN.destroy", vec![vlan]).await;
-    pool.call("network.destroy", vec![network]).await;
-}
-
-#[tokio::test]
 async fn a_host_has_so_much_memory() {
     let model = Model::new()
         .host_memory(4 << 30)
@@ -824,4 +596,158 @@ async fn a_start_that_the_host_refuses_leaves_the_vm_with_it() {
         .call("host.compute_free_memory", vec![host.into()])
         .await;
     assert_eq!(after, free);
+}
+
+#[tokio::test]
+async fn settings_are_looked_at_when_a_vm_starts() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let set = |field: &str, value: Value| {
+        let (method, args) = (format!("VM.set_{field}"), vec![vm.as_str().into(), value]);
+        let pool = &pool;
+        async move { pool.call(&method, args).await }
+    };
+    let here = || vec![vm.as_str().into(), host.as_str().into()];
+    let start = || vec![vm.as_str().into(), false.into(), false.into()];
+    set("VCPUs_max", 64.into()).await;
+    assert_eq!(
+        pool.fails("VM.assert_can_boot_here", here()).await,
+        "HOST_NOT_ENOUGH_PCPUS|64|8"
+    );
+    assert_eq!(pool.fails("VM.start", start()).await, "NO_HOSTS_AVAILABLE");
+    set("VCPUs_max", 2.into()).await;
+    set("actions_after_crash", "coredump_and_restart".into()).await;
+    assert_eq!(
+        pool.fails("VM.assert_can_boot_here", here()).await,
+        "VALUE_NOT_SUPPORTED|VM.actions_after_crash|coredump_and_restart|\
+         cannot invoke a coredump of an HVM, PVH or PV-in-PVH domain"
+    );
+    set("actions_after_crash", "restart".into()).await;
+    set("platform", map(&[("secureboot", "auto")])).await;
+    pool.start(&vm).await;
+    assert_eq!(
+        pool.get("VM", "platform", &vm).await,
+        map(&[
+            ("device-model", "qemu-upstream-compat"),
+            ("secureboot", "false")
+        ]),
+        "what was open is filled in"
+    );
+    let metrics = text(&pool.get("VM", "metrics", &vm).await);
+    assert_eq!(
+        pool.get("VM_metrics", "current_domain_type", &metrics)
+            .await,
+        Value::from("hvm")
+    );
+}
+
+#[tokio::test]
+async fn an_agent_without_a_feature() {
+    let model = Model::new()
+        .sr(SrSpec::local("local"))
+        .template(TemplateSpec::with_guest("lua-bio-template").report(GuestReport::NoTools));
+    let pool = pool_of(model, SimOptions::default()).await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    for method in ["VM.clean_shutdown", "VM.suspend", "VM.clean_reboot"] {
+        assert_eq!(
+            pool.fails(method, vec![vm.as_str().into()]).await,
+            format!("VM_LACKS_FEATURE|{vm}")
+        );
+    }
+    let allowed = pool.get("VM", "allowed_operations", &vm).await;
+    assert_eq!(
+        allowed,
+        Value::strings([
+            "sysprep",
+            "metadata_export",
+            "changing_dynamic_range",
+            "hard_reboot",
+            "hard_shutdown",
+            "pause",
+            "snapshot"
+        ])
+    );
+}
+
+#[tokio::test]
+async fn a_vm_made_by_hand() {
+    let pool = pool().await;
+    let text_fields = [
+        "PV_bootloader",
+        "PV_kernel",
+        "PV_ramdisk",
+        "PV_args",
+        "PV_bootloader_args",
+        "PV_legacy_args",
+        "PCI_bus",
+        "recommendations",
+    ];
+    let mut fields: Vec<(String, Value)> = text_fields
+        .map(|field| (field.to_owned(), Value::from("")))
+        .to_vec();
+    for (field, value) in [
+        ("user_version", Value::Int(1)),
+        ("is_a_template", false.into()),
+        ("affinity", NULL_REF.into()),
+        ("memory_static_max", (1_i64 << 30).into()),
+        ("memory_dynamic_max", (1_i64 << 30).into()),
+        ("memory_dynamic_min", (1_i64 << 30).into()),
+        ("memory_static_min", Value::Int(0)),
+        ("VCPUs_params", map(&[])),
+        ("VCPUs_max", Value::Int(1)),
+        ("VCPUs_at_startup", Value::Int(1)),
+        ("actions_after_shutdown", "destroy".into()),
+        ("actions_after_reboot", "restart".into()),
+        ("actions_after_crash", "restart".into()),
+        ("HVM_boot_policy", "BIOS order".into()),
+        ("HVM_boot_params", map(&[])),
+        ("platform", map(&[])),
+        ("other_config", map(&[])),
+        ("has_vendor_device", true.into()),
+        ("blocked_operations", map(&[("start", "ignored")])),
+        ("snapshot_schedule", "OpaqueRef:ignored".into()),
+    ] {
+        fields.push((field.to_owned(), value));
+    }
+    let mut asleep = fields.clone();
+    asleep.push(("power_state".to_owned(), "Suspended".into()));
+    let failure = pool.fails("VM.create", vec![Value::Struct(asleep)]).await;
+    assert!(
+        failure.starts_with("VM_BAD_POWER_STATE|OpaqueRef:")
+            && failure.ends_with("|halted|suspended"),
+        "{failure}"
+    );
+    let vm = text(&pool.call("VM.create", vec![Value::Struct(fields)]).await);
+    for (field, value) in [
+        ("domain_type", Value::from("hvm")),
+        ("hardware_platform_version", Value::Int(2)),
+        ("blocked_operations", map(&[])),
+        ("snapshot_schedule", NULL_REF.into()),
+        ("memory_overhead", (13_i64 << 20).into()),
+        ("memory_target", Value::Int(0)),
+    ] {
+        assert_eq!(pool.get("VM", field, &vm).await, value, "{field}");
+    }
+    let set = |pairs| vec![vm.as_str().into(), map(pairs)];
+    assert_eq!(
+        pool.fails("VM.set_bios_strings", set(&[("oem-1", "x")]))
+            .await,
+        "INVALID_VALUE|oem-1|Unknown key"
+    );
+    pool.call("VM.set_bios_strings", set(&[("bios-vendor", "Lab")]))
+        .await;
+    let strings = pool.get("VM", "bios_strings", &vm).await;
+    assert_eq!(strings.get("bios-vendor"), Some(&"Lab".into()));
+    assert_eq!(strings.get("oem-1"), Some(&"Xen".into()));
+    assert_eq!(
+        pool.fails("VM.set_bios_strings", set(&[])).await,
+        "VM_BIOS_STRINGS_ALREADY_SET"
+    );
+    assert_eq!(
+        pool.fails("VM.set_start_delay", vec![vm.as_str().into(), (-1).into()])
+            .await,
+        "INVALID_VALUE|start_delay must be non-negative|-1"
+    );
 }

@@ -3,6 +3,7 @@
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod host_power;
+pub(crate) mod hotplug;
 pub(crate) mod message;
 pub(crate) mod network;
 pub(crate) mod operation;
@@ -24,6 +25,7 @@ pub(crate) mod vm_provision;
 pub(crate) mod vm_revert;
 pub(crate) mod vm_snapshot;
 
+use crate::db::Release;
 use crate::dispatch::Handler;
 use crate::failure::{Failure, Reply};
 use crate::interp;
@@ -125,7 +127,14 @@ pub(crate) fn view(world: &World, vm: &str) -> Result<lifecycle::Vm, Failure> {
         text.is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"))
     };
     let agent = db.text("VM", vm, "guest_metrics")?;
+    let metrics = db.text("VM", vm, "metrics")?;
     let appliance = db.text("VM", vm, "appliance")?;
+    // What a VM was started with counts, as long as its metrics tell.
+    let started_with = |field: &str, key: &str| match db.flag("VM_metrics", &metrics, field) {
+        Ok(flag) => Ok(flag),
+        Err(_) => db.key("VM", vm, "platform", key).map(is_true),
+    };
+    let current_type = db.text("VM_metrics", &metrics, "current_domain_type");
     Ok(lifecycle::Vm {
         reference: vm.to_owned(),
         power: power_of(world, vm)?,
@@ -134,23 +143,23 @@ pub(crate) fn view(world: &World, vm: &str) -> Result<lifecycle::Vm, Failure> {
             || is_true(db.key("VM", vm, "other_config", "default_template")?),
         is_snapshot: db.flag("VM", vm, "is_a_snapshot")?,
         is_control_domain: db.flag("VM", vm, "is_control_domain")?,
+        is_system_domain: is_true(db.key("VM", vm, "other_config", "is_system_domain")?),
+        is_paravirtual: matches!(current_type.as_deref(), Ok("pv" | "pvh" | "pv_in_pvh")),
         in_appliance: db.exists("VM_appliance", &appliance).then_some(appliance),
-        nested_virt: is_true(db.key("VM", vm, "platform", "nested-virt")?),
+        nested_virt: started_with("nested_virt", "nested-virt")?,
+        nomigrate: started_with("nomigrate", "nomigrate")?,
         current: pairs("current_operations")?,
         blocked: pairs("blocked_operations")?,
         has_drivers: db
-            .get("VM_guest_metrics", &agent, "PV_drivers_version")
-            .is_ok_and(|version| !version.members().is_empty()),
-        features: db.get("VM_guest_metrics", &agent, "other").map_or_else(
-            |_| Vec::new(),
-            |other| {
-                other
-                    .members()
-                    .iter()
-                    .map(|(feature, _)| feature.clone())
-                    .collect()
-            },
-        ),
+            .flag("VM_guest_metrics", &agent, "PV_drivers_detected")
+            .unwrap_or(false)
+            || db
+                .get("VM_guest_metrics", &agent, "PV_drivers_version")
+                .is_ok_and(|version| !version.members().is_empty()),
+        agent: db
+            .get("VM_guest_metrics", &agent, "other")
+            .map(|other| other.members().to_vec())
+            .unwrap_or_default(),
         vtpms: db.list("VM", vm, "VTPMs")?.len(),
     })
 }
@@ -177,7 +186,10 @@ fn try_refresh(world: &mut World, vm: &str) -> Result<(), Failure> {
     for vif in world.db.list("VM", vm, "VIFs")? {
         vif::refresh(world, &vif)?;
     }
-    let allowed = lifecycle::allowed_operations(&view(world, vm)?);
+    let mut allowed = lifecycle::allowed_operations(&view(world, vm)?);
+    if world.db.release() == Release::Xcpng82 {
+        allowed.retain(|operation| !matches!(*operation, "create_vtpm" | "sysprep"));
+    }
     world
         .db
         .set("VM", vm, "allowed_operations", Value::strings(allowed))

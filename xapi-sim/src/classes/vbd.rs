@@ -1,6 +1,6 @@
 //! Block devices of VMs.
 
-use super::{Table, done, plain, power_of};
+use super::{Table, done, hotplug, plain, power_of};
 use crate::db::Db;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
@@ -68,9 +68,13 @@ fn create(world: &mut World, call: &Call) -> Reply {
     let (vm, vdi) = (call.field_text("VM"), call.field_text("VDI"));
     let (kind, mode) = (call.field_text("type"), call.field_text("mode"));
     let empty = call.field("empty").as_bool().unwrap_or_default();
+    let sleeps = power_of(world, &vm)? == Power::Suspended;
     if !empty {
         let vdi_type = world.db.text("VDI", &vdi, "type")?;
-        if matches!(vdi_type.as_str(), "ha_statefile" | "redo_log") {
+        if matches!(
+            vdi_type.as_str(),
+            "ha_statefile" | "redo_log" | "cbt_metadata"
+        ) {
             return Err(Failure::new("VDI_INCOMPATIBLE_TYPE", [vdi, vdi_type]));
         }
     }
@@ -80,13 +84,9 @@ fn create(world: &mut World, call: &Call) -> Reply {
     if kind != "CD" && empty {
         return Err(Failure::new("VBD_NOT_REMOVABLE_MEDIA", ["in constructor"]));
     }
-    if kind == "CD" && !empty {
-        assert_iso(&world.db, &vdi)?;
-    }
     if !empty && mode == "RW" && world.db.flag("VDI", &vdi, "read_only")? {
         return Err(Failure::new("VDI_READONLY", [vdi]));
     }
-    world.db.require("VM", &vm)?;
     let mut device = call.field_text("userdevice");
     if !is_valid_device(&device, &kind) {
         return Err(Failure::new("INVALID_DEVICE", [device]));
@@ -104,7 +104,13 @@ fn create(world: &mut World, call: &Call) -> Reply {
         return Err(Failure::new("DEVICE_ALREADY_EXISTS", [device]));
     }
     let mut values: Vec<(&str, Value)> = call.fields.clone();
-    values.retain(|(name, _)| !matches!(*name, "userdevice" | "currently_attached" | "device"));
+    // Only the devices of a VM that sleeps can be attached from the start.
+    let kept = |name: &str| match name {
+        "userdevice" => false,
+        "currently_attached" | "device" => sleeps,
+        _ => true,
+    };
+    values.retain(|(name, _)| kept(name));
     values.push(("userdevice", Value::String(device)));
     add(world, values).map(Value::String)
 }
@@ -144,27 +150,16 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
-fn assert_iso(db: &Db, vdi: &str) -> Result<(), Failure> {
-    let sr = db.text("VDI", vdi, "SR")?;
-    if db.text("SR", &sr, "content_type")? == "iso" {
-        return Ok(());
-    }
-    Err(Failure::new(
-        "VDI_IS_NOT_ISO",
-        [vdi, "SR content_type not iso"],
-    ))
-}
-
-/// The operations in the order in which they are listed.
+/// The operations in the order in which a real server lists them.
 const OPERATIONS: &[&str] = &[
     "attach",
-    "eject",
-    "unplug",
-    "unplug_force",
-    "insert",
-    "plug",
-    "pause",
     "unpause",
+    "unplug",
+    "plug",
+    "insert",
+    "unplug_force",
+    "pause",
+    "eject",
 ];
 
 /// Brings the allowed operations up to date.
@@ -180,6 +175,7 @@ pub(crate) fn refresh(world: &mut World, vbd: &str) -> Result<(), Failure> {
         .set("VBD", vbd, "allowed_operations", Value::strings(allowed))
 }
 
+/// Refuses an operation with the first failure that a real server would find.
 fn check(world: &World, vbd: &str, operation: &str, sharing: bool) -> Result<(), Failure> {
     let db = &world.db;
     let flag = |field: &str| db.flag("VBD", vbd, field);
@@ -187,46 +183,33 @@ fn check(world: &World, vbd: &str, operation: &str, sharing: bool) -> Result<(),
     let power = power_of(world, &vm)?;
     let removable = db.text("VBD", vbd, "type")? == "CD";
     let (empty, attached) = (flag("empty")?, flag("currently_attached")?);
-    let moves = matches!(operation, "plug" | "unplug" | "unplug_force");
+    let changes_media = matches!(operation, "insert" | "eject");
     if matches!(operation, "unplug" | "unplug_force") && !flag("unpluggable")? {
         return Err(Failure::new("VBD_NOT_UNPLUGGABLE", [vbd]));
     }
-    if matches!(operation, "insert" | "eject") {
-        if !removable {
-            return Err(Failure::new("VBD_NOT_REMOVABLE_MEDIA", [vbd]));
-        }
-        if operation == "eject" && empty {
-            return Err(Failure::new("VBD_IS_EMPTY", [vbd]));
-        }
-        if operation == "insert" && !empty {
-            return Err(Failure::new("VBD_NOT_EMPTY", [vbd]));
-        }
-        if power == Power::Suspended {
-            let expected = [Power::Halted, Power::Running];
-            return Err(lifecycle::bad_power_state(&vm, &expected, power));
-        }
+    if changes_media && !removable {
+        return Err(Failure::new("VBD_NOT_REMOVABLE_MEDIA", [vbd]));
     }
-    if moves {
-        if power != Power::Running {
-            return Err(lifecycle::bad_power_state(&vm, &[Power::Running], power));
-        }
-        if operation == "plug" && attached {
-            return Err(Failure::new("DEVICE_ALREADY_ATTACHED", [vbd]));
-        }
-        if operation != "plug" && !attached {
-            return Err(Failure::new("DEVICE_ALREADY_DETACHED", [vbd]));
-        }
-        let drivers = super::view(world, &vm)?.has_drivers;
-        if !drivers {
-            return Err(Failure::new("VM_MISSING_PV_DRIVERS", [vm]));
-        }
-        if removable {
-            let text = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected";
-            return Err(Failure::not_allowed(text));
-        }
+    if operation == "eject" && empty {
+        return Err(Failure::new("VBD_IS_EMPTY", [vbd]));
+    }
+    if operation == "insert" && !empty {
+        return Err(Failure::new("VBD_NOT_EMPTY", [vbd]));
+    }
+    hotplug::check(world, "VBD", vbd, &vm, operation)?;
+    if removable && matches!(operation, "plug" | "unplug" | "unplug_force") {
+        let text = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected";
+        return Err(Failure::not_allowed(text));
     }
     if matches!(operation, "pause" | "unpause") && !power.is_live() {
         return Err(lifecycle::bad_power_state(&vm, &[Power::Running], power));
+    }
+    if changes_media && power == Power::Suspended {
+        let expected = [Power::Halted, Power::Running];
+        return Err(lifecycle::bad_power_state(&vm, &expected, power));
+    }
+    if !empty && !db.flag("VDI", &db.text("VBD", vbd, "VDI")?, "managed")? {
+        return Err(Failure::new("VDI_NOT_MANAGED", [vbd]));
     }
     if sharing && !empty && !attached && matches!(operation, "attach" | "insert" | "plug") {
         check_sharing(world, vbd)?;
@@ -241,7 +224,10 @@ pub(crate) fn check_sharing(world: &World, vbd: &str) -> Result<(), Failure> {
     let writes = db.text("VBD", vbd, "mode")? == "RW";
     let mut others = Vec::new();
     for other in db.list("VDI", &vdi, "VBDs")? {
-        if other != vbd && db.flag("VBD", &other, "currently_attached")? {
+        // What a VM that sleeps has attached is really free.
+        let vm = db.text("VBD", &other, "VM")?;
+        let counts = other != vbd && power_of(world, &vm)? != Power::Suspended;
+        if counts && db.flag("VBD", &other, "currently_attached")? {
             others.push(db.text("VBD", &other, "mode")? == "RW");
         }
     }
@@ -284,8 +270,15 @@ fn attach(world: &mut World, vbd: &str, attached: bool) -> Reply {
 }
 
 fn plug(world: &mut World, call: &Call) -> Reply {
-    check(world, call.text(0), "plug", true)?;
-    attach(world, call.text(0), true)
+    let vbd = call.text(0);
+    check(world, vbd, "plug", true)?;
+    // The device model of a guest with full virtualisation knows no disk that it may not write.
+    let db = &world.db;
+    let hvm = db.text("VM", &db.text("VBD", vbd, "VM")?, "domain_type")? == "hvm";
+    if hvm && db.text("VBD", vbd, "mode")? == "RO" {
+        return Err(Failure::new("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", [vbd]));
+    }
+    attach(world, vbd, true)
 }
 
 fn unplug(world: &mut World, call: &Call) -> Reply {
@@ -296,7 +289,9 @@ fn unplug(world: &mut World, call: &Call) -> Reply {
 fn insert(world: &mut World, call: &Call) -> Reply {
     let (vbd, vdi) = (call.text(0), call.text(1));
     check(world, vbd, "insert", false)?;
-    assert_iso(&world.db, vdi)?;
+    if !world.db.flag("VDI", vdi, "managed")? {
+        return Err(Failure::new("VDI_NOT_MANAGED", [vdi]));
+    }
     world.db.set("VBD", vbd, "VDI", vdi)?;
     world.db.set("VBD", vbd, "empty", false)?;
     super::refresh(world, &world.db.text("VBD", vbd, "VM")?);

@@ -1,9 +1,10 @@
 //! VMs: making and destroying them, and their settings. Power, memory and copies have files of
 //! their own.
 
-use super::{Table, check, done, plain, refresh, vm_memory};
+use super::{Table, check, done, plain, power_of, refresh, vm_memory};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
+use crate::lifecycle::{self, Power};
 use crate::report;
 use crate::value::{EPOCH, NULL_REF, Value};
 use crate::world::{Call, World};
@@ -27,16 +28,16 @@ pub(crate) const TABLE: Table = &[
     ("VM.set_ha_restart_priority", Now(set_ha_restart_priority)),
     ("VM.set_HVM_boot_policy", Now(set_hvm_boot_policy)),
     ("VM.set_domain_type", Now(set_domain_type)),
-    ("VM.set_has_vendor_device", Now(plain)),
+    ("VM.set_has_vendor_device", Now(set_has_vendor_device)),
     ("VM.set_actions_after_crash", Now(plain)),
-    ("VM.set_start_delay", Now(plain)),
-    ("VM.set_shutdown_delay", Now(plain)),
-    ("VM.set_order", Now(plain)),
+    ("VM.set_start_delay", Now(set_not_negative)),
+    ("VM.set_shutdown_delay", Now(set_not_negative)),
+    ("VM.set_order", Now(set_not_negative)),
     ("VM.set_suspend_VDI", Now(plain)),
-    ("VM.set_appliance", Now(plain)),
-    ("VM.set_NVRAM", Now(plain)),
-    ("VM.add_to_NVRAM", Now(plain)),
-    ("VM.remove_from_NVRAM", Now(plain)),
+    ("VM.set_appliance", Now(plain_refreshed)),
+    ("VM.set_NVRAM", Now(change_nvram)),
+    ("VM.add_to_NVRAM", Now(change_nvram)),
+    ("VM.remove_from_NVRAM", Now(change_nvram)),
     ("VM.set_other_config", Now(plain_refreshed)),
     ("VM.add_to_other_config", Now(plain_refreshed)),
     ("VM.remove_from_other_config", Now(plain_refreshed)),
@@ -48,7 +49,7 @@ pub(crate) const TABLE: Table = &[
 /// The number of interfaces that a VM can have.
 const VIF_DEVICES: usize = 16;
 /// The number of block devices.
-const VBD_DEVICES: usize = 256;
+const VBD_DEVICES: usize = 255;
 
 /// Writes a field on which the allowed operations depend.
 fn plain_refreshed(world: &mut World, call: &Call) -> Reply {
@@ -69,13 +70,33 @@ pub(crate) fn new_metrics(world: &mut World) -> Result<String, Failure> {
     world.create("VM_metrics", values)
 }
 
+/// What the server ignores in the struct that `VM.create` takes.
+const NOT_TAKEN: &[&str] = &[
+    "power_state",
+    "blocked_operations",
+    "protection_policy",
+    "is_snapshot_from_vmpp",
+    "snapshot_schedule",
+    "is_vmss_snapshot",
+];
+/// What it takes only for a VM that sleeps.
+const OF_SLEEPERS: &[&str] = &["suspend_VDI", "last_boot_CPU_flags", "last_booted_record"];
+
 fn create(world: &mut World, call: &Call) -> Reply {
-    let metrics = new_metrics(world)?;
+    let sleeps = call.field_text("power_state") == "Suspended";
     let mut values: Vec<(&str, Value)> = call.fields.clone();
-    // The server ignores these in the struct.
-    values.retain(|(name, _)| !matches!(*name, "blocked_operations" | "power_state"));
+    values.retain(|(name, _)| !NOT_TAKEN.contains(name) && (sleeps || !OF_SLEEPERS.contains(name)));
+    let complete = call.field_text("suspend_VDI") != NULL_REF
+        && !call.field_text("last_booted_record").is_empty()
+        && !call.field("last_boot_CPU_flags").members().is_empty();
+    if sleeps && !complete {
+        let params = [&world.seed.reference(), "halted", "suspended"];
+        return Err(Failure::new("VM_BAD_POWER_STATE", params));
+    }
+    let metrics = new_metrics(world)?;
     let memory = call.field("memory_static_max").as_int().unwrap_or_default();
     let policy = call.field_text("HVM_boot_policy");
+    let vendor_device = call.field("has_vendor_device").as_bool() == Some(true);
     for (name, value) in &mut values {
         match *name {
             "other_config" if value.get("mac_seed").is_none() => {
@@ -86,15 +107,34 @@ fn create(world: &mut World, call: &Call) -> Reply {
             "domain_type" if value.as_str() == Some("unspecified") => {
                 *value = Value::from(if policy.is_empty() { "pv" } else { "hvm" });
             }
+            "hardware_platform_version" if vendor_device => {
+                *value = Value::Int(value.as_int().unwrap_or_default().max(WITH_VENDOR_DEVICE));
+            }
             _ => {}
         }
     }
+    let power = if sleeps { "Suspended" } else { "Halted" };
+    values.push(("power_state", Value::from(power)));
     values.push(("metrics", Value::String(metrics)));
     values.push(("domid", Value::Int(-1)));
     values.push(("memory_overhead", Value::Int(vm_memory::overhead(memory))));
     let vm = world.create("VM", values)?;
     refresh(world, &vm);
     Ok(Value::String(vm))
+}
+
+/// The version of the virtual hardware that has the vendor's device.
+const WITH_VENDOR_DEVICE: i64 = 2;
+
+/// Raises the version of a VM's virtual hardware to what its settings need.
+pub(crate) fn update_hardware_version(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let version = world.db.int("VM", vm, "hardware_platform_version")?;
+    if world.db.flag("VM", vm, "has_vendor_device")? && version < WITH_VENDOR_DEVICE {
+        world
+            .db
+            .set("VM", vm, "hardware_platform_version", WITH_VENDOR_DEVICE)?;
+    }
+    Ok(())
 }
 
 fn destroy(world: &mut World, call: &Call) -> Reply {
@@ -272,19 +312,104 @@ fn update_allowed_operations(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// What a BIOS says of itself when nobody has set anything. The first of the keys can be set.
+const BIOS_STRINGS: [(&str, &str); 16] = [
+    ("bios-vendor", "Xen"),
+    ("bios-version", ""),
+    ("system-manufacturer", "Xen"),
+    ("system-product-name", "HVM domU"),
+    ("system-version", ""),
+    ("system-serial-number", ""),
+    ("baseboard-manufacturer", ""),
+    ("baseboard-product-name", ""),
+    ("baseboard-version", ""),
+    ("baseboard-serial-number", ""),
+    ("baseboard-asset-tag", ""),
+    ("baseboard-location-in-chassis", ""),
+    ("enclosure-asset-tag", ""),
+    ("hp-rombios", ""),
+    ("oem-1", "Xen"),
+    (
+        "oem-2",
+        "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
+    ),
+];
+const SETTABLE_BIOS_STRINGS: usize = 13;
+const BIOS_STRING_MAX: usize = 512;
+
+/// The BIOS strings of a VM where `given` are set.
+pub(crate) fn bios_strings(given: &Value) -> Value {
+    Value::map(BIOS_STRINGS.map(|(key, default)| {
+        let text = given.get(key).and_then(Value::as_str).unwrap_or(default);
+        (key, text.to_owned())
+    }))
+}
+
 /// BIOS strings can be set once, as long as the VM has never run.
 fn set_bios_strings(world: &mut World, call: &Call) -> Reply {
     let vm = call.text(0);
     if !world.db.get("VM", vm, "bios_strings")?.members().is_empty() {
         return Err(Failure::code("VM_BIOS_STRINGS_ALREADY_SET"));
     }
-    world.db.set("VM", vm, "bios_strings", call.arg(1))?;
+    let given = call.arg(1);
+    for (key, value) in given.members() {
+        let text = value.as_str().unwrap_or_default();
+        let settable = &BIOS_STRINGS[..SETTABLE_BIOS_STRINGS];
+        let trouble = if !settable.iter().any(|(known, _)| known == key) {
+            "Unknown key".to_owned()
+        } else if text.is_empty() {
+            "Value provided is empty".to_owned()
+        } else if text.len() > BIOS_STRING_MAX {
+            format!("{text} has length more than {BIOS_STRING_MAX} characters")
+        } else if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            format!("{text} has non-printable ASCII characters")
+        } else {
+            continue;
+        };
+        return Err(Failure::invalid_value(key, &trouble));
+    }
+    world
+        .db
+        .set("VM", vm, "bios_strings", bios_strings(&given))?;
     done()
+}
+
+/// `VM.set_start_delay`, `VM.set_shutdown_delay` and `VM.set_order`.
+fn set_not_negative(world: &mut World, call: &Call) -> Reply {
+    world.db.require("VM", call.text(0))?;
+    if call.int(1) < 0 {
+        let field = call.message.name.trim_start_matches("set_");
+        let rule = format!("{field} must be non-negative");
+        return Err(Failure::invalid_value(&rule, &call.int(1).to_string()));
+    }
+    plain(world, call)
+}
+
+fn set_has_vendor_device(world: &mut World, call: &Call) -> Reply {
+    let vm = call.text(0);
+    let power = power_of(world, vm)?;
+    if power != Power::Halted {
+        return Err(lifecycle::bad_power_state(vm, &[Power::Halted], power));
+    }
+    plain(world, call)?;
+    update_hardware_version(world, vm)?;
+    done()
+}
+
+/// Writes variables of the firmware, which a running VM holds itself.
+fn change_nvram(world: &mut World, call: &Call) -> Reply {
+    check(world, call.text(0), "changing_NVRAM")?;
+    plain(world, call)
 }
 
 fn set_ha_restart_priority(world: &mut World, call: &Call) -> Reply {
     if !matches!(call.text(1), "" | "restart" | "best-effort") {
         return Err(Failure::invalid_value("ha_restart_priority", call.text(1)));
+    }
+    let vm = call.text(0);
+    if power_of(world, vm)? == Power::Running {
+        let always = call.text(1) == "restart";
+        world.db.set("VM", vm, "ha_always_run", always)?;
     }
     plain(world, call)
 }

@@ -161,10 +161,10 @@ fn change_dynamic(world: &mut World, vm: &str, change: impl FnOnce(&mut Limits))
     let mut limits = Limits::of(world, vm)?;
     change(&mut limits);
     limits.write(world, vm)?;
+    world
+        .db
+        .set("VM", vm, "memory_target", limits.dynamic_min)?;
     if power_of(world, vm)? == Power::Running {
-        world
-            .db
-            .set("VM", vm, "memory_target", limits.dynamic_max)?;
         let metrics = world.db.text("VM", vm, "metrics")?;
         world
             .db
@@ -220,6 +220,10 @@ fn set_vcpus_max(world: &mut World, call: &Call) -> Reply {
 /// Allowed in any power state; it counts from the next start.
 fn set_vcpus_at_startup(world: &mut World, call: &Call) -> Reply {
     let (vm, value) = (call.text(0), call.int(1));
+    if world.db.flag("VM", vm, "is_control_domain")? {
+        let text = "set_VCPUs_at_startup is not allowed on dom0";
+        return Err(Failure::not_allowed(text));
+    }
     check_vcpus(value, world.db.int("VM", vm, "VCPUs_max")?, value)?;
     world.db.set("VM", vm, "VCPUs_at_startup", value)?;
     done()
@@ -243,8 +247,12 @@ fn set_shadow_multiplier(world: &mut World, call: &Call) -> Reply {
     check(world, vm, "changing_shadow_memory")?;
     match call.arg(1) {
         Value::Float(value) if value < 1.0 => {
-            let text = crate::value::general(value, 12);
-            Err(Failure::invalid_value("HVM_shadow_multiplier", &text))
+            // Whole numbers keep their point.
+            let mut text = crate::value::general(value, 12);
+            if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-')) {
+                text.push('.');
+            }
+            Err(Failure::invalid_value("multiplier", &text))
         }
         value => {
             world.db.set("VM", vm, "HVM_shadow_multiplier", value)?;

@@ -47,14 +47,31 @@ pub(crate) fn assert_configuration(world: &World, vm: &str) -> Result<(), Failur
     }
 }
 
-/// The memory that a VM takes from its host.
+/// The memory that a VM takes from its host, when that is short: memory between the dynamic limits
+/// can be taken back.
 fn footprint(world: &World, vm: &str) -> Result<i64, Failure> {
-    let memory = world.db.int("VM", vm, "memory_static_max")?;
+    let memory = world.db.int("VM", vm, "memory_dynamic_min")?;
+    Ok(memory.saturating_add(world.db.int("VM", vm, "memory_overhead")?))
+}
+
+/// The memory that a VM has.
+fn taken(world: &World, vm: &str) -> Result<i64, Failure> {
+    let metrics = world.db.text("VM", vm, "metrics")?;
+    let memory = world.db.int("VM_metrics", &metrics, "memory_actual")?;
     Ok(memory.saturating_add(world.db.int("VM", vm, "memory_overhead")?))
 }
 
 /// The memory that a host can give to further VMs.
 fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
+    remaining(world, host, footprint)
+}
+
+/// The memory of a host without what its VMs take.
+fn remaining(
+    world: &World,
+    host: &str,
+    share: fn(&World, &str) -> Result<i64, Failure>,
+) -> Result<i64, Failure> {
     let db = &world.db;
     let metrics = db.text("host", host, "metrics")?;
     let mut free = db.int("host_metrics", &metrics, "memory_total")?;
@@ -62,7 +79,7 @@ fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
     for vm in db.list("host", host, "resident_VMs")? {
         // A start that failed leaves its VM on the host, though without memory.
         if db.text("VM", &vm, "power_state")? != "Halted" {
-            free = free.saturating_sub(footprint(world, &vm)?);
+            free = free.saturating_sub(share(world, &vm)?);
         }
     }
     Ok(free.max(0))
@@ -71,7 +88,7 @@ fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
 /// Brings the free memory of all hosts up to date.
 pub(crate) fn account(world: &mut World) {
     for host in world.db.references("host") {
-        let free = free_memory(world, &host);
+        let free = remaining(world, &host, taken);
         let metrics = world.db.text("host", &host, "metrics");
         if let (Ok(free), Ok(metrics)) = (free, metrics) {
             // The metrics of a host live as long as it does.
@@ -87,8 +104,16 @@ pub(crate) fn assert_can_boot(
     host: &str,
     with_memory: bool,
 ) -> Result<(), Failure> {
+    assert_basics(world, vm)?;
     let db = &world.db;
-    if !db.flag("host", host, "enabled")? {
+    let metrics = db.text("host", host, "metrics")?;
+    if !db.flag("host_metrics", &metrics, "live").unwrap_or(false) {
+        return Err(Failure::code("HOST_NOT_LIVE"));
+    }
+    let stays =
+        db.text("VM", vm, "power_state")? == "Running" && db.text("VM", vm, "resident_on")? == host;
+    let exempt = stays || db.flag("VM", vm, "is_control_domain")?;
+    if !exempt && !db.flag("host", host, "enabled")? {
         return Err(Failure::new("HOST_DISABLED", [host]));
     }
     if world.down.contains(host) {
@@ -117,7 +142,51 @@ pub(crate) fn assert_can_boot(
             return Err(Failure::new("HOST_NOT_ENOUGH_FREE_MEMORY", params));
         }
     }
+    let wanted = db.int("VM", vm, "VCPUs_max")?;
+    let cpus = db.key("host", host, "cpu_info", "cpu_count")?;
+    let cpus = cpus.as_deref().and_then(parse_int).unwrap_or(i64::MAX);
+    let unrestricted = db.key("VM", vm, "platform", "vcpu-unrestricted")?;
+    if wanted > cpus && !matches!(unrestricted.as_deref(), Some("1" | "true")) {
+        let params = [wanted.to_string(), cpus.to_string()];
+        return Err(Failure::new("HOST_NOT_ENOUGH_PCPUS", params));
+    }
     Ok(())
+}
+
+/// Refuses a VM whose settings make no sense on any host. Nothing looks at them earlier.
+fn assert_basics(world: &World, vm: &str) -> Result<(), Failure> {
+    let int = |field: &str| world.db.int("VM", vm, field);
+    let (most, first) = (int("VCPUs_max")?, int("VCPUs_at_startup")?);
+    if most < 1 {
+        return Err(Failure::invalid_value("VCPUs_max", &most.to_string()));
+    }
+    if first < 1 {
+        let first = first.to_string();
+        return Err(Failure::invalid_value("VCPUs-at-startup", &first));
+    }
+    if first > most {
+        let first = first.to_string();
+        let params = ["VCPUs-at-startup", &first, "value greater than VCPUs-max"];
+        return Err(Failure::new("VALUE_NOT_SUPPORTED", params));
+    }
+    // Limits that can be bent into order are good enough.
+    if int("memory_static_min")? > int("memory_static_max")? {
+        return Err(Failure::code("MEMORY_CONSTRAINT_VIOLATION"));
+    }
+    let action = world.db.text("VM", vm, "actions_after_crash")?;
+    let reason = match action.as_str() {
+        "rename_restart" => {
+            "option would leak a domain; VMs and not domains are managed by this API"
+        }
+        "coredump_and_destroy" | "coredump_and_restart"
+            if world.db.text("VM", vm, "domain_type")? != "pv" =>
+        {
+            "cannot invoke a coredump of an HVM, PVH or PV-in-PVH domain"
+        }
+        _ => return Ok(()),
+    };
+    let params = ["VM.actions_after_crash", &action, reason];
+    Err(Failure::new("VALUE_NOT_SUPPORTED", params))
 }
 
 fn has_storage(world: &World, sr: &str, host: &str) -> bool {
@@ -131,14 +200,23 @@ fn has_storage(world: &World, sr: &str, host: &str) -> bool {
         })
 }
 
-/// A network without interfaces is internal and exists everywhere.
-fn has_network(world: &World, network: &str, host: &str) -> bool {
+/// A network without interfaces is internal: it is wherever the first VM that uses it runs.
+pub(crate) fn has_network(world: &World, network: &str, host: &str) -> bool {
     let db = &world.db;
     let pifs = db.list("network", network, "PIFs").unwrap_or_default();
-    pifs.is_empty()
-        || pifs
-            .iter()
-            .any(|pif| db.text("PIF", pif, "host").is_ok_and(|at| at == host))
+    let is_here = |class: &str, reference: &str, field: &str| {
+        db.text(class, reference, field).is_ok_and(|at| at == host)
+    };
+    if !pifs.is_empty() {
+        return pifs.iter().any(|pif| is_here("PIF", pif, "host"));
+    }
+    let vifs = db.list("network", network, "VIFs").unwrap_or_default();
+    vifs.iter().all(|vif| {
+        let attached = db.flag("VIF", vif, "currently_attached").unwrap_or(false);
+        let vm = db.text("VIF", vif, "VM").unwrap_or_default();
+        let at = db.text("VM", &vm, "resident_on").unwrap_or_default();
+        !attached || at == NULL_REF || at == host
+    })
 }
 
 /// Picks a host: the one that the VM prefers, else the one with most free memory.

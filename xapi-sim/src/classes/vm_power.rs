@@ -80,6 +80,9 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
             }
             None => vm_placement::choose(world, vm)?,
         };
+        vm::update_hardware_version(world, vm)?;
+        complete_platform(world, vm)?;
+        report::forget(world, vm)?;
         if let Err(failure) = vm_placement::assert_configuration(world, vm) {
             // The host notices only after it has taken the VM, and does not give it back.
             world.db.set("VM", vm, "resident_on", host)?;
@@ -100,7 +103,6 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     operation.work().await;
     let booted = backing::boot(&shared, plan).await?;
     operation.finish(|world| {
-        report::forget(world, vm)?;
         let power = if paused {
             Power::Paused
         } else {
@@ -117,6 +119,37 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         )
     })?;
     done()
+}
+
+/// Fills in what a platform leaves open, where it stays.
+fn complete_platform(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let db = &mut world.db;
+    let mut platform = db.get("VM", vm, "platform")?.members().to_vec();
+    let uefi = db.key("VM", vm, "HVM_boot_params", "firmware")?.as_deref() == Some("uefi");
+    let has_model = platform.iter().any(|(key, _)| key == "device-model");
+    if db.text("VM", vm, "domain_type")? == "hvm" && !has_model {
+        let model = if uefi {
+            "qemu-upstream-uefi"
+        } else {
+            "qemu-upstream-compat"
+        };
+        platform.insert(0, ("device-model".to_owned(), Value::from(model)));
+    }
+    if let Some((_, secure)) = platform.iter_mut().find(|(key, _)| key == "secureboot")
+        && secure.as_str() == Some("auto")
+    {
+        *secure = Value::from("false");
+    }
+    db.set("VM", vm, "platform", Value::Struct(platform))
+}
+
+/// Notes whether a VM that High Availability looks after is meant to run.
+fn mean_to_run(world: &mut World, vm: &str, runs: bool) -> Result<(), Failure> {
+    let protected = world.db.text("VM", vm, "ha_restart_priority")? == "restart";
+    if !runs || protected {
+        world.db.set("VM", vm, "ha_always_run", runs)?;
+    }
+    Ok(())
 }
 
 /// A host as messages name it.
@@ -142,19 +175,28 @@ fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, F
     let metrics = world.db.text("VM", vm, "metrics")?;
     let db = &mut world.db;
     if db.get("VM", vm, "bios_strings")?.members().is_empty() {
-        db.set("VM", vm, "bios_strings", default_bios_strings())?;
+        let defaults = vm::bios_strings(&Value::Struct(Vec::new()));
+        db.set("VM", vm, "bios_strings", defaults)?;
     }
     let flags = Value::map([("vendor", vendor.as_str()), ("features", "")]);
     db.set("VM", vm, "last_boot_CPU_flags", flags)?;
     db.set("VM", vm, "domid", domain)?;
     db.set("VM", vm, "resident_on", host)?;
     db.set("VM", vm, "memory_target", memory)?;
+    let kind = db.text("VM", vm, "domain_type")?;
+    let platform = db.get("VM", vm, "platform")?.clone();
+    let asks_for = |key: &str| {
+        let text = platform.get(key).and_then(Value::as_str);
+        Value::Bool(matches!(text, Some("1" | "true")))
+    };
     for (field, value) in [
         ("start_time", now),
         ("memory_actual", Value::Int(memory)),
         ("VCPUs_number", Value::Int(vcpus)),
-        ("hvm", Value::Bool(true)),
-        ("current_domain_type", Value::from("hvm")),
+        ("hvm", Value::Bool(kind == "hvm")),
+        ("nested_virt", asks_for("nested-virt")),
+        ("nomigrate", asks_for("nomigrate")),
+        ("current_domain_type", Value::String(kind)),
     ] {
         db.set("VM_metrics", &metrics, field, value)?;
     }
@@ -167,33 +209,10 @@ fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, F
         db.set("VIF", &vif, "currently_attached", true)?;
     }
     add_console(world, vm, host)?;
+    mean_to_run(world, vm, true)?;
     world.db.set("VM", vm, "power_state", power.name())?;
     vm_placement::account(world);
     Ok(domain)
-}
-
-fn default_bios_strings() -> Value {
-    Value::map([
-        ("bios-vendor", "Xen"),
-        ("bios-version", ""),
-        ("system-manufacturer", "Xen"),
-        ("system-product-name", "HVM domU"),
-        ("system-version", ""),
-        ("system-serial-number", ""),
-        ("baseboard-manufacturer", ""),
-        ("baseboard-product-name", ""),
-        ("baseboard-version", ""),
-        ("baseboard-serial-number", ""),
-        ("baseboard-asset-tag", ""),
-        ("baseboard-location-in-chassis", ""),
-        ("enclosure-asset-tag", ""),
-        ("hp-rombios", ""),
-        ("oem-1", "Xen"),
-        (
-            "oem-2",
-            "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
-        ),
-    ])
 }
 
 fn add_console(world: &mut World, vm: &str, host: &str) -> Result<(), Failure> {
@@ -263,6 +282,7 @@ fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
             // A hard shutdown may have overtaken a clean one, and a start have followed.
             let unchanged = world.db.int("VM", vm, "domid")? == domain;
             if unchanged && power_of(world, vm)? != Power::Halted {
+                mean_to_run(world, vm, false)?;
                 halt(world, vm)?;
                 let how = if name == "hard_shutdown" {
                     "shutdown forcibly"
@@ -350,6 +370,7 @@ fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
         let operation = Operation::begin(&shared, &call, "suspend").await?;
         operation.work().await;
         operation.finish(|world| {
+            mean_to_run(world, vm, false)?;
             let image = super::vdi::suspend_image(world, vm)?;
             world.db.set("VM", vm, "suspend_VDI", image)?;
             leave_host(world, vm)?;
@@ -409,6 +430,9 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 fn power_state_reset(world: &mut World, call: &Call) -> Reply {
     let vm = call.text(0);
     check(world, vm, "power_state_reset")?;
+    if world.db.flag("VM", vm, "is_control_domain")? {
+        return Err(Failure::new("CANNOT_RESET_CONTROL_DOMAIN", [vm]));
+    }
     if power_of(world, vm)?.is_live() {
         return Err(Failure::new("DOMAIN_EXISTS", [vm]));
     }
