@@ -54,7 +54,7 @@ impl Interpreter {
 
     /// The command that runs a script in a place.
     pub(crate) fn command(&self, script: &Script, place: &Place, memory: Option<u64>) -> Command {
-        let mut command = lua::command(self.program(), script);
+        let mut command = lua::command(self.program(), script, None);
         if self.foreign.is_some() {
             return self.supervised(command, place, memory);
         }

@@ -1,12 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod capabilities;
 mod error;
 mod factory;
+mod input;
 mod manager;
 mod outcome;
+mod output;
 mod runner;
 mod script;
+mod value;
 mod vm;
 
 #[cfg(feature = "local")]
@@ -17,12 +21,16 @@ pub mod testing;
 pub mod words;
 
 pub use backend::{Backend, BackendConfig};
+pub use capabilities::{Capabilities, Isolation, Wall};
 pub use error::{Error, ErrorKind, Result};
 pub use factory::VmFactory;
+pub use input::{Input, InputStream};
 pub use manager::{Execution, ExecutionStatus, VmManager};
 pub use outcome::{Outcome, Status};
+pub use output::{ChannelSink, Gather, OutputSink, OutputStream, channel};
 pub use runner::{Command, Runner};
 pub use script::{DEFAULT_MAX_OUTPUT, Script};
+pub use value::{LuaTable, LuaValue, Returned};
 pub use vm::{LuaVm, PackageSite, VmId, VmInfo, VmState};
 
 /// The JSON value that configurations are given in.

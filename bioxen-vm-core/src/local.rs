@@ -4,6 +4,7 @@ mod directory;
 mod tree;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -14,9 +15,13 @@ use bytes::{Bytes, BytesMut};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::Notify;
 
-use crate::{Command, Error, ErrorKind, Outcome, Result, Runner, Status};
+use crate::{
+    Command, Error, ErrorKind, Gather, InputStream, Outcome, OutputSink, OutputStream, Result,
+    Runner, Status,
+};
 
 pub use directory::PrivateDir;
 pub use tree::{end_descendants, end_tree};
@@ -27,6 +32,9 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// How long output is still awaited after the command's process group has been killed. Only a
 /// process that left the group can hold the pipes open that long.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// How much is read at once.
+const PIECE: usize = 64 * 1024;
 
 /// Runs commands on this machine, each in a process group of its own.
 ///
@@ -69,56 +77,65 @@ impl LocalRunner {
 #[async_trait]
 impl Runner for LocalRunner {
     async fn run(&self, command: Command) -> Result<Outcome> {
+        let mut gather = Gather::new(command.max_output);
+        let outcome = self.run_streaming(command, &mut gather).await?;
+        Ok(gather.into_outcome(outcome))
+    }
+
+    async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
         let started = Instant::now();
+        let stream = command.stdin.take_stream()?;
         let mut group = Group::spawn(&command, &self.env)?;
-        let mut stdout = Capture::new(command.max_output);
-        let mut stderr = Capture::new(command.max_output);
         let child = &mut group.child;
-        let (input, output, errors) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let exit = {
-            // Boxed, so that it can be dropped, and the captures read, before this block ends.
-            let mut streams = Box::pin(async {
-                tokio::join!(
-                    feed(input, &command.stdin),
-                    stdout.fill(output),
-                    stderr.fill(errors)
-                )
-            });
-            let mut deadline = Box::pin(at_end_of(command.timeout));
-            let mut drained = false;
-            let exit = loop {
-                tokio::select! {
-                    exit = group.child.wait() => break Some(exit),
-                    _ = &mut streams, if !drained => drained = true,
-                    () = &mut deadline => break None,
+        let input = child.stdin.take();
+        let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(Error::new(ErrorKind::Internal, "a command has no pipes"));
+        };
+        let mut feed = Box::pin(feed(input, command.stdin.bytes(), stream));
+        let ended = Notify::new();
+        let mut pump = Box::pin(pump(output, errors, sink, &ended));
+        let mut deadline = Box::pin(at_end_of(command.timeout));
+        let (mut fed, mut pumped) = (false, None);
+        let end = loop {
+            tokio::select! {
+                exit = group.child.wait() => break End::Itself(exit),
+                flow = &mut pump, if pumped.is_none() => {
+                    pumped = Some(flow);
+                    if flow.is_break() {
+                        break End::Unwanted;
+                    }
                 }
-            };
-            match exit {
-                Some(_) => group.ended(),
-                None => group.end(),
-            }
-            if !drained {
-                // Running out of this time is no failure: what was read so far is the output.
-                let _ = tokio::time::timeout(DRAIN, streams).await;
-            }
-            exit
-        };
-        let status = match exit {
-            Some(exit) => status(exit.map_err(|error| lost(&command, error))?),
-            None => {
-                group
-                    .child
-                    .wait()
-                    .await
-                    .map_err(|error| lost(&command, error))?;
-                Status::TimedOut
+                () = &mut feed, if !fed => {
+                    fed = true;
+                    if command.stdin.is_lifeline() {
+                        break End::Left;
+                    }
+                }
+                () = &mut deadline => break End::TimedOut,
             }
         };
+        drop(feed);
+        match end {
+            End::Itself(_) => group.ended(),
+            End::TimedOut | End::Unwanted | End::Left => group.end(),
+        }
+        ended.notify_one();
+        if pumped.is_none() {
+            pumped = Some(pump.await);
+        }
+        let timed_out = matches!(end, End::TimedOut);
+        let exit = match end {
+            End::Itself(exit) => exit,
+            End::TimedOut | End::Unwanted | End::Left => group.child.wait().await,
+        };
+        let exit = exit.map_err(|error| lost(&command, error))?;
         group.reaped = true;
-        let mut outcome = Outcome::new(status);
-        (outcome.stdout, outcome.stdout_truncated) = stdout.into_parts();
-        (outcome.stderr, outcome.stderr_truncated) = stderr.into_parts();
+        let unwanted = pumped.is_some_and(|flow| flow.is_break());
+        let mut outcome = Outcome::new(match (timed_out, unwanted) {
+            (true, _) => Status::TimedOut,
+            (false, true) => Status::OutputLimit,
+            (false, false) => status(exit),
+        });
         outcome.duration = started.elapsed();
         Ok(outcome)
     }
@@ -199,49 +216,69 @@ impl Drop for Group {
     }
 }
 
-/// Keeps the first bytes of a stream and counts on reading it to its end.
-struct Capture {
-    kept: BytesMut,
-    limit: usize,
-    truncated: bool,
+/// Why a command is over.
+enum End {
+    Itself(io::Result<ExitStatus>),
+    TimedOut,
+    /// Nobody wants more of its output.
+    Unwanted,
+    /// The end of its input was to be its own.
+    Left,
 }
 
-impl Capture {
-    fn new(limit: usize) -> Self {
-        Self {
-            kept: BytesMut::new(),
-            limit,
-            truncated: false,
-        }
-    }
-
-    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
-        let Some(mut stream) = stream else { return };
-        let mut rest = BytesMut::new();
-        loop {
-            let room = self.limit - self.kept.len();
-            let buffer = if room > 0 { &mut self.kept } else { &mut rest };
-            buffer.reserve(64 * 1024);
-            match stream.read_buf(buffer).await {
-                // A pipe that breaks has nothing more to give, as one that ends.
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
+/// Hands on both streams until they end. Once the command has ended it waits no longer than
+/// [`DRAIN`] for more.
+async fn pump(
+    mut output: ChildStdout,
+    mut errors: ChildStderr,
+    sink: &mut dyn OutputSink,
+    ended: &Notify,
+) -> ControlFlow<()> {
+    let (mut out, mut err) = (Some(BytesMut::new()), Some(BytesMut::new()));
+    let mut over = false;
+    while out.is_some() || err.is_some() {
+        let (stream, piece) = tokio::select! {
+            piece = next(&mut output, &mut out), if out.is_some() => (OutputStream::Stdout, piece),
+            piece = next(&mut errors, &mut err), if err.is_some() => (OutputStream::Stderr, piece),
+            () = ended.notified(), if !over => {
+                over = true;
+                continue;
             }
-            self.truncated |= !rest.is_empty() || self.kept.len() > self.limit;
-            self.kept.truncate(self.limit);
-            rest.clear();
+            () = tokio::time::sleep(DRAIN), if over => break,
+        };
+        if let Some(piece) = piece {
+            sink.write(stream, piece).await?;
         }
     }
+    ControlFlow::Continue(())
+}
 
-    fn into_parts(self) -> (Bytes, bool) {
-        (self.kept.freeze(), self.truncated)
+/// The next piece of a stream. Takes the buffer away at its end.
+async fn next(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Option<BytesMut>,
+) -> Option<Bytes> {
+    let some = buffer.as_mut()?;
+    if some.capacity() < PIECE / 4 {
+        some.reserve(PIECE);
+    }
+    match stream.read_buf(some).await {
+        Ok(1..) => Some(some.split().freeze()),
+        // A pipe that breaks has nothing more to give, as one that ends.
+        Ok(0) | Err(_) => {
+            *buffer = None;
+            None
+        }
     }
 }
 
 /// Writes standard input. A command that does not read it all is no failure.
-async fn feed(pipe: Option<ChildStdin>, bytes: &[u8]) {
-    if let Some(mut pipe) = pipe {
-        let _ = pipe.write_all(bytes).await;
+async fn feed(pipe: Option<ChildStdin>, bytes: &[u8], stream: Option<InputStream>) {
+    let Some(mut pipe) = pipe else { return };
+    if pipe.write_all(bytes).await.is_ok()
+        && let Some(mut stream) = stream
+    {
+        let _ = tokio::io::copy(&mut stream, &mut pipe).await;
     }
 }
 
@@ -293,6 +330,7 @@ fn lost(command: &Command, error: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Input, channel};
 
     fn sh(script: &str) -> Command {
         Command::new("sh").args(["-c", script])
@@ -377,6 +415,51 @@ mod tests {
             (&b"end\n"[..], false)
         );
         assert!(outcome.success());
+    }
+
+    #[tokio::test]
+    async fn output_is_handed_on_as_it_comes_and_input_read_as_it_is_asked_for() {
+        let (mut ours, theirs) = tokio::io::duplex(64);
+        let command = sh("read line; echo got $line; read line; echo got $line; cat")
+            .with_stdin(Input::stream(theirs).with_bytes("one\n".into()));
+        let (mut sink, mut output) = channel(1);
+        let run = async { LocalRunner::new().run_streaming(command, &mut sink).await };
+        let talk = async {
+            let (_, piece) = output.recv().await.unwrap();
+            assert_eq!(piece, "got one\n");
+            ours.write_all(b"two\n").await.unwrap();
+            let (_, piece) = output.recv().await.unwrap();
+            assert_eq!(piece, "got two\n");
+            drop(ours);
+        };
+        let (outcome, ()) = tokio::join!(run, talk);
+        assert_eq!(outcome.unwrap().status, Status::Exited(0));
+    }
+
+    #[tokio::test]
+    async fn a_taker_that_wants_no_more_ends_the_command() {
+        let (mut sink, output) = channel(1);
+        drop(output);
+        let outcome = LocalRunner::new().run_streaming(sh("yes"), &mut sink).await;
+        assert_eq!(outcome.unwrap().status, Status::OutputLimit);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_lifeline_ends_the_command() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let command = sh("trap '' TERM; sleep 3600 & wait").with_stdin(Input::lifeline(theirs));
+        drop(ours);
+        let outcome = LocalRunner::new().run(command).await.unwrap();
+        assert_eq!(outcome.status, Status::Signaled(9));
+    }
+
+    #[tokio::test]
+    async fn an_input_stream_is_for_one_command() {
+        let command = sh("cat").with_stdin(Input::stream(&b"x"[..]));
+        let outcome = LocalRunner::new().run(command.clone()).await.unwrap();
+        assert_eq!(outcome.stdout_text(), "x");
+        let error = LocalRunner::new().run(command).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
     }
 
     #[tokio::test]

@@ -4,25 +4,40 @@
 //! driver in one frame on standard input, so that they may have any size and any bytes and pass
 //! through no shell and no Lua source. What follows the frame is the program's own input.
 //!
-//! The frame is a line of decimal lengths, `<code> <name> <argument>...`, and then the bytes in
-//! the same order.
+//! The frame is a line, `<mark> <code> <name> <argument>...`, with the mark for the returned value
+//! (`-`: it is not wanted) and decimal lengths, and then the bytes in the same order.
+//!
+//! What the program returns comes back on standard error, in a frame that starts with the mark
+//! and that [`Returning`] takes out: there is no third stream over SSH.
+
+mod frames;
+mod returned;
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use crate::{Command, Script};
+use crate::{Command, Input, Outcome, OutputSink, OutputStream, Result, Returned, Runner, Script};
+
+pub use frames::{Frames, Mark, Part};
 
 /// The driver: reads the frame, runs the program, and ends as the `lua` program would.
 ///
 /// It must be loaded under the chunk name `=(command line)`, which is what `lua -e` gives it. The
 /// empty first line is there because `lua -e` takes text that starts with `-` for an option.
-pub const DRIVER: &str = concat!("\n", include_str!("driver.lua"));
+pub const DRIVER: &str = concat!(
+    "\n",
+    include_str!("lua/values.lua"),
+    include_str!("lua/driver.lua")
+);
 
-/// The frame for a script, followed by its standard input.
+/// The frame for a script, followed by its standard input. With a mark, what it returns is sent.
 #[must_use]
-pub fn frame(script: &Script) -> Bytes {
-    let mut header = format!("{} {}", script.code.len(), script.name.len());
+pub fn frame(script: &Script, mark: Option<&Mark>) -> Input {
+    let mark = mark.map_or("-", Mark::as_str);
+    let mut header = format!("{mark} {} {}", script.code.len(), script.name.len());
     for arg in &script.args {
         // Writing to a String cannot fail.
         let _ = write!(header, " {}", arg.len());
@@ -32,7 +47,7 @@ pub fn frame(script: &Script) -> Bytes {
         + script.code.len()
         + script.name.len()
         + script.args.iter().map(Bytes::len).sum::<usize>()
-        + script.stdin.len();
+        + script.stdin.bytes().len();
     let mut frame = BytesMut::with_capacity(size);
     frame.extend_from_slice(header.as_bytes());
     frame.extend_from_slice(&script.code);
@@ -40,20 +55,89 @@ pub fn frame(script: &Script) -> Bytes {
     for arg in &script.args {
         frame.extend_from_slice(arg);
     }
-    frame.extend_from_slice(&script.stdin);
-    frame.freeze()
+    frame.extend_from_slice(script.stdin.bytes());
+    script.stdin.clone().with_bytes(frame.freeze())
 }
 
 /// The command that runs a script with a Lua interpreter, `lua5.4` for example.
 #[must_use]
-pub fn command(interpreter: &str, script: &Script) -> Command {
+pub fn command(interpreter: &str, script: &Script, mark: Option<&Mark>) -> Command {
     let mut command = Command::new(interpreter).args(["-e", DRIVER]);
     command.env.clone_from(&script.env);
     command.cwd.clone_from(&script.cwd);
-    command.stdin = frame(script);
+    command.stdin = frame(script, mark);
     command.timeout = script.timeout;
     command.max_output = script.max_output;
     command
+}
+
+/// Runs a command that drives a script which was given this mark, and puts what it returned into
+/// the outcome.
+///
+/// # Errors
+/// As [`Runner::run_streaming`].
+///
+/// # Cancel safety
+/// Dropping the future ends the program and what it started.
+pub async fn run(
+    runner: &dyn Runner,
+    command: Command,
+    mark: &Mark,
+    sink: &mut dyn OutputSink,
+) -> Result<Outcome> {
+    let mut returning = Returning::new(mark, sink);
+    let mut outcome = runner.run_streaming(command, &mut returning).await?;
+    outcome.returned = returning.finish().await;
+    Ok(outcome)
+}
+
+/// Takes what a program returns out of its standard error, and hands on the rest.
+pub struct Returning<'s> {
+    frames: Frames,
+    sink: &'s mut dyn OutputSink,
+    returned: Returned,
+}
+
+impl<'s> Returning<'s> {
+    /// Looks for a returned value with this mark.
+    pub fn new(mark: &Mark, sink: &'s mut dyn OutputSink) -> Self {
+        Self {
+            frames: Frames::new(mark),
+            sink,
+            returned: Returned::Nothing,
+        }
+    }
+
+    /// What was returned, once the program has ended.
+    pub async fn finish(mut self) -> Returned {
+        if let Some(rest) = self.frames.rest() {
+            // There is nothing left to end.
+            let _ = self.sink.write(OutputStream::Stderr, rest).await;
+        }
+        self.returned
+    }
+}
+
+#[async_trait]
+impl OutputSink for Returning<'_> {
+    async fn write(&mut self, stream: OutputStream, piece: Bytes) -> ControlFlow<()> {
+        if stream == OutputStream::Stdout {
+            return self.sink.write(stream, piece).await;
+        }
+        for part in self.frames.take(piece) {
+            match part {
+                Part::Raw(piece) => self.sink.write(stream, piece).await?,
+                Part::Frame(kind, data) => self.returned = returned::read(kind, &data),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl std::fmt::Debug for Returning<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Returning").finish_non_exhaustive()
+    }
 }
 
 /// The environment variables that let Lua of this version (`5.4`) find the packages of a LuaRocks
@@ -90,7 +174,8 @@ mod tests {
             .arg("a b")
             .arg("")
             .with_stdin("rest");
-        assert_eq!(&frame(&script)[..], b"3 1 3 0\nx=1na brest");
+        let frame = frame(&script, None);
+        assert_eq!(&frame.bytes()[..], b"- 3 1 3 0\nx=1na brest");
     }
 
     #[test]

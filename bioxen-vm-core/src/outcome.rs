@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::Returned;
+
 /// What a Lua program or a command did: its output, byte for byte, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Outcome {
     /// How it ended.
@@ -18,6 +20,8 @@ pub struct Outcome {
     pub stdout_truncated: bool,
     /// Whether standard error was longer than allowed and its end is missing.
     pub stderr_truncated: bool,
+    /// What a Lua program returned: `return {gc = 0.5}`. Nothing of it is in the output.
+    pub returned: Returned,
     /// Time from its start to its end, as seen from this machine.
     pub duration: Duration,
 }
@@ -32,6 +36,13 @@ pub enum Status {
     Signaled(i32),
     /// Ended by us, because its time was up.
     TimedOut,
+    /// Ended because it wanted more memory than it may have, where its VM can tell that. A Lua
+    /// program that meets its limit may also end by itself, with `not enough memory`.
+    OutOfMemory,
+    /// Ended because it used more processor time than it may have.
+    CpuLimit,
+    /// Ended by us, because it wrote more than it may, or more than the taker of its output wanted.
+    OutputLimit,
 }
 
 impl Outcome {
@@ -44,6 +55,7 @@ impl Outcome {
             stderr: Bytes::new(),
             stdout_truncated: false,
             stderr_truncated: false,
+            returned: Returned::Nothing,
             duration: Duration::ZERO,
         }
     }
@@ -59,7 +71,7 @@ impl Outcome {
     pub fn exit_code(&self) -> Option<i32> {
         match self.status {
             Status::Exited(code) => Some(code),
-            Status::Signaled(_) | Status::TimedOut => None,
+            _ => None,
         }
     }
 
@@ -82,6 +94,9 @@ impl fmt::Display for Status {
             Self::Exited(code) => write!(f, "exit code {code}"),
             Self::Signaled(signal) => write!(f, "ended by signal {signal}"),
             Self::TimedOut => f.write_str("timed out"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::CpuLimit => f.write_str("out of processor time"),
+            Self::OutputLimit => f.write_str("ended for too much output"),
         }
     }
 }

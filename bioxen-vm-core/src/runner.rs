@@ -1,10 +1,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use crate::{DEFAULT_MAX_OUTPUT, Error, ErrorKind, Input, Outcome, OutputSink, Result};
 use async_trait::async_trait;
-use bytes::Bytes;
-
-use crate::{DEFAULT_MAX_OUTPUT, Outcome, Result};
 
 /// Runs commands on one machine: this one, or a VM that is reached over SSH.
 #[async_trait]
@@ -18,6 +16,27 @@ pub trait Runner: Debug + Send + Sync {
     /// # Cancel safety
     /// Dropping the future ends the command and what it started.
     async fn run(&self, command: Command) -> Result<Outcome>;
+
+    /// Runs a command to its end and hands on its output as it comes; the outcome has none.
+    /// [`Command::max_output`] does not count.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and with [`ErrorKind::Unsupported`] where output comes only at the
+    /// end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the command and what it started.
+    async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        let _ = sink;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} gives the output of {:?} only at its end",
+                self.describe(),
+                command.program
+            ),
+        ))
+    }
 
     /// The machine in words: `this machine`, `bioxen@10.0.0.5`.
     fn describe(&self) -> String;
@@ -35,8 +54,8 @@ pub struct Command {
     pub env: Vec<(String, String)>,
     /// The working directory; where the machine's login starts when `None`.
     pub cwd: Option<String>,
-    /// What it reads from standard input, empty by default.
-    pub stdin: Bytes,
+    /// What it reads from standard input, empty by default: bytes, or a stream.
+    pub stdin: Input,
     /// After this long it is ended together with what it started; no limit when `None`.
     pub timeout: Option<Duration>,
     /// How many bytes of each output stream are kept; [`DEFAULT_MAX_OUTPUT`] by default. What
@@ -52,7 +71,7 @@ impl Command {
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
-            stdin: Bytes::new(),
+            stdin: Input::default(),
             timeout: None,
             max_output: DEFAULT_MAX_OUTPUT,
         }
@@ -92,7 +111,7 @@ impl Command {
 
     /// Sets what it reads from standard input.
     #[must_use]
-    pub fn with_stdin(mut self, stdin: impl Into<Bytes>) -> Self {
+    pub fn with_stdin(mut self, stdin: impl Into<Input>) -> Self {
         self.stdin = stdin.into();
         self
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Input, Result};
 
 /// How many bytes of each output stream are kept unless a request says otherwise: 16 MiB.
 pub const DEFAULT_MAX_OUTPUT: usize = 16 * 1024 * 1024;
@@ -32,8 +32,8 @@ pub struct Script {
     pub env: Vec<(String, String)>,
     /// The working directory; the VM's own when `None`.
     pub cwd: Option<String>,
-    /// What the program reads from standard input, empty by default.
-    pub stdin: Bytes,
+    /// What the program reads from standard input, empty by default: bytes, or a stream.
+    pub stdin: Input,
     /// After this long the program is ended together with what it started. `None`: as long as the
     /// VM's configuration allows, which no script can exceed.
     pub timeout: Option<Duration>,
@@ -50,7 +50,7 @@ impl Script {
             args: Vec::new(),
             env: Vec::new(),
             cwd: None,
-            stdin: Bytes::new(),
+            stdin: Input::default(),
             timeout: None,
             max_output: DEFAULT_MAX_OUTPUT,
         }
@@ -86,7 +86,7 @@ impl Script {
 
     /// Sets what the program reads from standard input.
     #[must_use]
-    pub fn with_stdin(mut self, stdin: impl Into<Bytes>) -> Self {
+    pub fn with_stdin(mut self, stdin: impl Into<Input>) -> Self {
         self.stdin = stdin.into();
         self
     }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Outcome, Result, Runner, Script};
+use crate::{
+    Capabilities, Error, ErrorKind, Isolation, Outcome, OutputSink, Result, Runner, Script,
+};
 
 /// A Lua VM of any type.
 ///
@@ -51,17 +53,41 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
     /// Dropping the future ends the program and what it started.
     async fn execute(&self, script: Script) -> Result<Outcome>;
 
+    /// Runs a Lua program in a fresh Lua state and hands on its output as it comes; the outcome has
+    /// none. [`Script::max_output`] does not count, and memory use does not grow with the output.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute), and with [`ErrorKind::Unsupported`] for types whose output
+    /// comes only at the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the program and what it started.
+    async fn execute_streaming(
+        &self,
+        script: Script,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Outcome> {
+        let _ = (script, sink);
+        Err(self.unsupported("give output as it comes"))
+    }
+
+    /// What it can do beyond that.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// What keeps its programs away from everything else; no wall is listed by default.
+    fn isolation(&self) -> Isolation {
+        Isolation::default()
+    }
+
     /// Where the packages of this VM live, and how to reach that place.
     ///
     /// # Errors
     /// Fails with [`ErrorKind::Unsupported`] for types without packages, and otherwise when the VM
     /// cannot be reached.
     async fn package_site(&self) -> Result<PackageSite> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("VMs of type {:?} have no packages", self.vm_type()),
-        )
-        .with_vm(self.id()))
+        Err(self.unsupported("have packages"))
     }
 
     /// Ends it and removes everything that was made for it. Does nothing the second time.
@@ -69,6 +95,16 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
     /// # Errors
     /// Fails when something could not be removed, and names it.
     async fn destroy(&self) -> Result<()>;
+
+    /// The error of a VM whose type cannot do this.
+    #[doc(hidden)]
+    fn unsupported(&self, what: &str) -> Error {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("VMs of type {:?} cannot {what}", self.vm_type()),
+        )
+        .with_vm(self.id())
+    }
 }
 
 /// Where the Lua packages of a VM live.

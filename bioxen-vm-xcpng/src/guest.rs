@@ -81,7 +81,7 @@ impl Guest {
         limit: Option<Duration>,
     ) -> bioxen_vm_core::Result<Outcome> {
         script.timeout = script.time_limit(limit);
-        let mut command = lua::command(&self.interpreter, &script);
+        let mut command = lua::command(&self.interpreter, &script, None);
         for (name, value) in lua::search_path(&self.version, &self.tree) {
             // What the script says itself counts.
             if !script.env.iter().any(|(given, _)| *given == name) {

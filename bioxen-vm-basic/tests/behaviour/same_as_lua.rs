@@ -16,7 +16,7 @@ async fn compare(programs: &[&str]) {
             .arg("ACGT")
             .with_stdin("one\ntwo\n");
         let bare = LocalRunner::new()
-            .run(lua::command("lua5.4", &script))
+            .run(lua::command("lua5.4", &script, None))
             .await
             .unwrap();
         for lab in &labs {

@@ -157,7 +157,7 @@ impl Request {
         let limit = command
             .timeout
             .map_or(0, |limit| (limit + GUEST_SLACK).as_secs());
-        let mut header = format!("{word}\n{}\n{limit}\n", command.stdin.len());
+        let mut header = format!("{word}\n{}\n{limit}\n", command.stdin.bytes().len());
         push_line(&mut header, command.cwd.as_deref().unwrap_or_default());
         // Writing to a String cannot fail.
         let _ = writeln!(header, "{}", command.env.len());
@@ -167,7 +167,7 @@ impl Request {
         Ok(Self {
             word,
             header,
-            input: command.stdin.clone(),
+            input: command.stdin.bytes().clone(),
         })
     }
 }

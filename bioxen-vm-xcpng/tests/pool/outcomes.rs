@@ -54,7 +54,7 @@ async fn outcomes_are_the_same_here_and_there() {
     ];
     for script in scripts {
         let there = vm.execute(script.clone()).await.unwrap();
-        let mut command = lua::command("/usr/bin/lua5.4", &script);
+        let mut command = lua::command("/usr/bin/lua5.4", &script, None);
         command.timeout = script.timeout;
         let here = LocalRunner::new().run(command).await.unwrap();
         assert_eq!(essence(&there), essence(&here), "{script:?}");

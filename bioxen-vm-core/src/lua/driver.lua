@@ -9,9 +9,11 @@ local function die(message)
   exit(1)
 end
 
+local header = stdin:read("*l")
+local mark = header:match("^%S+")
 local parts = {}
 local count = 0
-for length in stdin:read("*l"):gmatch("%d+") do
+for length in header:sub(#mark + 1):gmatch("%d+") do
   count = count + 1
   parts[count] = tonumber(length)
 end
@@ -55,12 +57,18 @@ local function describe(value)
   return trimmed(traceback(tostring(value), 2))
 end
 
+-- Made before the program runs, which may change the library.
+local report = value_writer(mark)
+
+local function pack(...) return {n = select("#", ...), ...} end
+
 -- The program is called by xpcall itself, or as a tail call, so that its frame has no name of
 -- ours. Only the xpcall of plain Lua 5.1 passes no arguments on.
-local ok, failure
+local results
 if _VERSION == "Lua 5.1" and not jit then
-  ok, failure = xpcall(function() return program(unpack(arg)) end, describe)
+  results = pack(xpcall(function() return program(unpack(arg)) end, describe))
 else
-  ok, failure = xpcall(program, describe, unpack(arg))
+  results = pack(xpcall(program, describe, unpack(arg)))
 end
-if not ok then die(failure) end
+if not results[1] then die(results[2]) end
+if results.n > 1 then report(results, 2) end
