@@ -8,7 +8,7 @@ use crate::error::ErrorCode;
 ///
 /// `Display` says in words what the common codes mean, and always ends in the code and the parameters as
 /// they came. The number and the order of parameters differ between versions of the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
     /// The method that failed, `VM.start`.
@@ -66,6 +66,17 @@ impl Failure {
         )
     }
 
+    /// The parameters that may be shown: the reference of a session is as good as a password.
+    fn tellable(&self) -> &[String] {
+        let names_session =
+            self.code == ErrorCode::HandleInvalid && self.param(0).eq_ignore_ascii_case("session");
+        if self.is_session_invalid() || names_session {
+            &[]
+        } else {
+            &self.params
+        }
+    }
+
     fn explanation(&self) -> Option<String> {
         let p = |index| self.param(index);
         Some(match &self.code {
@@ -80,6 +91,9 @@ impl Failure {
                 format!("this host is no pool coordinator; connect to {}", p(0))
             }
             ErrorCode::HostStillBooting => "the host is still booting; try again later".to_owned(),
+            ErrorCode::HandleInvalid if self.tellable().is_empty() => {
+                "there is no such session (any more)".to_owned()
+            }
             ErrorCode::HandleInvalid => {
                 format!("there is no {} {} (any more)", p(0), p(1))
             }
@@ -181,6 +195,16 @@ impl Failure {
     }
 }
 
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("method", &self.method)
+            .field("code", &self.code)
+            .field("params", &self.tellable())
+            .finish()
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = or(self.code.as_str(), "no error code");
@@ -188,11 +212,8 @@ impl fmt::Display for Failure {
             Some(explanation) => write!(f, "{}: {explanation} [{code}", self.method)?,
             None => write!(f, "{} failed [{code}", self.method)?,
         }
-        // A session reference is as good as a password.
-        if !self.is_session_invalid() {
-            for param in &self.params {
-                write!(f, ", {}", one_line(param))?;
-            }
+        for param in self.tellable() {
+            write!(f, ", {}", one_line(param))?;
         }
         f.write_str("]")
     }
@@ -271,6 +292,9 @@ mod tests {
     #[test]
     fn session_references_do_not_leak() {
         let failure = Failure::new("VM.start", vec!["SESSION_INVALID".into(), "secret".into()]);
-        assert!(!failure.to_string().contains("secret"));
+        assert!(!format!("{failure} {failure:?}").contains("secret"));
+        let handle = ["HANDLE_INVALID", "session", "secret"].map(str::to_owned);
+        let failure = Failure::new("session.get_record", handle.to_vec());
+        assert!(!format!("{failure} {failure:?}").contains("secret"));
     }
 }
