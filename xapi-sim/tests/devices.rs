@@ -241,7 +241,8 @@ async fn network_interfaces() {
         format!("DEVICE_ALREADY_DETACHED|{vif}")
     );
     pool.call("VIF.destroy", vec![vif.as_str().into()]).await;
-    let pif = text(&pool.get("network", "PIFs", &network).await.items()[0].clone());
+    pool.call("VM.hard_shutdown", this(&vm)).await;
+    let pif = text(&pool.get("network", "PIFs", &network).await.items()[0]);
     assert_eq!(
         pool.fails("network.destroy", vec![network.as_str().into()])
             .await,
@@ -428,4 +429,148 @@ async fn a_network_without_interfaces_is_where_its_first_vm_is() {
         format!("VM_REQUIRES_NETWORK|{}|{lab}", vms[1])
     );
     pool.call("VM.start_on", start(&vms[1], &here)).await;
+}
+
+#[tokio::test]
+async fn networks() {
+    let pool = pool().await;
+    let args = |bridge: &str, mtu: i64| {
+        record(&[
+            ("name_label", "lab".into()),
+            ("other_config", map(&[])),
+            ("bridge", bridge.into()),
+            ("MTU", mtu.into()),
+        ])
+    };
+    assert_eq!(
+        pool.fails("network.create", args("xenbr7", 1500)).await,
+        "INVALID_VALUE|bridge|xenbr7"
+    );
+    assert_eq!(
+        pool.fails("network.create", args("sixteen-letters-", 0))
+            .await,
+        "INVALID_VALUE|bridge|sixteen-letters-"
+    );
+    let lab = text(&pool.call("network.create", args("br-lab", 0)).await);
+    assert_eq!(pool.get("network", "MTU", &lab).await, Value::Int(1500));
+    assert_eq!(
+        pool.fails("network.create", args("br-lab", 0)).await,
+        "BRIDGE_NAME_EXISTS|br-lab"
+    );
+    let own = pool
+        .named("network", "Host internal management network")
+        .await;
+    assert_eq!(
+        pool.fails("network.destroy", this(&own)).await,
+        format!("CANNOT_DESTROY_SYSTEM_NETWORK|{own}")
+    );
+    let vm = pool.vm("worker").await;
+    let vif = device(&pool, "VIF", &vm, "0").await;
+    pool.call("VIF.move", vec![vif.as_str().into(), lab.as_str().into()])
+        .await;
+    pool.start(&vm).await;
+    assert_eq!(
+        pool.fails("network.destroy", this(&lab)).await,
+        format!("NETWORK_CONTAINS_VIF|{vif}")
+    );
+    let locked = vec![lab.as_str().into(), "disabled".into()];
+    assert_eq!(
+        pool.fails("network.set_default_locking_mode", locked).await,
+        format!("VIF_IN_USE|{lab}|{vif}")
+    );
+    pool.call("VM.hard_shutdown", this(&vm)).await;
+    pool.call("network.destroy", this(&lab)).await;
+    assert_eq!(
+        pool.fails("VIF.get_record", this(&vif)).await,
+        format!("HANDLE_INVALID|VIF|{vif}"),
+        "interfaces go with their network"
+    );
+}
+
+#[tokio::test]
+async fn what_a_vlan_can_be_made_of() {
+    let pool = pool().await;
+    let lab = network(&pool, "lab").await;
+    let other = network(&pool, "other").await;
+    let card = text(&pool.call("PIF.get_all", vec![]).await.items()[0]);
+    let args = |pif: &str, tag: i64, network: &str| -> Vec<Value> {
+        vec![pif.into(), tag.into(), network.into()]
+    };
+    assert_eq!(
+        pool.fails("VLAN.create", args(&card, 4095, &lab)).await,
+        "VLAN_TAG_INVALID|4095"
+    );
+    let vlan = text(&pool.call("VLAN.create", args(&card, 7, &lab)).await);
+    let pif = text(&pool.get("VLAN", "untagged_PIF", &vlan).await);
+    let host = text(&pool.get("PIF", "host", &card).await);
+    for (tagged, tag, network, failure) in [
+        (&card, 7, &other, "PIF_VLAN_EXISTS|eth0".to_owned()),
+        (
+            &card,
+            8,
+            &lab,
+            format!("NETWORK_ALREADY_CONNECTED|{host}|{pif}"),
+        ),
+        (&pif, 8, &other, format!("PIF_IS_VLAN|{pif}")),
+    ] {
+        let args = args(tagged, tag, network);
+        assert_eq!(pool.fails("VLAN.create", args).await, failure);
+    }
+    for (field, value) in [
+        ("MAC", Value::from("fe:ff:ff:ff:ff:ff")),
+        ("IPv6", Value::strings([""])),
+        ("physical", false.into()),
+        ("currently_attached", true.into()),
+        ("metrics", pool.get("PIF", "metrics", &card).await),
+    ] {
+        assert_eq!(pool.get("PIF", field, &pif).await, value, "{field}");
+    }
+    pool.call("VLAN.destroy", this(&vlan)).await;
+    let metrics = text(&pool.get("PIF", "metrics", &card).await);
+    pool.call("PIF_metrics.get_record", this(&metrics)).await;
+}
+
+#[tokio::test]
+async fn an_sr_that_is_detached() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let disk = device(&pool, "VBD", &vm, "0").await;
+    let vdi = text(&pool.get("VBD", "VDI", &disk).await);
+    let sr = text(&pool.get("VDI", "SR", &vdi).await);
+    let pbd = text(&pool.get("SR", "PBDs", &sr).await.items()[0]);
+    assert_eq!(
+        pool.fails("SR.forget", this(&sr)).await,
+        format!("SR_HAS_PBD|{sr}")
+    );
+    pool.start(&vm).await;
+    assert_eq!(
+        pool.fails("PBD.unplug", this(&pbd)).await,
+        format!("VDI_IN_USE|{vdi}")
+    );
+    pool.call("VM.hard_shutdown", this(&vm)).await;
+    for _ in 0..2 {
+        pool.call("PBD.unplug", this(&pbd)).await;
+    }
+    let allowed = pool.get("SR", "allowed_operations", &sr).await;
+    assert!(allowed.items().contains(&"forget".into()));
+    assert!(!allowed.items().contains(&"destroy".into()));
+    let allowed = pool.get("VDI", "allowed_operations", &vdi).await;
+    assert!(!allowed.items().contains(&"resize".into()));
+    for (method, args) in [
+        ("SR.scan", this(&sr)),
+        ("VDI.snapshot", this(&vdi)),
+        (
+            "VDI.resize",
+            vec![vdi.as_str().into(), (64_i64 << 30).into()],
+        ),
+    ] {
+        assert_eq!(
+            pool.fails(method, args).await,
+            format!("SR_HAS_NO_PBDS|{sr}")
+        );
+    }
+    let start = vec![vm.as_str().into(), false.into(), false.into()];
+    assert_eq!(pool.fails("VM.start", start).await, "NO_HOSTS_AVAILABLE");
+    pool.call("PBD.plug", this(&pbd)).await;
+    pool.start(&vm).await;
 }

@@ -311,6 +311,55 @@ async fn tasks_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn a_pending_task_is_marked_and_not_destroyed() {
+    let pool = pool().await;
+    let task = text(&pool.call("task.create", vec!["t".into(), "".into()]).await);
+    let this = || vec![Value::from(task.as_str())];
+    pool.call("task.cancel", this()).await;
+    pool.call("task.destroy", this()).await;
+    let operations = pool.get("task", "current_operations", &task).await;
+    assert_eq!(operations.get("task"), Some(&"destroy".into()));
+    assert_eq!(operations.members().len(), 2, "the cancelling stays");
+    assert_eq!(
+        pool.fails("task.destroy", this()).await,
+        format!("MAP_DUPLICATE_KEY|task|current_operations|{task}|task")
+    );
+    let done = vec![task.as_str().into(), "success".into()];
+    pool.call("task.set_status", done).await;
+    assert_eq!(
+        pool.get("task", "finished", &task).await,
+        Value::DateTime("19700101T00:00:00Z".to_owned())
+    );
+    pool.call("task.destroy", this()).await;
+    pool.fails("task.get_status", this()).await;
+}
+
+#[tokio::test]
+async fn a_disabled_host_may_go_down() {
+    let pool = pool().await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let allowed = || pool.get("host", "allowed_operations", &host);
+    let enabled = allowed().await;
+    pool.call("host.disable", vec![host.as_str().into()]).await;
+    assert_eq!(
+        allowed().await,
+        Value::strings([
+            "vm_migrate",
+            "provision",
+            "vm_resume",
+            "apply_updates",
+            "enable",
+            "reboot",
+            "evacuate",
+            "vm_start",
+            "shutdown"
+        ])
+    );
+    pool.call("host.enable", vec![host.as_str().into()]).await;
+    assert_eq!(allowed().await, enabled);
+}
+
+#[tokio::test]
 async fn synchronous_calls_leave_no_task() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;

@@ -1,6 +1,7 @@
 //! Hosts.
 
 use super::{Table, done};
+use crate::db::Release;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
@@ -40,7 +41,34 @@ fn get_server_localtime(world: &mut World, call: &Call) -> Reply {
 
 fn set_enabled(world: &mut World, call: &Call, enabled: bool) -> Reply {
     world.db.set("host", call.text(0), "enabled", enabled)?;
+    refresh(world, call.text(0))?;
     done()
+}
+
+/// Brings the allowed operations up to date: a host goes down only when it is disabled.
+pub(crate) fn refresh(world: &mut World, host: &str) -> Result<(), Failure> {
+    // In the order in which a real server lists them.
+    const OPERATIONS: [&str; 9] = [
+        "vm_migrate",
+        "provision",
+        "vm_resume",
+        "apply_updates",
+        "enable",
+        "reboot",
+        "evacuate",
+        "vm_start",
+        "shutdown",
+    ];
+    let enabled = world.db.flag("host", host, "enabled")?;
+    let old = world.db.release() == Release::Xcpng82;
+    let allowed = OPERATIONS.into_iter().filter(|operation| match *operation {
+        "apply_updates" => !enabled && !old,
+        "enable" => !old,
+        "reboot" | "shutdown" => !enabled,
+        _ => true,
+    });
+    let allowed = Value::strings(allowed);
+    world.db.set("host", host, "allowed_operations", allowed)
 }
 
 fn get_management_interface(world: &mut World, call: &Call) -> Reply {

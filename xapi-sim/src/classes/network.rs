@@ -1,6 +1,7 @@
 //! Networks.
 
 use super::{Table, done, plain, vif};
+use crate::db::Db;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
@@ -9,62 +10,120 @@ use crate::world::{Call, World};
 pub(crate) const TABLE: Table = &[
     ("network.create", Now(create)),
     ("network.destroy", Now(destroy)),
-    ("network.set_default_locking_mode", Now(plain)),
-    ("network.add_purpose", Now(plain)),
+    (
+        "network.set_default_locking_mode",
+        Now(set_default_locking_mode),
+    ),
+    ("network.add_purpose", Now(add_purpose)),
     ("network.remove_purpose", Now(plain)),
     ("network.attach", Now(attach)),
 ];
 
+/// Names of bridges that the server gives itself.
+const RESERVED: [&str; 5] = ["xen", "xapi", "vif", "tap", "eth"];
+const BRIDGE_NAME_MAX: usize = 15;
+
 fn create(world: &mut World, call: &Call) -> Reply {
-    let mtu = call.field("MTU").as_int().unwrap_or_default();
-    if !(68..=65_521).contains(&mtu) {
-        return Err(Failure::invalid_value("MTU", &mtu.to_string()));
-    }
     let mut values: Vec<(&str, Value)> = call.fields.clone();
-    if call.field_text("bridge").is_empty() {
+    let mtu = call.field("MTU").as_int().unwrap_or_default();
+    if mtu <= 0 {
+        values.retain(|(name, _)| *name != "MTU");
+        values.push(("MTU", Value::Int(1500)));
+    }
+    let bridge = call.field_text("bridge");
+    if bridge.is_empty() {
         values.retain(|(name, _)| *name != "bridge");
         let bridge = next_bridge(world);
         values.push(("bridge", Value::String(bridge)));
+    } else {
+        let reserved = RESERVED.iter().any(|prefix| bridge.starts_with(prefix));
+        if reserved || bridge.len() > BRIDGE_NAME_MAX {
+            return Err(Failure::invalid_value("bridge", &bridge));
+        }
+        if bridge_exists(world, &bridge) {
+            return Err(Failure::new("BRIDGE_NAME_EXISTS", [bridge]));
+        }
     }
     world.create("network", values).map(Value::String)
 }
 
+fn bridge_exists(world: &World, bridge: &str) -> bool {
+    let networks = world.db.references("network");
+    networks.iter().any(|network| {
+        let name = world.db.text("network", network, "bridge");
+        name.is_ok_and(|name| name == bridge)
+    })
+}
+
 /// A name for the bridge of a new network.
 pub(crate) fn next_bridge(world: &mut World) -> String {
-    let bridge = format!("xapi{}", world.counters.bridges);
-    world.counters.bridges += 1;
-    bridge
+    loop {
+        let bridge = format!("xapi{}", world.counters.bridges);
+        world.counters.bridges += 1;
+        if !bridge_exists(world, &bridge) {
+            return bridge;
+        }
+    }
 }
 
 /// Destroys a network and the interfaces on it, unless one is in use or a host's own.
 fn destroy(world: &mut World, call: &Call) -> Reply {
     let network = call.text(0);
     let db = &mut world.db;
-    if db
-        .key(
-            "network",
-            network,
-            "other_config",
-            "is_host_internal_management_network",
-        )?
-        .is_some()
-    {
-        return Err(Failure::code("CANNOT_DESTROY_SYSTEM_NETWORK"));
-    }
-    if let Some(pif) = db.list("network", network, "PIFs")?.first() {
-        return Err(Failure::new("NETWORK_CONTAINS_PIF", [pif]));
-    }
     let vifs = db.list("network", network, "VIFs")?;
-    for device in &vifs {
-        if db.flag("VIF", device, "currently_attached")? {
-            return Err(Failure::new("NETWORK_CONTAINS_VIF", [device]));
-        }
+    let used = attached(db, &vifs);
+    if !used.is_empty() {
+        return Err(Failure::new("NETWORK_CONTAINS_VIF", used));
+    }
+    let pifs = db.list("network", network, "PIFs")?;
+    if !pifs.is_empty() {
+        return Err(Failure::new("NETWORK_CONTAINS_PIF", pifs));
+    }
+    let key = "is_host_internal_management_network";
+    if db.key("network", network, "other_config", key)?.as_deref() == Some("true") {
+        return Err(Failure::new("CANNOT_DESTROY_SYSTEM_NETWORK", [network]));
     }
     for device in vifs {
         vif::remove(db, &device)?;
     }
     db.destroy("network", network)?;
     done()
+}
+
+/// Those of some interfaces that are attached.
+fn attached(db: &Db, vifs: &[String]) -> Vec<String> {
+    let vifs = vifs.iter().cloned();
+    vifs.filter(|vif| db.flag("VIF", vif, "currently_attached").unwrap_or(false))
+        .collect()
+}
+
+/// The default counts for interfaces from when they are attached, so none may be.
+fn set_default_locking_mode(world: &mut World, call: &Call) -> Reply {
+    let network = call.text(0);
+    let vifs = world.db.list("network", network, "VIFs")?;
+    if let Some(vif) = attached(&world.db, &vifs).first() {
+        return Err(Failure::new("VIF_IN_USE", [network, vif]));
+    }
+    plain(world, call)
+}
+
+/// A pool cannot serve disks over NBD with and without TLS.
+fn add_purpose(world: &mut World, call: &Call) -> Reply {
+    let wanted = call.text(1);
+    let bad = if wanted == "nbd" {
+        "insecure_nbd"
+    } else {
+        "nbd"
+    };
+    world.db.require("network", call.text(0))?;
+    for network in world.db.references("network") {
+        let purposes = world.db.list("network", &network, "purpose")?;
+        if purposes.iter().any(|purpose| purpose == bad) {
+            let params = [wanted, bad];
+            return Err(Failure::new("NETWORK_INCOMPATIBLE_PURPOSES", params));
+        }
+    }
+    plain(world, call)
 }
 
 fn attach(world: &mut World, call: &Call) -> Reply {

@@ -1,14 +1,14 @@
 //! Storage repositories.
 
-use super::{Table, done, nothing, plain};
+use super::{Table, done, plain, vdi};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
 use crate::world::{Call, World};
 
 pub(crate) const TABLE: Table = &[
-    ("SR.scan", Now(nothing)),
-    ("SR.update", Now(nothing)),
+    ("SR.scan", Now(touch)),
+    ("SR.update", Now(touch)),
     ("SR.get_supported_types", Now(get_supported_types)),
     ("SR.set_name_label", Now(plain)),
     ("SR.set_name_description", Now(plain)),
@@ -34,6 +34,55 @@ pub(crate) const OPERATIONS: [&str; 12] = [
     "vdi_create",
     "vdi_destroy",
 ];
+
+/// What an SR that is attached nowhere allows besides, in the places where a real server lists it.
+const ALL_OPERATIONS: [&str; 14] = [
+    "vdi_introduce",
+    "destroy",
+    "unplug",
+    "plug",
+    "pbd_create",
+    "update",
+    "pbd_destroy",
+    "vdi_resize",
+    "forget",
+    "vdi_clone",
+    "scan",
+    "vdi_snapshot",
+    "vdi_create",
+    "vdi_destroy",
+];
+
+/// Brings the allowed operations up to date with where the SR is attached.
+fn refresh(world: &mut World, sr: &str) -> Result<(), Failure> {
+    let db = &world.db;
+    let before = db.list("SR", sr, "allowed_operations")?;
+    let attached = assert_attached(world, sr).is_ok();
+    let mut holds_disks = false;
+    for vdi in db.list("SR", sr, "VDIs")? {
+        holds_disks |= db.flag("VDI", &vdi, "managed")?;
+    }
+    let bare = db.list("SR", sr, "PBDs")?.is_empty();
+    let allowed = ALL_OPERATIONS.iter().filter(|operation| match **operation {
+        "forget" => !attached,
+        "destroy" => !attached && !bare && !holds_disks,
+        other => before.iter().any(|known| known == other),
+    });
+    let allowed = Value::strings(allowed.copied());
+    let vdis = db.list("SR", sr, "VDIs")?;
+    world.db.set("SR", sr, "allowed_operations", allowed)?;
+    for vdi in vdis {
+        vdi::refresh(world, &vdi);
+    }
+    Ok(())
+}
+
+/// Asks the storage for news, of which there are none.
+fn touch(world: &mut World, call: &Call) -> Reply {
+    world.db.require("SR", call.text(0))?;
+    assert_attached(world, call.text(0))?;
+    done()
+}
 
 /// SR types whose disks take all their space at once.
 fn is_thick(kind: &str) -> bool {
@@ -131,11 +180,9 @@ fn forget(world: &mut World, call: &Call) -> Reply {
     let sr = call.text(0);
     let db = &mut world.db;
     let pbds = db.list("SR", sr, "PBDs")?;
-    if let Some(pbd) = pbds
-        .iter()
-        .find(|pbd| db.flag("PBD", pbd, "currently_attached").unwrap_or(false))
-    {
-        return Err(Failure::new("SR_HAS_PBD", [sr, pbd]));
+    let attached = |pbd: &String| db.flag("PBD", pbd, "currently_attached").unwrap_or(false);
+    if pbds.iter().any(attached) {
+        return Err(Failure::new("SR_HAS_PBD", [sr]));
     }
     for (class, items) in [("PBD", pbds), ("VDI", db.list("SR", sr, "VDIs")?)] {
         for item in items {
@@ -146,19 +193,38 @@ fn forget(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// `PBD.plug(self)` and `PBD.unplug(self)`. Doing what is done already is no failure.
 fn attach(world: &mut World, call: &Call, attached: bool) -> Reply {
     let pbd = call.text(0);
     let db = &mut world.db;
     let sr = db.text("PBD", pbd, "SR")?;
+    if db.flag("PBD", pbd, "currently_attached")? == attached {
+        return done();
+    }
     if !attached {
-        for vdi in db.list("SR", &sr, "VDIs")? {
-            for vbd in db.list("VDI", &vdi, "VBDs")? {
-                if db.flag("VBD", &vbd, "currently_attached")? {
-                    return Err(Failure::new("VDI_IN_USE", [vdi, "unplug".to_owned()]));
-                }
+        let used = disks_in_use(world, &sr, &world.db.text("PBD", pbd, "host")?)?;
+        if !used.is_empty() {
+            return Err(Failure::new("VDI_IN_USE", used));
+        }
+    }
+    world.db.set("PBD", pbd, "currently_attached", attached)?;
+    refresh(world, &sr)?;
+    done()
+}
+
+/// The disks of an SR that VMs on a host have attached.
+fn disks_in_use(world: &World, sr: &str, host: &str) -> Result<Vec<String>, Failure> {
+    let db = &world.db;
+    let mut used = Vec::new();
+    for vdi in db.list("SR", sr, "VDIs")? {
+        for vbd in db.list("VDI", &vdi, "VBDs")? {
+            let vm = db.text("VBD", &vbd, "VM")?;
+            let here = db.text("VM", &vm, "resident_on")? == host;
+            if here && db.flag("VBD", &vbd, "currently_attached")? {
+                used.push(vdi.clone());
+                break;
             }
         }
     }
-    db.set("PBD", pbd, "currently_attached", attached)?;
-    done()
+    Ok(used)
 }

@@ -12,7 +12,8 @@ pub(crate) const TABLE: Table = &[
     ("task.create", Now(create)),
     ("task.destroy", Now(destroy)),
     ("task.cancel", Now(cancel)),
-    ("task.set_status", Now(set_status)),
+    // Writes the status and nothing else: also when it is final, `finished` stays as it was.
+    ("task.set_status", Now(plain)),
     ("task.set_progress", Now(plain)),
     ("task.set_result", Now(plain)),
     ("task.set_error_info", Now(plain)),
@@ -162,13 +163,23 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
     let task = call.text(0);
     if is_final(&world.db.text("task", task, "status")?) {
         world.db.destroy("task", task)?;
-    } else {
-        // A pending task stays; the key is the server's and no reference.
-        let operations = Value::map([("task", "destroy")]);
-        world
-            .db
-            .set("task", task, "current_operations", operations)?;
+        return done();
     }
+    // A pending task stays; the key is the server's and no reference.
+    let mut operations = world
+        .db
+        .get("task", task, "current_operations")?
+        .members()
+        .to_vec();
+    if operations.iter().any(|(key, _)| key == "task") {
+        let params = ["task", "current_operations", task, "task"];
+        return Err(Failure::new("MAP_DUPLICATE_KEY", params));
+    }
+    operations.insert(0, ("task".to_owned(), Value::from("destroy")));
+    let operations = Value::Struct(operations);
+    world
+        .db
+        .set("task", task, "current_operations", operations)?;
     done()
 }
 
@@ -183,16 +194,6 @@ fn cancel(world: &mut World, call: &Call) -> Reply {
         .set("task", task, "current_operations", operations)?;
     if let Some(cancel) = world.cancels.get(task) {
         cancel.send_replace(true);
-    }
-    done()
-}
-
-fn set_status(world: &mut World, call: &Call) -> Reply {
-    let task = call.text(0);
-    world.db.set("task", task, "status", call.arg(1))?;
-    if is_final(call.text(1)) && world.db.text("task", task, "finished")? == EPOCH {
-        let now = Value::DateTime(world.clock.now());
-        world.db.set("task", task, "finished", now)?;
     }
     done()
 }

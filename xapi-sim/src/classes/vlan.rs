@@ -3,7 +3,7 @@
 use super::{Table, done, plain};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
-use crate::value::Value;
+use crate::value::{NULL_REF, Value};
 use crate::world::{Call, World};
 
 pub(crate) const TABLE: Table = &[
@@ -25,6 +25,9 @@ fn create(world: &mut World, call: &Call) -> Reply {
     add(world, call.text(0), call.int(1), call.text(2)).map(|(vlan, _)| Value::String(vlan))
 }
 
+/// The address of every VLAN's interface.
+const VLAN_MAC: &str = "fe:ff:ff:ff:ff:ff";
+
 /// Adds a VLAN and its interface, and gives both.
 fn add(
     world: &mut World,
@@ -32,51 +35,53 @@ fn add(
     tag: i64,
     network: &str,
 ) -> Result<(String, String), Failure> {
-    world.db.require("PIF", tagged)?;
-    world.db.require("network", network)?;
-    if !(0..=4094).contains(&tag) {
-        return Err(Failure::new("VLAN_TAG_INVALID", [tag.to_string()]));
-    }
     let db = &world.db;
+    if !db.flag("network", network, "managed")? {
+        return Err(Failure::new("NETWORK_UNMANAGED", [network]));
+    }
+    let host = db.text("PIF", tagged, "host")?;
+    for pif in db.list("network", network, "PIFs")? {
+        if db.text("PIF", &pif, "host")? == host {
+            let params = [host.as_str(), &pif];
+            return Err(Failure::new("NETWORK_ALREADY_CONNECTED", params));
+        }
+    }
+    if !db.flag("PIF", tagged, "managed")? {
+        return Err(Failure::new("PIF_UNMANAGED", [tagged]));
+    }
+    if db.text("PIF", tagged, "bond_slave_of")? != NULL_REF {
+        return Err(Failure::new("CANNOT_ADD_VLAN_TO_BOND_SLAVE", [tagged]));
+    }
     if db.int("PIF", tagged, "VLAN")? >= 0 {
         return Err(Failure::new("PIF_IS_VLAN", [tagged]));
     }
-    let (device, host) = (
-        db.text("PIF", tagged, "device")?,
-        db.text("PIF", tagged, "host")?,
-    );
-    for pif in db.references("PIF") {
-        let same_place = db.text("PIF", &pif, "device")? == device
-            && db.text("PIF", &pif, "host")? == host
-            && db.int("PIF", &pif, "VLAN")? == tag;
-        if same_place {
-            return Err(Failure::new("PIF_VLAN_EXISTS", [pif]));
-        }
-        let clash =
-            db.text("PIF", &pif, "network")? == network && db.text("PIF", &pif, "host")? == host;
-        if clash {
-            return Err(Failure::new(
-                "NETWORK_ALREADY_CONNECTED",
-                [host.as_str(), &pif],
-            ));
+    if !(0..=4094).contains(&tag) {
+        return Err(Failure::new("VLAN_TAG_INVALID", [tag.to_string()]));
+    }
+    let device = db.text("PIF", tagged, "device")?;
+    for vlan in db.list("PIF", tagged, "VLAN_slave_of")? {
+        if db.int("VLAN", &vlan, "tag")? == tag {
+            return Err(Failure::new("PIF_VLAN_EXISTS", [device]));
         }
     }
-    let mac = db.text("PIF", tagged, "MAC")?;
-    let mtu = db.get("network", network, "MTU")?.clone();
-    let attached = db.get("PIF", tagged, "currently_attached")?.clone();
-    let metrics = world.create("PIF_metrics", vec![("carrier", Value::Bool(true))])?;
+    // Size and metrics are those of the interface below.
+    let mtu = db.get("PIF", tagged, "MTU")?.clone();
+    let metrics = db.text("PIF", tagged, "metrics")?;
+    let kind = db.get("PIF", tagged, "primary_address_type")?.clone();
     let untagged = world.create(
         "PIF",
         vec![
             ("device", Value::String(device)),
             ("network", Value::from(network)),
             ("host", Value::String(host)),
-            ("MAC", Value::String(mac)),
+            ("MAC", Value::from(VLAN_MAC)),
             ("MTU", mtu),
             ("VLAN", Value::Int(tag)),
             ("metrics", Value::String(metrics)),
             ("physical", Value::Bool(false)),
-            ("currently_attached", attached),
+            ("currently_attached", Value::Bool(true)),
+            ("IPv6", Value::strings([""])),
+            ("primary_address_type", kind),
         ],
     )?;
     let vlan = world.create(
@@ -102,10 +107,6 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
         if db.flag("VIF", &vif, "currently_attached")? {
             return Err(Failure::new("VIF_IN_USE", [network, vif]));
         }
-    }
-    let metrics = db.text("PIF", &untagged, "metrics")?;
-    if db.exists("PIF_metrics", &metrics) {
-        db.destroy("PIF_metrics", &metrics)?;
     }
     db.destroy("PIF", &untagged)?;
     db.destroy("VLAN", vlan)?;
