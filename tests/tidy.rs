@@ -202,6 +202,10 @@ fn one_place_names_each_foreign_system() {
     for file in naming("reqwest::", &all) {
         assert_eq!(file, "xapi-client/src/http.rs");
     }
+    assert_eq!(
+        naming("httparse::", &all),
+        ["xapi-client/src/handlers/exchange.rs"]
+    );
 }
 
 #[test]

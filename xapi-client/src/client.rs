@@ -157,6 +157,16 @@ impl Client {
         Ok(Ref::new(self.inner.session.live("session_ref")?.session()))
     }
 
+    /// The session to use now, and the host that knows it.
+    pub(crate) fn live(&self, method: &str) -> Result<Arc<Live>> {
+        self.inner.session.live(method)
+    }
+
+    /// A session in place of one that the server has dropped.
+    pub(crate) async fn renew(&self, dead: &Arc<Live>, method: &str) -> Result<Arc<Live>> {
+        self.inner.session.renew(dead, method).await
+    }
+
     /// How many sessions there were before this one.
     pub(crate) fn renewals(&self) -> u64 {
         self.inner.session.renewals()

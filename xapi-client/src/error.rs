@@ -120,6 +120,31 @@ pub enum Error {
         status: u16,
     },
 
+    /// An HTTP handler refused a request, and named no error of the API.
+    #[error("{host} refused {method} with HTTP status {status}: {reason}")]
+    Refused {
+        /// The request, `PUT /import`.
+        method: String,
+        /// The host that refused.
+        host: String,
+        /// The status.
+        status: u16,
+        /// What the server said, in one line, or what the status means where it said nothing.
+        reason: String,
+    },
+
+    /// The source of an upload could not be read, or the target of a download not be written. The server
+    /// was told to give up.
+    #[error("cannot {action} the data of {method}")]
+    Data {
+        /// The request, `PUT /import`.
+        method: String,
+        /// `read` or `write`.
+        action: &'static str,
+        /// The reason.
+        source: std::io::Error,
+    },
+
     /// The answer is not what the method should return.
     #[error("cannot decode the answer to {method}")]
     Decode {
@@ -197,7 +222,8 @@ impl Error {
             Self::Transport { .. } => "connection lost",
             Self::UnknownOutcome { .. } => "outcome unknown",
             Self::Timeout { .. } => "no answer in time",
-            Self::Http { .. } => "HTTP status",
+            Self::Http { .. } | Self::Refused { .. } => "HTTP status",
+            Self::Data { .. } => "data not read or written",
             Self::Decode { .. } => "undecodable",
             Self::TooLarge { .. } => "too large",
             Self::TaskGone { .. } => "task gone",

@@ -14,11 +14,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use crate::error::{Error, Result};
 use crate::retry::TaskTag;
 use crate::session::LOGIN;
+use crate::socket;
 use crate::tls::{self, Fingerprint, Trust, Untrusted};
-use crate::transport::{Protocol, Request, Transport};
+use crate::transport::{Connection, Protocol, Request, Transport};
 
 /// The largest request head that servers read, in bytes: they keep 18 of their 1,024 for themselves.
-const MAX_HEAD: usize = 1006;
+pub(crate) const MAX_HEAD: usize = 1006;
 /// The largest body of a call that servers read, in bytes.
 const MAX_BODY: usize = 300 * 1024;
 
@@ -48,9 +49,18 @@ struct Voucher {
     fingerprint: Fingerprint,
 }
 
+/// Where connections come from.
+#[derive(Clone)]
+struct Connections {
+    /// Those that are kept and used again.
+    kept: reqwest::Client,
+    /// For those of transfers. They trust whom the others trust.
+    tls: Arc<rustls::ClientConfig>,
+}
+
 /// The transport over HTTPS, with connections that are kept and used again.
 pub(crate) struct Http {
-    client: reqwest::Client,
+    connections: Connections,
     endpoint: Url,
     host: String,
     port: u16,
@@ -65,12 +75,12 @@ impl Http {
     /// A transport to this host: `host`, `host:port`, or a URL. IPv6 addresses may do without brackets.
     pub(crate) fn new(address: &str, settings: &Settings) -> Result<Self> {
         let endpoint = endpoint(address)?;
-        let client = connections(settings, tls::client_config(&settings.trust, None)?)?;
-        Self::with(client, endpoint, settings.clone(), None)
+        let connections = connections(settings, tls::client_config(&settings.trust, None)?)?;
+        Self::with(connections, endpoint, settings.clone(), None)
     }
 
     fn with(
-        client: reqwest::Client,
+        connections: Connections,
         endpoint: Url,
         settings: Settings,
         voucher: Option<Voucher>,
@@ -82,7 +92,7 @@ impl Http {
             )));
         }
         Ok(Self {
-            client,
+            connections,
             host: endpoint.host_str().unwrap_or_default().to_owned(),
             port: endpoint.port_or_known_default().unwrap_or_default(),
             endpoint,
@@ -137,29 +147,8 @@ impl Http {
     fn classify(&self, error: reqwest::Error, request: &Request) -> Error {
         let host = self.host.clone();
         let cause = root(&error);
-        if let Some(refusal) = cause.downcast_ref::<Untrusted>() {
-            return self.untrusted(refusal.clone());
-        }
-        if error.is_connect() {
-            return if cause.is::<rustls::Error>() {
-                Error::Tls {
-                    host,
-                    port: self.port,
-                    source: own(cause),
-                }
-            } else if error.is_timeout() {
-                Error::Connect {
-                    host,
-                    port: self.port,
-                    source: "no answer in time".into(),
-                }
-            } else {
-                Error::Connect {
-                    host,
-                    port: self.port,
-                    source: own(cause),
-                }
-            };
+        if error.is_connect() || cause.is::<Untrusted>() {
+            return self.unreachable(cause, error.is_timeout());
         }
         let method = request.method.clone();
         if error.is_timeout() {
@@ -178,6 +167,24 @@ impl Http {
 }
 
 impl Http {
+    /// Why no connection came about.
+    fn unreachable(&self, cause: &(dyn StdError + 'static), timed_out: bool) -> Error {
+        if let Some(refusal) = cause.downcast_ref::<Untrusted>() {
+            return self.untrusted(refusal.clone());
+        }
+        let (host, port) = (self.host.clone(), self.port);
+        let source = if timed_out {
+            "no answer in time".into()
+        } else {
+            own(cause)
+        };
+        if cause.is::<rustls::Error>() {
+            Error::Tls { host, port, source }
+        } else {
+            Error::Connect { host, port, source }
+        }
+    }
+
     fn untrusted(&self, mut refusal: Untrusted) -> Error {
         let fingerprint = refusal.fingerprint;
         let mut vouched_by = None;
@@ -210,7 +217,11 @@ impl Transport for Http {
         };
         let mut url = self.endpoint.clone();
         url.set_path(path);
-        let mut post = self.client.post(url).header(CONTENT_TYPE, content_type);
+        let mut post = self
+            .connections
+            .kept
+            .post(url)
+            .header(CONTENT_TYPE, content_type);
         if let Some(tag) = &request.task_tag {
             post = post.header(TaskTag::HEADER, tag.as_str());
         }
@@ -244,6 +255,18 @@ impl Transport for Http {
             .map_err(|error| self.classify(error, &request))
     }
 
+    async fn connect(&self) -> Result<Box<dyn Connection>> {
+        let is_tls = self.endpoint.scheme() == "https";
+        let tls = is_tls.then(|| self.connections.tls.clone());
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let opening = socket::open(host, self.port, tls);
+        match tokio::time::timeout(self.settings.connect_timeout, opening).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.unreachable(root(&error), false)),
+            Err(elapsed) => Err(self.unreachable(&elapsed, true)),
+        }
+    }
+
     fn host(&self) -> &str {
         &self.host
     }
@@ -261,27 +284,27 @@ impl Transport for Http {
             fingerprint,
         });
         let settings = self.settings.clone();
-        let client = match &voucher {
+        let connections = match &voucher {
             Some(voucher) if settings.trust_vouched => connections(
                 &settings,
                 tls::client_config(&settings.trust, Some(voucher.fingerprint))?,
             )?,
-            _ => self.client.clone(),
+            _ => self.connections.clone(),
         };
-        Ok(Arc::new(Self::with(client, endpoint, settings, voucher)?))
+        let http = Self::with(connections, endpoint, settings, voucher)?;
+        Ok(Arc::new(http))
     }
 }
 
-/// Connections that are made on demand, and kept.
-fn connections(settings: &Settings, tls: rustls::ClientConfig) -> Result<reqwest::Client> {
+fn connections(settings: &Settings, tls: rustls::ClientConfig) -> Result<Connections> {
     let user_agent = HeaderValue::from_str(&settings.user_agent).map_err(|_| {
         Error::Config(format!(
             "`{}` cannot be a User-Agent; use printable ASCII",
             settings.user_agent
         ))
     })?;
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+    let kept = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
         .user_agent(user_agent)
         .connect_timeout(settings.connect_timeout)
         .http1_only()
@@ -290,7 +313,9 @@ fn connections(settings: &Settings, tls: rustls::ClientConfig) -> Result<reqwest
         // Proxies would come from the environment, which a library does not read.
         .no_proxy()
         .build()
-        .map_err(|error| Error::Config(format!("cannot set up HTTPS: {}", root(&error))))
+        .map_err(|error| Error::Config(format!("cannot set up HTTPS: {}", root(&error))))?;
+    let tls = Arc::new(tls);
+    Ok(Connections { kept, tls })
 }
 
 /// The fingerprint of the certificate that a host presents.
@@ -307,8 +332,8 @@ pub(crate) async fn presented_by(address: &str) -> Result<Fingerprint> {
             "{endpoint} has no certificate; use https"
         )));
     }
-    let client = connections(&settings, tls::refusing_config()?)?;
-    let http = Http::with(client, endpoint, settings, None)?;
+    let connections = connections(&settings, tls::refusing_config()?)?;
+    let http = Http::with(connections, endpoint, settings, None)?;
     // The handshake fails before the request is written.
     let request = Request::new("the handshake", "", crate::client::CONNECT_TIMEOUT);
     match http.send(request).await {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, Result};
 use crate::reply::Reply;
@@ -91,6 +92,11 @@ impl fmt::Debug for Request {
     }
 }
 
+/// A connection to a server, for one request to an HTTP handler. What protects it is already in place.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
 /// Carries requests to one server: over HTTPS, or within the process to a simulator.
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync {
@@ -104,6 +110,20 @@ pub trait Transport: fmt::Debug + Send + Sync {
     ///
     /// Dropping the future abandons the answer; the server may execute the request all the same.
     async fn send(&self, request: Request) -> Result<Bytes>;
+
+    /// Opens a connection of its own for one request to an HTTP handler: disk images and the like do not
+    /// travel as calls.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the connection from coming about; [`Error::Config`] when this kind of transport
+    /// carries calls only (the default).
+    async fn connect(&self) -> Result<Box<dyn Connection>> {
+        Err(Error::Config(format!(
+            "the transport to {} carries calls only; connect over HTTPS to import and export",
+            self.host()
+        )))
+    }
 
     /// The server, for messages: host name or address.
     fn host(&self) -> &str;
