@@ -10,6 +10,7 @@ mod outcome;
 mod output;
 mod runner;
 mod script;
+mod session;
 mod value;
 mod vm;
 
@@ -30,6 +31,10 @@ pub use outcome::{Outcome, Status};
 pub use output::{ChannelSink, Gather, OutputSink, OutputStream, channel};
 pub use runner::{Command, Runner};
 pub use script::{DEFAULT_MAX_OUTPUT, Script};
+pub use session::{
+    Answer, Attachment, Chunk, Reply, Session, SessionEvent, SessionHost, SessionOptions,
+    SessionStatus,
+};
 pub use value::{LuaTable, LuaValue, Returned};
 pub use vm::{LuaVm, PackageSite, VmId, VmInfo, VmState};
 

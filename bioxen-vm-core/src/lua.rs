@@ -15,13 +15,18 @@ mod returned;
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use crate::{Command, Input, Outcome, OutputSink, OutputStream, Result, Returned, Runner, Script};
+use crate::{
+    Command, Error, ErrorKind, Input, Outcome, OutputSink, OutputStream, Result, Returned, Runner,
+    Script, SessionHost, SessionOptions,
+};
 
 pub use frames::{Frames, Mark, Part};
+pub(crate) use returned::read as read_returned;
 
 /// The driver: reads the frame, runs the program, and ends as the `lua` program would.
 ///
@@ -29,7 +34,7 @@ pub use frames::{Frames, Mark, Part};
 /// empty first line is there because `lua -e` takes text that starts with `-` for an option.
 pub const DRIVER: &str = concat!(
     "\n",
-    include_str!("lua/values.lua"),
+    include_str!("lua/common.lua"),
     include_str!("lua/driver.lua")
 );
 
@@ -89,6 +94,70 @@ pub async fn run(
     let mut outcome = runner.run_streaming(command, &mut returning).await?;
     outcome.returned = returning.finish().await;
     Ok(outcome)
+}
+
+/// The driver of a session. It reads requests from the file descriptor 3.
+pub const SESSION_DRIVER: &str = concat!(
+    "\n",
+    include_str!("lua/common.lua"),
+    include_str!("lua/session.lua")
+);
+
+/// Serves until it is interrupted. Each chunk of the command line minds one interrupt.
+const SERVE: &str = "package.loaded['bioxen.session']()";
+
+/// How many interrupts a session survives.
+const INTERRUPTS: usize = 200;
+
+/// Lets the requests come on descriptor 3, and standard input be empty.
+const START: &str = r#"lua=$1; shift; exec "$lua" "$@" 3<&0 </dev/null"#;
+
+/// The command that keeps a session with a Lua interpreter, `lua5.4` for example. Its standard
+/// input is for the requests of a [`Session`](crate::Session).
+#[must_use]
+pub fn session_command(interpreter: &str, options: &SessionOptions) -> Command {
+    let mut command = Command::new("sh")
+        .args(["-c", START, "sh", interpreter, "-e", SESSION_DRIVER])
+        .args(std::iter::repeat_n(["-e", SERVE], INTERRUPTS).flatten());
+    command.env.clone_from(&options.env);
+    command.cwd.clone_from(&options.cwd);
+    command
+}
+
+/// Keeps sessions by a command of a machine.
+#[derive(Debug)]
+pub struct RunnerHost {
+    runner: Arc<dyn Runner>,
+    command: Command,
+}
+
+impl RunnerHost {
+    /// Runs this command, one of [`session_command`], for each session.
+    #[must_use]
+    pub fn new(runner: Arc<dyn Runner>, command: Command) -> Self {
+        Self { runner, command }
+    }
+}
+
+#[async_trait]
+impl SessionHost for RunnerHost {
+    async fn run(&self, input: Input, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        let command = self.command.clone().with_stdin(input);
+        self.runner.run_streaming(command, sink).await
+    }
+
+    async fn interrupt(&self, process: u32) -> Result<()> {
+        if process < 2 {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the process of the session is not known; only Linux tells it",
+            ));
+        }
+        let kill = r#"kill -s INT "$1""#;
+        let command = Command::new("sh").args(["-c", kill, "sh", &process.to_string()]);
+        // One that has ended meanwhile needs no interrupt.
+        self.runner.run(command).await.map(drop)
+    }
 }
 
 /// Takes what a program returns out of its standard error, and hands on the rest.

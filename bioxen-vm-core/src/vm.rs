@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Capabilities, Error, ErrorKind, Isolation, Outcome, OutputSink, Result, Runner, Script,
+    Session, SessionOptions,
 };
 
 /// A Lua VM of any type.
@@ -69,6 +70,19 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
     ) -> Result<Outcome> {
         let _ = (script, sink);
         Err(self.unsupported("give output as it comes"))
+    }
+
+    /// Starts a Lua state that lives on between chunks. There may be several at once.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types without sessions, and otherwise when its
+    /// process could not be started.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what was started.
+    async fn open_session(&self, options: SessionOptions) -> Result<Session> {
+        let _ = options;
+        Err(self.unsupported("keep sessions"))
     }
 
     /// What it can do beyond that.

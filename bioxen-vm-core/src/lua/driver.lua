@@ -1,8 +1,7 @@
 -- Runs one program that standard input brings in a frame, and ends as the lua program would.
 -- Works in Lua 5.1 to 5.4 and LuaJIT.
 local stdin, stderr, exit = io.stdin, io.stderr, os.exit
-local concat, unpack = table.concat, table.unpack or unpack
-local traceback = debug.traceback
+local pcall, unpack = pcall, table.unpack or unpack
 
 local function die(message)
   stderr:write("lua: ", message, "\n")
@@ -33,34 +32,8 @@ if code:sub(1, 1) == "\27" then die(name .. ": bytecode is not accepted; give so
 local program, problem = (loadstring or load)(code, "=" .. name)
 if not program then die(problem) end
 
--- Leaves out of a traceback what belongs to this driver: everything below the program.
-local function trimmed(trace)
-  local kept = {}
-  for line in (trace .. "\n"):gmatch("(.-)\n") do
-    if line:find("^\t%(command line%)") or line:find("^\t%[C%]: in function 'xpcall'") then
-      if kept[#kept] == "\t(tail call): ?" then kept[#kept] = nil end
-      kept[#kept + 1] = "\t[C]: in ?"
-      break
-    end
-    kept[#kept + 1] = line
-  end
-  return concat(kept, "\n")
-end
-
-local function describe(value)
-  local kind = type(value)
-  if kind ~= "string" and kind ~= "number" then
-    local meta = getmetatable(value)
-    if type(meta) == "table" and meta.__tostring then return tostring(value) end
-    value = "(error object is a " .. kind .. " value)"
-  end
-  return trimmed(traceback(tostring(value), 2))
-end
-
--- Made before the program runs, which may change the library.
-local report = value_writer(mark)
-
-local function pack(...) return {n = select("#", ...), ...} end
+-- Captured before the program runs, which may change the library.
+local write = stderr.write
 
 -- The program is called by xpcall itself, or as a tail call, so that its frame has no name of
 -- ours. Only the xpcall of plain Lua 5.1 passes no arguments on.
@@ -71,4 +44,7 @@ else
   results = pack(xpcall(program, describe, unpack(arg)))
 end
 if not results[1] then die(results[2]) end
-if results.n > 1 then report(results, 2) end
+if results.n > 1 and mark ~= "-" then
+  local kind, text = value_data(results, 2)
+  pcall(write, stderr, "\1" .. mark .. kind .. #text .. "\n" .. text)
+end

@@ -1,4 +1,4 @@
-//! Reads what `values.lua` writes.
+//! Reads what `common.lua` writes.
 
 use std::cmp::Ordering;
 

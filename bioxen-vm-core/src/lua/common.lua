@@ -1,5 +1,38 @@
--- Writes Lua values as data. The part that both drivers share.
-local value_writer
+-- What both drivers share: errors as the lua program tells them, and values as data.
+local pack, describe, value_data
+
+function pack(...) return {n = select("#", ...), ...} end
+
+do
+  local type, tostring, getmetatable = type, tostring, getmetatable
+  local traceback, concat, find, gmatch = debug.traceback, table.concat, string.find, string.gmatch
+
+  -- Leaves out of a traceback what belongs to a driver: everything below the program.
+  local function trimmed(trace)
+    local kept = {}
+    for line in gmatch(trace .. "\n", "(.-)\n") do
+      if find(line, "^\t%(command line%)") or find(line, "^\t%[C%]: in function 'xpcall'") then
+        if kept[#kept] == "\t(tail call): ?" then kept[#kept] = nil end
+        kept[#kept + 1] = "\t[C]: in ?"
+        break
+      end
+      kept[#kept + 1] = line
+    end
+    return concat(kept, "\n")
+  end
+
+  -- The message handler of a program.
+  function describe(value)
+    local kind = type(value)
+    if kind ~= "string" and kind ~= "number" then
+      local meta = getmetatable(value)
+      if type(meta) == "table" and meta.__tostring then return tostring(value) end
+      value = "(error object is a " .. kind .. " value)"
+    end
+    return trimmed(traceback(tostring(value), 2))
+  end
+end
+
 do
   local type, next, rawget, pcall = type, next, rawget, pcall
   local floor, huge, mathtype = math.floor, math.huge, math.type
@@ -84,22 +117,13 @@ do
     return concat(out)
   end
 
-  -- Gives a function that encodes the values of a list from an index on: a kind, V for values and
-  -- N for what is no data, and the text.
-  local function data(values, first)
+  -- Encodes the values of a list from an index on. Gives a kind, V for values and N for what is no
+  -- data, and the text.
+  function value_data(values, first)
     local ok, text, problem = pcall(encode, values, first)
     if not ok then return "N", "a value that does not fit into memory" end
     if not text then return "N", problem end
     return "V", text
   end
-
-  function value_writer(mark)
-    local stderr = io.stderr
-    local write = stderr.write
-    return function(values, first)
-      if mark == "-" then return end
-      local kind, text = data(values, first)
-      pcall(write, stderr, "\1" .. mark .. kind .. #text .. "\n" .. text)
-    end
-  end
 end
+
