@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use xapi_sim::{LUA_TEMPLATE, Model, SecretString, Sim, SimOptions};
+use xapi_sim::{GuestMode, LUA_TEMPLATE, Model, SecretString, Sim, SimOptions};
 
 const PASSWORD: &str = "it's a \"secret\" & <more>";
 
@@ -25,10 +25,10 @@ fn python() -> PathBuf {
     python
 }
 
-#[tokio::test]
-async fn the_python_client_takes_a_vm_from_template_to_end() {
+/// Runs a script of `tests/xenapi` against a pool, and gives what it prints.
+async fn run(script: &str, options: SimOptions) -> String {
     let python = python();
-    let options = SimOptions::default().with_password(SecretString::from(PASSWORD));
+    let options = options.with_password(SecretString::from(PASSWORD));
     let sim = Sim::start(Model::single_host(), options).await.unwrap();
     let server = sim.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -41,8 +41,11 @@ async fn the_python_client_takes_a_vm_from_template_to_end() {
         "cafile": certificate,
         "template": LUA_TEMPLATE,
     });
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/xenapi");
     let mut child = Command::new(python)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/xenapi/lifecycle.py"))
+        // No compiled files beside the scripts.
+        .arg("-B")
+        .arg(scripts.join(script))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -58,9 +61,29 @@ async fn the_python_client_takes_a_vm_from_template_to_end() {
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.contains("address 127.77."), "{out}");
     assert!(out.ends_with("done\n"), "{out}");
     assert_eq!(sim.unimplemented(), Vec::<String>::new());
     server.shutdown().await;
     sim.shutdown().await;
+    out.into_owned()
+}
+
+#[tokio::test]
+async fn the_python_client_takes_a_vm_from_template_to_end() {
+    let out = run("lifecycle.py", SimOptions::default()).await;
+    assert!(out.contains("address 127.77."), "{out}");
+}
+
+#[tokio::test]
+async fn the_python_client_walks_through_the_classes() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let out = run("tour.py", options).await;
+    let counts: Vec<u32> = out
+        .lines()
+        .find(|line| line.starts_with("messages "))
+        .map(|line| line.split(' ').filter_map(|word| word.parse().ok()))
+        .unwrap()
+        .collect();
+    // Different messages, of different classes.
+    assert!(counts[0] >= 60 && counts[1] >= 10, "{out}");
 }

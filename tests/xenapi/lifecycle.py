@@ -1,39 +1,10 @@
-"""Takes a VM from its template to its end with the official Python client.
+"""Takes a VM from its template to its end with the official Python client."""
 
-Reads what it needs from standard input as JSON: url, user, password, cafile, template.
-"""
-
-import json
-import ssl
-import sys
-import xmlrpc.client
-
-import XenAPI
+import client
 
 
-class Case:
+class Lifecycle(client.Case):
     """The steps, in order; each asserts what it should find."""
-
-    def __init__(self, given):
-        self.given = given
-        context = ssl.create_default_context(cafile=given["cafile"])
-        self.session = XenAPI.Session(
-            given["url"], transport=xmlrpc.client.SafeTransport(context=context)
-        )
-        self.api = self.session.xenapi
-
-    def fails(self, code, call, *args):
-        """Asserts that a call fails with this code, and gives the parameters."""
-        try:
-            result = call(*args)
-        except XenAPI.Failure as failure:
-            assert failure.details[0] == code, f"{failure.details} is not {code}"
-            return failure.details[1:]
-        raise AssertionError(f"{code} expected, got {result!r}")
-
-    def events(self, subscription, token):
-        # "from" is a keyword of Python.
-        return getattr(self.api.event, "from")([subscription], token, 30.0)
 
     def state(self, vm):
         return self.api.VM.get_power_state(vm)
@@ -49,7 +20,7 @@ class Case:
             "tests",
         )
         assert details == [user, "Authentication failure"], details
-        self.session.login_with_password(user, self.given["password"], "1.0", "tests")
+        super().log_in()
         host = self.api.session.get_this_host(self.session.handle)
         assert self.api.host.get_API_version_major(host) == "2", "integers are text"
 
@@ -79,15 +50,10 @@ class Case:
             "paused, suspended, running",
             "halted",
         ]
-        task = self.api.Async.VM.start(vm, False, False)
-        token = ""
-        while self.api.task.get_status(task) == "pending":
-            token = self.events("task/" + task, token)["token"]
-        record = self.api.task.get_record(task)
+        record = self.finished(self.api.Async.VM.start(vm, False, False))
         assert record["status"] == "success", record
         assert record["result"] == "<value></value>", record
         assert record["progress"] == 1.0, record
-        self.api.task.destroy(task)
         assert self.state(vm) == "Running"
         assert self.fails("VM_BAD_POWER_STATE", self.api.VM.start, vm, False, False) == [
             vm,
@@ -97,17 +63,11 @@ class Case:
         return self.address(vm)
 
     def address(self, vm):
-        """Waits for the guest's report."""
-        token = ""
-        while True:
-            metrics = self.api.VM.get_guest_metrics(vm)
-            if metrics != "OpaqueRef:NULL":
-                networks = self.api.VM_guest_metrics.get_networks(metrics)
-                assert networks["0/ip"] == networks["0/ipv4/0"], networks
-                return networks["0/ip"]
-            batch = self.events("VM/" + vm, token)
-            token = batch["token"]
-            assert isinstance(batch["valid_ref_counts"]["vm"], int)
+        networks = self.api.VM_guest_metrics.get_networks(self.reported(vm))
+        assert networks["0/ip"] == networks["0/ipv4/0"], networks
+        batch = self.events("VM/" + vm, "")
+        assert isinstance(batch["valid_ref_counts"]["vm"], int)
+        return networks["0/ip"]
 
     def shut_down(self, vm):
         assert self.fails("VM_BAD_POWER_STATE", self.api.VM.destroy, vm) == [
@@ -120,23 +80,16 @@ class Case:
 
     def destroy(self, vm):
         disks = [self.api.VBD.get_VDI(vbd) for vbd in self.api.VM.get_VBDs(vm)]
-        disks = [disk for disk in disks if disk != "OpaqueRef:NULL"]
+        disks = [disk for disk in disks if disk != client.NULL]
         assert len(disks) == 1, disks
         self.api.VM.destroy(vm)
         assert self.fails("HANDLE_INVALID", self.api.VM.get_record, vm) == ["VM", vm]
         for disk in disks:
             self.api.VDI.destroy(disk)
 
-    def log_out(self):
-        handle = self.session.handle
-        self.api.session.logout()
-        # Past the client's own log-in-again.
-        answer = self.session.VM.get_all(handle)
-        assert answer["ErrorDescription"] == ["SESSION_INVALID", handle], answer
-
 
 def main():
-    case = Case(json.load(sys.stdin))
+    case = Lifecycle()
     case.log_in()
     vm = case.clone()
     case.provision(vm)
