@@ -104,12 +104,15 @@ fn escape(out: &mut String, text: &str) -> std::result::Result<(), char> {
 
 /// The result of a successful answer.
 pub(crate) fn open(method: &str, body: Bytes) -> Result<Reply> {
-    let body = match std::str::from_utf8(&body) {
-        Ok(_) => body,
+    let (found, body) = match std::str::from_utf8(&body) {
+        Ok(text) => (locate(text), body),
         // Errors may repeat a parameter that is not valid UTF-8.
-        Err(_) => Bytes::from(String::from_utf8_lossy(&body).into_owned()),
+        Err(_) => {
+            let repaired = String::from_utf8_lossy(&body).into_owned();
+            (locate(&repaired), Bytes::from(repaired))
+        }
     };
-    match locate(&String::from_utf8_lossy(&body)) {
+    match found {
         Ok(Found::Result { start }) => Ok(Reply::xml(method, body.slice(start..))),
         Ok(Found::Failure(description)) => Err(Error::Api(Failure::new(method, description))),
         Err(source) => Err(Error::Decode {
@@ -130,9 +133,9 @@ enum Found {
 /// Looks for the result without reading it, where the status comes first.
 fn locate(text: &str) -> std::result::Result<Found, XmlRpcError> {
     let mut parser = Parser::new(text);
-    parser.open(&Tag::MethodResponse)?;
+    parser.open(Tag::MethodResponse)?;
     match parser.tag()? {
-        Token::Open(Tag::Params) => parser.open(&Tag::Param)?,
+        Token::Open(Tag::Params) => parser.open(Tag::Param)?,
         Token::Open(Tag::Fault) => {
             let fault = Value::deserialize(Element::next(&mut parser)?)?;
             let text = fault["faultString"].as_str().unwrap_or("no reason given");
@@ -143,7 +146,7 @@ fn locate(text: &str) -> std::result::Result<Found, XmlRpcError> {
     let whole = Found::Result {
         start: parser.position(),
     };
-    parser.open(&Tag::Value)?;
+    parser.open(Tag::Value)?;
     if !matches!(parser.content()?, Content::Struct) {
         // `system.listMethods` answers with its bare result.
         return Ok(whole);
@@ -168,7 +171,7 @@ fn locate(text: &str) -> std::result::Result<Found, XmlRpcError> {
         if let (Some("Success"), Some(start)) = (status.as_deref(), result) {
             return Ok(Found::Result { start });
         }
-        parser.close()?;
+        parser.close(Tag::Member)?;
     }
     match status.as_deref() {
         None => Ok(whole),

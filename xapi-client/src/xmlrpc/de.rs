@@ -7,29 +7,39 @@ use std::fmt;
 
 use serde::de::value::{CowStrDeserializer, MapDeserializer};
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess,
-    Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess,
+    SeqAccess, Visitor,
 };
 use serde_json::Value;
 
 use super::parser::{Content, Parser, Tag, XmlRpcError};
 
-/// A `<value>`, whose content is known.
+/// A `<value>` that was opened.
 pub(super) struct Element<'a, 'de> {
     parser: &'a mut Parser<'de>,
-    content: Content<'de>,
+    /// What stands within, if that was looked at already.
+    content: Option<Content<'de>>,
 }
 
 impl<'a, 'de> Element<'a, 'de> {
     /// The value that begins here.
     pub(super) fn next(parser: &'a mut Parser<'de>) -> Result<Self, XmlRpcError> {
-        parser.open(&Tag::Value)?;
-        Self::opened(parser)
+        parser.open(Tag::Value)?;
+        Ok(Self::opened(parser))
     }
 
-    fn opened(parser: &'a mut Parser<'de>) -> Result<Self, XmlRpcError> {
-        let content = parser.content()?;
-        Ok(Self { parser, content })
+    fn opened(parser: &'a mut Parser<'de>) -> Self {
+        Self {
+            parser,
+            content: None,
+        }
+    }
+
+    fn content(&mut self) -> Result<Content<'de>, XmlRpcError> {
+        match self.content.take() {
+            Some(content) => Ok(content),
+            None => self.parser.content(),
+        }
     }
 }
 
@@ -42,8 +52,8 @@ impl Error for XmlRpcError {
 impl<'de> Deserializer<'de> for Element<'_, 'de> {
     type Error = XmlRpcError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlRpcError> {
-        match self.content {
+    fn deserialize_any<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, XmlRpcError> {
+        match self.content()? {
             Content::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
             Content::Text(Cow::Owned(text)) => visitor.visit_string(text),
             Content::Int(number) => visitor.visit_i64(number),
@@ -71,11 +81,22 @@ impl<'de> Deserializer<'de> for Element<'_, 'de> {
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlRpcError> {
-        match self.content {
+    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, XmlRpcError> {
+        match self.content()? {
             Content::Nil => visitor.visit_none(),
-            _ => visitor.visit_some(self),
+            content => {
+                self.content = Some(content);
+                visitor.visit_some(self)
+            }
         }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, XmlRpcError> {
+        match self.content {
+            None => self.parser.skip()?,
+            Some(_) => drop(self.deserialize_any(IgnoredAny)?),
+        }
+        visitor.visit_unit()
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -93,12 +114,12 @@ impl<'de> Deserializer<'de> for Element<'_, 'de> {
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
-        self,
+        mut self,
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, XmlRpcError> {
-        match self.content {
+        match self.content()? {
             Content::Text(text) => visitor.visit_enum(key(text)),
             _ => Err(XmlRpcError::custom("an enum must be text")),
         }
@@ -106,7 +127,7 @@ impl<'de> Deserializer<'de> for Element<'_, 'de> {
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit_struct seq tuple tuple_struct map struct identifier
     }
 }
 
@@ -153,7 +174,7 @@ impl<'de> SeqAccess<'de> for &mut Items<'_, 'de> {
             self.0.ended = true;
             return Ok(None);
         }
-        seed.deserialize(Element::opened(self.0.parser)?).map(Some)
+        seed.deserialize(Element::opened(self.0.parser)).map(Some)
     }
 }
 
@@ -181,7 +202,7 @@ impl<'de> MapAccess<'de> for &mut Members<'_, 'de> {
         seed: S,
     ) -> Result<S::Value, XmlRpcError> {
         let value = seed.deserialize(Element::next(self.0.parser)?)?;
-        self.0.parser.close()?;
+        self.0.parser.close(Tag::Member)?;
         Ok(value)
     }
 }
