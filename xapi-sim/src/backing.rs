@@ -167,6 +167,61 @@ pub(crate) async fn raw(shared: &Shared, vdi: &str) -> io::Result<Arc<RawDisk>> 
     Ok(disk)
 }
 
+/// What the bytes of a disk with a system begin with; behind it is what its agent reports.
+const SYSTEM: &[u8] = b"xapi-sim system\n";
+
+/// The bytes of a VDI for somebody who reads them; `None` for zeros from end to end. A system has
+/// a form as bytes of its own, which [`settle`] knows again.
+pub(crate) async fn bytes_of(shared: &Shared, vdi: &str) -> Result<Option<Arc<RawDisk>>, Failure> {
+    let found = shared.with(|world| world.disks.get(vdi).cloned());
+    let Installed { system, report } = match found {
+        None => return Ok(None),
+        Some(Disk::Raw(disk)) => return Ok(Some(disk)),
+        Some(Disk::System(installed)) => installed,
+    };
+    let System::Simulated = system else {
+        tracing::error!(
+            vdi,
+            "the files of a real guest have no form as bytes of a disk"
+        );
+        return Err(Failure::new("VDI_IO_ERROR", ["Device I/O errors"]));
+    };
+    let storage = Arc::clone(&shared.storage);
+    let written = blocking(move || {
+        let disk = storage.create()?;
+        disk.write(0, &[SYSTEM, report.to_text().as_bytes(), b"\n"].concat())?;
+        Ok(Arc::new(disk))
+    });
+    let written = written.await.map_err(|error| storage_failure(&error))?;
+    Ok(Some(written))
+}
+
+/// Finds out what somebody has written to a VDI: bytes of a system become one.
+pub(crate) async fn settle(shared: &Shared, vdi: &str) -> Result<(), Failure> {
+    let disk = match shared.with(|world| world.disks.get(vdi).cloned()) {
+        Some(Disk::Raw(disk)) => disk,
+        _ => return Ok(()),
+    };
+    let start = blocking(move || {
+        let mut start = [0; 64];
+        disk.read(0, &mut start)?;
+        Ok(start)
+    });
+    let start = start.await.map_err(|error| storage_failure(&error))?;
+    let report = start.strip_prefix(SYSTEM).and_then(|rest| {
+        let line = rest.split(|byte| *byte == b'\n').next()?;
+        GuestReport::from_text(std::str::from_utf8(line).ok()?)
+    });
+    let Some(report) = report else {
+        return Ok(());
+    };
+    let installed = shared.guests.install(vdi, report).await;
+    let installed = installed.map_err(|error| storage_failure(&error))?;
+    let bytes = shared.with(|world| world.disks.insert(vdi.to_owned(), installed));
+    classes::vdi::release(bytes).await;
+    Ok(())
+}
+
 /// A disk with bytes as a VM has it.
 #[allow(dead_code, reason = "for guests that read configuration drives")]
 #[derive(Debug)]

@@ -45,6 +45,38 @@ pub enum GuestReport {
 }
 
 impl GuestReport {
+    /// What is written on a disk in form of bytes.
+    pub(crate) fn to_text(self) -> String {
+        match self {
+            GuestReport::Address => "address".to_owned(),
+            GuestReport::NoTools => "no tools".to_owned(),
+            GuestReport::NoAddress => "no address".to_owned(),
+            GuestReport::LinkLocal => "link-local".to_owned(),
+            GuestReport::NumberedByName(number) => format!("number {number}"),
+            GuestReport::Ipv6 => "ipv6".to_owned(),
+            GuestReport::LateAddress(delay) => format!("late {}", delay.as_millis()),
+        }
+    }
+
+    /// Undoes [`to_text`](Self::to_text).
+    pub(crate) fn from_text(text: &str) -> Option<GuestReport> {
+        let number = |prefix| text.strip_prefix(prefix)?.parse().ok();
+        Some(match text {
+            "address" => GuestReport::Address,
+            "no tools" => GuestReport::NoTools,
+            "no address" => GuestReport::NoAddress,
+            "link-local" => GuestReport::LinkLocal,
+            "ipv6" => GuestReport::Ipv6,
+            _ => match (number("number "), number("late ")) {
+                (Some(number), _) => GuestReport::NumberedByName(number),
+                (None, Some(delay)) => {
+                    GuestReport::LateAddress(Duration::from_millis(u64::from(delay)))
+                }
+                _ => return None,
+            },
+        })
+    }
+
     /// How long after the first report a second one follows, if one does.
     pub(crate) fn second_after(self) -> Option<Duration> {
         match self {

@@ -39,6 +39,17 @@ pub(crate) fn parse(body: &str) -> Result<Call, String> {
     Ok(Call { method, params })
 }
 
+/// Reads a value alone, the form of [`value_text`].
+pub(crate) fn parse_value(text: &str) -> Result<Value, String> {
+    let mut parser = Parser {
+        nodes: nodes(text)?,
+        at: 0,
+        depth: 0,
+    };
+    parser.skip_blank();
+    parser.value()
+}
+
 /// Writes the answer to a call.
 pub(crate) fn reply(reply: &Reply) -> String {
     let (status, key, value) = match reply {

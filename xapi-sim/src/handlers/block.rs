@@ -24,11 +24,19 @@ impl Attached {
     ///
     /// What `VBD.plug` would answer: `VDI_IN_USE` above all.
     pub(super) fn new(request: &Request, vdi: &str, writes: bool) -> Result<Attached, Failure> {
-        let (vbd, size) = request
-            .shared
-            .with(|world| attach(world, &request.host, vdi, writes))?;
+        Attached::to_host(&request.shared, &request.host, vdi, writes)
+    }
+
+    /// The same without a request.
+    pub(super) fn to_host(
+        shared: &Arc<Shared>,
+        host: &str,
+        vdi: &str,
+        writes: bool,
+    ) -> Result<Attached, Failure> {
+        let (vbd, size) = shared.with(|world| attach(world, host, vdi, writes))?;
         Ok(Attached {
-            shared: Arc::clone(&request.shared),
+            shared: Arc::clone(shared),
             vbd,
             size: u64::try_from(size).unwrap_or(0),
         })

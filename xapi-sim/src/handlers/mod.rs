@@ -5,13 +5,20 @@
 
 mod about;
 mod block;
+mod ova;
+mod ova_import;
+mod pump;
 mod raw_vdi;
 mod request;
+mod vm_export;
+mod vm_import;
+mod xva;
 
 use crate::failure::Failure;
 use crate::http::{Connection, Head, Response, exception, forbidden, unauthorised};
 use crate::rpc::Face;
-use request::{Denied, Request};
+use crate::value::Value;
+use request::{Denied, Request, Task};
 
 /// A handler of the server.
 #[derive(Debug)]
@@ -151,7 +158,14 @@ const HANDLERS: &[Handler] = &[
 ];
 
 /// The handlers that the simulator carries out.
-const SIMULATED: &[&str] = &["get_export_raw_vdi", "put_import_raw_vdi"];
+const SIMULATED: &[&str] = &[
+    "get_export",
+    "get_export_metadata",
+    "get_export_raw_vdi",
+    "put_import",
+    "put_import_metadata",
+    "put_import_raw_vdi",
+];
 
 /// Whether a request of this method and path goes to a handler and not to the calls.
 pub(crate) fn serves(method: &str, path: &str) -> bool {
@@ -190,6 +204,10 @@ pub(crate) async fn respond(
         }
     };
     let result = match handler.name {
+        "get_export" => vm_export::export(&request, connection).await,
+        "get_export_metadata" => vm_export::export_metadata(&request, connection).await,
+        "put_import" => vm_import::import(&request, connection).await,
+        "put_import_metadata" => vm_import::import_metadata(&request, connection).await,
         "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
         "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,
         name => {
@@ -205,6 +223,46 @@ pub(crate) async fn respond(
         Err(Trouble::Failed(failure)) => Some(exception(&request::text_of(&failure))),
         Err(Trouble::Exception(text)) => Some(exception(&text)),
     }
+}
+
+const OK: [&str; 3] = [
+    "HTTP/1.1 200 OK",
+    "Connection: close",
+    "Cache-Control: no-cache, no-store",
+];
+const BAD: [&str; 3] = [
+    "HTTP/1.1 400 Bad Request",
+    "Connection: close",
+    "Cache-Control: no-cache, no-store",
+];
+
+/// Ends a task as its request has ended.
+fn finish(task: Task, result: Result<(), Trouble>, value: &Value) -> Result<(), Trouble> {
+    let reply = match &result {
+        Ok(()) => Ok(value.clone()),
+        Err(Trouble::Failed(failure)) => Err(failure.clone()),
+        Err(Trouble::Exception(text)) => Err(Failure::internal(text.clone())),
+        Err(Trouble::Gone) => Err(Failure::new("CLIENT_ERROR", ["the client has gone"])),
+    };
+    task.finish(&reply);
+    result
+}
+
+/// Sends a client to the host that can do what it wants. Its task stays as it is.
+async fn redirect(
+    request: &Request,
+    connection: &mut Connection,
+    host: &str,
+) -> Result<(), Trouble> {
+    let location = format!("Location: {}", request.elsewhere(host));
+    let head = [
+        "HTTP/1.1 302 Found",
+        "Connection: close",
+        "Cache-Control: no-cache, no-store",
+        &location,
+    ];
+    connection.write_head(&head).await?;
+    Ok(())
 }
 
 /// Why a handler does not come to its end.

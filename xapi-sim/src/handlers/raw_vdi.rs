@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::Trouble;
 use super::block::Attached;
 use super::request::{self, Request, Task};
-use crate::backing::{self, Disk, blocking};
+use super::{BAD, OK, Trouble, finish, redirect};
+use crate::backing::{self, blocking};
 use crate::classes::{sr, vdi};
 use crate::failure::{Failure, Reply};
 use crate::http::Connection;
@@ -25,17 +25,6 @@ const MISSING: [&str; 3] = [
     "Connection: close",
     "Cache-Control: no-cache, no-store",
 ];
-const BAD: [&str; 3] = [
-    "HTTP/1.1 400 Bad Request",
-    "Connection: close",
-    "Cache-Control: no-cache, no-store",
-];
-const OK: [&str; 3] = [
-    "HTTP/1.1 200 OK",
-    "Connection: close",
-    "Cache-Control: no-cache, no-store",
-];
-
 /// How the bytes of a disk are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -155,23 +144,6 @@ fn find_sr(request: &Request, vdi: Option<&str>) -> Result<Option<String>, Failu
             .map(Some),
         None => request.sr(),
     }
-}
-
-/// Sends a client to the host that can do what it wants. Its task stays as it is.
-async fn redirect(
-    request: &Request,
-    connection: &mut Connection,
-    host: &str,
-) -> Result<(), Trouble> {
-    let location = format!("Location: {}", request.elsewhere(host));
-    let head = [
-        "HTTP/1.1 302 Found",
-        "Connection: close",
-        "Cache-Control: no-cache, no-store",
-        &location,
-    ];
-    connection.write_head(&head).await?;
-    Ok(())
 }
 
 fn create(request: &Request, length: i64) -> Result<String, Failure> {
@@ -343,13 +315,7 @@ pub(super) async fn export(request: &Request, connection: &mut Connection) -> Re
         }
     };
     let result = send(request, connection, &task, &vdi, format).await;
-    let reply: Reply = match &result {
-        Ok(()) => Ok(Value::void()),
-        Err(Trouble::Failed(failure)) => Err(failure.clone()),
-        Err(_) => Err(broken()),
-    };
-    task.finish(&reply);
-    result
+    finish(task, result, &Value::void())
 }
 
 async fn send(
@@ -363,13 +329,10 @@ async fn send(
     if format != Format::Raw {
         return Err(broken().into());
     }
-    let (disk, uuid) = request.shared.with(|world| {
-        let disk = match world.disks.get(vdi) {
-            Some(Disk::Raw(disk)) => Some(Arc::clone(disk)),
-            _ => None,
-        };
-        (disk, world.db.text("VDI", vdi, "uuid").unwrap_or_default())
-    });
+    let disk = backing::bytes_of(&request.shared, vdi).await?;
+    let uuid = request
+        .shared
+        .with(|world| world.db.text("VDI", vdi, "uuid"))?;
     let task_header = task.header();
     let name = format!("content-disposition: attachment; filename=\"{uuid}.raw\"");
     let mut head = OK.to_vec();

@@ -1,5 +1,6 @@
 //! Who asks, for what, and in which task.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,7 +12,7 @@ use crate::failure::{Failure, Reply};
 use crate::http::Head;
 use crate::rbac;
 use crate::rpc::Face;
-use crate::world::Shared;
+use crate::world::{Shared, World};
 
 /// A request of somebody who may make it.
 pub(super) struct Request {
@@ -97,6 +98,25 @@ impl Request {
         all.into_iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter of the query alone.
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The parameters of the query that begin with a prefix, without it.
+    pub(super) fn query_map(&self, prefix: &str) -> HashMap<String, String> {
+        let pairs = self.query.iter().filter_map(|(key, value)| {
+            let key = key.strip_prefix(prefix)?;
+            Some((key.to_owned(), value.clone()))
+        });
+        pairs.collect()
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.param(name) == Some("true")
     }
 
     /// The object of a class that a parameter names by its reference or uuid.
@@ -199,7 +219,8 @@ pub(super) struct Task {
     pub(super) reference: String,
     /// Whether the client made it, and so destroys it.
     given: bool,
-    cancelled: watch::Receiver<bool>,
+    /// Whether somebody has cancelled it.
+    pub(super) cancelled: watch::Receiver<bool>,
     open: bool,
 }
 
@@ -211,18 +232,21 @@ impl Task {
 
     pub(super) fn progress(&self, part: f64) {
         // The client may have destroyed the task; then nobody asks.
-        let set = |world: &mut crate::world::World| {
-            world.db.set("task", &self.reference, "progress", part)
-        };
+        let set = |world: &mut World| world.db.set("task", &self.reference, "progress", part);
         let _ = self.shared.with(set);
     }
 
     /// Fails when somebody has cancelled the task.
     pub(super) fn go_on(&self) -> Result<(), Failure> {
         if *self.cancelled.borrow() {
-            return Err(Failure::new("TASK_CANCELLED", [self.reference.as_str()]));
+            return Err(self.cancellation());
         }
         Ok(())
+    }
+
+    /// How a cancelled task fails.
+    pub(super) fn cancellation(&self) -> Failure {
+        Failure::new("TASK_CANCELLED", [self.reference.as_str()])
     }
 
     /// Ends the task. One that nobody made goes at once, as those of calls do.
@@ -260,21 +284,36 @@ pub(super) fn text_of(failure: &Failure) -> String {
 /// The host that can see an SR, this one if it can.
 pub(super) fn host_for_sr(request: &Request, sr: &str) -> Result<String, Failure> {
     request.shared.with(|world| {
-        let db = &world.db;
-        let mut hosts = Vec::new();
-        for pbd in db.list("SR", sr, "PBDs")? {
-            if db.flag("PBD", &pbd, "currently_attached")? {
-                hosts.push(db.text("PBD", &pbd, "host")?);
-            }
-        }
-        if hosts.contains(&request.host) {
-            return Ok(request.host.clone());
-        }
-        let able = hosts
-            .into_iter()
-            .find(|host| db.flag("host", host, "enabled").unwrap_or(false));
-        able.ok_or_else(|| Failure::code("NO_HOSTS_AVAILABLE"))
+        let hosts = hosts_of_sr(world, sr)?;
+        best_host(world, request, hosts)
     })
+}
+
+/// The hosts that have an SR attached.
+pub(super) fn hosts_of_sr(world: &World, sr: &str) -> Result<Vec<String>, Failure> {
+    let db = &world.db;
+    let mut hosts = Vec::new();
+    for pbd in db.list("SR", sr, "PBDs")? {
+        if db.flag("PBD", &pbd, "currently_attached")? {
+            hosts.push(db.text("PBD", &pbd, "host")?);
+        }
+    }
+    Ok(hosts)
+}
+
+/// One of these hosts: this one, or any that takes work, rather one that is served.
+pub(super) fn best_host(
+    world: &World,
+    request: &Request,
+    hosts: Vec<String>,
+) -> Result<String, Failure> {
+    if hosts.contains(&request.host) {
+        return Ok(request.host.clone());
+    }
+    let enabled = |host: &String| world.db.flag("host", host, "enabled").unwrap_or(false);
+    let able = hosts.into_iter().filter(enabled);
+    able.max_by_key(|host| request.shared.address_of(host).is_some())
+        .ok_or_else(|| Failure::code("NO_HOSTS_AVAILABLE"))
 }
 
 /// The pairs of a query or, with other separators, of a cookie.
