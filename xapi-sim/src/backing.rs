@@ -174,7 +174,11 @@ const SYSTEM: &[u8] = b"xapi-sim system\n";
 /// a form as bytes of its own, which [`settle`] knows again.
 pub(crate) async fn bytes_of(shared: &Shared, vdi: &str) -> Result<Option<Arc<RawDisk>>, Failure> {
     let found = shared.with(|world| world.disks.get(vdi).cloned());
-    let Installed { system, report } = match found {
+    let Installed {
+        system,
+        report,
+        cloud_init,
+    } = match found {
         None => return Ok(None),
         Some(Disk::Raw(disk)) => return Ok(Some(disk)),
         Some(Disk::System(installed)) => installed,
@@ -189,7 +193,9 @@ pub(crate) async fn bytes_of(shared: &Shared, vdi: &str) -> Result<Option<Arc<Ra
     let storage = Arc::clone(&shared.storage);
     let written = blocking(move || {
         let disk = storage.create()?;
-        disk.write(0, &[SYSTEM, report.to_text().as_bytes(), b"\n"].concat())?;
+        let reads = if cloud_init { "cloud-init" } else { "nothing" };
+        let text = format!("{}\n{reads}\n", report.to_text());
+        disk.write(0, &[SYSTEM, text.as_bytes()].concat())?;
         Ok(Arc::new(disk))
     });
     let written = written.await.map_err(|error| storage_failure(&error))?;
@@ -208,14 +214,16 @@ pub(crate) async fn settle(shared: &Shared, vdi: &str) -> Result<(), Failure> {
         Ok(start)
     });
     let start = start.await.map_err(|error| storage_failure(&error))?;
-    let report = start.strip_prefix(SYSTEM).and_then(|rest| {
-        let line = rest.split(|byte| *byte == b'\n').next()?;
-        GuestReport::from_text(std::str::from_utf8(line).ok()?)
+    let system = start.strip_prefix(SYSTEM).and_then(|rest| {
+        let mut lines = rest.split(|byte| *byte == b'\n');
+        let report = std::str::from_utf8(lines.next()?).ok()?;
+        let cloud_init = lines.next()? == b"cloud-init";
+        Some((GuestReport::from_text(report)?, cloud_init))
     });
-    let Some(report) = report else {
+    let Some((report, cloud_init)) = system else {
         return Ok(());
     };
-    let installed = shared.guests.install(vdi, report).await;
+    let installed = shared.guests.install(vdi, report, cloud_init).await;
     let installed = installed.map_err(|error| storage_failure(&error))?;
     let bytes = shared.with(|world| world.disks.insert(vdi.to_owned(), installed));
     classes::vdi::release(bytes).await;

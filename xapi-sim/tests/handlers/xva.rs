@@ -391,7 +391,7 @@ async fn a_host_that_does_not_see_the_sr_sends_to_one_that_does() {
     let pool = &served.pool;
     let member = pool
         .sim
-        .serve_member(([127, 0, 0, 2], 0).into(), "127.0.0.1")
+        .serve_host(1, ([127, 0, 0, 2], 0).into())
         .await
         .unwrap();
     // Storage that only members have.
