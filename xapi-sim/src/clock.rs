@@ -82,6 +82,21 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// The seconds since 1970 of a point in time as [`stamp`] writes it.
+pub(crate) fn seconds_of(stamp: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| stamp.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
+    let (hour, minute, second) = (number(9..11)?, number(12..14)?, number(15..17)?);
+    // The reverse of `civil`.
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let year_of_era = year - era * 400;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
 /// Reads the ISO 8601 forms that the server accepts and gives its own form back: compact, without
 /// fractions of a second, `Z` where no zone is given. `None` for anything else, also a bare date.
 pub(crate) fn normalise(input: &str) -> Option<String> {
@@ -140,6 +155,9 @@ mod tests {
         assert_eq!(text(0), "19700101T00:00:00");
         assert_eq!(text(951_782_400), "20000229T00:00:00");
         assert_eq!(text(1_795_401_061), "20261123T02:31:01");
+        for seconds in [0, 951_782_400, 1_795_401_061, 1_704_067_199] {
+            assert_eq!(seconds_of(&stamp(seconds)), i64::try_from(seconds).ok());
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@
 
 mod about;
 mod block;
+mod console;
 mod ova;
 mod ova_import;
 mod pump;
 mod raw_vdi;
 mod request;
+mod rrd;
 mod vm_export;
 mod vm_import;
 mod xva;
@@ -159,12 +161,18 @@ const HANDLERS: &[Handler] = &[
 
 /// The handlers that the simulator carries out.
 const SIMULATED: &[&str] = &[
+    "connect_console",
+    "connect_console_ws",
     "get_export",
     "get_export_metadata",
     "get_export_raw_vdi",
     "put_import",
     "put_import_metadata",
     "put_import_raw_vdi",
+    "host_rrd",
+    "rrd_updates",
+    "sr_rrd",
+    "vm_rrd",
 ];
 
 /// Whether a request of this method and path goes to a handler and not to the calls.
@@ -208,6 +216,11 @@ pub(crate) async fn respond(
         "get_export_metadata" => vm_export::export_metadata(&request, connection).await,
         "put_import" => vm_import::import(&request, connection).await,
         "put_import_metadata" => vm_import::import_metadata(&request, connection).await,
+        "connect_console" | "connect_console_ws" => console::connect(&request, connection).await,
+        "host_rrd" => rrd::of_host(&request, connection).await,
+        "rrd_updates" => rrd::updates(&request, connection).await,
+        "sr_rrd" => rrd::of_sr(&request, connection).await,
+        "vm_rrd" => rrd::of_vm(&request, connection).await,
         "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
         "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,
         name => {
@@ -232,6 +245,12 @@ const OK: [&str; 3] = [
 ];
 const BAD: [&str; 3] = [
     "HTTP/1.1 400 Bad Request",
+    "Connection: close",
+    "Cache-Control: no-cache, no-store",
+];
+
+const MISSING: [&str; 3] = [
+    "HTTP/1.1 404 Not Found",
     "Connection: close",
     "Cache-Control: no-cache, no-store",
 ];

@@ -100,6 +100,12 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Refuses what the role of whoever asks does not reach.
+    pub(super) fn assert_role(&self, permission: &str, role: &str) -> Result<(), Failure> {
+        self.shared
+            .with(|world| rbac::reach(world, &self.session, permission, role))
+    }
+
     /// A parameter of the query alone.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(key, _)| key == name);

@@ -6,6 +6,7 @@
 mod common;
 mod config_drive;
 mod raw_vdi;
+mod statistics;
 mod xva;
 
 use std::path::Path;

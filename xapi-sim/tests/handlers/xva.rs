@@ -241,7 +241,11 @@ fn old_archive() -> Vec<u8> {
     let vm = [
         ("name_label", "old"),
         ("memory_static_max", "1073741824"),
+        ("memory_dynamic_max", "1073741824"),
+        ("memory_dynamic_min", "1073741824"),
         ("VCPUs_max", "1"),
+        ("VCPUs_at_startup", "1"),
+        ("HVM_boot_policy", "BIOS order"),
         ("ancient", "field"),
     ]
     .map(|(name, value)| member(name, value))

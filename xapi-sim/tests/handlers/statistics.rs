@@ -1,0 +1,130 @@
+//! Statistics and consoles.
+
+use super::*;
+
+fn inner<'t>(text: &'t str, tag: &str) -> &'t str {
+    let (_, rest) = text.split_once(&format!("<{tag}>")).unwrap();
+    rest.split_once(&format!("</{tag}>")).unwrap().0
+}
+
+#[tokio::test]
+async fn updates_have_the_rows_since_a_time_the_newest_first() {
+    let served = served().await;
+    let vm = served.pool.vm("busy").await;
+    served.pool.start(&vm).await;
+    served.pool.reported(&vm).await;
+    let uuid = text(&served.pool.get("VM", "uuid", &vm).await);
+    let answer = served.get("/rrd_updates?start=-60&host=true").await;
+    assert_eq!(answer.status(), "HTTP/1.1 200 OK");
+    assert_eq!(answer.header("content-type"), Some("text/xml"));
+    let body = answer.text();
+    let length = answer.header("content-length").unwrap();
+    assert_eq!(length, body.len().to_string());
+    assert_eq!(inner(&body, "step"), "5");
+    let columns = body.matches("<entry>").count();
+    assert_eq!(inner(&body, "columns"), columns.to_string());
+    let rows: Vec<&str> = body.split("<row>").skip(1).collect();
+    assert_eq!(inner(&body, "rows"), rows.len().to_string());
+    let times: Vec<u64> = rows
+        .iter()
+        .map(|row| inner(row, "t").parse().unwrap())
+        .collect();
+    assert_eq!(times.len(), 13);
+    assert!(times.windows(2).all(|pair| pair[0] == pair[1] + 5));
+    assert!(rows.iter().all(|row| row.matches("<v>").count() == columns));
+    assert!(body.contains("<entry>AVERAGE:host:"));
+    assert!(body.contains(&format!("<entry>AVERAGE:vm:{uuid}:cpu0</entry>")));
+    // The VM has not run for so long.
+    assert!(rows[12].contains("<v>NaN</v>"));
+}
+
+#[tokio::test]
+async fn json_has_numbers_that_are_none() {
+    let served = served().await;
+    let vm = served.pool.vm("busy").await;
+    served.pool.start(&vm).await;
+    let uuid = text(&served.pool.get("VM", "uuid", &vm).await);
+    let path = format!("/rrd_updates?start=-600&interval=60&json=true&vm_uuid={uuid}");
+    let body = served.get(&path).await.text();
+    assert!(body.starts_with("{\"meta\":{\"start\":"), "{body}");
+    assert!(body.contains("\"step\":60,"), "{body}");
+    assert!(body.contains(",NaN"), "{body}");
+    assert!(!body.contains(":host:"));
+}
+
+#[tokio::test]
+async fn whole_histories() {
+    let served = served().await;
+    let vm = served.pool.vm("busy").await;
+    let uuid = text(&served.pool.get("VM", "uuid", &vm).await);
+    let path = format!("/vm_rrd?uuid={uuid}");
+    assert_eq!(served.get(&path).await.status(), "HTTP/1.1 404 Not Found");
+    served.pool.start(&vm).await;
+    let sr = served.pool.named("SR", "Local storage").await;
+    let sr = text(&served.pool.get("SR", "uuid", &sr).await);
+    for path in [path, "/host_rrd".to_owned(), format!("/sr_rrd?uuid={sr}")] {
+        let answer = served.get(&path).await;
+        assert_eq!(answer.status(), "HTTP/1.0 200 OK", "{path}");
+        let body = answer.text();
+        assert_eq!(body.matches("<rra>").count(), 4);
+        assert_eq!(body.matches("<row>").count(), 120 + 120 + 168 + 366);
+        assert!(body.contains("<max>Infinity</max>"));
+    }
+    let body = served.get("/host_rrd?json=true").await.text();
+    assert!(body.starts_with("{\"version\":\"0003\",\"step\":5,"));
+}
+
+#[tokio::test]
+async fn what_is_missing_or_wrong() {
+    let served = served().await;
+    for (path, text) in [
+        ("/rrd_updates", "Not_found"),
+        ("/rrd_updates?start=soon", "Int64.of_string"),
+        ("/rrd_updates?start=0&vm_uuid=none", "No_RRA_Available"),
+        ("/sr_rrd?uuid=none", "No SR RRD available!"),
+        ("/vm_rrd?uuid=none", "UUID_INVALID: [ VM; none ]"),
+    ] {
+        let answer = served.get(path).await;
+        assert_eq!(answer.status(), "HTTP/1.1 500 Internal Error", "{path}");
+        assert!(answer.text().contains(text), "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn consoles_are_found_and_show_nothing() {
+    let served = served().await;
+    let vm = served.pool.vm("screen").await;
+    let connect = |query: String| format!("CONNECT /console?{query}");
+    let served = &served;
+    let status = |request: String| async move {
+        let answer = served.ask(&request, "", b"").await;
+        answer.status().to_owned()
+    };
+    let broken = "HTTP/1.1 500 Internal Error";
+    for query in [String::new(), "ref=nope".to_owned(), format!("ref={vm}")] {
+        assert_eq!(status(connect(query)).await, broken);
+    }
+    served.pool.start(&vm).await;
+    let query = format!("ref={vm}");
+    assert_eq!(
+        status(connect(query.clone())).await,
+        "HTTP/1.1 404 Not Found"
+    );
+    let browser = format!("GET /console?{query}");
+    assert_eq!(status(browser).await, "HTTP/1.1 404 Not Found");
+    let alone = served.ask_alone(&connect(query), "", b"").await;
+    let realm = alone.header("www-authenticate");
+    assert_eq!(realm, Some("Basic realm=\"connect_console\""));
+}
+
+#[tokio::test]
+async fn handlers_that_are_not_simulated_say_so_and_are_listed() {
+    let served = served().await;
+    let answer = served.get("/wlb_report?report=x").await;
+    assert!(
+        answer
+            .text()
+            .contains("NOT_IMPLEMENTED: [ get_wlb_report ]")
+    );
+    assert_eq!(served.pool.sim.unimplemented(), ["GET /wlb_report"]);
+}
