@@ -1,7 +1,9 @@
 //! What happened, for tests to look at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use xapi_client::meta::{Message, Param, Type};
 
 use crate::db::Db;
@@ -18,6 +20,13 @@ pub struct CallRecord {
     /// The code of the failure that came back at once, if any. What becomes of a task is not
     /// recorded here.
     pub failure: Option<String>,
+    /// The reference of the VM that the call is about, if it is about one.
+    pub vm: Option<String>,
+    /// When it came, counted from the start of the simulator.
+    pub at: Duration,
+    /// How long the answer took; `None` while it is not ready, and for ever if nobody waited for
+    /// it.
+    pub took: Option<Duration>,
 }
 
 /// An object that is there and was not when the simulator started.
@@ -67,9 +76,10 @@ pub(crate) fn leaks(db: &Db, start: i64) -> Vec<Leak> {
 }
 
 /// Calls in the order of arrival, and messages that nobody has taught us.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) calls: Vec<CallRecord>,
+    begun: Instant,
     /// How many older calls have been forgotten.
     forgotten: usize,
     pub(crate) unimplemented: BTreeSet<String>,
@@ -79,6 +89,24 @@ pub(crate) struct Log {
 const KEPT: usize = 100_000;
 
 impl Log {
+    pub(crate) fn new() -> Self {
+        Log {
+            calls: Vec::new(),
+            begun: Instant::now(),
+            forgotten: 0,
+            unimplemented: BTreeSet::new(),
+        }
+    }
+
+    /// How many calls were about each VM.
+    pub(crate) fn calls_per_vm(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for vm in self.calls.iter().filter_map(|call| call.vm.as_ref()) {
+            *counts.entry(vm.clone()).or_default() += 1;
+        }
+        counts
+    }
+
     /// Notes a call and gives its place.
     pub(crate) fn arrive(
         &mut self,
@@ -90,6 +118,7 @@ impl Log {
             self.calls.drain(..KEPT / 2);
             self.forgotten += KEPT / 2;
         }
+        let vm = message.and_then(|message| vm_of(message, params));
         let params = match message {
             Some(message) => {
                 let params = &params[usize::from(message.needs_session).min(params.len())..];
@@ -109,16 +138,31 @@ impl Log {
             method: method.to_owned(),
             params,
             failure: None,
+            vm,
+            at: self.begun.elapsed(),
+            took: None,
         });
         self.forgotten + self.calls.len() - 1
     }
 
-    pub(crate) fn fail(&mut self, place: usize, code: &str) {
+    /// Notes what became of a call.
+    pub(crate) fn answered(&mut self, place: usize, failure: Option<&str>) {
         let kept = place.checked_sub(self.forgotten);
         if let Some(call) = kept.and_then(|place| self.calls.get_mut(place)) {
-            call.failure = Some(code.to_owned());
+            call.took = Some(self.begun.elapsed().saturating_sub(call.at));
+            call.failure = failure.map(str::to_owned);
         }
     }
+}
+
+/// The first VM among the parameters, the session included.
+fn vm_of(message: &Message, params: &[Value]) -> Option<String> {
+    let sessions = usize::from(message.needs_session);
+    let at = message
+        .params
+        .iter()
+        .position(|param| param.ty == Type::Ref("VM"))?;
+    params.get(at + sessions)?.as_str().map(str::to_owned)
 }
 
 fn is_secret(param: &Param) -> bool {

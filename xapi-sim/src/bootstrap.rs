@@ -2,6 +2,8 @@
 
 mod templates;
 
+use std::net::IpAddr;
+
 use secrecy::ExposeSecret as _;
 
 use crate::backing::GuestHost;
@@ -68,40 +70,25 @@ pub(crate) async fn fill(
     Ok(hosts)
 }
 
-/// Gives a host another address.
-pub(crate) fn move_host(world: &mut World, host: &str, address: &str) {
+/// Gives a host another address, if it is one.
+pub(crate) fn move_host(world: &mut World, host: &str, address: IpAddr) {
+    if address.is_unspecified() {
+        return;
+    }
+    let address = address.to_string();
     let db = &mut world.db;
     // Hosts of the model never go.
-    let _ = db.set("host", host, "address", address);
+    let _ = db.set("host", host, "address", address.as_str());
     for pif in db.list("host", host, "PIFs").unwrap_or_default() {
         if db.flag("PIF", &pif, "management").unwrap_or(false) {
-            let _ = db.set("PIF", &pif, "IP", address);
+            let _ = db.set("PIF", &pif, "IP", address.as_str());
         }
     }
 }
 
-fn add_user(world: &mut World, user: &UserSpec) -> Result<(), Trouble> {
-    if world.users.iter().any(|known| known.name == user.name) {
-        let text = format!("there are two users {}", user.name);
-        return Err(Trouble::Model(text));
-    }
-    if let Some(role) = &user.role
-        && !rbac::is_for_users(role)
-    {
-        let text = format!(
-            "user {} has the role {role}, which does not exist; use one of {}",
-            user.name,
-            rbac::names().collect::<Vec<_>>().join(", ")
-        );
-        return Err(Trouble::Model(text));
-    }
+fn add_user(world: &mut World, user: &UserSpec) -> Result<(), Failure> {
     let password = user.password.expose_secret();
-    Ok(rbac::admit(
-        world,
-        &user.name,
-        password,
-        user.role.as_deref(),
-    )?)
+    rbac::admit(world, &user.name, password, user.role.as_deref())
 }
 
 fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {

@@ -152,10 +152,11 @@ pub(crate) async fn dispatch(shared: &Arc<Shared>, request: Request) -> Reply {
     let message = found.map(|(_, message)| message);
     let place = shared.with(|world| world.log.arrive(&request.method, message, &request.params));
     let reply = answer(shared, request, &name, found, is_async).await;
-    if let Err(failure) = &reply {
-        tracing::debug!(method = %name, code = %failure.code, "call failed");
-        shared.with(|world| world.log.fail(place, &failure.code));
+    let failure = reply.as_ref().err().map(|failure| failure.code.as_str());
+    if let Some(code) = failure {
+        tracing::debug!(method = %name, %code, "call failed");
     }
+    shared.with(|world| world.log.answered(place, failure));
     reply
 }
 

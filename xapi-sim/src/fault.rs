@@ -1,5 +1,6 @@
 //! Failures and delays on demand, for the tests of those who talk to a pool.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::db::Db;
@@ -335,6 +336,46 @@ impl FaultRule {
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits
+    }
+}
+
+impl fmt::Display for FaultRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.method)?;
+        if let Some(object) = &self.object {
+            write!(f, " of {object}")?;
+        }
+        if self.skip > 0 {
+            write!(f, ", after {} more", self.skip)?;
+        }
+        if let Some(left) = self.left {
+            write!(f, ", {left} times more")?;
+        }
+        if self.probability < 1.0 {
+            write!(f, ", with probability {}", self.probability)?;
+        }
+        f.write_str(":")?;
+        if !self.delay.is_zero() {
+            write!(f, " wait {:?}", self.delay)?;
+        }
+        if let Some(failure) = &self.failure {
+            write!(f, " fail with {failure}")?;
+        }
+        match self.on_the_way {
+            None => {}
+            Some(Spoil::Disconnect) => f.write_str(" disconnect")?,
+            Some(Spoil::Status(status)) => write!(f, " answer with HTTP status {status}")?,
+            Some(Spoil::Truncate(bytes)) => write!(f, " cut the answer after {bytes} bytes")?,
+            Some(Spoil::Slow(pause)) => write!(f, " hold half of the answer for {pause:?}")?,
+            Some(Spoil::Expire) => f.write_str(" end the session")?,
+        }
+        if let Some(reboot) = self.crash {
+            write!(f, " crash the host for {reboot:?}")?;
+        }
+        if self.after_effect {
+            f.write_str(" after the effect")?;
+        }
+        write!(f, " (acted {} times)", self.hits)
     }
 }
 

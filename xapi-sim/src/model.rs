@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 
 use crate::db::Release;
+use crate::rbac;
 use crate::report::GuestReport;
 
 const GIB: i64 = 1 << 30;
@@ -151,6 +152,13 @@ impl Model {
         self
     }
 
+    /// Gives each host so many logical processors, at least one. The default is 8.
+    #[must_use]
+    pub fn host_cpus(mut self, count: usize) -> Self {
+        self.host_cpus = count.max(1);
+        self
+    }
+
     /// Adds storage; the first SR that can hold disks becomes the pool's default.
     #[must_use]
     pub fn sr(mut self, sr: SrSpec) -> Self {
@@ -185,6 +193,47 @@ impl Model {
     pub fn template(mut self, template: TemplateSpec) -> Self {
         self.templates.push(template);
         self
+    }
+}
+
+impl Model {
+    /// What does not fit together, with all users of the pool.
+    pub(crate) fn problems(&self, users: &[UserSpec]) -> Vec<String> {
+        let mut problems = Vec::new();
+        let has_storage = self.srs.iter().any(|sr| sr.content != "iso");
+        for template in &self.templates {
+            let name = &template.name;
+            if !template.default && template.disk.is_some() && !has_storage {
+                problems.push(format!(
+                    "template {name} has a disk and the pool has no SR for it"
+                ));
+            }
+            for network in &template.vifs {
+                if !self.networks.iter().any(|known| known.name == *network) {
+                    problems.push(format!(
+                        "template {name} is on network {network}, which the model lacks"
+                    ));
+                }
+            }
+        }
+        for (at, user) in users.iter().enumerate() {
+            let name = &user.name;
+            let taken = users[..at].iter().any(|known| known.name == *name);
+            if taken || name == "root" {
+                problems.push(format!("there are two users {name}"));
+            }
+            if let Some(role) = user
+                .role
+                .as_deref()
+                .filter(|role| !rbac::is_for_users(role))
+            {
+                let known = rbac::names().collect::<Vec<_>>().join(", ");
+                problems.push(format!(
+                    "user {name} has the role {role}, which does not exist; use one of {known}"
+                ));
+            }
+        }
+        problems
     }
 }
 

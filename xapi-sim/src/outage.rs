@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backing::Running;
+use crate::bootstrap;
 use crate::classes::vm_power;
 use crate::failure::Failure;
+use crate::sim::Error;
 use crate::value::{NULL_REF, Value};
 use crate::world::{Call, Shared, World};
 
@@ -99,6 +101,65 @@ pub(crate) fn fail_over(shared: &Shared, host: &str) -> Result<(), Failure> {
         Ok(hosts)
     })?;
     shared.end_life(&hosts);
+    Ok(())
+}
+
+/// An object by its reference, uuid or name.
+///
+/// # Errors
+///
+/// `HANDLE_INVALID` when there is none.
+pub(crate) fn find(shared: &Shared, class: &str, called: &str) -> Result<String, Failure> {
+    shared.with(|world| {
+        let db = &world.db;
+        let mut all = db.references(class).into_iter();
+        let found = all.find(|known| known == called || db.is_called(known, called));
+        found.ok_or_else(|| Failure::handle_invalid(class, called))
+    })
+}
+
+/// Lets an SR take nothing more, or again what fits.
+///
+/// # Errors
+///
+/// As [`find`].
+pub(crate) fn fill_sr(shared: &Shared, called: &str, full: bool) -> Result<(), Failure> {
+    let sr = find(shared, "SR", called)?;
+    shared.with(|world| {
+        if full {
+            world.full.insert(sr);
+        } else {
+            world.full.remove(&sr);
+        }
+    });
+    Ok(())
+}
+
+/// Moves the clock, so that what is too old now ends.
+pub(crate) fn shift_clock(shared: &Shared, seconds: i64) {
+    shared.with(|world| {
+        world.clock.shift(seconds);
+        world.next_collection = 0;
+    });
+}
+
+/// Makes the world anew. The old one goes with its guests.
+pub(crate) async fn reset(shared: &Shared) -> Result<(), Error> {
+    let (mut world, hosts) = shared.origin.world(&shared.guests).await?;
+    for host in &hosts {
+        if let Some(address) = shared.address_of(host) {
+            bootstrap::move_host(&mut world, host, address.ip());
+        }
+    }
+    let mut old = shared.with(|current| std::mem::replace(current, world));
+    shared.end_life(&hosts);
+    for guest in std::mem::take(&mut old.running).into_values() {
+        if let Some(guest) = guest.guest {
+            guest.power_off().await;
+        }
+    }
+    // Only a runtime that shuts down refuses, and then dropping the closure does the same.
+    let _ = tokio::task::spawn_blocking(move || drop(old)).await;
     Ok(())
 }
 

@@ -1,33 +1,33 @@
 //! The simulator as its users see it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use xapi_client::Transport;
 
-use crate::assertions::{self, CallRecord, Leak, Log};
+use crate::assertions::{self, CallRecord, Leak};
 use crate::backing::GuestHost;
-use crate::bootstrap::{self, Trouble};
-use crate::clock::Clock;
-use crate::db::Db;
+use crate::bootstrap;
+use crate::control::Control;
 use crate::dispatch::{Request, dispatch};
 use crate::failure::Failure;
-use crate::fault::{FaultRule, Faults};
+use crate::fault::FaultRule;
 use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung, STATE_PARENTS};
 use crate::model::{Model, UserSpec};
+use crate::origin::Origin;
 use crate::outage;
 use crate::rpc::Face;
 use crate::secret;
-use crate::seed::Seed;
 use crate::server::Server;
 use crate::storage::Storage;
 use crate::tls::Certificate;
 use crate::transport::InProcess;
 use crate::value::Value;
-use crate::world::{Counters, Messages, Rules, Shared, User, World};
+use crate::world::Shared;
 
 /// What can go wrong with a simulator.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,24 @@ pub enum Error {
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+
+    /// Others could reach the control endpoint.
+    #[error(
+        "{address} is no address of this machine alone; use 127.0.0.1 for the control endpoint"
+    )]
+    NotLoopback {
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
+
+    /// A private file cannot be written.
+    #[error("the private file {name} cannot be written; choose another state directory")]
+    File {
+        /// Its name.
+        name: String,
         /// The reason.
         source: std::io::Error,
     },
@@ -242,8 +260,6 @@ pub struct Coverage {
 pub struct Sim {
     shared: Arc<Shared>,
     credentials: Credentials,
-    /// The number of the newest change when all was as the model says.
-    start: i64,
     /// The hosts in the order of the model.
     hosts: Vec<String>,
 }
@@ -260,6 +276,14 @@ impl Sim {
     ///
     /// Dropping the future removes what it has begun.
     pub async fn start(model: Model, options: SimOptions) -> Result<Sim, Error> {
+        Sim::start_with(model, options, Vec::new()).await
+    }
+
+    pub(crate) async fn start_with(
+        model: Model,
+        options: SimOptions,
+        faults: Vec<FaultRule>,
+    ) -> Result<Sim, Error> {
         let needs_guests = model.templates.iter().any(|template| template.guest);
         let storage = Storage::new(places(&options));
         let guests = match options.guests.clone() {
@@ -280,22 +304,19 @@ impl Sim {
             Some(password) => password.clone(),
             None => SecretString::from(secret::password()),
         };
-        let mut world = empty_world(&model, &options, &password);
-        let users = model.users.iter().chain(&options.users);
-        let users: Vec<UserSpec> = users.cloned().collect();
-        let hosts = bootstrap::fill(&mut world, &model, &users, &guests)
-            .await
-            .map_err(|trouble| match trouble {
-                Trouble::Guest(source) => Error::Guests { source },
-                Trouble::Model(reason) => Error::Model { reason },
-            })?;
+        let origin = Origin {
+            model,
+            options,
+            password: password.clone(),
+            faults,
+        };
+        let (world, hosts) = origin.world(&guests).await?;
         let credentials = Credentials {
             user: "root".to_owned(),
             password,
         };
         Ok(Sim {
-            start: world.db.generation(),
-            shared: Shared::new(world, guests, storage, options.certificate),
+            shared: Shared::new(world, guests, storage, origin),
             hosts,
             credentials,
         })
@@ -379,12 +400,9 @@ impl Sim {
     /// Dropping the future leaves no server behind.
     pub async fn serve_host(&self, number: usize, address: SocketAddr) -> Result<Server, Error> {
         let server = Server::start(self.face(number)?, address, true).await?;
-        if !address.ip().is_unspecified() {
-            let address = address.ip().to_string();
-            let host = &self.hosts[number];
-            self.shared
-                .with(|world| bootstrap::move_host(world, host, &address));
-        }
+        let host = &self.hosts[number];
+        self.shared
+            .with(|world| bootstrap::move_host(world, host, address.ip()));
         Ok(server)
     }
 
@@ -456,7 +474,7 @@ impl Sim {
     ///
     /// `HANDLE_INVALID` for a host that does not exist.
     pub fn crash_host(&self, host: &str) -> Result<(), Failure> {
-        outage::crash(&self.shared, &self.find("host", host)?)
+        outage::crash(&self.shared, &outage::find(&self.shared, "host", host)?)
     }
 
     /// Boots a host that is down; its VMs are halted then.
@@ -465,7 +483,7 @@ impl Sim {
     ///
     /// As [`crash_host`](Sim::crash_host).
     pub fn boot_host(&self, host: &str) -> Result<(), Failure> {
-        outage::boot(&self.shared, &self.find("host", host)?)
+        outage::boot(&self.shared, &outage::find(&self.shared, "host", host)?)
     }
 
     /// Makes another host the coordinator; sessions and tasks are lost.
@@ -474,7 +492,7 @@ impl Sim {
     ///
     /// As [`crash_host`](Sim::crash_host), and `CANNOT_CONTACT_HOST` for a host that is down.
     pub fn fail_over(&self, host: &str) -> Result<(), Failure> {
-        outage::fail_over(&self.shared, &self.find("host", host)?)
+        outage::fail_over(&self.shared, &outage::find(&self.shared, "host", host)?)
     }
 
     /// Lets an SR take nothing more, or again what fits, by its name, uuid or reference.
@@ -483,33 +501,57 @@ impl Sim {
     ///
     /// `HANDLE_INVALID` for an SR that does not exist.
     pub fn fill_sr(&self, sr: &str, full: bool) -> Result<(), Failure> {
-        let sr = self.find("SR", sr)?;
-        self.shared.with(|world| {
-            if full {
-                world.full.insert(sr);
-            } else {
-                world.full.remove(&sr);
-            }
-        });
-        Ok(())
+        outage::fill_sr(&self.shared, sr, full)
     }
 
     /// Moves the clock of the pool by so many seconds, backwards if negative. Sessions and tasks
     /// that are too old then end.
     pub fn shift_clock(&self, seconds: i64) {
-        self.shared.with(|world| {
-            world.clock.shift(seconds);
-            world.next_collection = 0;
-        });
+        outage::shift_clock(&self.shared, seconds);
     }
 
-    /// An object by its reference, uuid or name.
-    fn find(&self, class: &str, called: &str) -> Result<String, Failure> {
-        self.shared.with(|world| {
-            let db = &world.db;
-            let mut all = db.references(class).into_iter();
-            let found = all.find(|known| known == called || db.is_called(known, called));
-            found.ok_or_else(|| Failure::handle_invalid(class, called))
+    /// Makes the pool anew from its model, with the faults of its [`Scenario`](crate::Scenario).
+    /// Connections break, what runs is ended, and references are those of the first start.
+    /// Functions of [`on`](Sim::on) stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guests`] when the templates' disks cannot be made again; the pool then stays as it
+    /// is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves either the old pool or the new one.
+    pub async fn reset(&self) -> Result<(), Error> {
+        outage::reset(&self.shared).await
+    }
+
+    /// Lets other programs on this machine do what [`inject`](Sim::inject) and its neighbours do,
+    /// over HTTP on a loopback address. Port 0 takes a free one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLoopback`] for an address that others could reach, [`Error::Listen`] when the
+    /// address cannot be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves no endpoint behind.
+    pub async fn serve_control(&self, address: SocketAddr) -> Result<Control, Error> {
+        Control::start(Arc::clone(&self.shared), address).await
+    }
+
+    /// Keeps a text in a file that only this user can read. It goes with the simulator; if that is
+    /// killed, a later one on this machine removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the file cannot be written.
+    pub fn keep(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
+        let kept = self.shared.storage.keep(name, text);
+        kept.map_err(|source| Error::File {
+            name: name.to_owned(),
+            source,
         })
     }
 
@@ -542,7 +584,13 @@ impl Sim {
     #[must_use]
     pub fn leaks(&self) -> Vec<Leak> {
         self.shared
-            .with(|world| assertions::leaks(&world.db, self.start))
+            .with(|world| assertions::leaks(&world.db, world.started))
+    }
+
+    /// How many of these calls were about each VM, by its reference.
+    #[must_use]
+    pub fn calls_per_vm(&self) -> BTreeMap<String, usize> {
+        self.shared.with(|world| world.log.calls_per_vm())
     }
 
     /// The messages that were asked for and that nothing implements, sorted.
@@ -607,41 +655,5 @@ fn places(options: &SimOptions) -> Vec<PathBuf> {
     match options.state_dir.clone().or(of_guests) {
         Some(path) => vec![path],
         None => STATE_PARENTS.map(PathBuf::from).to_vec(),
-    }
-}
-
-fn empty_world(model: &Model, options: &SimOptions, password: &SecretString) -> World {
-    let root = User {
-        name: "root".to_owned(),
-        password: password.expose_secret().to_owned(),
-        sid: String::new(),
-    };
-    World {
-        db: Db::new(model.release),
-        seed: Seed::new(model.seed),
-        clock: Clock::new(),
-        users: vec![root],
-        sessions: Default::default(),
-        listeners: Default::default(),
-        disks: Default::default(),
-        running: Default::default(),
-        stopping: Default::default(),
-        leases: Default::default(),
-        cancels: Default::default(),
-        messages: Messages::default(),
-        faults: Faults::new(model.seed),
-        log: Log::default(),
-        rules: Rules {
-            dynamic_memory: options.dynamic_memory,
-            login_delay: options.login_delay,
-            latency: options.latency,
-            agent_delay: options.agent_delay,
-            event_delay: options.event_delay,
-        },
-        down: Default::default(),
-        full: Default::default(),
-        next_collection: 0,
-        emergency: None,
-        counters: Counters::default(),
     }
 }

@@ -5,7 +5,7 @@
 //! and what a killed simulator leaves is removed by a later one, as the files of guests are.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
@@ -38,6 +38,18 @@ impl Storage {
             home: Mutex::default(),
             next: AtomicU64::new(0),
         }
+    }
+
+    /// Writes a file that only this user can read. Blocks.
+    pub(crate) fn keep(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let path = self.home()?.path().join(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(path)
     }
 
     /// An empty disk: zeros from end to end. Blocks.

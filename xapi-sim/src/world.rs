@@ -18,6 +18,7 @@ use crate::db::Db;
 use crate::dispatch::Registry;
 use crate::failure::{Failure, Reply};
 use crate::fault::Faults;
+use crate::origin::Origin;
 use crate::seed::Seed;
 use crate::storage::Storage;
 use crate::tls::{Certificate, HostKey};
@@ -51,6 +52,8 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) log: Log,
     pub(crate) rules: Rules,
+    /// The number of the newest change when all was as the model says.
+    pub(crate) started: i64,
     /// The hosts that are down.
     pub(crate) down: BTreeSet<String>,
     /// The SRs that take nothing more, whatever their size.
@@ -198,6 +201,8 @@ pub(crate) struct Shared {
     /// Host → how many lives of its toolstack have ended.
     lives: watch::Sender<BTreeMap<String, u64>>,
     hooks: Mutex<HashMap<String, Hook>>,
+    /// What the world was made from.
+    pub(crate) origin: Origin,
     pub(crate) registry: Registry,
     pub(crate) guests: GuestHost,
     pub(crate) storage: Arc<Storage>,
@@ -219,7 +224,7 @@ impl Shared {
         world: World,
         guests: GuestHost,
         storage: Storage,
-        certificate: Certificate,
+        origin: Origin,
     ) -> Arc<Self> {
         let changed = watch::Sender::new(world.db.generation());
         let registry = Registry::new(world.db.release());
@@ -232,7 +237,8 @@ impl Shared {
             registry,
             guests,
             storage: Arc::new(storage),
-            certificate,
+            certificate: origin.options.certificate.clone(),
+            origin,
             host_key: HostKey::default(),
             served: Mutex::default(),
         })

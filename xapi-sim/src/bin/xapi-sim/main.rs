@@ -6,8 +6,10 @@
     reason = "this is what a program is for"
 )]
 
+mod ctl;
+
 use std::io::{ErrorKind, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +17,9 @@ use clap::{Args, Parser, Subcommand};
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use xapi_sim::{Certificate, GuestMode, Model, SecretString, Sim, SimOptions};
+use xapi_sim::{
+    Certificate, Control, GuestMode, Model, Scenario, SecretString, Server, Sim, SimOptions,
+};
 
 /// Simulates a pool of XCP-ng hosts whose VMs can be reached over SSH.
 #[derive(Debug, Parser)]
@@ -29,6 +33,8 @@ struct Cli {
 enum Command {
     /// Serves a pool until Ctrl-C or TERM.
     Serve(Serve),
+    /// Does something to a pool that is being served, or asks what happened in it.
+    Ctl(ctl::Ctl),
     /// Lists the messages that are implemented, or those that are not.
     Coverage(Coverage),
 }
@@ -42,9 +48,19 @@ struct Coverage {
 
 #[derive(Debug, Args)]
 struct Serve {
+    /// TOML file that describes the pool, how it behaves and what goes wrong in it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["hosts", "vms", "seed"])]
+    model: Option<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Address and port of another host of the pool, which redirects to the coordinator; may be
+    /// repeated. Clients follow with the port that they used, so use one port for all.
+    #[arg(long, value_name = "ADDRESS")]
+    member: Vec<SocketAddr>,
+    /// Speaks HTTP without TLS. Passwords then travel in the clear.
+    #[arg(long, conflicts_with_all = ["certificate_file", "member"])]
+    plain: bool,
     /// Reads the password of root from the first line of this file, instead of making one up.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
@@ -60,13 +76,16 @@ struct Serve {
     /// Writes the certificate to this file, for clients to trust.
     #[arg(long, value_name = "FILE")]
     certificate_file: Option<PathBuf>,
+    /// Port of 127.0.0.1 for `xapi-sim ctl`; 0 takes a free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    control_port: u16,
     /// Number of hosts in the pool.
     #[arg(long, default_value_t = 1, value_name = "N")]
     hosts: usize,
     /// Number of halted VMs that are there from the start.
     #[arg(long, default_value_t = 0, value_name = "N")]
     vms: usize,
-    /// Seed of references and uuids.
+    /// Seed of references, uuids and chances.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Boots no guests: VMs report an address at which nobody answers.
@@ -83,6 +102,7 @@ async fn main() -> ExitCode {
         .init();
     let result = match Cli::parse().command {
         Command::Serve(options) => serve(options).await,
+        Command::Ctl(options) => ctl::run(options).await,
         Command::Coverage(options) => coverage(options).await,
     };
     match result {
@@ -107,81 +127,129 @@ fn read(path: &Path) -> Result<String, Failed> {
 }
 
 async fn serve(options: Serve) -> Result<(), Failed> {
-    let mut settings = SimOptions::default();
+    let mut scenario = match &options.model {
+        Some(path) => Scenario::from_toml(&read(path)?)
+            .map_err(|error| format!("{}: {error}", path.display()))?,
+        None => {
+            let mut scenario = Scenario::default();
+            scenario.model = Model::single_host()
+                .hosts(options.hosts)
+                .vms(options.vms)
+                .seed(options.seed);
+            scenario
+        }
+    };
     if let Some(path) = &options.password_file {
         let text = read(path)?;
         let line = text.lines().next().unwrap_or_default();
         if line.is_empty() {
             return Err(format!("{} has no password on its first line", path.display()).into());
         }
-        settings = settings.with_password(SecretString::from(line.to_owned()));
+        scenario.options.password = Some(SecretString::from(line.to_owned()));
     }
     if options.no_guests {
-        settings = settings.with_guests(GuestMode::Simulated);
+        scenario.options.guests = GuestMode::Simulated;
     }
     if let (Some(chain), Some(key)) = (&options.tls_certificate, &options.tls_key) {
         let key = SecretString::from(read(key)?);
-        settings = settings.with_certificate(Certificate::from_pem(read(chain)?, key));
+        scenario.options.certificate = Certificate::from_pem(read(chain)?, key);
     } else if !options.tls_name.is_empty() {
-        settings = settings.with_certificate(Certificate::for_names(&options.tls_name));
+        scenario.options.certificate = Certificate::for_names(&options.tls_name);
     }
     // Before anything that would have to be undone.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let model = Model::single_host()
-        .hosts(options.hosts)
-        .vms(options.vms)
-        .seed(options.seed);
-    let sim = Sim::start(model, settings).await?;
-    let server = sim.serve(options.listen).await?;
-    if let (Some(path), Some(pem)) = (&options.certificate_file, server.certificate_pem()) {
-        std::fs::write(path, pem)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    let sim = scenario.start().await?;
+    let mut servers = Vec::new();
+    servers.push(if options.plain {
+        sim.serve_plain(options.listen).await?
+    } else {
+        sim.serve(options.listen).await?
+    });
+    for (number, address) in options.member.iter().enumerate() {
+        servers.push(sim.serve_host(number + 1, *address).await?);
     }
-    let mut made_up = None;
-    println!("url:         {}", server.url());
-    println!("user:        {}", sim.credentials().user());
-    match &options.password_file {
-        Some(path) => println!("password:    first line of {}", path.display()),
-        None => {
-            // Readable for this user alone, and gone when we are.
-            let mut file = tempfile::Builder::new()
-                .prefix("xapi-sim-password-")
-                .tempfile()?;
-            writeln!(file, "{}", sim.credentials().password().expose_secret())?;
-            println!("password:    first line of {}", file.path().display());
-            made_up = Some(file);
-        }
-    }
-    if let Some(fingerprint) = server.fingerprint() {
-        println!("fingerprint: {fingerprint}");
-    }
-    match (sim.rung(), sim.guest_user()) {
-        (Some(rung), Some(user)) => {
-            println!(
-                "guests:      {rung} ({}); SSH port {}, user {user}, template {}",
-                rung.describe(),
-                xapi_sim::guest::PORT,
-                xapi_sim::LUA_TEMPLATE
-            );
-            for passed in sim.passed_over() {
-                println!("             not {passed}");
-            }
-        }
-        _ => println!("guests:      none"),
-    }
-    println!("ready; end with Ctrl-C");
+    let control = (Ipv4Addr::LOCALHOST, options.control_port).into();
+    let control = sim.serve_control(control).await?;
+    introduce(&options, &sim, &servers, &control)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    server.shutdown().await;
+    control.shutdown().await;
+    for server in servers {
+        server.shutdown().await;
+    }
     sim.shutdown().await;
-    drop(made_up);
     Ok(())
 }
 
-/// Writes the list as far as somebody reads it.
+/// Tells how the pool can be reached. Secrets go into files that only this user can read and that
+/// go with the simulator.
+fn introduce(
+    options: &Serve,
+    sim: &Sim,
+    servers: &[Server],
+    control: &Control,
+) -> Result<(), Failed> {
+    let mut text = String::new();
+    let mut tell = |name: &str, what: String| text.push_str(&format!("{name:<12} {what}\n"));
+    for server in servers {
+        tell("url:", server.url());
+    }
+    tell("user:", sim.credentials().user().to_owned());
+    let password = match &options.password_file {
+        Some(path) => path.clone(),
+        None => {
+            let password = sim.credentials().password().expose_secret();
+            sim.keep("password", &format!("{password}\n"))?
+        }
+    };
+    tell("password:", format!("first line of {}", password.display()));
+    for server in servers {
+        if let Some(fingerprint) = server.fingerprint() {
+            tell("fingerprint:", fingerprint.to_string());
+        }
+    }
+    if let Some(path) = &options.certificate_file {
+        let pem = servers.iter().filter_map(Server::certificate_pem);
+        std::fs::write(path, pem.collect::<String>())
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    let token = control.token().expose_secret();
+    let file = sim.keep("control", &format!("{}\n{token}\n", control.url()))?;
+    tell(
+        "control:",
+        format!("xapi-sim ctl --file {}", file.display()),
+    );
+    match (sim.rung(), sim.guest_user()) {
+        (Some(rung), Some(user)) => {
+            let port = xapi_sim::guest::PORT;
+            let template = xapi_sim::LUA_TEMPLATE;
+            let how = rung.describe();
+            tell(
+                "guests:",
+                format!("{rung} ({how}); SSH port {port}, user {user}, template {template}"),
+            );
+            for passed in sim.passed_over() {
+                tell("", format!("not {passed}"));
+            }
+        }
+        _ => tell("guests:", "none".to_owned()),
+    }
+    text.push_str("ready; end with Ctrl-C\n");
+    Ok(write_out(&text)?)
+}
+
+/// Writes as far as somebody reads it.
+fn write_out(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 async fn coverage(options: Coverage) -> Result<(), Failed> {
     let settings = SimOptions::default().with_guests(GuestMode::Simulated);
     let sim = Sim::start(Model::new(), settings).await?;
@@ -202,10 +270,7 @@ async fn coverage(options: Coverage) -> Result<(), Failed> {
         text.push_str(name);
         text.push('\n');
     }
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
+    write_out(&text)?;
     eprintln!("{counts}");
     Ok(())
 }

@@ -1,0 +1,319 @@
+//! A pool, how it behaves and what goes wrong in it, from a TOML file.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::db::Release;
+use crate::fault::FaultRule;
+use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
+use crate::report::GuestReport;
+use crate::sim::{Error, GuestMode, Sim, SimOptions};
+use crate::spec::{Problems, SpecError, Table, read_toml};
+
+/// A pool, how it behaves and what goes wrong in it.
+///
+/// Keys are named as the methods of [`Model`], [`SrSpec`], [`NetworkSpec`], [`TemplateSpec`],
+/// [`UserSpec`], [`SimOptions`] and [`FaultRule`]. Sizes are bytes or texts such as `"8GiB"`,
+/// times are seconds. The parts of a preset come before those of the file.
+///
+/// ```
+/// use xapi_sim::Scenario;
+///
+/// let scenario = Scenario::from_toml(r#"
+///     preset = "pool-of-three"     # or "single-host", "fleet", "empty"
+///     seed = 7
+///
+///     [[user]]
+///     name = "deployer"
+///     password = "secret"
+///     role = "vm-power-admin"
+///
+///     [[fault]]
+///     method = "VM.clone"
+///     after = 2
+///     times = 1
+///     fail = ["SR_BACKEND_FAILURE_44", "", "There is insufficient space", ""]
+///
+///     [behaviour]
+///     guests = "simulated"
+///     latency = 0.5
+/// "#)?;
+/// # let _ = scenario;
+/// # Ok::<(), xapi_sim::SpecError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Scenario {
+    /// What the pool consists of.
+    pub model: Model,
+    /// How it behaves.
+    pub options: SimOptions,
+    /// What goes wrong, in the order of the file.
+    pub faults: Vec<FaultRule>,
+}
+
+impl Scenario {
+    /// Reads a TOML text.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes at once, each with its line. Unknown keys are mistakes.
+    pub fn from_toml(text: &str) -> Result<Scenario, SpecError> {
+        read_toml(text, scenario)
+    }
+
+    /// Makes the pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sim::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Sim::start`].
+    pub async fn start(self) -> Result<Sim, Error> {
+        Sim::start_with(self.model, self.options, self.faults).await
+    }
+}
+
+fn scenario(table: &mut Table, problems: &mut Problems) -> Scenario {
+    let presets = [
+        ("single-host", Model::single_host as fn() -> Model),
+        ("pool-of-three", Model::pool_of_three),
+        ("fleet", || Model::fleet(10_000)),
+        ("empty", Model::new),
+    ];
+    let preset = table.word(problems, "preset", &presets);
+    let mut model = preset.unwrap_or(Model::single_host)();
+    if let Some(name) = table.text(problems, "name") {
+        model = model.name(name);
+    }
+    if let Some(seed) = table.count(problems, "seed") {
+        model = model.seed(seed);
+    }
+    let releases = [
+        ("8.2", Release::Xcpng82),
+        ("8.3", Release::Xcpng83),
+        ("newest", Release::Newest),
+    ];
+    if let Some(release) = table.word(problems, "release", &releases) {
+        model = model.release(release);
+    }
+    if let Some(hosts) = table.count(problems, "hosts") {
+        model = model.hosts(hosts);
+    }
+    if let Some(memory) = table.bytes(problems, "host_memory") {
+        model = model.host_memory(memory);
+    }
+    if let Some(cpus) = table.count(problems, "host_cpus") {
+        model = model.host_cpus(cpus);
+    }
+    if let Some(vms) = table.count(problems, "vms") {
+        model = model.vms(vms);
+    }
+    for sr in table.tables(problems, "sr", sr) {
+        model = model.sr(sr);
+    }
+    for network in table.tables(problems, "network", network) {
+        model = model.network(network);
+    }
+    for template in table.tables(problems, "template", template) {
+        model = model.template(template);
+    }
+    for user in table.tables(problems, "user", user) {
+        model = model.user(user);
+    }
+    let faults = table.tables(problems, "fault", fault);
+    let options = table.table(problems, "behaviour", behaviour);
+    Scenario {
+        model,
+        options: options.unwrap_or_default(),
+        faults,
+    }
+}
+
+fn sr(table: &mut Table, problems: &mut Problems) -> SrSpec {
+    let name = table.required(problems, "name");
+    let mut sr = if table.flag(problems, "shared").unwrap_or(false) {
+        SrSpec::shared(name)
+    } else {
+        SrSpec::local(name)
+    };
+    if let Some(kind) = table.text(problems, "kind") {
+        sr = sr.kind(kind);
+    }
+    if let Some(size) = table.bytes(problems, "size") {
+        sr = sr.size(size);
+    }
+    sr
+}
+
+fn network(table: &mut Table, problems: &mut Problems) -> NetworkSpec {
+    let name = table.required(problems, "name");
+    match table.text(problems, "device") {
+        Some(device) => NetworkSpec::external(name, device),
+        None => NetworkSpec::internal(name),
+    }
+}
+
+fn template(table: &mut Table, problems: &mut Problems) -> TemplateSpec {
+    let name = table.required(problems, "name");
+    let kinds = [
+        ("guest", TemplateSpec::with_guest("")),
+        ("empty-disk", TemplateSpec::with_empty_disk("")),
+        ("built-in", TemplateSpec::built_in("", 0)),
+    ];
+    let kind = table.word(problems, "kind", &kinds);
+    let mut template = kind.unwrap_or_else(|| TemplateSpec::with_guest(""));
+    template.name = name;
+    if let Some(text) = table.text(problems, "description") {
+        template = template.description(text);
+    }
+    if let Some(size) = table.bytes(problems, "disk") {
+        template = template.disk(size);
+    }
+    for network in table.texts(problems, "vifs") {
+        template = template.vif(network);
+    }
+    let (min, max) = (template.memory_min, template.memory_max);
+    let min_given = table.bytes(problems, "memory_min");
+    let max_given = table.bytes(problems, "memory_max");
+    template = template.memory(min_given.unwrap_or(min), max_given.unwrap_or(max));
+    if let Some(count) = table.count(problems, "vcpus") {
+        template = template.vcpus(count);
+    }
+    if let Some(count) = table.count(problems, "cores_per_socket") {
+        template = template.cores_per_socket(count);
+    }
+    if table.flag(problems, "cloud_init").unwrap_or(false) {
+        template = template.cloud_init();
+    }
+    if let Some(delay) = table.seconds(problems, "late_address") {
+        template = template.report(GuestReport::LateAddress(delay));
+    }
+    if let Some(number) = table.count(problems, "numbered_by_name") {
+        template = template.report(GuestReport::NumberedByName(number));
+    }
+    let reports = [
+        ("address", GuestReport::Address),
+        ("no-tools", GuestReport::NoTools),
+        ("no-address", GuestReport::NoAddress),
+        ("link-local", GuestReport::LinkLocal),
+        ("ipv6", GuestReport::Ipv6),
+    ];
+    if let Some(report) = table.word(problems, "report", &reports) {
+        template = template.report(report);
+    }
+    template
+}
+
+fn user(table: &mut Table, problems: &mut Problems) -> UserSpec {
+    let name = table.required(problems, "name");
+    let password = SecretString::from(table.required(problems, "password"));
+    let user = UserSpec::new(name, password);
+    match table.text(problems, "role") {
+        Some(role) => user.role(role),
+        None => user,
+    }
+}
+
+/// Reads a fault rule, of a file or of a request.
+pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
+    let class = table.text(problems, "class");
+    let method = match (&class, table.has("method")) {
+        (Some(_), true) => {
+            table.refuse(problems, "has both method and class; give one of them");
+            table.required(problems, "method")
+        }
+        (Some(class), false) => {
+            let _ = table.text(problems, "method");
+            format!("{class}.*")
+        }
+        (None, _) => table.required(problems, "method"),
+    };
+    let mut rule = FaultRule::method(method);
+    if let Some(object) = table.text(problems, "object") {
+        rule = rule.object(object);
+    }
+    if let Some(count) = table.count(problems, "after") {
+        rule = rule.after(count);
+    }
+    if let Some(count) = table.count(problems, "times") {
+        rule = rule.times(count);
+    }
+    if let Some(share) = table.share(problems, "probability") {
+        rule = rule.probability(share);
+    }
+    let delay = table.seconds(problems, "delay");
+    if let Some(delay) = delay {
+        rule = rule.delay(delay);
+    }
+    let mut effects = usize::from(delay.is_some());
+    let failure = table.texts(problems, "fail");
+    if let Some((code, params)) = failure.split_first() {
+        rule = rule.fail(code, params);
+        effects += 1;
+    }
+    if table.flag(problems, "disconnect").unwrap_or(false) {
+        rule = rule.disconnect();
+        effects += 1;
+    }
+    if let Some(status) = table.count(problems, "http_status") {
+        rule = rule.http_status(status);
+        effects += 1;
+    }
+    if let Some(bytes) = table.count::<u32>(problems, "truncate") {
+        rule = rule.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+        effects += 1;
+    }
+    if let Some(pause) = table.seconds(problems, "slow_body") {
+        rule = rule.slow_body(pause);
+        effects += 1;
+    }
+    if table.flag(problems, "expire_session").unwrap_or(false) {
+        rule = rule.expire_session();
+        effects += 1;
+    }
+    if let Some(reboot) = table.seconds(problems, "crash_host") {
+        rule = rule.crash_host(reboot);
+        effects += 1;
+    }
+    if table.flag(problems, "after_effect").unwrap_or(false) {
+        rule = rule.after_effect();
+    }
+    if effects == 0 {
+        table.refuse(
+            problems,
+            "does nothing; give it delay, fail, disconnect, http_status, truncate, slow_body, \
+             expire_session or crash_host",
+        );
+    }
+    rule
+}
+
+fn behaviour(table: &mut Table, problems: &mut Problems) -> SimOptions {
+    let mut options = SimOptions::default();
+    let modes = [
+        ("real", GuestMode::Real),
+        ("simulated", GuestMode::Simulated),
+    ];
+    if let Some(mode) = table.word(problems, "guests", &modes) {
+        options.guests = mode;
+    }
+    let times: [(&'static str, &mut Duration); 4] = [
+        ("login_delay", &mut options.login_delay),
+        ("latency", &mut options.latency),
+        ("agent_delay", &mut options.agent_delay),
+        ("event_delay", &mut options.event_delay),
+    ];
+    for (key, time) in times {
+        if let Some(given) = table.seconds(problems, key) {
+            *time = given;
+        }
+    }
+    if let Some(enabled) = table.flag(problems, "dynamic_memory") {
+        options.dynamic_memory = enabled;
+    }
+    options
+}

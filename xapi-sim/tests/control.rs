@@ -1,0 +1,184 @@
+//! The endpoint through which other programs control a simulator.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
+mod common;
+
+use common::wire::Wire;
+use common::{Pool, login, pool, pool_of, text};
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpStream;
+use xapi_sim::{Control, Error, GuestMode, Model, Scenario, SimOptions, Value};
+
+async fn controlled(pool: &Pool) -> Control {
+    let address = ([127, 0, 0, 1], 0).into();
+    pool.sim.serve_control(address).await.unwrap()
+}
+
+/// The status and the body of an answer.
+async fn ask(control: &Control, request: &str, body: &str, token: &str) -> (u16, String) {
+    let url = control.url();
+    let address = url.strip_prefix("http://").unwrap();
+    let mut wire = Wire::over(TcpStream::connect(address).await.unwrap());
+    let length = body.len();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    wire.send((head + body).as_bytes()).await;
+    let answer = wire.answer().await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.trim_end().to_owned())
+}
+
+async fn well(control: &Control, request: &str, body: &str) -> String {
+    let token = control.token().expose_secret();
+    let (status, body) = ask(control, request, body, token).await;
+    assert_eq!(status, 200, "{request}: {body}");
+    body
+}
+
+async fn badly(control: &Control, request: &str, body: &str) -> (u16, String) {
+    ask(control, request, body, control.token().expose_secret()).await
+}
+
+#[tokio::test]
+async fn nothing_is_done_without_the_token() {
+    let pool = pool().await;
+    let control = controlled(&pool).await;
+    let (status, _) = ask(&control, "POST /restart-toolstack", "", "guessed").await;
+    assert_eq!(status, 401);
+    pool.call("VM.get_all", vec![]).await;
+    assert!(!format!("{control:?}").contains(control.token().expose_secret()));
+}
+
+#[tokio::test]
+async fn it_is_for_this_machine_alone() {
+    let pool = pool().await;
+    let refused = pool.sim.serve_control(([0, 0, 0, 0], 0).into()).await;
+    assert!(matches!(refused, Err(Error::NotLoopback { .. })));
+}
+
+#[tokio::test]
+async fn faults_come_and_go() {
+    let pool = pool().await;
+    let control = controlled(&pool).await;
+    let rule = r#"{"method":"VM.clone","object":"lua-bio-template","times":2,"fail":["NO","1"]}"#;
+    assert_eq!(well(&control, "POST /faults", rule).await, "{}");
+    let template = pool.template().await;
+    let args = || vec![template.as_str().into(), "copy".into()];
+    assert_eq!(pool.fails("VM.clone", args()).await, "NO|1");
+    assert_eq!(
+        well(&control, "GET /faults", "").await,
+        r#"[{"rule":"VM.clone of lua-bio-template, 1 times more: fail with NO [1] (acted 1 times)"}]"#
+    );
+    well(&control, "DELETE /faults", "").await;
+    pool.call("VM.clone", args()).await;
+    let (status, body) = badly(&control, "POST /faults", r#"{"methd":"VM.clone"}"#).await;
+    assert_eq!(status, 400);
+    assert!(body.contains("methd in the request is unknown"), "{body}");
+    assert!(body.contains("the request has no method"), "{body}");
+}
+
+#[tokio::test]
+async fn hosts_crash_and_the_toolstack_restarts() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let control = controlled(&pool).await;
+    well(&control, "POST /crash-host", r#"{"host":"xcp-ng-2"}"#).await;
+    let host = pool.named("host", "xcp-ng-2").await;
+    let metrics = text(&pool.get("host", "metrics", &host).await);
+    let live = pool.get("host_metrics", "live", &metrics).await;
+    assert_eq!(live, false.into());
+    let (status, body) = badly(&control, "POST /fail-over", r#"{"host":"xcp-ng-2"}"#).await;
+    assert_eq!(status, 422);
+    assert!(body.contains("CANNOT_CONTACT_HOST"), "{body}");
+    well(&control, "POST /boot-host", r#"{"host":"xcp-ng-2"}"#).await;
+    well(&control, "POST /fail-over", r#"{"host":"xcp-ng-2"}"#).await;
+    let lost = pool.fails("VM.get_all", vec![]).await;
+    assert!(lost.starts_with("SESSION_INVALID|"));
+    well(&control, "POST /restart-toolstack", "").await;
+    well(&control, "POST /shift-clock", r#"{"seconds":-60}"#).await;
+    well(&control, "POST /fill-sr", r#"{"sr":"Shared storage"}"#).await;
+    well(
+        &control,
+        "POST /emergency",
+        r#"{"fail":["HOST_STILL_BOOTING"]}"#,
+    )
+    .await;
+    well(&control, "POST /emergency", "").await;
+    let (status, _) = badly(&control, "POST /nowhere", "").await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn it_tells_what_happened() {
+    let pool = pool().await;
+    let control = controlled(&pool).await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    pool.fails(
+        "VM.start",
+        vec![vm.as_str().into(), false.into(), false.into()],
+    )
+    .await;
+    let host = pool.call("host.get_all", vec![]).await.items()[0].clone();
+    pool.fails("host.dmesg", vec![host]).await;
+    assert_eq!(
+        well(&control, "GET /unimplemented", "").await,
+        r#"["host.dmesg"]"#
+    );
+    let counts = well(&control, "GET /calls-per-vm", "").await;
+    // Provisioned, started, and started in vain.
+    assert!(counts.contains(&format!(r#""{vm}":3"#)), "{counts}");
+    assert_eq!(pool.sim.calls_per_vm()[&vm], 3);
+    let calls = well(&control, "GET /calls", "").await;
+    assert!(
+        calls.contains(r#""failure":"VM_BAD_POWER_STATE""#),
+        "{calls}"
+    );
+    assert!(!calls.contains(&pool.session));
+    assert!(calls.contains(r#""took":"#), "{calls}");
+    let leaks = well(&control, "GET /leaks", "").await;
+    assert!(leaks.contains(r#""label":"worker""#), "{leaks}");
+    let about = well(&control, "GET /about", "").await;
+    assert!(about.contains(r#""messages_missing":["#));
+}
+
+#[tokio::test]
+async fn a_reset_pool_is_as_new() {
+    let pool = pool().await;
+    let control = controlled(&pool).await;
+    let before = pool.call("VM.get_all", vec![]).await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    well(&control, "POST /reset", "").await;
+    assert!(pool.sim.leaks().is_empty());
+    assert!(pool.sim.calls().is_empty());
+    let session = login(&pool.sim).await;
+    let pool = Pool { session, ..pool };
+    assert_eq!(pool.call("VM.get_all", vec![]).await, before);
+    pool.vm("another").await;
+}
+
+#[tokio::test]
+async fn a_reset_pool_has_the_faults_of_its_file() {
+    let toml = r#"
+        [[fault]]
+        method = "VM.get_all"
+        times = 1
+        fail = ["NO"]
+        [behaviour]
+        guests = "simulated"
+    "#;
+    let scenario = Scenario::from_toml(toml).unwrap();
+    assert!(matches!(scenario.options.guests, GuestMode::Simulated));
+    let sim = scenario.start().await.unwrap();
+    for _ in 0..2 {
+        let session = login(&sim).await;
+        let all = || vec![Value::from(session.as_str())];
+        assert_eq!(sim.call("VM.get_all", all()).await.unwrap_err().code, "NO");
+        sim.call("VM.get_all", all()).await.unwrap();
+        sim.reset().await.unwrap();
+    }
+}

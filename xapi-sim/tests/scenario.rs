@@ -1,0 +1,171 @@
+//! Pools from TOML files.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
+mod common;
+
+use common::{Pool, login, text};
+use xapi_sim::{GuestReport, Scenario, Sim, Value};
+
+async fn started(toml: &str) -> Pool {
+    let sim = Scenario::from_toml(toml).unwrap().start().await.unwrap();
+    let session = login(&sim).await;
+    Pool { sim, session }
+}
+
+const LAB: &str = r#"
+preset = "empty"
+name = "lab"
+seed = 7
+release = "8.2"
+hosts = 2
+host_memory = "128GiB"
+host_cpus = 4
+vms = 3
+
+[[sr]]
+name = "Fast"
+shared = true
+kind = "lvmoiscsi"
+size = "2TiB"
+
+[[network]]
+name = "LAN"
+device = "eth0"
+
+[[network]]
+name = "Private"
+
+[[template]]
+name = "worker"
+kind = "guest"
+description = "does the work"
+disk = "4GiB"
+vifs = ["LAN", "Private"]
+memory_min = "512MiB"
+memory_max = "1GiB"
+vcpus = 2
+cores_per_socket = 2
+report = "ipv6"
+
+[[user]]
+name = "op"
+password = "op"
+role = "vm-operator"
+
+[[fault]]
+method = "VM.clone"
+times = 1
+fail = ["INTERNAL_ERROR", "as the file says"]
+
+[behaviour]
+guests = "simulated"
+latency = 0
+"#;
+
+#[tokio::test]
+async fn a_file_describes_all_that_a_program_can() {
+    let pool = started(LAB).await;
+    let pools = pool.call("pool.get_all_records", vec![]).await;
+    let record = &pools.members()[0].1;
+    assert_eq!(record.get("name_label"), Some(&"lab".into()));
+    assert_eq!(pool.call("host.get_all", vec![]).await.items().len(), 2);
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let minor = pool.get("host", "API_version_minor", &host).await;
+    assert_eq!(minor, Value::Int(15));
+    let cpus = pool.get("host", "host_CPUs", &host).await;
+    assert_eq!(cpus.items().len(), 4);
+    let sr = pool.named("SR", "Fast").await;
+    let size = pool.get("SR", "physical_size", &sr).await;
+    assert_eq!(size, Value::Int(2 << 40));
+    pool.named("VM", "vm-00002").await;
+    let worker = pool.named("VM", "worker").await;
+    assert_eq!(pool.get("VM", "VIFs", &worker).await.items().len(), 2);
+    let args = || vec![worker.as_str().into(), "copy".into()];
+    assert_eq!(
+        pool.fails("VM.clone", args()).await,
+        "INTERNAL_ERROR|as the file says"
+    );
+    pool.call("VM.clone", args()).await;
+    let params = vec!["op".into(), "op".into(), "1.0".into()];
+    pool.sim
+        .call("session.login_with_password", params)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_same_file_gives_the_same_pool() {
+    let all = |pool: Pool| async move { pool.call("VM.get_all", vec![]).await };
+    let first = all(started(LAB).await).await;
+    assert_eq!(all(started(LAB).await).await, first);
+    let other = LAB.replace("seed = 7", "seed = 8");
+    assert_ne!(all(started(&other).await).await, first);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_together_is_told_at_once() {
+    let toml = r#"
+        preset = "empty"
+        [[template]]
+        name = "worker"
+        vifs = ["LAN"]
+        [[user]]
+        name = "root"
+        password = "x"
+        role = "king"
+        [behaviour]
+        guests = "simulated"
+    "#;
+    let refused = Scenario::from_toml(toml).unwrap().start().await;
+    assert_eq!(
+        refused.map(|_: Sim| ()).unwrap_err().to_string(),
+        "the model of the pool does not fit together: template worker has a disk and the pool has \
+         no SR for it; template worker is on network LAN, which the model lacks; there are two \
+         users root; user root has the role king, which does not exist; use one of read-only, \
+         vm-operator, vm-admin, vm-power-admin, pool-operator, pool-admin"
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_with_their_lines() {
+    let toml = "\
+preset = \"huge\"
+hosts = -1
+colour = \"blue\"
+
+[[fault]]
+method = \"VM.start\"
+
+[[fault]]
+class = \"VM\"
+method = \"VM.start\"
+probability = 2
+delay = 1
+
+[[user]]
+name = \"x\"
+";
+    let error = Scenario::from_toml(toml).unwrap_err();
+    assert_eq!(
+        error.problems(),
+        [
+            "line 1: preset in the file has to be one of single-host, pool-of-three, fleet, empty",
+            "line 2: hosts in the file has to be a whole number, 0 or more",
+            "line 3: colour in the file is unknown; known are preset, name, seed, release, hosts, \
+             host_memory, host_cpus, vms, sr, network, template, user, fault, behaviour",
+            "line 5: [[fault]] does nothing; give it delay, fail, disconnect, http_status, \
+             truncate, slow_body, expire_session or crash_host",
+            "line 8: [[fault]] has both method and class; give one of them",
+            "line 11: probability in [[fault]] has to be a number from 0 to 1",
+            "line 14: [[user]] has no password",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_file_is_a_fresh_host() {
+    let scenario = Scenario::from_toml("").unwrap();
+    assert!(scenario.faults.is_empty());
+    let _ = GuestReport::default();
+}
