@@ -1,5 +1,6 @@
 //! Generates `xapi-client/src/generated` from `xapi-client/schema`.
 
+mod coverage;
 mod descriptor;
 mod emit;
 mod lower;
@@ -13,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Generates the typed part of xapi-client from its schema.
 #[derive(Parser)]
@@ -27,11 +28,23 @@ struct Arguments {
     /// Write nothing; fail and name the files that differ.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print what of the schema the generated files hold and why the rest is left out; fail when something is
+    /// missing without a reason.
+    Coverage,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let descriptor = descriptor::Descriptor::load(&arguments.descriptor)?;
+    if let Some(Command::Coverage) = arguments.command {
+        return coverage(&descriptor, &arguments.output);
+    }
     let overrides =
         toml::from_str(include_str!("../overrides.toml")).context("cannot parse overrides.toml")?;
     let api = lower::lower(&descriptor, &overrides)?;
@@ -41,6 +54,18 @@ fn main() -> Result<()> {
         check(&arguments.output, &files, &stale)
     } else {
         write(&arguments.output, &files, &stale)
+    }
+}
+
+fn coverage(descriptor: &descriptor::Descriptor, generated: &Path) -> Result<()> {
+    let coverage = coverage::Coverage::of(descriptor, generated)?;
+    #[allow(clippy::print_stdout, reason = "it is what was asked for")]
+    {
+        print!("{coverage}");
+    }
+    match coverage.missing().len() {
+        0 => Ok(()),
+        missing => bail!("{missing} items are neither generated nor left out for a reason"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::coverage::Coverage;
 use crate::descriptor::Descriptor;
 use crate::lower::{Overrides, lower};
 use crate::ty::Type;
@@ -111,4 +112,27 @@ fn check_names_the_files_that_differ() {
     assert!(!text.contains("probe.rs"), "{text}");
     write(out, &files, &stale(out, &files).unwrap()).unwrap();
     verdict().unwrap();
+}
+
+#[test]
+fn nothing_of_the_datamodel_is_missing_without_a_reason() {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut descriptor = Descriptor::load(&crate_root.join("schema")).unwrap();
+    let generated = crate_root.join("src/generated");
+    let coverage = Coverage::of(&descriptor, &generated).unwrap();
+    assert_eq!(coverage.missing(), Vec::<&str>::new());
+    // It does find what is missing.
+    let vm = descriptor
+        .classes
+        .iter_mut()
+        .find(|class| class.name == "VM")
+        .unwrap();
+    vm.fields[0].name = "levity".to_owned();
+    vm.messages[0].name = "levitate".to_owned();
+    descriptor.errors[0].code = "VM_LEVITATES".to_owned();
+    descriptor.enums[0].values[0] = "levitating".to_owned();
+    let value = format!("{}.levitating", descriptor.enums[0].name);
+    let coverage = Coverage::of(&descriptor, &generated).unwrap();
+    let expected = ["VM.levitate", "VM.levity", &value, "VM_LEVITATES"];
+    assert_eq!(coverage.missing(), expected);
 }
