@@ -60,7 +60,7 @@ impl BasicBackend {
         .await
         .map_err(|error| about(error, &id))?;
         let interpreter = Arc::clone(interpreter);
-        Ok(BasicVm::new(id, interpreter, place, config))
+        BasicVm::new(id.clone(), interpreter, place, config).map_err(|error| about(error, &id))
     }
 }
 

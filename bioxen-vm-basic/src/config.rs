@@ -45,6 +45,47 @@ pub struct BasicConfig {
     /// `None` (`null`): as much as the machine has.
     #[serde(with = "words::size")]
     pub memory: Option<u64>,
+    /// The processor time that one execution may use, in words or in seconds, rounded up to whole
+    /// seconds. `None`, the default: as much as it gets in its time.
+    #[serde(with = "words::duration")]
+    pub cpu_time: Option<Duration>,
+    /// The size that a program may give to one file, in bytes or in words. `1GB` by default; `None`
+    /// (`null`): as large as the disk allows.
+    #[serde(with = "words::size")]
+    pub file_size: Option<u64>,
+    /// Folders and files that programs may read, besides what is in the directory of their VM.
+    pub read: Vec<PathBuf>,
+    /// Folders and files that programs may read and write, besides the directory of their VM.
+    pub write: Vec<PathBuf>,
+    /// Whether programs may start other programs (`os.execute`, `io.popen`), which may then read
+    /// the programs and libraries of this machine. `false` by default.
+    pub processes: bool,
+    /// Whether programs may use the network. `false` by default. The built-in Lua has no means to;
+    /// C modules and programs that are started have.
+    pub network: bool,
+    /// What to do about the walls that the kernel of this machine does not have.
+    pub walls: Walls,
+    /// Whether each execution gets a process that has run nothing before. `false` by default: a
+    /// process runs the next program of the same VM, in a fresh Lua state, if nothing of the last
+    /// one can have stayed in it.
+    pub fresh_process: bool,
+    /// How many idle processes a VM keeps for the next programs. One is started with the VM, others
+    /// stay when they have run one. 4 by default; 0: a process is started for each program.
+    pub idle_workers: usize,
+}
+
+/// What to do about the walls that the kernel of this machine does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Walls {
+    /// Put up those that it has; [`LuaVm::isolation`](bioxen_vm_core::LuaVm::isolation) tells which.
+    #[default]
+    Available,
+    /// Make no VM unless all of them stand.
+    Required,
+    /// Put up none: programs may do to files and network what this user may.
+    Off,
 }
 
 impl Default for BasicConfig {
@@ -55,6 +96,15 @@ impl Default for BasicConfig {
             directory: None,
             execution_timeout: None,
             memory: Some(2 << 30),
+            cpu_time: None,
+            file_size: Some(1 << 30),
+            read: Vec::new(),
+            write: Vec::new(),
+            processes: false,
+            network: false,
+            walls: Walls::Available,
+            fresh_process: false,
+            idle_workers: 4,
         }
     }
 }
@@ -95,6 +145,69 @@ impl BasicConfig {
         self
     }
 
+    /// Limits the processor time of each execution.
+    #[must_use]
+    pub fn with_cpu_time(mut self, time: Duration) -> Self {
+        self.cpu_time = Some(time);
+        self
+    }
+
+    /// Limits the size of each file that programs write to this many bytes.
+    #[must_use]
+    pub fn with_file_size(mut self, bytes: u64) -> Self {
+        self.file_size = Some(bytes);
+        self
+    }
+
+    /// Lets programs read this folder or file too.
+    #[must_use]
+    pub fn with_read(mut self, path: impl Into<PathBuf>) -> Self {
+        self.read.push(path.into());
+        self
+    }
+
+    /// Lets programs read and write this folder or file too.
+    #[must_use]
+    pub fn with_write(mut self, path: impl Into<PathBuf>) -> Self {
+        self.write.push(path.into());
+        self
+    }
+
+    /// Lets programs start other programs, or not.
+    #[must_use]
+    pub fn with_processes(mut self, allowed: bool) -> Self {
+        self.processes = allowed;
+        self
+    }
+
+    /// Lets programs use the network, or not.
+    #[must_use]
+    pub fn with_network(mut self, allowed: bool) -> Self {
+        self.network = allowed;
+        self
+    }
+
+    /// Says what to do about missing walls.
+    #[must_use]
+    pub fn with_walls(mut self, walls: Walls) -> Self {
+        self.walls = walls;
+        self
+    }
+
+    /// Gives each execution a process that has run nothing before, or not.
+    #[must_use]
+    pub fn with_fresh_process(mut self, fresh: bool) -> Self {
+        self.fresh_process = fresh;
+        self
+    }
+
+    /// Keeps so many idle processes for the next programs of a VM.
+    #[must_use]
+    pub fn with_idle_workers(mut self, count: usize) -> Self {
+        self.idle_workers = count;
+        self
+    }
+
     /// Checks what can be checked without looking at the machine.
     ///
     /// # Errors
@@ -109,11 +222,24 @@ impl BasicConfig {
                  example"
             ));
         }
-        if self.execution_timeout.is_some_and(|time| time.is_zero()) {
-            problems.push(
-                "execution_timeout is 0, which no program can meet; leave it out for no limit"
-                    .to_owned(),
-            );
+        for (key, time) in [
+            ("execution_timeout", self.execution_timeout),
+            ("cpu_time", self.cpu_time),
+        ] {
+            if time.is_some_and(|time| time.is_zero()) {
+                problems.push(format!(
+                    "{key} is 0, which no program can meet; leave it out for no limit"
+                ));
+            }
+        }
+        for (key, paths) in [("read", &self.read), ("write", &self.write)] {
+            for path in paths {
+                if !path.is_absolute() {
+                    problems.push(format!(
+                        "{key} names {path:?}, which is no absolute path; begin it with /"
+                    ));
+                }
+            }
         }
         if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
             problems.push(format!(

@@ -1,9 +1,13 @@
 //! The built-in Lua 5.4, made to behave as the `lua` program does. No other file names mlua.
 
 use std::cell::Cell;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
+use std::rc::Rc;
 
 use bioxen_vm_core::lua::DRIVER;
+use mlua::chunk::ChunkMode;
 use mlua::state::{GcGenParams, GcMode};
 use mlua::{
     Error, Function, Lua, LuaOptions, LuaString, MultiValue, Result, StdLib, Table, UserData, Value,
@@ -12,26 +16,54 @@ use mlua::{
 /// The version of the built-in Lua.
 pub(crate) const VERSION: &str = "5.4";
 
-/// What takes the place of `os.exit`: it ends what the program has started, and then does the same.
-///
-/// With `close` the original closes the state first, and the program's finalizers, which run then,
-/// may start more; [`AtEnd`] looks after that.
-const EXIT: &str = r#"
-local exit, end_leftovers, tonumber, tointeger, type, error = ...
-return function(code, close)
-  if code ~= nil and type(code) ~= "boolean" and not tointeger(tonumber(code)) then
-    local problem = tonumber(code) and "number has no integer representation"
-      or "number expected, got " .. type(code)
-    error("bad argument #1 to 'exit' (" .. problem .. ")", 2)
-  end
-  if not close then end_leftovers() end
-  exit(code, close)
-end
-"#;
+/// Changes the standard library of a fresh state.
+const STDLIB: &str = include_str!("stdlib.lua");
+
+/// What a state is made for.
+#[derive(Clone)]
+pub(crate) struct Setting {
+    /// Bytes that the state may have.
+    pub(crate) memory: usize,
+    /// Whether programs may start others.
+    pub(crate) processes: bool,
+    /// Ends what a program has started.
+    pub(crate) end_leftovers: Rc<dyn Fn()>,
+    /// Makes a temporary file, and returns its name.
+    pub(crate) temporary_name: fn() -> io::Result<String>,
+    /// Set when a program has changed what outlives its state.
+    pub(crate) changed: Rc<Cell<bool>>,
+    pub(crate) compiled: Rc<Compiled>,
+}
+
+/// What every state runs first, compiled once.
+pub(crate) struct Compiled {
+    stdlib: Vec<u8>,
+    driver: Vec<u8>,
+}
+
+impl Compiled {
+    pub(crate) fn new() -> Result<Self> {
+        let lua = Lua::new_with(StdLib::NONE, LuaOptions::new())?;
+        let compile = |source: &str, name: &str| -> Result<Vec<u8>> {
+            let function = lua.load(source).set_name(name).into_function()?;
+            Ok(function.dump(false))
+        };
+        Ok(Self {
+            stdlib: compile(STDLIB, "=stdlib")?,
+            driver: compile(DRIVER, "=(command line)")?,
+        })
+    }
+}
+
+/// A fresh Lua state in which everything is ready but the program.
+pub(crate) struct Fresh {
+    lua: Lua,
+    main: Function,
+}
 
 /// Calls a function when the state is closed, after all finalizers of the program: they run in the
 /// reverse order in which their objects were made, and this one is made first.
-struct AtEnd(fn());
+struct AtEnd(Rc<dyn Fn()>);
 
 impl UserData for AtEnd {}
 
@@ -41,81 +73,165 @@ impl Drop for AtEnd {
     }
 }
 
-/// Runs the driver, which reads a program from standard input and runs it. However it ends short
-/// of a crash, `end_leftovers` is called then.
-///
-/// Returns whether it ended well. A program that ends by `os.exit` ends this process, and this
-/// function does not return.
-pub(crate) fn run(memory: usize, end_leftovers: fn()) -> bool {
-    let lua = match prepare(memory, end_leftovers) {
-        Ok(lua) => lua,
-        Err(error) => return die(&error),
-    };
-    // Called from a function of ours, as the lua program calls it from one of its own, so that a
-    // traceback counts the same number of levels.
-    let drive = |lua: &Lua, ()| lua.load(DRIVER).set_name("=(command line)").exec();
-    let result = lua.create_function(drive).and_then(|main| main.call(()));
-    // Finalizers may still print, and fail.
-    drop(lua);
-    match result {
-        Ok(()) => true,
-        Err(error) => die(&error),
+/// How the driver leaves a state, in place of `os.exit`, so that the process can go on.
+#[derive(Debug)]
+struct Leave(i32);
+
+impl fmt::Display for Leave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}", self.0)
     }
 }
 
-/// Tells what went wrong outside of the program, and returns that it did. The driver tells what
-/// goes wrong in it.
-fn die(error: &Error) -> bool {
+impl std::error::Error for Leave {}
+
+impl Fresh {
+    /// Makes a state.
+    pub(crate) fn new(setting: &Setting) -> Result<Self> {
+        let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
+        let end = AtEnd(Rc::clone(&setting.end_leftovers));
+        lua.set_named_registry_value("bioxen.at_end", end)?;
+        let globals = lua.globals();
+        let debug = debug_library(&lua)?;
+        globals.set("debug", &debug)?;
+        lua.register_module("debug", debug)?;
+        change_library(&lua, setting)?;
+        seed(&globals)?;
+        warn_on_request(&lua);
+        let main = main_function(&lua, &globals, &setting.compiled.driver)?;
+        // The mode that the lua program runs in.
+        lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
+        lua.set_memory_limit(setting.memory)?;
+        Ok(Self { lua, main })
+    }
+
+    /// Runs the driver, which reads a program from standard input and runs it, and closes the
+    /// state. However that ends short of a crash, `end_leftovers` is called then.
+    ///
+    /// Returns the exit code. A program that ends by `os.exit` ends this process, and this function
+    /// does not return.
+    pub(crate) fn run(self) -> i32 {
+        let Self { lua, main } = self;
+        let result = main.call(());
+        drop(main);
+        // Finalizers may still print, and fail.
+        drop(lua);
+        match result {
+            Ok(()) => 0,
+            Err(error) => code_of(&error),
+        }
+    }
+}
+
+/// The exit code that an error of the driver stands for. It has told what goes wrong in the
+/// program; what goes wrong outside is told here.
+fn code_of(error: &Error) -> i32 {
     let text = match error {
-        Error::CallbackError { cause, .. } => return die(cause),
+        Error::CallbackError { cause, .. } => return code_of(cause),
+        Error::ExternalError(leave) if leave.is::<Leave>() => {
+            return leave.downcast_ref::<Leave>().map_or(1, |leave| leave.0);
+        }
         Error::MemoryError(_) => "not enough memory".to_owned(),
         error => error.to_string(),
     };
     let _ = writeln!(io::stderr(), "lua: {text}");
-    false
+    1
 }
 
-fn prepare(memory: usize, end_leftovers: fn()) -> Result<Lua> {
-    let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
-    lua.set_named_registry_value("bioxen.at_end", AtEnd(end_leftovers))?;
-    let globals = lua.globals();
-    replace_exit(&lua, &globals, end_leftovers)?;
-    let debug = debug_library(&lua)?;
-    globals.set("debug", &debug)?;
-    lua.register_module("debug", debug)?;
-    explain_c_modules(&lua, &globals)?;
-    warn_on_request(&lua);
-    // The mode that the lua program runs in.
-    lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
-    lua.set_memory_limit(memory)?;
-    Ok(lua)
+/// The driver as a function, which leaves by an error of ours where it would end the process.
+fn main_function(lua: &Lua, globals: &Table, driver: &[u8]) -> Result<Function> {
+    let behind = |table: &Table, name: &str, value: Value| -> Result<Table> {
+        let meta = lua.create_table()?;
+        meta.set("__index", table)?;
+        meta.set("__newindex", table)?;
+        let front = lua.create_table()?;
+        front.raw_set(name, value)?;
+        front.set_metatable(Some(meta))?;
+        Ok(front)
+    };
+    let leave = lua.create_function(|_, code: i32| -> Result<()> {
+        Err(Error::external(Leave(code)))
+    })?;
+    let os = behind(&globals.get("os")?, "exit", Value::Function(leave))?;
+    let environment = behind(globals, "os", Value::Table(os))?;
+    let driver = lua
+        .load(driver)
+        .set_mode(ChunkMode::Binary)
+        .set_environment(environment)
+        .into_function()?;
+    // Called from a function of ours, as the lua program calls it from one of its own, so that a
+    // traceback counts the same number of levels.
+    lua.create_function(move |_, ()| driver.call::<()>(()))
 }
 
-fn replace_exit(lua: &Lua, globals: &Table, end_leftovers: fn()) -> Result<()> {
-    let os: Table = globals.get("os")?;
-    let original: Function = os.get("exit")?;
-    let end_leftovers = lua.create_function(move |_, ()| {
+fn change_library(lua: &Lua, setting: &Setting) -> Result<()> {
+    let vm = lua.create_table()?;
+    let end_leftovers = Rc::clone(&setting.end_leftovers);
+    let end = move |_: &Lua, ()| {
         end_leftovers();
         Ok(())
-    })?;
-    let exit: Function = lua.load(EXIT).set_name("=os").call((
-        original,
-        end_leftovers,
-        globals.get::<Function>("tonumber")?,
-        globals.get::<Table>("math")?.get::<Function>("tointeger")?,
-        globals.get::<Function>("type")?,
-        globals.get::<Function>("error")?,
-    ))?;
-    os.set("exit", exit)
+    };
+    vm.set("end_leftovers", lua.create_function(end)?)?;
+    let changed = Rc::clone(&setting.changed);
+    let note = move |_: &Lua, ()| {
+        changed.set(true);
+        Ok(())
+    };
+    vm.set("process_changed", lua.create_function(note)?)?;
+    let temporary_name = setting.temporary_name;
+    let name = move |lua: &Lua, ()| match temporary_name() {
+        Ok(name) => Ok((Value::String(lua.create_string(name)?), None)),
+        Err(error) => Ok((Value::Nil, Some(error.to_string()))),
+    };
+    vm.set("temporary_name", lua.create_function(name)?)?;
+    vm.set("processes", setting.processes)?;
+    lua.load(&setting.compiled.stdlib)
+        .set_mode(ChunkMode::Binary)
+        .call(vm)
 }
 
-/// Says in the error of a failed `require` why no C module was looked for.
-fn explain_c_modules(lua: &Lua, globals: &Table) -> Result<()> {
-    let searchers: Table = globals.get::<Table>("package")?.get("searchers")?;
-    let explain = lua.create_function(|_, ()| {
-        Ok("\n\tno C module (the built-in Lua loads none; set lua_executable, \"lua5.4\" for example)")
-    })?;
-    searchers.raw_set(3, explain)
+/// Seeds the random numbers: Lua takes the time in seconds and an address, both of which the next
+/// state of this process may see again.
+fn seed(globals: &Table) -> Result<()> {
+    let random = || RandomState::new().build_hasher().finish().cast_signed();
+    let math: Table = globals.get("math")?;
+    math.get::<Function>("randomseed")?
+        .call((random(), random()))
+}
+
+/// Does for this process what no program does: a state of its own that never runs one.
+pub(crate) struct Housekeeper {
+    _lua: Lua,
+    flush: Function,
+    restore: Function,
+}
+
+impl Housekeeper {
+    pub(crate) fn new() -> Result<Self> {
+        let lua = Lua::new_with(StdLib::IO | StdLib::OS, LuaOptions::new())?;
+        let flush = lua
+            .load("io.stdout:flush() io.stderr:flush()")
+            .into_function()?;
+        let restore = lua
+            .load("io.stdin:read('a') return os.setlocale() == 'C'")
+            .into_function()?;
+        Ok(Self {
+            _lua: lua,
+            flush,
+            restore,
+        })
+    }
+
+    /// Writes out what the C library still holds of the output.
+    pub(crate) fn flush(&self) -> bool {
+        self.flush.call::<()>(()).is_ok()
+    }
+
+    /// Drops what the C library still holds of the input, which must be at its end, and tells
+    /// whether the process is as it was before a program ran.
+    pub(crate) fn restore(&self) -> bool {
+        self.restore.call::<bool>(()).unwrap_or(false)
+    }
 }
 
 /// Warnings are off until the program says `warn("@on")`.

@@ -1,12 +1,15 @@
-//! Which program runs Lua, and the command that it runs a script by.
+//! Which programs run Lua, and what they are told.
 
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
-use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner, Script, lua};
+use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner};
 
+use crate::config::Walls;
+use crate::orders::{Engine, Finding, Limits, Orders};
 use crate::place::Place;
+use crate::walls::{Plan, Start};
 use crate::{BasicConfig, engine, worker};
 
 /// How long a program may take to say who it is.
@@ -17,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Interpreter {
     worker: String,
     foreign: Option<Foreign>,
+    walls: Vec<Finding>,
 }
 
 #[derive(Debug)]
@@ -26,16 +30,23 @@ struct Foreign {
 }
 
 impl Interpreter {
-    /// Finds the programs that a configuration asks for, and makes sure that they are what they
-    /// must be.
+    /// Finds the programs that a configuration asks for, makes sure that they are what they must
+    /// be, and sees which walls stand around them.
     pub(crate) async fn find(config: &BasicConfig) -> Result<Self> {
-        Ok(Self {
+        let mut found = Self {
             foreign: match &config.lua_executable {
                 Some(program) => Some(foreign(program).await?),
                 None => None,
             },
             worker: find_worker(config.worker.as_deref()).await?,
-        })
+            walls: Vec::new(),
+        };
+        let orders = found.orders(config, None);
+        found.walls = walls_of(&found.worker, &orders).await?;
+        if config.walls == Walls::Required {
+            found.insist()?;
+        }
+        Ok(found)
     }
 
     /// The version of its Lua, `5.4`.
@@ -52,43 +63,114 @@ impl Interpreter {
             .map_or(&self.worker, |foreign| &foreign.program)
     }
 
-    /// The command that runs a script in a place.
-    pub(crate) fn command(&self, script: &Script, place: &Place, memory: Option<u64>) -> Command {
-        let mut command = lua::command(self.program(), script, None);
-        if self.foreign.is_some() {
-            return self.supervised(command, place, memory);
-        }
-        command.args = [worker::ARGUMENT, worker::LUA, &place.lock(), &words(memory)]
-            .map(str::to_owned)
-            .to_vec();
-        command
+    /// The program that runs workers.
+    pub(crate) fn worker(&self) -> &str {
+        &self.worker
     }
 
-    /// Has a worker run a command, and end with it all that it started. The program must be a path
-    /// or be in the `PATH` of the command.
-    pub(crate) fn supervised(
-        &self,
-        mut command: Command,
-        place: &Place,
-        memory: Option<u64>,
-    ) -> Command {
+    /// The walls, also those that do not stand.
+    pub(crate) fn walls(&self) -> &[Finding] {
+        &self.walls
+    }
+
+    /// Whether a worker cannot have started another process.
+    pub(crate) fn is_childless(&self, config: &BasicConfig) -> bool {
+        self.foreign.is_none()
+            && !config.processes
+            && self.walls.iter().any(|wall| wall.name == "processes" && wall.stands)
+    }
+
+    /// What the workers of a place are told.
+    pub(crate) fn orders(&self, config: &BasicConfig, place: Option<&Place>) -> Orders {
+        let program = self.foreign.as_ref().map(|foreign| &foreign.program);
+        let mut write = config.write.clone();
+        write.extend(place.into_iter().flat_map(Place::writable));
+        Orders {
+            lock: place.map(Place::lock).unwrap_or_default(),
+            engine: match program {
+                Some(program) => Engine::Program(program.clone()),
+                None => Engine::BuiltIn,
+            },
+            limits: Limits {
+                memory: config.memory,
+                cpu_time: config
+                    .cpu_time
+                    .map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0)),
+                file_size: config.file_size,
+            },
+            plan: Plan {
+                walls: config.walls != Walls::Off,
+                read: config.read.clone(),
+                write,
+                start: match program {
+                    _ if config.processes => Start::Anything,
+                    Some(program) => Start::Only(program.into()),
+                    None => Start::Nothing,
+                },
+                network: config.network,
+            },
+            fresh: config.fresh_process,
+        }
+    }
+
+    /// Has a worker run a command, without walls and limits, and end with it all that it started.
+    /// The program must be a path or be in the `PATH` of the command.
+    pub(crate) fn supervised(&self, mut command: Command, place: &Place) -> Result<Command> {
+        let orders = Orders {
+            lock: place.lock(),
+            engine: Engine::Program(command.program.clone()),
+            limits: Limits::default(),
+            plan: Plan::default(),
+            fresh: false,
+        };
         let program = std::mem::replace(&mut command.program, self.worker.clone());
         let args = std::mem::take(&mut command.args);
-        command
-            .args([
-                worker::ARGUMENT,
-                worker::PROGRAM,
-                &place.lock(),
-                &words(memory),
-                &program,
-            ])
-            .args(args)
+        Ok(command
+            .args([worker::ARGUMENT, &orders.to_argument()?, &program])
+            .args(args))
+    }
+
+    fn insist(&self) -> Result<()> {
+        let missing: Vec<_> = self
+            .walls
+            .iter()
+            .filter(|wall| !wall.stands && !wall.opened)
+            .map(|wall| format!("{}: {}", wall.name, wall.detail))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "not all walls stand ({}), and walls is \"required\"; use a newer kernel, or set \
+                 walls to \"available\"",
+                missing.join("; ")
+            ),
+        ))
     }
 }
 
-/// The limit on memory as an argument of a worker.
-fn words(memory: Option<u64>) -> String {
-    memory.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string())
+/// Asks a worker which walls stand around it.
+async fn walls_of(worker: &str, orders: &Orders) -> Result<Vec<Finding>> {
+    let question = Command::new(worker)
+        .args([worker::ARGUMENT, worker::WALLS, &orders.to_argument()?])
+        .with_timeout(PATIENCE);
+    let outcome = LocalRunner::new().run(question).await?;
+    let unclear = |detail: String| {
+        Error::new(
+            ErrorKind::Internal,
+            format!(
+                "the kernel does not put up the walls of a VM ({detail}); set walls to \"off\" to \
+                 go without"
+            ),
+        )
+    };
+    if !outcome.success() {
+        return Err(unclear(outcome.stderr_text().trim().to_owned()));
+    }
+    serde_json::from_slice(&outcome.stdout)
+        .map_err(|error| unclear("its answer is no answer".to_owned()).with_source(error))
 }
 
 async fn foreign(program: &str) -> Result<Foreign> {

@@ -3,14 +3,20 @@
 mod backend;
 mod config;
 mod engine;
+mod execution;
 mod interpreter;
 mod leash;
+mod link;
+mod orders;
 mod place;
+mod pool;
+mod serve;
 mod supervisor;
 mod vm;
+mod walls;
 
 pub mod worker;
 
 pub use backend::BasicBackend;
-pub use config::BasicConfig;
+pub use config::{BasicConfig, Walls};
 pub use vm::BasicVm;

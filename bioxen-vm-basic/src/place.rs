@@ -3,12 +3,16 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bioxen_vm_core::local::PrivateDir;
 use bioxen_vm_core::{Error, ErrorKind, Result, lua};
 
 const PREFIX: &str = "bioxen-basic-";
+
+const HOME: &str = "home";
+const TMP: &str = "tmp";
+const ROCKS: &str = "rocks";
 
 /// The directory of a VM, with a home and a place for temporary files in it.
 ///
@@ -34,7 +38,7 @@ impl Place {
                 ),
             ));
         };
-        for name in ["home", "tmp"] {
+        for name in [HOME, TMP, ROCKS] {
             DirBuilder::new()
                 .mode(0o700)
                 .create(dir.path().join(name))
@@ -58,25 +62,34 @@ impl Place {
     }
 
     /// The lock file. Whoever gets a shared lock on it knows that the owner is gone.
-    pub(crate) fn lock(&self) -> String {
-        self.dir.lock_file().display().to_string()
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.dir.lock_file()
+    }
+
+    /// What programs of the VM may write.
+    pub(crate) fn writable(&self) -> [PathBuf; 3] {
+        [HOME, TMP, ROCKS].map(|name| self.dir.path().join(name))
+    }
+
+    fn below(&self, name: &str) -> String {
+        format!("{}/{name}", self.text)
     }
 
     /// Where programs start: their home directory.
     pub(crate) fn home(&self) -> String {
-        format!("{}/home", self.text)
+        self.below(HOME)
     }
 
     /// The LuaRocks tree.
     pub(crate) fn rocks(&self) -> String {
-        format!("{}/rocks", self.text)
+        self.below(ROCKS)
     }
 
     /// What programs of the VM see in their environment, besides what all programs see.
     pub(crate) fn env(&self, lua_version: &str) -> Vec<(String, String)> {
         let mut env = vec![
             ("HOME".to_owned(), self.home()),
-            ("TMPDIR".to_owned(), format!("{}/tmp", self.text)),
+            ("TMPDIR".to_owned(), self.below(TMP)),
         ];
         env.extend(lua::search_path(lua_version, &self.rocks()));
         env
@@ -111,7 +124,7 @@ mod tests {
         let left = base.path().join(format!("{PREFIX}left"));
         std::fs::create_dir_all(left.join("home")).unwrap();
         let place = Place::create(base.path()).unwrap();
-        assert!(Path::new(&place.lock()).is_file());
+        assert!(place.lock().is_file());
         Place::sweep(base.path());
         assert!(!left.exists());
         assert!(Path::new(&place.home()).is_dir());

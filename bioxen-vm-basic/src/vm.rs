@@ -1,21 +1,31 @@
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use bioxen_vm_core::{
-    BackendConfig, Command, Error, ErrorKind, LuaVm, Outcome, PackageSite, Result, Runner, Script,
-    VmId, VmInfo, VmState,
+    BackendConfig, Capabilities, Command, Error, ErrorKind, Gather, Isolation, LuaVm, Outcome,
+    OutputSink, OutputStream, PackageSite, Result, Runner, Script, Status, VmId, VmInfo, VmState,
+    channel, lua,
 };
+use bytes::Bytes;
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinSet;
 
 use crate::BasicConfig;
+use crate::execution::Job;
 use crate::interpreter::Interpreter;
 use crate::place::Place;
+use crate::pool::{Launch, Pool};
+use crate::walls::NAMES;
+
+/// How many pieces of output wait for a caller that is slow to take them.
+const WAITING_PIECES: usize = 4;
 
 /// A VM of type `basic`: a private directory on this machine, and the Lua programs that run in it,
-/// each in a process of its own.
+/// in processes of its own.
 ///
 /// When it is dropped its programs end and its directory is removed, which may take a moment;
 /// [`destroy`](LuaVm::destroy) does that without blocking and tells whether it worked.
@@ -24,7 +34,7 @@ pub struct BasicVm {
     id: VmId,
     interpreter: Arc<Interpreter>,
     execution_timeout: Option<Duration>,
-    memory: Option<u64>,
+    capabilities: Capabilities,
     processes: Arc<Processes>,
     /// Held while the VM changes its state, so that changes happen one after the other.
     changing: Mutex<()>,
@@ -36,22 +46,42 @@ impl BasicVm {
         interpreter: Arc<Interpreter>,
         place: Place,
         config: &BasicConfig,
-    ) -> Self {
+    ) -> Result<Self> {
+        let vm_env = place.env(interpreter.lua_version());
+        let launch = Launch {
+            program: interpreter.worker().to_owned(),
+            orders: interpreter.orders(config, Some(&place)).to_argument()?,
+            env: [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into_iter()
+                .chain(vm_env.iter().cloned())
+                .collect(),
+            childless: interpreter.is_childless(config),
+        };
+        let mut capabilities = Capabilities::default();
+        capabilities.streaming = true;
+        capabilities.returned_values = true;
+        capabilities.processes = true;
+        capabilities.commands = config.processes;
+        capabilities.files = true;
+        capabilities.memory_limit = true;
+        capabilities.packages = true;
         let processes = Processes {
             vm: id.clone(),
-            env: place.env(interpreter.lua_version()),
+            env: vm_env,
             place,
+            pool: Arc::new(Pool::new(launch, config.idle_workers)),
             state: watch::Sender::new(VmState::Stopped),
             running: Arc::default(),
         };
-        Self {
+        Ok(Self {
             id,
             interpreter,
             execution_timeout: config.execution_timeout,
-            memory: config.memory,
+            capabilities,
             processes: Arc::new(processes),
             changing: Mutex::default(),
-        }
+        })
     }
 
     fn state(&self) -> VmState {
@@ -61,7 +91,17 @@ impl BasicVm {
     /// Leaves the running state, and waits until every process of the VM has been ended.
     async fn halt(&self, state: VmState) {
         self.processes.state.send_replace(state);
+        self.processes.pool.close().await;
         drop(self.processes.running.write().await);
+    }
+
+    fn check(&self, script: &mut Script) -> Result<()> {
+        script.timeout = script.time_limit(self.execution_timeout);
+        script.validate().map_err(|error| error.with_vm(&self.id))
+    }
+
+    fn not_executed(&self, error: Error) -> Error {
+        error.with_operation("execute").with_vm(&self.id)
     }
 }
 
@@ -92,10 +132,16 @@ impl LuaVm for BasicVm {
 
     async fn start(&self) -> Result<()> {
         let _changing = self.changing.lock().await;
-        if self.state() == VmState::Destroyed {
-            return Err(refused(&self.id, VmState::Destroyed).with_operation("start"));
+        match self.state() {
+            VmState::Destroyed => {
+                return Err(refused(&self.id, VmState::Destroyed).with_operation("start"));
+            }
+            VmState::Running => {}
+            _ => {
+                self.processes.pool.open();
+                self.processes.state.send_replace(VmState::Running);
+            }
         }
-        self.processes.state.send_replace(VmState::Running);
         Ok(())
     }
 
@@ -107,17 +153,50 @@ impl LuaVm for BasicVm {
         Ok(())
     }
 
-    async fn execute(&self, script: Script) -> Result<Outcome> {
-        script.validate().map_err(|error| error.with_vm(&self.id))?;
-        let processes = &self.processes;
-        let mut command = self
-            .interpreter
-            .command(&script, &processes.place, self.memory);
-        command.timeout = script.time_limit(self.execution_timeout);
-        processes
-            .run(command)
+    async fn execute(&self, mut script: Script) -> Result<Outcome> {
+        self.check(&mut script)?;
+        let sink = Gather::new(script.max_output);
+        let (outcome, gather) = Arc::clone(&self.processes)
+            .run_script(script, sink)
             .await
-            .map_err(|error| error.with_operation("execute").with_vm(&self.id))
+            .map_err(|error| self.not_executed(error))?;
+        Ok(gather.into_outcome(outcome))
+    }
+
+    async fn execute_streaming(
+        &self,
+        mut script: Script,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Outcome> {
+        self.check(&mut script)?;
+        let (pieces, mut receiver) = channel(WAITING_PIECES);
+        let run = Arc::clone(&self.processes).run_script(script, pieces);
+        let pass_on = async {
+            while let Some((stream, piece)) = receiver.recv().await {
+                if sink.write(stream, piece).await.is_break() {
+                    // This ends the program.
+                    break;
+                }
+            }
+            drop(receiver);
+        };
+        let (ran, ()) = tokio::join!(run, pass_on);
+        ran.map(|(outcome, _)| outcome)
+            .map_err(|error| self.not_executed(error))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn isolation(&self) -> Isolation {
+        let found = |name| self.interpreter.walls().iter().find(|wall| wall.name == name);
+        NAMES
+            .iter()
+            .filter_map(|name| Some((name, found(*name)?)))
+            .fold(Isolation::default(), |isolation, (name, wall)| {
+                isolation.with(name, wall.stands, wall.detail.clone())
+            })
     }
 
     async fn package_site(&self) -> Result<PackageSite> {
@@ -140,8 +219,8 @@ impl LuaVm for BasicVm {
         let _changing = self.changing.lock().await;
         self.halt(VmState::Destroyed).await;
         let processes = Arc::clone(&self.processes);
-        let removed = tokio::task::spawn_blocking(move || processes.place.remove()).await;
-        removed
+        tokio::task::spawn_blocking(move || processes.place.remove())
+            .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(|error| {
                 let directory = self.processes.place.dir().display();
@@ -170,20 +249,73 @@ struct Processes {
     vm: VmId,
     place: Place,
     env: Vec<(String, String)>,
+    pool: Arc<Pool>,
     state: watch::Sender<VmState>,
     /// Read by every process that runs, and written by who waits until none does.
     running: Arc<RwLock<()>>,
 }
 
 impl Processes {
+    /// Runs a Lua program in a worker, and hands its output to the sink, which comes back.
+    async fn run_script<S: OutputSink + 'static>(
+        self: Arc<Self>,
+        script: Script,
+        sink: S,
+    ) -> Result<(Outcome, S)> {
+        let own = Arc::clone(&self);
+        self.while_running(async move {
+            let started = Instant::now();
+            let mut worker = own.pool.take(&script.env)?;
+            let mark = lua::Mark::new();
+            let cwd = own.directory(script.cwd.as_deref());
+            let job = Job {
+                cwd: &cwd,
+                input: lua::frame(&script, Some(&mark)),
+                timeout: script.timeout,
+            };
+            let mut tail = Tail::new(sink);
+            let mut returning = lua::Returning::new(&mark, &mut tail);
+            let (status, reusable) = worker.run(job, &mut returning).await?;
+            let returned = returning.finish().await;
+            if reusable && script.env.is_empty() {
+                own.pool.give_back(worker);
+            } else {
+                drop(worker);
+                own.pool.refill();
+            }
+            let mut outcome = Outcome::new(match status {
+                Status::Exited(1) if tail.is_out_of_memory() => Status::OutOfMemory,
+                status => status,
+            });
+            outcome.returned = returned;
+            outcome.duration = started.elapsed();
+            Ok((outcome, tail.sink))
+        })
+        .await
+    }
+
     /// Runs a command in the VM's directory, with the VM's environment.
-    async fn run(&self, mut command: Command) -> Result<Outcome> {
+    async fn run_command(&self, mut command: Command) -> Result<Outcome> {
         command.env.splice(0..0, self.env.iter().cloned());
-        command.cwd = Some(match command.cwd {
-            Some(cwd) if cwd.starts_with('/') => cwd,
-            Some(cwd) => format!("{}/{cwd}", self.place.home()),
+        command.cwd = Some(self.directory(command.cwd.as_deref()));
+        self.while_running(async move { LocalRunner::new().run(command).await })
+            .await
+    }
+
+    /// The working directory that is meant by a path.
+    fn directory(&self, path: Option<&str>) -> String {
+        match path {
+            Some(path) if path.starts_with('/') => path.to_owned(),
+            Some(path) => format!("{}/{path}", self.place.home()),
             None => self.place.home(),
-        });
+        }
+    }
+
+    /// Does some work that ends when the VM stops running.
+    async fn while_running<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let running = Arc::clone(&self.running).read_owned().await;
         let mut state = self.state.subscribe();
         let now = *state.borrow_and_update();
@@ -195,9 +327,8 @@ impl Processes {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let _running = running;
-            let runner = LocalRunner::new();
             tokio::select! {
-                outcome = runner.run(command) => outcome,
+                result = work => result,
                 _ = state.wait_for(|state| *state != VmState::Running) => Err(Error::new(
                     ErrorKind::Cancelled,
                     "the VM was stopped while it ran",
@@ -216,6 +347,42 @@ impl Processes {
     }
 }
 
+/// Hands output on, and remembers the end of standard error, by which a program tells that it had
+/// no more memory.
+struct Tail<S> {
+    sink: S,
+    stderr: VecDeque<u8>,
+}
+
+impl<S> Tail<S> {
+    /// What every Lua says last when it had no more memory.
+    const OUT_OF_MEMORY: &[u8] = b"lua: not enough memory\n";
+
+    fn new(sink: S) -> Self {
+        Self {
+            sink,
+            stderr: VecDeque::new(),
+        }
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        self.stderr.iter().eq(Self::OUT_OF_MEMORY)
+    }
+}
+
+#[async_trait]
+impl<S: OutputSink> OutputSink for Tail<S> {
+    async fn write(&mut self, stream: OutputStream, piece: Bytes) -> ControlFlow<()> {
+        if stream == OutputStream::Stderr {
+            let start = piece.len().saturating_sub(Self::OUT_OF_MEMORY.len());
+            self.stderr.extend(&piece[start..]);
+            let excess = self.stderr.len().saturating_sub(Self::OUT_OF_MEMORY.len());
+            self.stderr.drain(..excess);
+        }
+        self.sink.write(stream, piece).await
+    }
+}
+
 /// Runs the commands of a package manager among the processes of a VM.
 #[derive(Debug)]
 struct Site {
@@ -228,8 +395,8 @@ impl Runner for Site {
     async fn run(&self, command: Command) -> Result<Outcome> {
         let command = self
             .interpreter
-            .supervised(command, &self.processes.place, None);
-        self.processes.run(command).await
+            .supervised(command, &self.processes.place)?;
+        self.processes.run_command(command).await
     }
 
     fn describe(&self) -> String {

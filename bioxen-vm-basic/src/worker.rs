@@ -1,4 +1,4 @@
-//! The process in which one Lua program runs, seen from inside.
+//! The process in which Lua programs run, seen from inside.
 //!
 //! A program that uses this crate can be its own worker, and then needs no other file:
 //!
@@ -16,30 +16,27 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::sysinfo::sysinfo;
+use nix::sys::signal::{SigSet, Signal};
 
-use crate::{engine, leash, supervisor};
+use crate::orders::{Engine, Finding, Limits, Orders};
+use crate::supervisor::{Warden, ending, imitate, unstartable};
+use crate::{leash, serve};
 
-/// The first argument of a program that is started as a worker.
+/// The first argument of a program that is started as a worker. What it is told, as JSON, follows;
+/// where a program and its arguments follow that, it runs this one program.
 pub(crate) const ARGUMENT: &str = "__lua-worker";
 
-/// The second argument of a worker that runs the built-in Lua. The lock of the owner and the limit
-/// on memory in bytes, or `unlimited`, follow.
-pub(crate) const LUA: &str = "lua";
-
-/// The second argument of a worker that supervises another program. The lock, the limit, the
-/// program and its arguments follow.
-pub(crate) const PROGRAM: &str = "program";
-
 /// The second argument of the process that ends a worker, whose process id follows.
-pub(crate) const END: &str = "end";
+pub(crate) const END: &str = "--end";
 
 /// The second argument that asks a worker who it is.
 pub(crate) const IDENTIFY: &str = "--identify";
+
+/// The second argument that asks which walls stand. What a worker is told follows.
+pub(crate) const WALLS: &str = "--walls";
 
 /// What a worker answers. Worker and library must be of one version.
 pub(crate) const IDENTITY: &str = concat!("bioxen-lua-worker ", env!("CARGO_PKG_VERSION"), "\n");
@@ -65,8 +62,7 @@ pub(crate) fn was_asked() -> bool {
         .is_some_and(|first| first == ARGUMENT)
 }
 
-/// Runs the one program that this process was started for; the `main` of the program
-/// `bioxen-lua-worker`.
+/// Does what this process was started for; the `main` of the program `bioxen-lua-worker`.
 #[must_use]
 pub fn main() -> ExitCode {
     ExitCode::from(work())
@@ -80,15 +76,14 @@ fn work() -> u8 {
         .map(|arg| arg.to_str().unwrap_or_default())
         .collect();
     let done = match args[..] {
-        [ARGUMENT, LUA, lock, memory] => run_lua(Path::new(lock), memory.parse().ok()),
-        [ARGUMENT, PROGRAM, lock, memory, program, ref args @ ..] => {
-            run_program(Path::new(lock), memory.parse().ok(), program, args)
-        }
+        [ARGUMENT, IDENTIFY] => io::stdout().write_all(IDENTITY.as_bytes()).map(|()| 0),
         [ARGUMENT, END, pid] => {
             leash::end_parent(pid);
             Ok(0)
         }
-        [ARGUMENT, IDENTIFY] => io::stdout().write_all(IDENTITY.as_bytes()).map(|()| 0),
+        [ARGUMENT, WALLS, orders] => tell_walls(orders),
+        [ARGUMENT, orders] => serve(orders),
+        [ARGUMENT, orders, program, ref args @ ..] => run_program(orders, program, args),
         _ => {
             let _ = writeln!(
                 io::stderr(),
@@ -103,43 +98,64 @@ fn work() -> u8 {
     })
 }
 
-/// Runs the one Lua program that standard input brings.
-fn run_lua(lock: &Path, memory: Option<u64>) -> io::Result<u8> {
-    begin(lock)?;
-    if let Some(bytes) = memory {
-        lower(
-            Resource::RLIMIT_DATA,
-            bytes.saturating_mul(2).saturating_add(HEADROOM),
-        )?;
-    }
-    let memory = usize::try_from(memory.unwrap_or_else(all_there_is)).unwrap_or(usize::MAX);
-    let ended_well = engine::run(memory, supervisor::end_leftovers);
-    supervisor::end_leftovers();
-    Ok(u8::from(!ended_well))
+/// Runs the programs that the owner sends.
+fn serve(orders: &str) -> io::Result<u8> {
+    let (orders, warden) = begin(orders)?;
+    let socket = serve::take_socket()?;
+    serve::serve(&orders, warden, &socket)
 }
 
-/// Runs a program that is not ours.
-fn run_program(lock: &Path, memory: Option<u64>, program: &str, args: &[&str]) -> io::Result<u8> {
-    begin(lock)?;
-    if let Some(bytes) = memory {
-        lower(Resource::RLIMIT_DATA, bytes)?;
-    }
-    Ok(supervisor::supervise(program, args))
+/// Runs one program that is not ours to its end, ends what it has left, and ends as it ended.
+fn run_program(orders: &str, program: &str, args: &[&str]) -> io::Result<u8> {
+    let (_, warden) = begin(orders)?;
+    let status = Command::new(program).args(args).status();
+    warden.end_leftovers();
+    Ok(match status {
+        Ok(status) => imitate(ending(status)),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{program}: {error}");
+            imitate(unstartable(&error))
+        }
+    })
+}
+
+/// Puts up walls, and tells which stand.
+fn tell_walls(orders: &str) -> io::Result<u8> {
+    let orders: Orders = serde_json::from_str(orders)?;
+    let findings: Vec<Finding> = orders.plan.raise()?;
+    io::stdout().write_all(&serde_json::to_vec(&findings)?)?;
+    Ok(0)
 }
 
 /// Does what every worker must have done before anything else runs.
-fn begin(lock: &Path) -> io::Result<()> {
-    supervisor::adopt()?;
-    leash::watch(lock)?;
-    lower(Resource::RLIMIT_CORE, 0)?;
+fn begin(orders: &str) -> io::Result<(Orders, Warden)> {
+    let orders: Orders = serde_json::from_str(orders)?;
+    let warden = Warden::appoint()?;
+    leash::watch(&orders.lock)?;
+    limit(&orders)?;
     sigpipe::reset();
-    Ok(())
+    orders.plan.raise()?;
+    Ok((orders, warden))
 }
 
-/// The memory of this machine. A state without a limit would not be told that there is no more,
-/// its process would be aborted.
-fn all_there_is() -> u64 {
-    sysinfo().map_or(u64::MAX, |info| info.ram_total())
+fn limit(orders: &Orders) -> io::Result<()> {
+    let Limits {
+        memory, file_size, ..
+    } = orders.limits;
+    lower(Resource::RLIMIT_CORE, 0)?;
+    if let Some(bytes) = memory {
+        let bytes = match orders.engine {
+            Engine::BuiltIn => bytes.saturating_mul(2).saturating_add(HEADROOM),
+            Engine::Program(_) => bytes,
+        };
+        lower(Resource::RLIMIT_DATA, bytes)?;
+    }
+    if let Some(bytes) = file_size {
+        lower(Resource::RLIMIT_FSIZE, bytes)?;
+        // A program that writes too much is told so, and not killed.
+        SigSet::from(Signal::SIGXFSZ).thread_block()?;
+    }
+    Ok(())
 }
 
 /// Lowers a limit of this process, which what it starts inherits.

@@ -126,7 +126,7 @@ async fn output_is_neither_decoded_nor_trimmed() {
 
 #[tokio::test]
 async fn a_timeout_ends_the_program_and_its_grandchildren() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let code = "print('before') io.stdout:flush() os.execute('echo $$; exec sleep 3600')";
         let script = Script::new(code).with_timeout(Duration::from_millis(400));
         let outcome = run(&lab, script).await;
@@ -159,7 +159,7 @@ async fn no_program_outlives_the_time_that_the_vm_allows() {
 
 #[tokio::test]
 async fn what_a_program_leaves_in_the_background_ends_with_it() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let outcome = run(&lab, "os.execute('sleep 3600 & echo $!')").await;
         assert!(outcome.success());
         ended(outcome.stdout_text().trim().parse().unwrap()).await;
@@ -182,8 +182,8 @@ async fn a_script_may_have_a_path_of_its_own() {
 
 #[tokio::test]
 async fn a_dropped_execution_ends_the_program() {
-    for lab in Lab::both().await {
-        let flag = lab.base.path().join("pid");
+    for lab in Lab::both_with_processes().await {
+        let flag = lab.home().join("pid");
         let status = std::process::Command::new("mkfifo").arg(&flag).status();
         assert!(status.unwrap().success());
         let code = format!(
@@ -202,7 +202,7 @@ async fn a_dropped_execution_ends_the_program() {
 
 #[tokio::test]
 async fn nothing_of_our_environment_reaches_a_program() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let script = Script::new("os.execute('env')").with_env("GIVEN", "by the script");
         let outcome = run(&lab, script).await;
         let text = outcome.stdout_text();
@@ -231,7 +231,7 @@ async fn nothing_of_our_environment_reaches_a_program() {
 
 #[tokio::test]
 async fn a_program_starts_in_a_directory_of_the_vm_that_it_may_write() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let code = "io.open('kept', 'w'):write('x'):close() print(os.getenv('HOME'), \
                     io.popen('pwd'):read()) os.execute('mkdir -p sub; touch $TMPDIR/t')";
         let outcome = run(&lab, code).await;
@@ -256,7 +256,7 @@ async fn memory_beyond_the_limit_is_refused_to_the_program() {
         ] {
             let outcome = run(&lab, code).await;
             assert_eq!(outcome.stderr_text(), "lua: not enough memory\n", "{code}");
-            assert_eq!(outcome.status, Status::Exited(1), "{code}");
+            assert_eq!(outcome.status, Status::OutOfMemory, "{code}");
         }
         let survived =
             "print((pcall(string.rep, 'x', 64 << 20))) local s = ('x'):rep(1 << 20) print(#s)";
@@ -266,7 +266,9 @@ async fn memory_beyond_the_limit_is_refused_to_the_program() {
 
 #[tokio::test]
 async fn programs_that_a_program_starts_are_limited_too() {
-    let config = BasicConfig::default().with_memory(32 << 20);
+    let config = BasicConfig::default()
+        .with_processes(true)
+        .with_memory(32 << 20);
     for config in [config.clone(), config.with_lua_executable("lua5.4")] {
         let lab = Lab::new(config).await;
         let code = "io.stderr:write(tostring(os.execute(\

@@ -30,8 +30,8 @@ async fn a_vm_is_made_stopped_and_runs_lua_once_started() {
 
 #[tokio::test]
 async fn stopping_ends_what_runs_and_keeps_the_files() {
-    for lab in Lab::both().await {
-        let flag = lab.base.path().join("pid");
+    for lab in Lab::both_with_processes().await {
+        let flag = lab.home().join("pid");
         let made = std::process::Command::new("mkfifo").arg(&flag).status();
         assert!(made.unwrap().success());
         let code = format!(
@@ -76,7 +76,7 @@ async fn an_execution_that_nobody_polls_does_not_hold_up_a_stop() {
 
 #[tokio::test]
 async fn destroying_removes_everything_and_can_be_repeated() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let code = "os.execute('mkdir -p a/b ../rocks && touch a/b/c && chmod 000 a/b a')";
         assert!(lab.vm.execute(code.into()).await.unwrap().success());
         lab.vm.destroy().await.unwrap();

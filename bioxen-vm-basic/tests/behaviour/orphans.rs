@@ -23,7 +23,10 @@ async fn owner() {
         return;
     };
     let base = Path::new(&base);
-    let config = BasicConfig::default().with_directory(base);
+    let config = BasicConfig::default()
+        .with_directory(base)
+        .with_processes(true)
+        .with_write(base.join("fifo"));
     let built_in = create(config.clone()).await;
     let lua54 = create(config.with_lua_executable("lua5.4")).await;
     // The shell that os.execute starts writes the ids of what escapes from it, its own, and that of

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +27,28 @@ impl Lab {
         Self::new(BasicConfig::default()).await
     }
 
-    pub(crate) async fn lua54() -> Self {
-        Self::new(BasicConfig::default().with_lua_executable("lua5.4")).await
-    }
-
     /// One with the built-in Lua, and one with an interpreter of this machine.
     pub(crate) async fn both() -> [Self; 2] {
-        [Self::built_in().await, Self::lua54().await]
+        Self::both_with(BasicConfig::default()).await
+    }
+
+    /// The same, whose programs may start others.
+    pub(crate) async fn both_with_processes() -> [Self; 2] {
+        Self::both_with(BasicConfig::default().with_processes(true)).await
+    }
+
+    /// Where programs of the VM start.
+    pub(crate) fn home(&self) -> PathBuf {
+        let vms = std::fs::read_dir(self.base.path()).unwrap();
+        let mut homes = vms.filter_map(|vm| Some(vm.ok()?.path().join("home")));
+        homes.find(|home| home.is_dir()).unwrap()
+    }
+
+    pub(crate) async fn both_with(config: BasicConfig) -> [Self; 2] {
+        [
+            Self::new(config.clone()).await,
+            Self::new(config.with_lua_executable("lua5.4")).await,
+        ]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whatever ends an execution ends everything that the program started, wherever it has gone.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bioxen_vm_basic::BasicConfig;
@@ -22,12 +22,6 @@ sh -c 'trap "" TERM; sh -c "echo \$\$ >> pids; exec sleep 3600"; true' &
 until [ "$(wc -l 2>/dev/null < pids || echo 0)" -ge 4 ]; do sleep 0.01; done
 "#;
 
-fn home(lab: &Lab) -> PathBuf {
-    let vms = std::fs::read_dir(lab.base.path()).unwrap();
-    let mut homes = vms.filter_map(|vm| Some(vm.ok()?.path().join("home")));
-    homes.find(|home| home.is_dir()).unwrap()
-}
-
 /// The ids in the file, which is removed.
 fn noted(home: &Path) -> Vec<i32> {
     let text = std::fs::read_to_string(home.join("pids")).unwrap();
@@ -44,7 +38,7 @@ fn escape(then: &str) -> String {
 
 #[tokio::test]
 async fn nothing_is_left_when_a_program_ends_by_itself() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         for (then, status) in [
             ("escape()", Status::Exited(0)),
             ("escape() error('boom')", Status::Exited(1)),
@@ -59,7 +53,7 @@ async fn nothing_is_left_when_a_program_ends_by_itself() {
             let outcome = lab.vm.execute(escape(then).into()).await.unwrap();
             assert_eq!(outcome.status, status, "{then}: {}", outcome.stderr_text());
             // They have ended already, and need not be waited for.
-            for pid in noted(&home(&lab)) {
+            for pid in noted(&lab.home()) {
                 assert!(!runs(pid), "{then}");
             }
         }
@@ -68,13 +62,13 @@ async fn nothing_is_left_when_a_program_ends_by_itself() {
 
 #[tokio::test]
 async fn nothing_is_left_of_a_program_that_runs_out_of_time() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let code = escape("escape() io.write('on') io.stdout:flush() while true do end");
         let script = Script::new(code).with_timeout(Duration::from_secs(4));
         let outcome = lab.vm.execute(script).await.unwrap();
         assert_eq!(outcome.status, Status::TimedOut);
         assert_eq!(outcome.stdout_text(), "on");
-        for pid in noted(&home(&lab)) {
+        for pid in noted(&lab.home()) {
             ended(pid).await;
         }
     }
@@ -90,8 +84,8 @@ async fn all_noted(home: &Path) {
 
 #[tokio::test]
 async fn nothing_is_left_of_a_program_that_nobody_waits_for_any_more() {
-    for lab in Lab::both().await {
-        let home = home(&lab);
+    for lab in Lab::both_with_processes().await {
+        let home = lab.home();
         tokio::select! {
             _ = lab.vm.execute(escape("escape() while true do end").into()) => panic!("it ended"),
             () = all_noted(&home) => {}
@@ -104,8 +98,8 @@ async fn nothing_is_left_of_a_program_that_nobody_waits_for_any_more() {
 
 #[tokio::test]
 async fn nothing_is_left_when_a_vm_stops_or_is_destroyed() {
-    for lab in Lab::both().await {
-        let home = home(&lab);
+    for lab in Lab::both_with_processes().await {
+        let home = lab.home();
         let (outcome, pids) = tokio::join!(
             lab.vm.execute(escape("escape() while true do end").into()),
             async {
@@ -139,13 +133,15 @@ async fn nothing_is_left_when_a_vm_stops_or_is_destroyed() {
 
 #[tokio::test]
 async fn the_least_memory_is_enough_to_end_everything() {
-    let config = BasicConfig::default().with_memory(1 << 20);
+    let config = BasicConfig::default()
+        .with_processes(true)
+        .with_memory(1 << 20);
     for config in [config.clone(), config.with_lua_executable("lua5.4")] {
         let lab = Lab::new(config).await;
         let code = escape("escape() local t = {} for i = 1, 1e9 do t[i] = 'text ' .. i end");
         let outcome = lab.vm.execute(code.into()).await.unwrap();
         assert_eq!(outcome.stderr_text(), "lua: not enough memory\n");
-        for pid in noted(&home(&lab)) {
+        for pid in noted(&lab.home()) {
             assert!(!runs(pid));
         }
     }
@@ -163,7 +159,7 @@ async fn commands_of_a_package_manager_leave_nothing_either() {
         "{}",
         outcome.stderr_text()
     );
-    for pid in noted(&home(&lab)) {
+    for pid in noted(&lab.home()) {
         assert!(!runs(pid));
     }
     let missing = site.runner.run(Command::new("no-such-program")).await;
@@ -183,8 +179,8 @@ until [ -e hop ]; do sleep 0.01; done
 
 #[tokio::test]
 async fn processes_that_replace_themselves_all_the_time_are_caught() {
-    for lab in Lab::both().await {
-        let home = home(&lab);
+    for lab in Lab::both_with_processes().await {
+        let home = lab.home();
         for then in ["", "while true do end"] {
             let mut script = Script::new(format!("os.execute([==[{HOP}]==]) {then}"));
             let mut expected = Status::Exited(0);
@@ -215,7 +211,7 @@ async fn somebody_left(dir: &Path) -> Option<i32> {
 
 #[tokio::test]
 async fn a_storm_of_processes_is_ended() {
-    for lab in Lab::both().await {
+    for lab in Lab::both_with_processes().await {
         let code = "os.execute([==[for i in 1 2 3 4 5 6 7 8 9 10; do \
                     (setsid sh -c 'for j in 1 2 3 4 5 6 7 8 9 10; do \
                     (setsid sleep 3600 >/dev/null 2>&1 &); done; sleep 3600' >/dev/null 2>&1 &) \
@@ -223,13 +219,13 @@ async fn a_storm_of_processes_is_ended() {
         let script = Script::new(code).with_timeout(Duration::from_secs(1));
         let outcome = lab.vm.execute(script).await.unwrap();
         assert_eq!(outcome.status, Status::TimedOut);
-        assert_eq!(somebody_left(&home(&lab)).await, None);
+        assert_eq!(somebody_left(&lab.home()).await, None);
     }
 }
 
 #[tokio::test]
 async fn a_program_that_ends_by_a_signal_is_told_apart() {
-    for (lab, signal) in Lab::both().await.into_iter().zip([9, 11]) {
+    for (lab, signal) in Lab::both_with_processes().await.into_iter().zip([9, 11]) {
         let code = format!("os.execute('kill -s {signal} $PPID') print('never')");
         let outcome = lab.vm.execute(code.into()).await.unwrap();
         assert_eq!(outcome.status, Status::Signaled(signal));

@@ -1,0 +1,154 @@
+//! The warm workers of a VM: processes that have started already and wait for a program.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bioxen_vm_core::{Error, ErrorKind, Result};
+use nix::unistd::Pid;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+use crate::execution::Worker;
+use crate::worker;
+
+/// How the workers of a VM are started, and those that wait.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    launch: Launch,
+    /// How many wait at most.
+    keep: usize,
+    idle: Mutex<Idle>,
+}
+
+/// How a worker is started.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) program: String,
+    /// What it is told.
+    pub(crate) orders: String,
+    pub(crate) env: Vec<(String, String)>,
+    /// Whether no program in it can start another, so that it can be ended by one signal.
+    pub(crate) childless: bool,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    open: bool,
+    workers: Vec<Worker>,
+}
+
+impl Pool {
+    pub(crate) fn new(launch: Launch, keep: usize) -> Self {
+        Self {
+            launch,
+            keep,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Begins to keep workers, and starts one.
+    pub(crate) fn open(self: &Arc<Self>) {
+        self.lock().open = true;
+        self.refill();
+    }
+
+    /// Ends those that wait, and keeps none from now on.
+    pub(crate) async fn close(&self) {
+        let workers = {
+            let mut idle = self.lock();
+            idle.open = false;
+            std::mem::take(&mut idle.workers)
+        };
+        for worker in workers {
+            worker.end().await;
+        }
+    }
+
+    /// A worker that waits, or a new one. With an environment of its own it is always a new one.
+    pub(crate) fn take(&self, env: &[(String, String)]) -> Result<Worker> {
+        while env.is_empty()
+            && let Some(mut worker) = self.pop()
+        {
+            if worker.lives() {
+                return Ok(worker);
+            }
+        }
+        self.launch.start(env)
+    }
+
+    fn pop(&self) -> Option<Worker> {
+        self.lock().workers.pop()
+    }
+
+    /// Keeps a worker for the next program, if there is room.
+    pub(crate) fn give_back(&self, worker: Worker) {
+        let mut idle = self.lock();
+        if idle.open && idle.workers.len() < self.keep {
+            idle.workers.push(worker);
+        }
+        // Otherwise it ends here.
+    }
+
+    /// Sees to it that a worker waits, in the background.
+    pub(crate) fn refill(self: &Arc<Self>) {
+        let wanted = {
+            let idle = self.lock();
+            idle.open && idle.workers.is_empty() && self.keep > 0
+        };
+        if wanted {
+            let pool = Arc::clone(self);
+            // Starting a process takes the time of the thread that does it.
+            tokio::task::spawn_blocking(move || match pool.launch.start(&[]) {
+                Ok(worker) => pool.give_back(worker),
+                Err(error) => tracing::debug!(%error, "no worker could be started ahead"),
+            });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Launch {
+    fn start(&self, env: &[(String, String)]) -> Result<Worker> {
+        self.spawn(env).map_err(|error| {
+            Error::new(
+                ErrorKind::Exhausted,
+                format!(
+                    "the worker {} could not be started; lower the number of VMs and programs \
+                     that run at once, or raise the limits on processes and open files",
+                    self.program
+                ),
+            )
+            .with_source(error)
+        })
+    }
+
+    fn spawn(&self, env: &[(String, String)]) -> io::Result<Worker> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let child = Command::new(&self.program)
+            .args([worker::ARGUMENT, &self.orders])
+            .env_clear()
+            .envs(self.env.iter().chain(env).map(|(name, value)| (name, value)))
+            .current_dir("/")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .ok_or_else(|| io::Error::other("a process without an id"))?;
+        Ok(Worker::new(
+            child,
+            Pid::from_raw(pid),
+            UnixStream::from_std(ours)?,
+            self.childless,
+        ))
+    }
+}

@@ -1,0 +1,216 @@
+//! The work of a worker: one program after the other, each in a fresh Lua state, or in a fresh
+//! process of an interpreter.
+//!
+//! A worker is used again only if nothing of a program can have stayed in it. What a program can
+//! reach of its process is its Lua state, which is closed; open files, which go with the state; the
+//! buffers of the standard streams, which are emptied, and whose modes tell when they are changed;
+//! the locale, which is looked at; and what it starts, which is ended.
+
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use bioxen_vm_core::lua::DRIVER;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::sysinfo::sysinfo;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::engine::{Compiled, Fresh, Housekeeper, Setting};
+use crate::link::{self, Request};
+use crate::orders::{Engine, Orders};
+use crate::supervisor::{Warden, ending, unstartable};
+use crate::walls::Start;
+
+/// A process that has had more memory than this, in KiB, is not kept.
+const MUCH_MEMORY: i64 = 64 << 10;
+
+/// Takes the socket to the owner, which is the standard input of this process, out of the way of
+/// programs.
+pub(crate) fn take_socket() -> io::Result<UnixStream> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    streams(&nothing()?)?;
+    Ok(socket.into())
+}
+
+/// Runs programs until the owner wants no more, or until something of one may have stayed here.
+/// Returns the exit code of this process.
+pub(crate) fn serve(orders: &Orders, warden: Warden, socket: &UnixStream) -> io::Result<u8> {
+    let nothing = nothing()?;
+    let warden = Rc::new(warden);
+    let mut runner = match &orders.engine {
+        Engine::BuiltIn => Runner::built_in(orders, &warden)?,
+        Engine::Program(program) => Runner::Program(program.clone()),
+    };
+    loop {
+        runner.prepare()?;
+        let Some(Request { cwd, files }) = link::receive(socket)? else {
+            return Ok(0);
+        };
+        let [stdin, stdout, stderr] = files;
+        dup2_stdin(&stdin)?;
+        dup2_stdout(&stdout)?;
+        dup2_stderr(&stderr)?;
+        drop((stdin, stdout, stderr));
+        allow_cpu_time(orders.limits.cpu_time)?;
+        let ended = match enter(&cwd) {
+            Ok(()) => runner.run(&warden),
+            Err(code) => code,
+        };
+        warden.end_leftovers();
+        let flushed = runner.flush();
+        // This closes the pipes, so that the owner sees their end.
+        streams(&nothing)?;
+        // A process that waits is in nobody's way.
+        std::env::set_current_dir("/")?;
+        let reusable = !orders.fresh && flushed && runner.is_clean() && holds_little_memory();
+        link::report(socket, ended, reusable)?;
+        if !reusable {
+            return Ok(0);
+        }
+        // On a busy machine the owner may be waiting for this processor. The next state has time.
+        std::thread::yield_now();
+    }
+}
+
+/// What runs a program.
+enum Runner {
+    BuiltIn {
+        setting: Setting,
+        fresh: Option<Fresh>,
+        housekeeper: Housekeeper,
+    },
+    Program(String),
+}
+
+impl Runner {
+    fn built_in(orders: &Orders, warden: &Rc<Warden>) -> io::Result<Self> {
+        let warden = Rc::clone(warden);
+        let memory = orders.limits.memory.unwrap_or_else(all_there_is);
+        Ok(Self::BuiltIn {
+            setting: Setting {
+                memory: usize::try_from(memory).unwrap_or(usize::MAX),
+                processes: orders.plan.start != Start::Nothing,
+                end_leftovers: Rc::new(move || warden.end_leftovers()),
+                temporary_name,
+                changed: Rc::new(Cell::new(false)),
+                compiled: Rc::new(Compiled::new().map_err(io::Error::other)?),
+            },
+            fresh: None,
+            housekeeper: Housekeeper::new().map_err(io::Error::other)?,
+        })
+    }
+
+    /// Does ahead what can be done before there is a program.
+    fn prepare(&mut self) -> io::Result<()> {
+        if let Self::BuiltIn { setting, fresh, .. } = self {
+            *fresh = Some(Fresh::new(setting).map_err(io::Error::other)?);
+        }
+        Ok(())
+    }
+
+    /// Runs the program that standard input brings; returns how it ended.
+    fn run(&mut self, warden: &Warden) -> i32 {
+        match self {
+            Self::BuiltIn { fresh, .. } => fresh.take().map_or(1, Fresh::run),
+            Self::Program(program) => {
+                let status = Command::new(&*program)
+                    .args(["-e", DRIVER])
+                    .stdin(Stdio::inherit())
+                    .status();
+                warden.end_leftovers();
+                match status {
+                    Ok(status) => ending(status),
+                    Err(error) => {
+                        let _ = writeln!(io::stderr(), "{program}: {error}");
+                        unstartable(&error)
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&self) -> bool {
+        match self {
+            Self::BuiltIn { housekeeper, .. } => housekeeper.flush(),
+            Self::Program(_) => true,
+        }
+    }
+
+    /// Whether nothing of the program has stayed in this process.
+    fn is_clean(&self) -> bool {
+        match self {
+            Self::BuiltIn {
+                setting,
+                housekeeper,
+                ..
+            } => !setting.changed.get() && !has_had_children() && housekeeper.restore(),
+            Self::Program(_) => true,
+        }
+    }
+}
+
+fn nothing() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null")
+}
+
+/// Makes this file the standard streams.
+fn streams(file: &File) -> io::Result<()> {
+    dup2_stdin(file)?;
+    dup2_stdout(file)?;
+    dup2_stderr(file)?;
+    Ok(())
+}
+
+/// Goes to a directory; an exit code where that cannot be.
+fn enter(cwd: &[u8]) -> Result<(), i32> {
+    use std::os::unix::ffi::OsStrExt;
+    let cwd = Path::new(std::ffi::OsStr::from_bytes(cwd));
+    std::env::set_current_dir(cwd).map_err(|error| {
+        let _ = writeln!(io::stderr(), "lua: cannot enter {}: {error}", cwd.display());
+        1
+    })
+}
+
+/// Lets this process have so many seconds of processor time more. What it starts counts anew.
+fn allow_cpu_time(seconds: Option<u64>) -> io::Result<()> {
+    let Some(seconds) = seconds else {
+        return Ok(());
+    };
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let used = usage.user_time().tv_sec() + usage.system_time().tv_sec();
+    // The time that is used counts in whole seconds, and the limit is not to come too early.
+    let limit = seconds.saturating_add(used.unsigned_abs() + 1);
+    let (_, hard) = getrlimit(Resource::RLIMIT_CPU)?;
+    Ok(setrlimit(Resource::RLIMIT_CPU, limit.min(hard), hard)?)
+}
+
+fn has_had_children() -> bool {
+    getrusage(UsageWho::RUSAGE_CHILDREN).is_ok_and(|usage| usage.minor_page_faults() > 0)
+}
+
+fn holds_little_memory() -> bool {
+    getrusage(UsageWho::RUSAGE_SELF).is_ok_and(|usage| usage.max_rss() < MUCH_MEMORY)
+}
+
+/// The memory of this machine. A state without a limit would not be told that there is no more,
+/// its process would be aborted.
+fn all_there_is() -> u64 {
+    sysinfo().map_or(u64::MAX, |info| info.ram_total())
+}
+
+/// Makes a file among the temporary ones of the VM.
+fn temporary_name() -> io::Result<String> {
+    let (_, path) = tempfile::Builder::new()
+        .prefix("lua_")
+        .tempfile_in(std::env::temp_dir())?
+        .keep()
+        .map_err(|error| error.error)?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| io::Error::other("its name is not UTF-8"))
+}
