@@ -149,9 +149,8 @@ fn main_function(lua: &Lua, globals: &Table, driver: &[u8]) -> Result<Function> 
         front.set_metatable(Some(meta))?;
         Ok(front)
     };
-    let leave = lua.create_function(|_, code: i32| -> Result<()> {
-        Err(Error::external(Leave(code)))
-    })?;
+    let leave =
+        lua.create_function(|_, code: i32| -> Result<()> { Err(Error::external(Leave(code))) })?;
     let os = behind(&globals.get("os")?, "exit", Value::Function(leave))?;
     let environment = behind(globals, "os", Value::Table(os))?;
     let driver = lua

@@ -204,6 +204,14 @@ impl Worker {
         self.ended = self.child.wait().await.is_ok();
     }
 
+    /// Ends it in the background.
+    pub(crate) fn retire(self) {
+        if !self.ended {
+            self.kill();
+            tokio::spawn(self.end());
+        }
+    }
+
     fn kill(&self) {
         kill_worker(self.pid, self.childless || !self.busy);
     }
@@ -242,11 +250,7 @@ impl Pipes {
         let (stderr, their_stderr) = io::pipe()?;
         let ours = |pipe: PipeReader| Receiver::from_owned_fd(pipe.into());
         Ok(Self {
-            theirs: [
-                their_stdin.into(),
-                their_stdout.into(),
-                their_stderr.into(),
-            ],
+            theirs: [their_stdin.into(), their_stdout.into(), their_stderr.into()],
             stdin,
             stdout: ours(stdout)?,
             stderr: ours(stderr)?,

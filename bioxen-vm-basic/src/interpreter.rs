@@ -77,7 +77,10 @@ impl Interpreter {
     pub(crate) fn is_childless(&self, config: &BasicConfig) -> bool {
         self.foreign.is_none()
             && !config.processes
-            && self.walls.iter().any(|wall| wall.name == "processes" && wall.stands)
+            && self
+                .walls
+                .iter()
+                .any(|wall| wall.name == "processes" && wall.stands)
     }
 
     /// What the workers of a place are told.

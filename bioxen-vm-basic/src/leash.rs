@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bioxen_vm_core::local::{end_descendants, end_tree};
@@ -24,7 +25,10 @@ use crate::worker;
 ///
 /// # Errors
 /// Fails when the lock cannot be watched, which means that the owner is gone already.
-pub(crate) fn watch(lock: &Path) -> io::Result<()> {
+///
+/// From then on it holds `ending`, so that nobody else in this process ends its descendants: among
+/// them is the process that ends this one.
+pub(crate) fn watch(lock: &Path, ending: Arc<Mutex<()>>) -> io::Result<()> {
     let mut file = File::open(lock)?;
     let owner = getppid();
     std::thread::Builder::new()
@@ -35,7 +39,10 @@ pub(crate) fn watch(lock: &Path) -> io::Result<()> {
             loop {
                 match Flock::lock(file, FlockArg::LockShared) {
                     Err((again, nix::Error::EINTR)) => file = again,
-                    _ => end(owner),
+                    _ => {
+                        let _alone = ending.lock().unwrap_or_else(PoisonError::into_inner);
+                        end(owner)
+                    }
                 }
             }
         })?;

@@ -86,8 +86,9 @@ impl Pool {
         let mut idle = self.lock();
         if idle.open && idle.workers.len() < self.keep {
             idle.workers.push(worker);
+        } else {
+            worker.retire();
         }
-        // Otherwise it ends here.
     }
 
     /// Sees to it that a worker waits, in the background.
@@ -132,7 +133,12 @@ impl Launch {
         let child = Command::new(&self.program)
             .args([worker::ARGUMENT, &self.orders])
             .env_clear()
-            .envs(self.env.iter().chain(env).map(|(name, value)| (name, value)))
+            .envs(
+                self.env
+                    .iter()
+                    .chain(env)
+                    .map(|(name, value)| (name, value)),
+            )
             .current_dir("/")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bioxen_vm_core::local::end_descendants;
 use nix::errno::Errno;
@@ -27,7 +28,9 @@ pub(crate) struct Warden {
 impl Warden {
     /// Makes this process the one that its orphaned descendants descend from. To be called before
     /// the walls are raised.
-    pub(crate) fn appoint() -> io::Result<Self> {
+    ///
+    /// While it ends something it holds `ending`.
+    pub(crate) fn appoint(ending: Arc<Mutex<()>>) -> io::Result<Self> {
         set_child_subreaper(true)?;
         let (orders, to_do) = channel();
         let (tell, done) = channel();
@@ -36,7 +39,9 @@ impl Warden {
             .stack_size(128 << 10)
             .spawn(move || {
                 while to_do.recv().is_ok() {
+                    let alone = ending.lock().unwrap_or_else(PoisonError::into_inner);
                     end_descendants(getpid().as_raw());
+                    drop(alone);
                     if tell.send(()).is_err() {
                         return;
                     }

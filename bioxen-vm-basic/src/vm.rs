@@ -170,7 +170,11 @@ impl LuaVm for BasicVm {
     ) -> Result<Outcome> {
         self.check(&mut script)?;
         let (pieces, mut receiver) = channel(WAITING_PIECES);
-        let run = Arc::clone(&self.processes).run_script(script, pieces);
+        let run = async {
+            let ran = Arc::clone(&self.processes).run_script(script, pieces).await;
+            // With the sink goes the last sender.
+            ran.map(|(outcome, _)| outcome)
+        };
         let pass_on = async {
             while let Some((stream, piece)) = receiver.recv().await {
                 if sink.write(stream, piece).await.is_break() {
@@ -181,8 +185,7 @@ impl LuaVm for BasicVm {
             drop(receiver);
         };
         let (ran, ()) = tokio::join!(run, pass_on);
-        ran.map(|(outcome, _)| outcome)
-            .map_err(|error| self.not_executed(error))
+        ran.map_err(|error| self.not_executed(error))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -190,7 +193,12 @@ impl LuaVm for BasicVm {
     }
 
     fn isolation(&self) -> Isolation {
-        let found = |name| self.interpreter.walls().iter().find(|wall| wall.name == name);
+        let found = |name| {
+            self.interpreter
+                .walls()
+                .iter()
+                .find(|wall| wall.name == name)
+        };
         NAMES
             .iter()
             .filter_map(|name| Some((name, found(*name)?)))
@@ -280,7 +288,7 @@ impl Processes {
             if reusable && script.env.is_empty() {
                 own.pool.give_back(worker);
             } else {
-                drop(worker);
+                worker.retire();
                 own.pool.refill();
             }
             let mut outcome = Outcome::new(match status {

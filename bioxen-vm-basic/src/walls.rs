@@ -183,8 +183,16 @@ impl Plan {
             Start::Anything => AccessFs::Execute.into(),
             _ => BitFlags::EMPTY,
         };
-        rules.extend(self.read.iter().map(|path| (path.as_path(), read | execute)));
-        rules.extend(self.write.iter().map(|path| (path.as_path(), write | execute)));
+        rules.extend(
+            self.read
+                .iter()
+                .map(|path| (path.as_path(), read | execute)),
+        );
+        rules.extend(
+            self.write
+                .iter()
+                .map(|path| (path.as_path(), write | execute)),
+        );
 
         let mut ruleset = Ruleset::default().handle_access(all).map_err(other)?;
         if !self.network {

@@ -17,6 +17,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -130,8 +131,9 @@ fn tell_walls(orders: &str) -> io::Result<u8> {
 /// Does what every worker must have done before anything else runs.
 fn begin(orders: &str) -> io::Result<(Orders, Warden)> {
     let orders: Orders = serde_json::from_str(orders)?;
-    let warden = Warden::appoint()?;
-    leash::watch(&orders.lock)?;
+    let ending = Arc::default();
+    let warden = Warden::appoint(Arc::clone(&ending))?;
+    leash::watch(&orders.lock, ending)?;
     limit(&orders)?;
     sigpipe::reset();
     orders.plan.raise()?;
