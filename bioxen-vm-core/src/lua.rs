@@ -106,19 +106,21 @@ pub const SESSION_DRIVER: &str = concat!(
 /// Serves until it is interrupted. Each chunk of the command line minds one interrupt.
 const SERVE: &str = "package.loaded['bioxen.session']()";
 
-/// How many interrupts a session survives.
-const INTERRUPTS: usize = 200;
-
-/// Lets the requests come on descriptor 3, and standard input be empty.
-const START: &str = r#"lua=$1; shift; exec "$lua" "$@" 3<&0 </dev/null"#;
+/// Lets the requests come on descriptor 3, and standard input be empty. Serves 256 times, and so
+/// survives as many interrupts.
+const START: &str = r#"
+lua=$1 driver=$2
+set -- -e "$3"
+for _ in 1 2 3 4 5 6 7 8; do set -- "$@" "$@"; done
+exec "$lua" -e "$driver" "$@" 3<&0 </dev/null
+"#;
 
 /// The command that keeps a session with a Lua interpreter, `lua5.4` for example. Its standard
 /// input is for the requests of a [`Session`](crate::Session).
 #[must_use]
 pub fn session_command(interpreter: &str, options: &SessionOptions) -> Command {
-    let mut command = Command::new("sh")
-        .args(["-c", START, "sh", interpreter, "-e", SESSION_DRIVER])
-        .args(std::iter::repeat_n(["-e", SERVE], INTERRUPTS).flatten());
+    let mut command =
+        Command::new("sh").args(["-c", START, "sh", interpreter, SESSION_DRIVER, SERVE]);
     command.env.clone_from(&options.env);
     command.cwd.clone_from(&options.cwd);
     command

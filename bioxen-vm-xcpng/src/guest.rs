@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bioxen_vm_core::{Command, Outcome, PackageSite, Runner, Script, lua};
+use bioxen_vm_core::lua::{self, Mark, RunnerHost};
+use bioxen_vm_core::{
+    Command, Gather, Outcome, OutputSink, PackageSite, Runner, Script, Session, SessionOptions,
+};
 
 use crate::error::{Error, Result};
 use crate::first_contact::FirstContact;
@@ -74,21 +77,49 @@ impl Guest {
         })
     }
 
-    /// Runs a program that was validated.
+    /// Runs a program that was validated, and gathers its output.
     pub(crate) async fn execute(
+        &self,
+        script: Script,
+        limit: Option<Duration>,
+    ) -> bioxen_vm_core::Result<Outcome> {
+        let mut gather = Gather::new(script.max_output);
+        let outcome = self.execute_streaming(script, limit, &mut gather).await?;
+        Ok(gather.into_outcome(outcome))
+    }
+
+    /// Runs a program that was validated, and hands on its output as it comes.
+    pub(crate) async fn execute_streaming(
         &self,
         mut script: Script,
         limit: Option<Duration>,
+        sink: &mut dyn OutputSink,
     ) -> bioxen_vm_core::Result<Outcome> {
         script.timeout = script.time_limit(limit);
-        let mut command = lua::command(&self.interpreter, &script, None);
+        let mark = Mark::new();
+        let mut command = lua::command(&self.interpreter, &script, Some(&mark));
+        self.let_find_packages(&mut command);
+        lua::run(&*self.runner, command, &mark, sink).await
+    }
+
+    /// Starts a Lua state that lives on.
+    pub(crate) async fn open_session(
+        &self,
+        options: SessionOptions,
+    ) -> bioxen_vm_core::Result<Session> {
+        let mut command = lua::session_command(&self.interpreter, &options);
+        self.let_find_packages(&mut command);
+        let runner: Arc<dyn Runner> = Arc::<SshRunner>::clone(&self.runner);
+        Session::open(options.name, Arc::new(RunnerHost::new(runner, command))).await
+    }
+
+    fn let_find_packages(&self, command: &mut Command) {
         for (name, value) in lua::search_path(&self.version, &self.tree) {
-            // What the script says itself counts.
-            if !script.env.iter().any(|(given, _)| *given == name) {
-                command = command.with_env(name, value);
+            // What the caller says itself counts.
+            if !command.env.iter().any(|(given, _)| *given == name) {
+                command.env.push((name, value));
             }
         }
-        self.runner.run(command).await
     }
 
     pub(crate) fn package_site(&self) -> PackageSite {

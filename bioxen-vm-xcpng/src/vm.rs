@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bioxen_vm_core::{
-    BackendConfig, LuaVm, Outcome, PackageSite, Result, Script, VmId, VmInfo, VmState,
+    BackendConfig, Capabilities, LuaVm, Outcome, OutputSink, PackageSite, Result, Script, Session,
+    SessionOptions, VmId, VmInfo, VmState,
 };
 use tokio::sync::{Mutex, RwLock};
 use xapi_client::api::{Vm, VmPowerState};
@@ -251,6 +252,40 @@ impl LuaVm for XcpngVm {
             .execute(script, self.shared.settings().execution_timeout)
             .await
             .map_err(|error| error.with_operation("execute").with_vm(&self.id))
+    }
+
+    async fn execute_streaming(
+        &self,
+        script: Script,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Outcome> {
+        script.validate().map_err(|error| error.with_vm(&self.id))?;
+        let guest = self.guest().await.map_err(self.at("execute"))?;
+        guest
+            .execute_streaming(script, self.shared.settings().execution_timeout, sink)
+            .await
+            .map_err(|error| error.with_operation("execute").with_vm(&self.id))
+    }
+
+    async fn open_session(&self, options: SessionOptions) -> Result<Session> {
+        let guest = self.guest().await.map_err(self.at("open a session"))?;
+        guest
+            .open_session(options)
+            .await
+            .map_err(|error| error.with_operation("open a session").with_vm(&self.id))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.streaming = true;
+        capabilities.returned_values = true;
+        capabilities.sessions = true;
+        capabilities.interrupts = true;
+        capabilities.processes = true;
+        capabilities.commands = true;
+        capabilities.files = true;
+        capabilities.packages = true;
+        capabilities
     }
 
     async fn package_site(&self) -> Result<PackageSite> {

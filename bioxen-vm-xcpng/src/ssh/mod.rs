@@ -2,7 +2,6 @@
 //!
 //! Only this folder knows of the `openssh` crate and of the `ssh` program.
 
-mod capture;
 mod classify;
 mod config;
 mod keys;

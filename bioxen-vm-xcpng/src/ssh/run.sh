@@ -2,13 +2,14 @@
 #
 # usage: sh -c THIS sh HEADER_SIZE
 #
-# Standard input is the header, then the command's own input, and then a leash: its end means that
-# the caller has gone or given up. sshd makes every command the leader of a process group, so one
+# Standard input is the header, then the command's own input in pieces, and then a leash: its end
+# means that the caller has gone or given up. Before each piece comes a line with its size, 0 after
+# the last; `rest` means all up to the end, which then ends the command too. sshd makes every command the leader of a process group, so one
 # signal to the group ends the command, all that it started and this script.
 #
-# The header has a line for each of: a word for the report, the size of the command's input, the
-# seconds after which to give up (0: never), the working directory, the number of environment
-# variables, each of these, the program, each argument. Lines that hold data start with "=", and in
+# The header has a line for each of: a word for the report, the seconds after which to give up (0:
+# never), the working directory, the number of environment variables, each of these, the program,
+# each argument. Lines that hold data start with "=", and in
 # them newline and backslash are \n and \\. Nothing of it ever becomes shell text.
 
 IFS='
@@ -16,10 +17,11 @@ IFS='
 set -f
 set -- $(head -c "$1")
 exec 3<&0 5>&1
-_bx_word=$1 _bx_size=$2 _bx_limit=$3 _bx_dir=$4 _bx_env=$5
-shift 5
+_bx_word=$1 _bx_limit=$2 _bx_dir=$3 _bx_env=$4
+shift 4
 
-report() { printf '\n%s %s\n' "$_bx_word" "$1" >&2; }
+# A frame: see bioxen_vm_core::lua::Frames.
+report() { printf '\001%sR%s\n%s' "$_bx_word" "${#1}" "$1" >&2; }
 refuse() { report "$1"; exit; }
 decode() {
   case $1 in
@@ -58,7 +60,18 @@ if [ "$_bx_limit" != 0 ]; then
 fi
 
 # A shell cannot tell exit code 137 from a death by signal 9. awk can: it adds 256 for a signal.
-{ "$_bx_head" -c "$_bx_size"; exec >/dev/null; "$_bx_cat"; kill -s KILL 0; } <&3 2>/dev/null | {
+{
+  while read -r _bx_size; do
+    case $_bx_size in
+      0) break ;;
+      rest) "$_bx_cat"; break ;;
+      *) "$_bx_head" -c "$_bx_size" || break ;;
+    esac
+  done
+  exec >/dev/null
+  "$_bx_cat"
+  kill -s KILL 0
+} <&3 2>/dev/null | {
   exec 3<&-
   _bx_status=$("$_bx_awk" 'BEGIN {
     print system("set --; _bx_i=1; while [ $_bx_i -le $_bx_count ]; do" \

@@ -1,15 +1,19 @@
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bioxen_vm_core::{Command, Error, ErrorKind, Outcome, Result, Runner, Status};
-use bytes::Bytes;
-use ring::rand::{SecureRandom, SystemRandom};
-use tokio::io::AsyncWriteExt;
+use bioxen_vm_core::lua::{Frames, Mark, Part};
+use bioxen_vm_core::{
+    Command, Error, ErrorKind, Gather, Input, InputStream, Outcome, OutputSink, OutputStream,
+    Result, Runner, Status,
+};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::capture::Capture;
 use super::session::Channel;
 use super::{SshError, SshSession};
 
@@ -22,6 +26,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How much longer than we the guest waits before it ends a command that ran out of time: it does
 /// so only when the connection is gone.
 const GUEST_SLACK: Duration = Duration::from_secs(10);
+
+/// How much is read at once.
+const PIECE: usize = 64 * 1024;
 
 /// The longest argument or variable of a Linux process, less room for the name it travels under.
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 64;
@@ -49,23 +56,27 @@ impl SshRunner {
 #[async_trait]
 impl Runner for SshRunner {
     async fn run(&self, command: Command) -> Result<Outcome> {
+        let mut gather = Gather::new(command.max_output);
+        let outcome = self.run_streaming(command, &mut gather).await?;
+        Ok(gather.into_outcome(outcome))
+    }
+
+    async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
         let started = Instant::now();
+        let stream = command.stdin.take_stream()?;
         let request = Request::new(&command)?;
         let shell = format!("exec sh -c '{}' sh {}", quoted(RUN), request.header.len());
         let mut channel = self.session.spawn(&shell).await.map_err(|error| {
             Error::new(error.kind(), format!("cannot reach {}", self.describe())).with_source(error)
         })?;
-        let gathered = gather(&mut channel, &command, &request, started).await?;
-        let broken = if gathered.report.is_none() && !gathered.timed_out {
-            channel.master.broken().await
-        } else {
-            None
+        let end = talk(&mut channel, &command, &request, stream, sink, started).await?;
+        let broken = match end {
+            End::Silence => channel.master.broken().await,
+            _ => None,
         };
-        let ended = self.interpret(&command, &gathered, broken);
+        let status = self.interpret(&command, end, broken);
         settle(channel).await;
-        let mut outcome = Outcome::new(ended?);
-        (outcome.stdout, outcome.stdout_truncated) = gathered.stdout.finish();
-        (outcome.stderr, outcome.stderr_truncated) = gathered.stderr.finish();
+        let mut outcome = Outcome::new(status?);
         outcome.duration = started.elapsed();
         Ok(outcome)
     }
@@ -77,15 +88,16 @@ impl Runner for SshRunner {
 }
 
 impl SshRunner {
-    fn interpret(
-        &self,
-        command: &Command,
-        run: &Gathered,
-        broken: Option<SshError>,
-    ) -> Result<Status> {
+    fn interpret(&self, command: &Command, end: End, broken: Option<SshError>) -> Result<Status> {
         let machine = self.describe();
-        let (kind, message) = match run.report.as_deref() {
-            _ if run.timed_out => return Ok(Status::TimedOut),
+        let report = match end {
+            End::TimedOut => return Ok(Status::TimedOut),
+            End::Unwanted => return Ok(Status::OutputLimit),
+            End::Left => return Ok(Status::Signaled(9)),
+            End::Report(report) => Some(report),
+            End::Silence => None,
+        };
+        let (kind, message) = match report.as_deref() {
             Some("program") => (
                 ErrorKind::NotFound,
                 format!(
@@ -139,14 +151,13 @@ impl SshRunner {
 
 /// What goes over the stream before the leash.
 struct Request {
-    word: String,
+    mark: Mark,
     header: String,
-    input: Bytes,
 }
 
 impl Request {
     fn new(command: &Command) -> Result<Self> {
-        let word = random_word()?;
+        let mark = Mark::new();
         let variables = command
             .env
             .iter()
@@ -157,18 +168,14 @@ impl Request {
         let limit = command
             .timeout
             .map_or(0, |limit| (limit + GUEST_SLACK).as_secs());
-        let mut header = format!("{word}\n{}\n{limit}\n", command.stdin.bytes().len());
+        let mut header = format!("{}\n{limit}\n", mark.as_str());
         push_line(&mut header, command.cwd.as_deref().unwrap_or_default());
         // Writing to a String cannot fail.
         let _ = writeln!(header, "{}", command.env.len());
         for item in &data {
             push_line(&mut header, item);
         }
-        Ok(Self {
-            word,
-            header,
-            input: command.stdin.bytes().clone(),
-        })
+        Ok(Self { mark, header })
     }
 }
 
@@ -213,39 +220,35 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A word that no command can guess, so that none can forge a report.
-fn random_word() -> Result<String> {
-    let mut bytes = [0; 16];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Error::from(SshError::NoRandomness))?;
-    Ok(bytes.iter().fold(String::new(), |mut word, byte| {
-        let _ = write!(word, "{byte:02x}");
-        word
-    }))
-}
-
 /// Constant shell text as the inside of single quotes.
 fn quoted(text: &str) -> String {
     text.replace('\'', r"'\''")
 }
 
-struct Gathered {
-    stdout: Capture,
-    stderr: Capture,
-    report: Option<String>,
-    timed_out: bool,
+/// Why a command is over.
+enum End {
+    /// It ended, or could not be started; this is how.
+    Report(String),
+    TimedOut,
+    /// Nobody wants more of its output.
+    Unwanted,
+    /// The end of its input was to be its own.
+    Left,
+    /// Nobody told how it ended.
+    Silence,
 }
 
-/// Feeds the command and reads its output until it has ended, or its time is up.
-async fn gather(
+/// Feeds the command and hands on its output until it has ended, or its time is up.
+async fn talk(
     channel: &mut Channel,
     command: &Command,
     request: &Request,
+    stream: Option<InputStream>,
+    sink: &mut dyn OutputSink,
     started: Instant,
-) -> Result<Gathered> {
+) -> Result<End> {
     let child = &mut channel.child;
-    let (Some(mut stdin), Some(mut output), Some(mut errors)) = (
+    let (Some(mut stdin), Some(output), Some(errors)) = (
         child.stdin().take(),
         child.stdout().take(),
         child.stderr().take(),
@@ -254,8 +257,7 @@ async fn gather(
     };
     // A command that ends before it has read all its input is no failure.
     let feed = async move {
-        let _ = stdin.write_all(request.header.as_bytes()).await;
-        let _ = stdin.write_all(&request.input).await;
+        let _ = feed(&mut stdin, request, &command.stdin, stream).await;
         stdin
     };
     let mut feed = Some(Box::pin(feed));
@@ -266,36 +268,134 @@ async fn gather(
             None => std::future::pending().await,
         }
     });
-    let mut run = Gathered {
-        stdout: Capture::new(command.max_output),
-        stderr: Capture::new(command.max_output),
-        report: None,
-        timed_out: false,
-    };
-    let (mut out_open, mut err_open, mut over) = (true, true, false);
-    while out_open || err_open {
+    let over = Notify::new();
+    let mut pump = Box::pin(pump(output, errors, sink, &request.mark, &over));
+    let mut end = End::Silence;
+    let report = loop {
         tokio::select! {
-            more = run.stdout.read(&mut output), if out_open => out_open = more,
-            more = run.stderr.read(&mut errors), if err_open => {
-                err_open = more;
-                over |= run.stderr.has_report(&request.word);
-            }
+            report = &mut pump => break report,
             stdin = async { feed.as_mut()?.await.into() }, if feed.is_some() => {
                 feed = None;
-                leash = stdin;
+                if command.stdin.is_lifeline() {
+                    end = End::Left;
+                    over.notify_one();
+                } else {
+                    leash = stdin;
+                }
             }
-            () = &mut deadline, if !over => {
-                over = true;
-                run.timed_out = true;
+            () = &mut deadline, if matches!(end, End::Silence) => {
+                end = End::TimedOut;
                 feed = None;
                 leash = None;
+                over.notify_one();
+            }
+        }
+    };
+    drop(leash);
+    Ok(match report {
+        ControlFlow::Break(()) => End::Unwanted,
+        ControlFlow::Continue(Some(report)) => End::Report(report),
+        ControlFlow::Continue(None) => end,
+    })
+}
+
+/// Sends the header and the command's input, in the form that `run.sh` reads.
+async fn feed(
+    stdin: &mut openssh::ChildStdin,
+    request: &Request,
+    input: &Input,
+    stream: Option<InputStream>,
+) -> std::io::Result<()> {
+    stdin.write_all(request.header.as_bytes()).await?;
+    let bytes = input.bytes();
+    if !bytes.is_empty() {
+        stdin
+            .write_all(format!("{}\n", bytes.len()).as_bytes())
+            .await?;
+        stdin.write_all(bytes).await?;
+    }
+    match stream {
+        Some(mut stream) if input.is_lifeline() => {
+            stdin.write_all(b"rest\n").await?;
+            tokio::io::copy(&mut stream, stdin).await?;
+        }
+        Some(mut stream) => {
+            let mut piece = BytesMut::with_capacity(PIECE);
+            while stream.read_buf(&mut piece).await? > 0 {
+                stdin
+                    .write_all(format!("{}\n", piece.len()).as_bytes())
+                    .await?;
+                stdin.write_all(&piece).await?;
+                piece.clear();
+            }
+            stdin.write_all(b"0\n").await?;
+        }
+        None => stdin.write_all(b"0\n").await?,
+    }
+    Ok(())
+}
+
+/// Hands on both streams until they end, and takes the report out of them. Once the command has
+/// ended it waits no longer than [`DRAIN`] for more.
+async fn pump(
+    mut output: openssh::ChildStdout,
+    mut errors: openssh::ChildStderr,
+    sink: &mut dyn OutputSink,
+    mark: &Mark,
+    ended: &Notify,
+) -> ControlFlow<(), Option<String>> {
+    let (mut out, mut err) = (Some(BytesMut::new()), Some(BytesMut::new()));
+    let mut frames = Frames::new(mark);
+    let mut report = None;
+    let mut over = false;
+    while out.is_some() || err.is_some() {
+        let piece = tokio::select! {
+            piece = next(&mut output, &mut out), if out.is_some() => {
+                if let Some(piece) = piece {
+                    sink.write(OutputStream::Stdout, piece).await?;
+                }
+                continue;
+            }
+            piece = next(&mut errors, &mut err), if err.is_some() => piece,
+            () = ended.notified(), if !over => {
+                over = true;
+                continue;
             }
             () = sleep(DRAIN), if over => break,
+        };
+        for part in piece.map(|piece| frames.take(piece)).unwrap_or_default() {
+            match part {
+                Part::Raw(piece) => sink.write(OutputStream::Stderr, piece).await?,
+                Part::Frame(_, data) => {
+                    over = true;
+                    report = Some(String::from_utf8_lossy(&data).into_owned());
+                }
+            }
         }
     }
-    drop(leash);
-    run.report = run.stderr.take_report(&request.word);
-    Ok(run)
+    if let Some(rest) = frames.rest() {
+        sink.write(OutputStream::Stderr, rest).await?;
+    }
+    ControlFlow::Continue(report)
+}
+
+/// The next piece of a stream. Takes the buffer away at its end.
+async fn next(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Option<BytesMut>,
+) -> Option<Bytes> {
+    let some = buffer.as_mut()?;
+    if some.capacity() < PIECE / 4 {
+        some.reserve(PIECE);
+    }
+    // A stream that breaks has nothing more to give, as one that ends.
+    match stream.read_buf(some).await {
+        Ok(1..) => Some(some.split().freeze()),
+        Ok(0) | Err(_) => {
+            *buffer = None;
+            None
+        }
+    }
 }
 
 /// Waits, but not for long, until the server has freed the channel, so that the next command finds

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::local::LocalRunner;
-use bioxen_vm_core::{Command, ErrorKind, Outcome, Runner, Status};
+use bioxen_vm_core::{Command, ErrorKind, Input, Outcome, Runner, Status, channel};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 
 use super::*;
@@ -184,6 +184,52 @@ async fn commands_end_as_they_do_on_this_machine() {
             "{command:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn output_is_handed_on_as_it_comes_and_input_read_as_it_is_asked_for() {
+    let server = Server::start().await;
+    let runner = server.runner();
+    let (mut ours, theirs) = tokio::io::duplex(64);
+    let command = sh("read line; echo got $line; read line; echo got $line; cat")
+        .with_stdin(Input::stream(theirs).with_bytes("one\n".into()));
+    let (mut sink, mut output) = channel(1);
+    let talk = async {
+        assert_eq!(output.recv().await.unwrap().1, "got one\n");
+        ours.write_all(b"two\n").await.unwrap();
+        assert_eq!(output.recv().await.unwrap().1, "got two\n");
+        ours.write_all(b"rest").await.unwrap();
+        assert_eq!(output.recv().await.unwrap().1, "rest");
+        drop(ours);
+    };
+    let (outcome, ()) = tokio::join!(runner.run_streaming(command, &mut sink), talk);
+    assert_eq!(outcome.unwrap().status, Status::Exited(0));
+
+    let command = sh("wc -c").with_stdin(Input::stream(tokio::io::repeat(b'x').take(3_000_000)));
+    let outcome = runner.run(command).await.unwrap();
+    assert_eq!(outcome.stdout_text().trim(), "3000000");
+}
+
+#[tokio::test]
+async fn a_taker_that_wants_no_more_and_the_end_of_a_lifeline_end_the_command_on_the_guest() {
+    let server = Server::start().await;
+    let (mut sink, output) = channel(1);
+    drop(output);
+    let outcome = server.runner().run_streaming(sh("yes"), &mut sink).await;
+    assert_eq!(outcome.unwrap().status, Status::OutputLimit);
+
+    let (ours, theirs) = tokio::io::duplex(64);
+    let command = sh("echo $$; exec sleep 3600").with_stdin(Input::lifeline(theirs));
+    let (mut sink, mut output) = channel(1);
+    let leave = async {
+        let pid = output.recv().await.unwrap().1;
+        drop(ours);
+        String::from_utf8_lossy(&pid).trim().to_owned()
+    };
+    let runner = server.runner();
+    let (outcome, pid) = tokio::join!(runner.run_streaming(command, &mut sink), leave);
+    assert_eq!(outcome.unwrap().status, Status::Signaled(9));
+    until(|| !runs(&pid)).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bioxen_vm_core::local::LocalRunner;
-use bioxen_vm_core::{Backend, ErrorKind, Outcome, Runner, Script, Status, lua};
+use bioxen_vm_core::{
+    Answer, Backend, ErrorKind, LuaValue, Outcome, Returned, Runner, Script, SessionOptions,
+    Status, channel, lua,
+};
 
 use crate::lab::Lab;
 
@@ -125,6 +128,55 @@ async fn programs_find_the_packages_of_the_vm() {
         .await
         .unwrap();
     assert_eq!(outcome.stdout_text(), "from a package\n", "{outcome:?}");
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_come_back_and_sessions_keep_their_state() {
+    let lab = Lab::start().await;
+    let backend = lab.backend();
+    let vm = lab.running(&backend, "vm1").await;
+    let outcome = vm.execute("return {gc = 0.5}".into()).await.unwrap();
+    assert_eq!(outcome.returned.first().unwrap().to_string(), "{gc = 0.5}");
+    assert!(outcome.stdout.is_empty() && outcome.stderr.is_empty());
+
+    let (one, two) = tokio::join!(
+        vm.open_session(SessionOptions::named("one")),
+        vm.open_session(SessionOptions::named("two"))
+    );
+    let (one, two) = (one.unwrap(), two.unwrap());
+    one.eval("x = 1").await.unwrap();
+    two.eval("x = 2").await.unwrap();
+    let reply = one.eval("print('> kept\\n') return x").await.unwrap();
+    assert_eq!(&reply.stdout[..], b"> kept\n\n");
+    assert_eq!(
+        reply.answer,
+        Answer::Returned(Returned::Values(vec![LuaValue::Integer(1)]))
+    );
+    let reply = one.eval("os.exit(3)").await.unwrap();
+    assert_eq!(reply.answer, Answer::Ended(Status::Exited(3)));
+    let id = one.eval("id").await.unwrap_err();
+    assert_eq!(id.kind(), ErrorKind::InvalidState, "{id}");
+
+    let (mut sink, mut output) = channel(1);
+    let running = two.clone();
+    let endless = "print('on') io.stdout:flush() while true do end";
+    let endless = tokio::spawn(async move { running.eval_streaming(endless, &mut sink).await });
+    assert_eq!(output.recv().await.unwrap().1, "on\n");
+    two.interrupt().await.unwrap();
+    let answer = endless.await.unwrap().unwrap();
+    assert!(
+        matches!(&answer, Answer::Failed(why) if why.contains("interrupted!")),
+        "{answer:?}"
+    );
+    let two_still = two.eval("x").await.unwrap().answer;
+    assert_eq!(
+        two_still,
+        Answer::Returned(Returned::Values(vec![LuaValue::Integer(2)]))
+    );
+    two.close().await;
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
     lab.end().await;
