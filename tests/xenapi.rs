@@ -3,6 +3,8 @@
 //! The Python that has the package `XenAPI` is `target/venv/bin/python`, which `make test-tools`
 //! makes, or the one that `BIOXEN_TEST_PYTHON` names.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
