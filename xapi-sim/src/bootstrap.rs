@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use secrecy::ExposeSecret as _;
 
 use crate::backing::GuestHost;
-use crate::classes::{self, sr, vdi, vm, vm_placement};
+use crate::classes::{self, sr, vdi, vm, vm_placement, vm_power};
 use crate::db::Release;
 use crate::failure::Failure;
 use crate::guest::GuestError;
@@ -146,34 +146,73 @@ const POOL_OPERATIONS: [&str; 15] = [
     "exchange_crls_on_join",
 ];
 
-/// The features of the pool: XCP-ng has all of them.
+/// The features of the pool: XCP-ng has all of them, so nothing is restricted.
 fn restrictions(dynamic_memory: bool) -> Value {
-    const FEATURES: [&str; 16] = [
-        "vlan",
-        "qos",
-        "pool_attached_storage",
-        "pooling",
-        "wlb",
-        "rbac",
-        "checkpoint",
-        "gpu",
-        "vif_locking",
-        "storage_xen_motion",
-        "vgpu",
-        "vss",
-        "xen_motion",
-        "nested_virt",
-        "set_vcpus_number_live",
-        "vtpm",
+    // In the order in which a real server lists them.
+    const KEYS: [&str; 54] = [
+        "restrict_vlan",
+        "restrict_qos",
+        "restrict_pool_attached_storage",
+        "restrict_netapp",
+        "restrict_equalogic",
+        "restrict_pooling",
+        "enable_xha",
+        "restrict_marathon",
+        "restrict_email_alerting",
+        "restrict_historical_performance",
+        "restrict_wlb",
+        "restrict_rbac",
+        "restrict_dmc",
+        "restrict_checkpoint",
+        "restrict_cpu_masking",
+        "restrict_connection",
+        "platform_filter",
+        "regular_nag_dialog",
+        "restrict_vmpr",
+        "restrict_vmss",
+        "restrict_intellicache",
+        "restrict_gpu",
+        "restrict_dr",
+        "restrict_vif_locking",
+        "restrict_storage_xen_motion",
+        "restrict_vgpu",
+        "restrict_integrated_gpu_passthrough",
+        "restrict_vss",
+        "restrict_guest_agent_auto_update",
+        "restrict_pci_device_for_auto_update",
+        "restrict_xen_motion",
+        "restrict_guest_ip_setting",
+        "restrict_ad",
+        "restrict_nested_virt",
+        "restrict_live_patching",
+        "restrict_set_vcpus_number_live",
+        "restrict_pvs_proxy",
+        "restrict_igmp_snooping",
+        "restrict_rpu",
+        "restrict_pool_size",
+        "restrict_cbt",
+        "restrict_usb_passthrough",
+        "restrict_network_sriov",
+        "restrict_corosync",
+        "restrict_cluster_address",
+        "restrict_zstd_export",
+        "restrict_pool_secret_rotation",
+        "restrict_certificate_verification",
+        "restrict_updates",
+        "restrict_internal_repo_access",
+        "restrict_vtpm",
+        "restrict_vm_groups",
+        "restrict_vm_start",
+        "restrict_vm_appliance_start",
     ];
-    let restricted = FEATURES.map(|feature| (format!("restrict_{feature}"), "false"));
-    let memory = (
-        "restrict_dmc".to_owned(),
-        if dynamic_memory { "false" } else { "true" },
-    );
-    let others = [("enable_xha", "true"), ("platform_filter", "false")];
-    let others = others.map(|(key, value)| (key.to_owned(), value));
-    Value::map(restricted.into_iter().chain([memory]).chain(others))
+    Value::map(KEYS.map(|key| {
+        let yes = match key {
+            "enable_xha" => true,
+            "restrict_dmc" => !dynamic_memory,
+            _ => false,
+        };
+        (key, yes.to_string())
+    }))
 }
 
 fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Failure> {
@@ -361,6 +400,9 @@ fn add_control_domain(world: &mut World, name: &str, host: &str) -> Result<Strin
             ("metrics", Value::String(metrics)),
         ],
     )?;
+    for protocol in ["vt100", "rfb"] {
+        vm_power::add_console(world, &vm, host, protocol)?;
+    }
     classes::refresh(world, &vm);
     Ok(vm)
 }

@@ -329,3 +329,48 @@ async fn copies_of_disks() {
         format!("SR_OPERATION_NOT_SUPPORTED|{tools_sr}")
     );
 }
+
+#[tokio::test]
+async fn tracked_disks() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let vdi = disks(&pool, &vm).await.remove(0);
+    let untracked = text(&pool.call("VDI.snapshot", this(&vdi)).await);
+    pool.call("VDI.enable_cbt", this(&vdi)).await;
+    let tracked = text(&pool.call("VDI.snapshot", this(&vdi)).await);
+    assert_eq!(
+        pool.get("VDI", "cbt_enabled", &tracked).await,
+        Value::Bool(true)
+    );
+    for (method, vdi, failure) in [
+        (
+            "VDI.data_destroy",
+            &vdi,
+            format!("OPERATION_NOT_ALLOWED|VDI is not a snapshot: {vdi}"),
+        ),
+        (
+            "VDI.data_destroy",
+            &untracked,
+            format!("VDI_NO_CBT_METADATA|{untracked}"),
+        ),
+        (
+            "VDI.enable_cbt",
+            &tracked,
+            format!("OPERATION_NOT_ALLOWED|VDI is a snapshot: {tracked}"),
+        ),
+    ] {
+        assert_eq!(pool.fails(method, this(vdi)).await, failure);
+    }
+    let reset = vec![vdi.as_str().into(), "reset".into()];
+    assert_eq!(
+        pool.fails("VDI.set_on_boot", reset).await,
+        format!("VDI_CBT_ENABLED|{vdi}")
+    );
+    pool.call("VDI.data_destroy", this(&tracked)).await;
+    assert_eq!(
+        pool.fails("VDI.clone", this(&tracked)).await,
+        format!("VDI_INCOMPATIBLE_TYPE|{tracked}|cbt_metadata")
+    );
+    pool.call("VDI.disable_cbt", this(&vdi)).await;
+    pool.call("VDI.destroy", this(&tracked)).await;
+}

@@ -751,3 +751,56 @@ async fn a_vm_made_by_hand() {
         "INVALID_VALUE|start_delay must be non-negative|-1"
     );
 }
+
+#[tokio::test]
+async fn what_is_left_of_older_ways() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let this = || vec![Value::from(vm.as_str())];
+    let and = |more: &[&str]| {
+        let more = more.iter().map(|text| Value::from(*text));
+        this().into_iter().chain(more).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        pool.fails("VM.send_sysrq", and(&["h"])).await,
+        format!("VM_BAD_POWER_STATE|{vm}|running|halted")
+    );
+    assert_eq!(
+        pool.fails("VM.set_suspend_VDI", and(&["OpaqueRef:x"]))
+            .await,
+        format!("VM_BAD_POWER_STATE|{vm}|suspended|halted")
+    );
+    assert_eq!(
+        pool.fails("VM.query_services", this()).await,
+        format!("NOT_SYSTEM_DOMAIN|{vm}")
+    );
+    assert_eq!(
+        pool.call("VM.get_cooperative", this()).await,
+        Value::Bool(true)
+    );
+    pool.start(&vm).await;
+    assert_eq!(
+        pool.fails("VM.send_sysrq", and(&["h"])).await,
+        "NOT_IMPLEMENTED|send_sysrq"
+    );
+    let plugin = [and(&["p", "f"]), vec![map(&[])]].concat();
+    assert_eq!(
+        pool.fails("VM.call_plugin", plugin).await,
+        "XENAPI_MISSING_PLUGIN|p"
+    );
+    let record = pool.call("VM.get_boot_record", this()).await;
+    assert_eq!(record.get("name_label"), Some(&"worker".into()));
+    pool.call(
+        "VM.set_ha_always_run",
+        vec![vm.as_str().into(), true.into()],
+    )
+    .await;
+    assert_eq!(
+        pool.get("VM", "ha_restart_priority", &vm).await,
+        Value::from("restart")
+    );
+    assert_eq!(
+        pool.get("VM", "ha_always_run", &vm).await,
+        Value::Bool(true)
+    );
+}

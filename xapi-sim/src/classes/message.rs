@@ -11,6 +11,9 @@ pub(crate) const TABLE: Table = &[
     ("message.destroy", Now(destroy)),
     ("message.get_all", Now(get_all)),
     ("message.get_all_records", Now(get_all_records)),
+    // The expression is not even read.
+    ("message.get_all_records_where", Now(get_all_records)),
+    ("message.destroy_many", Now(destroy_many)),
     ("message.get_record", Now(get_record)),
     ("message.get_by_uuid", Now(get_by_uuid)),
     ("message.get", Now(get)),
@@ -101,6 +104,16 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
     let reference = call.text(0);
     if !forget(world, reference) {
         return Err(Failure::handle_invalid("message", reference));
+    }
+    done()
+}
+
+/// Those that are there go, before the first that is not is complained of.
+fn destroy_many(world: &mut World, call: &Call) -> Reply {
+    for reference in call.arg(0).items().iter().filter_map(Value::as_str) {
+        if !forget(world, reference) {
+            return Err(Failure::handle_invalid("message", reference));
+        }
     }
     done()
 }

@@ -14,10 +14,12 @@ pub(crate) mod sr;
 pub(crate) mod task;
 pub(crate) mod vbd;
 pub(crate) mod vdi;
+pub(crate) mod vdi_cbt;
 pub(crate) mod vif;
 pub(crate) mod vlan;
 pub(crate) mod vm;
 pub(crate) mod vm_copy;
+pub(crate) mod vm_live;
 pub(crate) mod vm_memory;
 pub(crate) mod vm_placement;
 pub(crate) mod vm_power;
@@ -51,10 +53,12 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         task::TABLE,
         vbd::TABLE,
         vdi::TABLE,
+        vdi_cbt::TABLE,
         vif::TABLE,
         vlan::TABLE,
         vm::TABLE,
         vm_copy::TABLE,
+        vm_live::TABLE,
         vm_memory::TABLE,
         vm_placement::TABLE,
         vm_power::TABLE,

@@ -32,7 +32,8 @@ pub(crate) const TABLE: Table = &[
     ("VDI.set_name_description", Now(plain)),
     ("VDI.set_sharable", Now(plain)),
     ("VDI.set_read_only", Now(plain)),
-    ("VDI.set_on_boot", Now(plain)),
+    ("VDI.set_on_boot", Now(set_on_boot)),
+    ("VDI.resize_online", Now(resize_online)),
     ("VDI.set_allow_caching", Now(plain)),
     ("VDI.set_managed", Now(plain)),
     ("VDI.set_missing", Now(plain)),
@@ -40,6 +41,22 @@ pub(crate) const TABLE: Table = &[
     ("VDI.set_snapshot_of", Now(plain)),
     ("VDI.set_snapshot_time", Now(plain)),
 ];
+
+/// Whether a disk forgets what was written to it when its VM starts.
+fn set_on_boot(world: &mut World, call: &Call) -> Reply {
+    let vdi = call.text(0);
+    check(world, vdi, "set_on_boot")?;
+    sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
+    plain(world, call)?;
+    refresh(world, vdi);
+    done()
+}
+
+/// No SR here can do this.
+fn resize_online(world: &mut World, call: &Call) -> Reply {
+    check(world, call.text(0), "resize_online")?;
+    done()
+}
 
 /// How a disk comes from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +165,7 @@ pub(crate) fn refresh(world: &mut World, vdi: &str) {
 }
 
 /// Refuses an operation with the first failure that a real server would find.
-fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
+pub(crate) fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
     let db = &world.db;
     let sr = db.text("VDI", vdi, "SR")?;
     if operation == "resize" {
@@ -162,7 +179,9 @@ fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
         }
     }
     let blocked = match operation {
-        "snapshot" | "clone" => false,
+        "snapshot" | "clone" | "resize_online" | "enable_cbt" | "disable_cbt" | "data_destroy" => {
+            false
+        }
         "copy" => written,
         _ => read,
     };
@@ -171,10 +190,43 @@ fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
     }
     // Images of CDs are files that somebody else puts there.
     let iso = db.exists("SR", &sr) && db.text("SR", &sr, "content_type")? == "iso";
-    let lacks = iso && matches!(operation, "snapshot" | "clone" | "resize" | "update")
+    let on_images = matches!(operation, "copy" | "forget" | "destroy");
+    let lacks = iso && !on_images
+        || operation == "resize_online"
         || operation == "destroy" && db.flag("SR", &sr, "is_tools_sr")?;
     if lacks {
         return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
+    }
+    let kind = db.text("VDI", vdi, "type")?;
+    let data = matches!(
+        operation,
+        "clone" | "copy" | "enable_cbt" | "disable_cbt" | "resize" | "snapshot" | "set_on_boot"
+    );
+    if kind == "cbt_metadata" && data {
+        return Err(Failure::new("VDI_INCOMPATIBLE_TYPE", [vdi, &kind]));
+    }
+    let tracked = db.flag("VDI", vdi, "cbt_enabled")?;
+    if tracked && operation == "set_on_boot" {
+        return Err(Failure::new("VDI_CBT_ENABLED", [vdi]));
+    }
+    let snapshot = db.flag("VDI", vdi, "is_a_snapshot")?;
+    if operation == "data_destroy" {
+        if !snapshot {
+            let text = format!("VDI is not a snapshot: {vdi}");
+            return Err(Failure::not_allowed(&text));
+        }
+        if !tracked {
+            return Err(Failure::new("VDI_NO_CBT_METADATA", [vdi]));
+        }
+    }
+    if matches!(operation, "enable_cbt" | "disable_cbt") {
+        if snapshot {
+            let text = format!("VDI is a snapshot: {vdi}");
+            return Err(Failure::not_allowed(&text));
+        }
+        if !matches!(kind.as_str(), "user" | "system") {
+            return Err(Failure::new("VDI_INCOMPATIBLE_TYPE", [vdi, &kind]));
+        }
     }
     if operation == "destroy" && db.text("SR", &sr, "type")? == "udev" {
         return Err(Failure::new("VDI_IS_A_PHYSICAL_DEVICE", [vdi]));
@@ -183,7 +235,11 @@ fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Failure> {
         return Err(Failure::new("VDI_IS_SHARABLE", [vdi]));
     }
     let resets = db.text("VDI", vdi, "on_boot")? == "reset";
-    if resets && matches!(operation, "snapshot" | "copy") {
+    let needs_data = matches!(
+        operation,
+        "snapshot" | "copy" | "enable_cbt" | "disable_cbt"
+    );
+    if resets && needs_data {
         return Err(Failure::code(
             "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION",
         ));
@@ -363,6 +419,7 @@ fn copy_record(
             | "xenstore_data" | "on_boot" | "allow_caching" => true,
             // Only a full copy is a disk of its own with the marks of the original.
             "tags" => kind == CopyKind::Copy,
+            "cbt_enabled" => snapshot,
             _ => false,
         })
         .map(|(name, value)| (name.as_str(), value.clone()))

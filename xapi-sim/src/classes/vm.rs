@@ -26,6 +26,7 @@ pub(crate) const TABLE: Table = &[
     ("VM.remove_from_blocked_operations", Now(plain_refreshed)),
     ("VM.set_bios_strings", Now(set_bios_strings)),
     ("VM.set_ha_restart_priority", Now(set_ha_restart_priority)),
+    ("VM.set_ha_always_run", Now(set_ha_always_run)),
     ("VM.set_HVM_boot_policy", Now(set_hvm_boot_policy)),
     ("VM.set_domain_type", Now(set_domain_type)),
     ("VM.set_has_vendor_device", Now(set_has_vendor_device)),
@@ -33,7 +34,6 @@ pub(crate) const TABLE: Table = &[
     ("VM.set_start_delay", Now(set_not_negative)),
     ("VM.set_shutdown_delay", Now(set_not_negative)),
     ("VM.set_order", Now(set_not_negative)),
-    ("VM.set_suspend_VDI", Now(plain)),
     ("VM.set_appliance", Now(plain_refreshed)),
     ("VM.set_NVRAM", Now(change_nvram)),
     ("VM.add_to_NVRAM", Now(change_nvram)),
@@ -403,15 +403,28 @@ fn change_nvram(world: &mut World, call: &Call) -> Reply {
 }
 
 fn set_ha_restart_priority(world: &mut World, call: &Call) -> Reply {
-    if !matches!(call.text(1), "" | "restart" | "best-effort") {
-        return Err(Failure::invalid_value("ha_restart_priority", call.text(1)));
+    protect(world, call.text(0), call.text(1))
+}
+
+/// What is left of an older switch: it sets the priority.
+fn set_ha_always_run(world: &mut World, call: &Call) -> Reply {
+    let priority = if call.flag(1) { "restart" } else { "" };
+    protect(world, call.text(0), priority)
+}
+
+fn protect(world: &mut World, vm: &str, priority: &str) -> Reply {
+    if !matches!(priority, "" | "restart" | "best-effort") {
+        return Err(Failure::invalid_value("ha_restart_priority", priority));
     }
-    let vm = call.text(0);
+    if world.db.text("VM", vm, "ha_restart_priority")? == priority {
+        return done();
+    }
     if power_of(world, vm)? == Power::Running {
-        let always = call.text(1) == "restart";
+        let always = priority == "restart";
         world.db.set("VM", vm, "ha_always_run", always)?;
     }
-    plain(world, call)
+    world.db.set("VM", vm, "ha_restart_priority", priority)?;
+    done()
 }
 
 fn set_hvm_boot_policy(world: &mut World, call: &Call) -> Reply {

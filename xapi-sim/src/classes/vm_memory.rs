@@ -245,18 +245,24 @@ fn set_vcpus_number_live(world: &mut World, call: &Call) -> Reply {
 fn set_shadow_multiplier(world: &mut World, call: &Call) -> Reply {
     let vm = call.text(0);
     check(world, vm, "changing_shadow_memory")?;
-    match call.arg(1) {
-        Value::Float(value) if value < 1.0 => {
-            // Whole numbers keep their point.
-            let mut text = crate::value::general(value, 12);
-            if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-')) {
-                text.push('.');
-            }
-            Err(Failure::invalid_value("multiplier", &text))
-        }
-        value => {
-            world.db.set("VM", vm, "HVM_shadow_multiplier", value)?;
-            done()
-        }
+    assert_multiplier(&call.arg(1))?;
+    world
+        .db
+        .set("VM", vm, "HVM_shadow_multiplier", call.arg(1))?;
+    done()
+}
+
+pub(crate) fn assert_multiplier(value: &Value) -> Result<(), Failure> {
+    let Value::Float(value) = *value else {
+        return Ok(());
+    };
+    if value >= 1.0 {
+        return Ok(());
     }
+    // Whole numbers keep their point.
+    let mut text = crate::value::general(value, 12);
+    if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-')) {
+        text.push('.');
+    }
+    Err(Failure::invalid_value("multiplier", &text))
 }

@@ -208,14 +208,20 @@ fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, F
     for vif in db.list("VM", vm, "VIFs")? {
         db.set("VIF", &vif, "currently_attached", true)?;
     }
-    add_console(world, vm, host)?;
+    add_console(world, vm, host, "rfb")?;
     mean_to_run(world, vm, true)?;
     world.db.set("VM", vm, "power_state", power.name())?;
     vm_placement::account(world);
     Ok(domain)
 }
 
-fn add_console(world: &mut World, vm: &str, host: &str) -> Result<(), Failure> {
+/// Adds a console that is reached through the VM's host.
+pub(crate) fn add_console(
+    world: &mut World,
+    vm: &str,
+    host: &str,
+    protocol: &str,
+) -> Result<(), Failure> {
     let address = world.db.text("host", host, "address")?;
     let uuid = world.seed.uuid();
     let values = vec![
@@ -224,7 +230,7 @@ fn add_console(world: &mut World, vm: &str, host: &str) -> Result<(), Failure> {
             Value::String(format!("https://{address}/console?uuid={uuid}")),
         ),
         ("uuid", Value::String(uuid)),
-        ("protocol", Value::from("rfb")),
+        ("protocol", Value::from(protocol)),
         ("VM", Value::from(vm)),
     ];
     world.create("console", values).map(drop)
@@ -363,6 +369,22 @@ async fn unpause(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     done()
 }
 
+/// Keeps what a VM is to wake up as, in a form that only the server reads.
+fn remember(world: &mut World, vm: &str) -> Result<(), Failure> {
+    let db = &world.db;
+    let text = format!(
+        "{{\"uuid\":\"{}\",\"domid\":{},\"vcpus\":{},\"memory_dynamic_min\":{},\"memory_dynamic_max\":{},\
+         \"hvm\":{},\"suspended\":true}}",
+        db.text("VM", vm, "uuid")?,
+        db.int("VM", vm, "domid")?,
+        db.int("VM", vm, "VCPUs_at_startup")?,
+        db.int("VM", vm, "memory_dynamic_min")?,
+        db.int("VM", vm, "memory_dynamic_max")?,
+        db.text("VM", vm, "domain_type")? == "hvm",
+    );
+    world.db.set("VM", vm, "last_booted_record", text)
+}
+
 /// Suspends a VM. Its guest keeps running behind the scenes: only the records say that it sleeps.
 fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
@@ -371,6 +393,7 @@ fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
         operation.work().await;
         operation.finish(|world| {
             mean_to_run(world, vm, false)?;
+            remember(world, vm)?;
             let image = super::vdi::suspend_image(world, vm)?;
             world.db.set("VM", vm, "suspend_VDI", image)?;
             leave_host(world, vm)?;
