@@ -13,7 +13,7 @@ GENOME := $(or $(FASTA),target/data/lambda_virus.fa)
 GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
 BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, EMBOSS, jellyfish.
-TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish
+TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish mtools dosfstools
 
 .PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check \
 	coverage demo-packages test-packages test-tools data clean

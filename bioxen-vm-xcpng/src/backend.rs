@@ -1,12 +1,13 @@
 //! Makes VMs on a pool.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bioxen_vm_core::{Backend, BackendConfig, LuaVm, Result, VmId};
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{OnceCell, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xapi_client::Client;
@@ -17,10 +18,13 @@ use crate::error::Error;
 use crate::execute::Deployment;
 use crate::find::find;
 use crate::first_contact::FirstContact;
+use crate::gc::{self, Leftover};
+use crate::ledger::Ledger;
+use crate::marks::Run;
 use crate::pool::Pool;
 use crate::progress::{Progress, Reporter, Stage};
 use crate::settings::Settings;
-use crate::vm::XcpngVm;
+use crate::vm::{Names, XcpngVm};
 
 /// How many stages a watcher may be behind before it misses some.
 const WATCHED: usize = 1024;
@@ -38,8 +42,8 @@ pub struct XcpngBackend {
 pub(crate) struct Shared {
     settings: Settings,
     pool: Pool,
-    /// Tells the VMs of this backend from those of others.
-    run: String,
+    /// Tells the VMs of this backend from those of others, and keeps a record of them.
+    ledger: OnceCell<Ledger>,
     progress: broadcast::Sender<Progress>,
     /// Deployments and clean-ups under way.
     work: TaskTracker,
@@ -52,6 +56,19 @@ impl Shared {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The record of what this backend makes, begun when it is first needed.
+    pub(crate) async fn ledger(&self) -> Result<&Ledger, Error> {
+        self.ledger
+            .get_or_try_init(async || {
+                let (dir, hosts) = (self.settings.state_dir.clone(), self.settings.hosts.clone());
+                let begin = move || Ledger::begin(random_name(), dir.as_deref(), &hosts);
+                let begun = tokio::task::spawn_blocking(begin).await;
+                begun.unwrap_or_else(|error| Err(io::Error::other(error)))
+            })
+            .await
+            .map_err(Error::Ledger)
     }
 }
 
@@ -69,7 +86,7 @@ impl XcpngBackend {
             shared: Arc::new(Shared {
                 settings,
                 pool: Pool::default(),
-                run: random_name(),
+                ledger: OnceCell::new(),
                 progress: broadcast::Sender::new(WATCHED),
                 work: TaskTracker::new(),
             }),
@@ -90,6 +107,27 @@ impl XcpngBackend {
         self.try_to_plan(id)
             .await
             .map_err(|error| bioxen_vm_core::Error::from(error).with_vm(id))
+    }
+
+    /// Finds what runs of this program that ended before they could have left on the pool (VMs with
+    /// their disks and snapshots, config drives, tasks), and removes it, or, on a dry run, only
+    /// tells. What could not be removed comes back with the reason.
+    ///
+    /// A run that is recorded in [`state_dir`](XcpngConfig::state_dir) has ended when its process
+    /// has. Everything else of ours is left alone until it has expired, since another machine may
+    /// use it; and what is not ours, always.
+    ///
+    /// # Errors
+    /// Fails when the pool cannot be reached or asked, or the record cannot be read.
+    ///
+    /// # Cancel safety
+    /// What was not removed yet is found by the next call.
+    pub async fn collect(&self, dry_run: bool) -> Result<Vec<Leftover>> {
+        let collect = async {
+            let client = self.shared.client().await?;
+            gc::collect(client, &self.shared.settings, dry_run).await
+        };
+        Ok(collect.await?)
     }
 
     async fn try_to_plan(&self, id: &VmId) -> Result<Plan, Error> {
@@ -144,7 +182,8 @@ async fn create(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Made, Error> {
-    let contact = FirstContact::new(&shared.settings.login)?;
+    let mut contact = FirstContact::new(&shared.settings.login)?;
+    let ledger = shared.ledger().await?;
     // A login is not cancelled half-way: its session would be lost.
     let client = reporter.stage(Stage::Connect, shared.client()).await?;
     // Nothing is made before there is a plan, so this much can simply be dropped.
@@ -153,12 +192,14 @@ async fn create(
         () = cancel.cancelled() => return Err(Error::Cancelled),
     };
     tracing::debug!(vm = %id, "the plan:\n{plan}");
+    contact.decide(plan.has_drive());
     let deployment = Deployment {
         client,
         id,
         plan: &plan,
         contact: &contact,
         reporter,
+        ledger,
         cancel,
     };
     let deployed = deployment.run().await?;
@@ -166,7 +207,11 @@ async fn create(
         id.clone(),
         Arc::clone(shared),
         deployed,
-        (plan.name, plan.template.name),
+        Names {
+            name: plan.name,
+            working_name: plan.working_name,
+            template: plan.template.name,
+        },
         contact,
         reporter.clone(),
     );
@@ -187,9 +232,9 @@ async fn plan(
 ) -> Result<Plan, Error> {
     let wish = &shared.settings.wish;
     let find_and_plan = async {
-        let found = find(client, wish).await?;
-        let unique = random_name();
-        Plan::new(id, &shared.run, &unique, wish, found, contact.hands_over())
+        let found = find(client, wish, contact.handover()).await?;
+        let run = Run::now(shared.ledger().await?.run(), shared.settings.expiry);
+        Plan::new(id, &run, &random_name(), wish, found)
     };
     reporter.stage(Stage::Plan, find_and_plan).await
 }

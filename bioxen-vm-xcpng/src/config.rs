@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::XcpngBackend;
+use crate::config_drive::StaticAddress;
 use crate::settings::Settings;
 use crate::words;
 
@@ -74,6 +75,9 @@ pub struct XcpngConfig {
     /// them when empty.
     #[serde(alias = "network_uuid", deserialize_with = "words::one_or_many")]
     pub network: Vec<String>,
+    /// A fixed address for the first interface; others, and all without it, ask DHCP. Needs a
+    /// config drive: see [`FirstContact::ConfigDrive`].
+    pub static_address: Option<StaticAddress>,
     /// The name of the VM in the pool. By default `name_prefix` and the id of the VM.
     pub name: Option<String>,
     /// What the names of VMs start with, `bioxen-` by default.
@@ -95,6 +99,15 @@ pub struct XcpngConfig {
     /// succeeds. 3 minutes by default.
     #[serde(deserialize_with = "words::duration")]
     pub boot_timeout: Duration,
+
+    /// A private directory of this program, in which it keeps what it has made on pools and not yet
+    /// removed, so that [`XcpngBackend::collect`] can tell what a killed program has left. It is
+    /// made when absent. Without it only what has expired can be told.
+    pub state_dir: Option<PathBuf>,
+    /// After how long a VM counts as left behind where nobody on this machine knows of it, 7 days by
+    /// default. It is written on the VM when that is made.
+    #[serde(deserialize_with = "words::duration")]
+    pub expiry: Duration,
 
     #[serde(alias = "ssh_user")]
     vm_username: Option<String>,
@@ -153,9 +166,15 @@ pub struct SshConfig {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FirstContact {
+    /// As the template says in its `other_config`, under the key `bioxen:first-contact`:
+    /// `config-drive` or `vm-data`. A template that says nothing gets `vm-data`.
+    #[default]
+    Auto,
+    /// Keys made for each VM are handed to it on a config drive, which cloud-init in the template
+    /// reads. The drive is removed once cloud-init has ended.
+    ConfigDrive,
     /// Keys made for each VM are handed to it through its xenstore data, and a boot script of the
     /// template installs them.
-    #[default]
     VmData,
     /// The template comes with keys: `identity_file`, and `host_key` or `known_hosts`.
     Fixed,
@@ -176,6 +195,7 @@ impl Default for XcpngConfig {
             cores_per_socket: None,
             sr: None,
             network: Vec::new(),
+            static_address: None,
             name: None,
             name_prefix: "bioxen-".into(),
             tags: Vec::new(),
@@ -184,6 +204,8 @@ impl Default for XcpngConfig {
             lua: "lua5.4".into(),
             execution_timeout: None,
             boot_timeout: Duration::from_secs(180),
+            state_dir: None,
+            expiry: Duration::from_secs(7 * 24 * 3600),
             vm_username: None,
             vm_key_file: None,
         }
@@ -281,6 +303,20 @@ impl XcpngConfig {
     pub fn with_ssh(mut self, user: impl Into<String>, port: u16) -> Self {
         self.ssh.user = user.into();
         self.ssh.port = port;
+        self
+    }
+
+    /// Sets how a VM and we know each other at the first login.
+    #[must_use]
+    pub fn with_first_contact(mut self, contact: FirstContact) -> Self {
+        self.ssh.first_contact = contact;
+        self
+    }
+
+    /// Keeps a record of what is made on pools in this directory.
+    #[must_use]
+    pub fn with_state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
         self
     }
 

@@ -9,14 +9,10 @@ use xapi_client::api::{Network, Sr, Vm, VmRecord};
 use xapi_client::{Class, Ref};
 
 use crate::config::CloneMode;
+use crate::config_drive::StaticAddress;
 use crate::error::{Error, Result};
+use crate::marks::Run;
 use crate::settings::Wish;
-
-/// Marks in the `other_config` of everything that is ours.
-pub(crate) const OWNER: &str = "bioxen:owner";
-pub(crate) const OWNER_NAME: &str = "bioxen";
-pub(crate) const VM_ID: &str = "bioxen:vm-id";
-pub(crate) const RUN: &str = "bioxen:run";
 
 /// What templates made by the pool's own installer want done; ours are installed.
 const DISKS_TO_MAKE: &str = "disks";
@@ -46,6 +42,29 @@ pub(crate) struct Found {
     pub(crate) template: Template,
     pub(crate) sr: Option<Named<Sr>>,
     pub(crate) networks: Vec<Named<Network>>,
+    pub(crate) told: Told,
+}
+
+/// How the VM is told who it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// Not at all: its template has the keys.
+    Nothing,
+    /// Through its xenstore data.
+    VmData,
+    /// On a config drive.
+    Drive(Drive),
+}
+
+/// Where a config drive goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Drive {
+    /// The storage of the VM's first disk: whichever host can run the VM sees it.
+    pub(crate) sr: Ref<Sr>,
+    /// The devices of config drives that the template brings along. cloud-init might take one of
+    /// them for ours.
+    pub(crate) old: Vec<String>,
+    pub(crate) fixed_address: Option<StaticAddress>,
 }
 
 /// What a plan needs to know of a template.
@@ -83,6 +102,8 @@ pub struct Plan {
     /// The name until the VM is complete: ours alone, so that it can be found if its reference is
     /// lost.
     pub(crate) working_name: String,
+    /// The same for its config drive.
+    pub(crate) drive_name: String,
     pub(crate) name: String,
     pub(crate) clone: Disks,
     pub(crate) marks: BTreeMap<String, String>,
@@ -110,8 +131,10 @@ pub(crate) enum Setting {
     Platform(BTreeMap<String, String>),
     /// Replaces all interfaces.
     Interfaces(Vec<Named<Network>>),
-    /// Hands the VM its keys.
+    /// Hands the VM its keys through its xenstore data.
     Keys,
+    /// Gives it a config drive.
+    Drive(Drive),
     Tags(Vec<String>),
     Name(String),
 }
@@ -120,16 +143,16 @@ impl Plan {
     /// Works out the plan for a VM.
     pub(crate) fn new(
         vm: &VmId,
-        run: &str,
+        run: &Run,
         unique: &str,
         wish: &Wish,
         found: Found,
-        hands_over_keys: bool,
     ) -> Result<Self> {
         let Found {
             template,
             sr,
             networks,
+            told,
         } = found;
         let mut settings = vec![Setting::Provision];
         settings.extend(memory(&template, wish.memory)?);
@@ -137,8 +160,10 @@ impl Plan {
         if !networks.is_empty() {
             settings.push(Setting::Interfaces(networks));
         }
-        if hands_over_keys {
-            settings.push(Setting::Keys);
+        match told {
+            Told::Nothing => {}
+            Told::VmData => settings.push(Setting::Keys),
+            Told::Drive(drive) => settings.push(Setting::Drive(drive)),
         }
         if !wish.tags.is_empty() {
             let mut tags = template.tags.clone();
@@ -152,30 +177,34 @@ impl Plan {
             .clone()
             .unwrap_or_else(|| format!("{}{vm}", wish.name_prefix));
         settings.push(Setting::Name(name.clone()));
-        let marks = [(OWNER, OWNER_NAME), (VM_ID, vm.as_str()), (RUN, run)];
         Ok(Self {
-            working_name: format!("bioxen-unfinished-{run}-{unique}-{vm}"),
+            working_name: run.unfinished(unique, vm),
+            drive_name: run.drive(unique),
             name,
             clone: match wish.clone {
                 CloneMode::Fast => Disks::CopyOnWrite,
                 CloneMode::Copy => Disks::FullCopy(sr),
             },
-            marks: marks
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
+            marks: run.marks(vm),
             settings,
             template,
         })
+    }
+
+    /// Whether the VM gets a config drive.
+    pub(crate) fn has_drive(&self) -> bool {
+        let is_drive = |setting: &Setting| matches!(setting, Setting::Drive(_));
+        self.settings.iter().any(is_drive)
     }
 
     /// The `other_config` of the VM, given what cloning put there.
     pub(crate) fn other_config(
         &self,
         mut cloned: BTreeMap<String, String>,
+        uuid: &str,
     ) -> BTreeMap<String, String> {
         cloned.remove(DISKS_TO_MAKE);
-        cloned.extend(self.marks.clone());
+        cloned.extend(Run::own_marks(self.marks.clone(), uuid));
         cloned
     }
 }
@@ -293,6 +322,19 @@ impl fmt::Display for Setting {
                     })
             }
             Self::Keys => f.write_str("hand it its SSH keys"),
+            Self::Drive(drive) => {
+                for device in &drive.old {
+                    writeln!(
+                        f,
+                        "remove the config drive that the template brings along as {device}"
+                    )?;
+                }
+                f.write_str("give it a config drive with its SSH keys")?;
+                match &drive.fixed_address {
+                    Some(fixed) => write!(f, " and the address {}", fixed.address),
+                    None => Ok(()),
+                }
+            }
             Self::Tags(tags) => write!(f, "tag it: {}", tags.join(" ")),
             Self::Name(name) => write!(f, "name it {name:?}"),
         }

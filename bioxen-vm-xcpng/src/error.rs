@@ -115,6 +115,27 @@ pub enum Error {
         /// The template.
         name: String,
     },
+    /// A fixed address was asked for, and nothing carries it to the VM.
+    #[error(
+        "static_address needs a config drive, and the template {template:?} does not say that it \
+         reads one; set ssh.first_contact = \"config-drive\" if it has cloud-init"
+    )]
+    NoDrive {
+        /// The template.
+        template: String,
+    },
+    /// The record of what is made on pools cannot be kept.
+    #[error("cannot keep a record of what is made on the pool; check state_dir")]
+    Ledger(#[source] io::Error),
+    /// cloud-init in the VM failed.
+    #[error(
+        "cloud-init in the VM failed: {said}; look at /var/log/cloud-init-output.log in it, and \
+         correct the template"
+    )]
+    CloudInit {
+        /// What it said.
+        said: String,
+    },
     /// The template needs more memory.
     #[error(
         "{memory} of memory are below the minimum of the template {template:?}, which is \
@@ -194,6 +215,9 @@ pub enum Error {
     /// The keys for a VM could not be made.
     #[error("cannot make the SSH keys of the VM")]
     Keys(#[source] Box<SshError>),
+    /// The config drive of a VM could not be made.
+    #[error("cannot make the config drive of the VM")]
+    ConfigDrive(#[source] io::Error),
     /// The VM has no usable Lua.
     #[error(
         "{lua:?} in the VM does not work as a Lua interpreter: {said}; set lua to one that does"
@@ -227,6 +251,8 @@ impl Error {
             | Self::CaFile { .. }
             | Self::Ambiguous { .. }
             | Self::Diskless { .. }
+            | Self::NoDrive { .. }
+            | Self::Ledger(_)
             | Self::MemoryTooSmall { .. }
             | Self::Topology { .. } => ErrorKind::Config,
             Self::Unreachable { .. } => ErrorKind::Unavailable,
@@ -238,6 +264,7 @@ impl Error {
             Self::Cancelled => ErrorKind::Cancelled,
             Self::NoAddress { .. } => ErrorKind::Timeout,
             Self::State { .. } | Self::Closed => ErrorKind::InvalidState,
+            Self::ConfigDrive(_) | Self::CloudInit { .. } => ErrorKind::Internal,
             Self::Ssh { source, .. } | Self::Keys(source) => source.kind(),
             Self::Guest(error) => error.kind(),
         }
@@ -289,9 +316,10 @@ impl From<Error> for bioxen_vm_core::Error {
         let (kind, message) = (error.kind(), error.to_string());
         let source: Option<Box<dyn StdError + Send + Sync>> = match error {
             Error::Guest(error) => return *error,
-            Error::PasswordFile { source, .. } | Error::CaFile { source, .. } => {
-                Some(Box::new(source))
-            }
+            Error::PasswordFile { source, .. }
+            | Error::CaFile { source, .. }
+            | Error::ConfigDrive(source)
+            | Error::Ledger(source) => Some(Box::new(source)),
             Error::Unreachable { source, .. } | Error::Untrusted { source, .. } => Some(source),
             Error::Login { source, .. }
             | Error::Pool { source, .. }

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use bioxen_vm_core::VmId;
+use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
-use xapi_client::api::{VifCreate, Vm, VmRecord};
-use xapi_client::{Client, Ref, TaskHandle};
+use xapi_client::api::{Vbd, VbdCreate, Vdi, VdiCreate, VifCreate, Vm, VmRecord};
+use xapi_client::{Client, DiskFormat, Ref, TaskHandle};
 
-use crate::deploy::{Disks, Plan, Setting};
+use crate::config_drive::{SIZE, network_config};
+use crate::deploy::{Disks, Drive, Plan, Setting};
 use crate::error::{Error, Result, chain};
+use crate::find;
 use crate::first_contact::FirstContact;
+use crate::ledger::{Entry, Ledger};
 use crate::progress::{Reporter, Stage};
-use crate::remove::Removal;
+use crate::remove::{remove, remove_disk};
 
 /// How often a busy pool is asked again, and after which pause: 5 s, as its own tools do.
 const PATIENCE: u32 = 10;
@@ -25,6 +29,15 @@ const LOOKS: u32 = 3;
 pub(crate) struct Deployed {
     pub(crate) reference: Ref<Vm>,
     pub(crate) uuid: String,
+    /// The config drive that it got, if any.
+    pub(crate) drive: Option<AttachedDrive>,
+}
+
+/// A config drive as a VM has it.
+#[derive(Debug, Clone)]
+pub(crate) struct AttachedDrive {
+    pub(crate) device: Ref<Vbd>,
+    pub(crate) disk: Ref<Vdi>,
 }
 
 /// One deployment.
@@ -35,6 +48,7 @@ pub(crate) struct Deployment<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) contact: &'a FirstContact,
     pub(crate) reporter: &'a Reporter,
+    pub(crate) ledger: &'a Ledger,
     /// Asks for the end of the deployment. The step at hand is ended in order.
     pub(crate) cancel: &'a CancellationToken,
 }
@@ -42,11 +56,16 @@ pub(crate) struct Deployment<'a> {
 impl Deployment<'_> {
     /// Makes the VM, or leaves nothing behind.
     pub(crate) async fn run(&self) -> Result<Deployed> {
+        let name = &self.plan.working_name;
+        self.note(Entry::Making(name.clone())).await?;
         let mut made = None;
         match self.make(&mut made).await {
             Ok(deployed) => Ok(deployed),
             Err(error) => match self.take_back(made).await {
-                Ok(()) => Err(error),
+                Ok(()) => {
+                    self.note(Entry::Removed(name.clone())).await?;
+                    Err(error)
+                }
                 Err(source) => {
                     let (working, name) = (&self.plan.working_name, &self.plan.name);
                     let why = chain(&error);
@@ -71,64 +90,83 @@ impl Deployment<'_> {
                 .get_record(&vm)
                 .await
                 .map_err(Error::pool("tell about the cloned VM"))?;
-            let marked = self.plan.other_config(record.other_config.clone());
+            let marked = self
+                .plan
+                .other_config(record.other_config.clone(), record.uuid.as_str());
             self.client
                 .vm()
                 .set_other_config(&vm, &marked)
                 .await
                 .map_err(Error::pool("mark the cloned VM as ours"))?;
+            let mut drive = None;
             for setting in &self.plan.settings {
                 if self.cancel.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
                 tracing::debug!(vm = %self.id, %setting, "configuring");
-                self.apply(setting, &vm, &record).await?;
+                match setting {
+                    Setting::Drive(place) => {
+                        drive = Some(self.give_drive(place, &vm, &record).await?)
+                    }
+                    setting => self.apply(setting, &vm, &record).await?,
+                }
             }
-            Ok(record.uuid.as_str().to_owned())
+            Ok((record.uuid.as_str().to_owned(), drive))
         };
-        let uuid = reporter.stage(Stage::Configure, configure).await?;
+        let (uuid, drive) = reporter.stage(Stage::Configure, configure).await?;
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
         Ok(Deployed {
             reference: vm,
             uuid,
+            drive,
         })
     }
 
+    async fn note(&self, entry: Entry) -> Result<()> {
+        self.ledger.note(entry).await.map_err(Error::Ledger)
+    }
+
     async fn clone_template(&self) -> Result<Ref<Vm>> {
-        let (source, name) = (&self.plan.template.reference, &self.plan.working_name);
-        let vm = self.client.vm();
         let mut attempt = 1;
-        let task = loop {
+        loop {
             if self.cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let call = match &self.plan.clone {
-                Disks::CopyOnWrite => vm.clone(source, name),
-                Disks::FullCopy(sr) => {
-                    let keep = Ref::null();
-                    let target = sr.as_ref().map_or(&keep, |sr| &sr.reference);
-                    vm.copy(source, name, target)
-                }
-            };
-            match call.into_task().await {
-                Ok(task) => break task,
-                Err(error)
-                    if error.code().is_some() && error.is_retryable() && attempt < PATIENCE =>
+            match self.try_to_clone().await {
+                Ok(vm) => return Ok(vm),
+                Err(Error::Pool { source, .. })
+                    if source.code().is_some() && source.is_retryable() && attempt < PATIENCE =>
                 {
-                    tracing::debug!(vm = %self.id, %error, "the pool is busy");
+                    tracing::debug!(vm = %self.id, error = %source, "the pool is busy");
                     attempt += 1;
                     tokio::select! {
                         () = tokio::time::sleep(PAUSE) => {}
                         () = self.cancel.cancelled() => {}
                     }
                 }
-                Err(error) => return Err(Error::pool("clone the template")(error)),
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    async fn try_to_clone(&self) -> Result<Ref<Vm>> {
+        let failed = || Error::pool("clone the template");
+        let (source, name) = (&self.plan.template.reference, &self.plan.working_name);
+        let vm = self.client.vm();
+        let sr = match &self.plan.clone {
+            // It takes a moment, and what a lost answer was about is found by its name.
+            Disks::CopyOnWrite => return vm.clone(source, name).await.map_err(failed()),
+            Disks::FullCopy(sr) => sr,
         };
+        let keep = Ref::null();
+        let target = sr.as_ref().map_or(&keep, |sr| &sr.reference);
+        let call = vm.copy(source, name, target).into_task();
+        self.note(Entry::Task(call.tag().to_string())).await?;
+        let task = call.await.map_err(failed())?;
         tokio::select! {
-            result = end(&task) => result.map_err(Error::pool("clone the template")),
+            result = end(&task) => result.map_err(failed()),
             () = self.cancel.cancelled() => {
                 // Best effort: what it made all the same is found by its name.
                 let _ = task.cancel().await;
@@ -136,6 +174,72 @@ impl Deployment<'_> {
                 Err(Error::Cancelled)
             }
         }
+    }
+
+    /// Makes the VM's config drive, and attaches it in place of those that the template brought
+    /// along.
+    async fn give_drive(
+        &self,
+        place: &Drive,
+        vm: &Ref<Vm>,
+        record: &VmRecord,
+    ) -> Result<AttachedDrive> {
+        if !place.old.is_empty() {
+            let drives = find::drives(self.client, vm)
+                .await
+                .map_err(Error::pool("list the disks of the VM"))?;
+            for old in drives
+                .iter()
+                .filter(|drive| place.old.contains(&drive.userdevice))
+            {
+                remove_disk(self.client, &old.vdi)
+                    .await
+                    .map_err(Error::pool("remove a config drive of the template"))?;
+            }
+        }
+        let network = match &place.fixed_address {
+            Some(fixed) => Some(network_config(fixed, &self.macs(vm).await?)),
+            None => None,
+        };
+        let instance = record.uuid.as_str().replace('-', "");
+        let image = self.contact.drive(self.id, &instance, network)?;
+        let mut disk = VdiCreate::new(place.sr.clone(), SIZE as i64);
+        disk.name_label = Some(self.plan.drive_name.clone());
+        disk.name_description = Some("tells a VM who it is; removed after its first boot".into());
+        disk.other_config = self.plan.marks.clone();
+        let disk = self
+            .client
+            .vdi()
+            .create(&disk)
+            .await
+            .map_err(Error::pool("make the config drive of the VM"))?;
+        self.client
+            .import_raw_vdi(&disk, DiskFormat::Raw)
+            .task_name(&self.plan.drive_name)
+            .send(image.expose_secret(), SIZE as u64)
+            .await
+            .map_err(Error::pool("write the config drive of the VM"))?;
+        let device = VbdCreate::new(vm.clone(), disk.clone());
+        let device = self
+            .client
+            .vbd()
+            .create(&device)
+            .await
+            .map_err(Error::pool("attach the config drive of the VM"))?;
+        Ok(AttachedDrive { device, disk })
+    }
+
+    /// The MAC addresses of the VM, in the order of its interfaces.
+    async fn macs(&self, vm: &Ref<Vm>) -> Result<Vec<String>> {
+        let interfaces = self
+            .client
+            .vif()
+            .get_all_records_where(&format!("field \"VM\" = \"{}\"", vm.as_str()))
+            .await
+            .map_err(Error::pool("tell the MAC addresses of the VM"))?;
+        let mut interfaces: Vec<_> = interfaces.into_values().collect();
+        interfaces.sort_by_key(|vif| (vif.device.len(), vif.device.clone()));
+        Ok(interfaces.into_iter().map(|vif| vif.mac).collect())
     }
 
     async fn apply(&self, setting: &Setting, vm: &Ref<Vm>, record: &VmRecord) -> Result<()> {
@@ -185,6 +289,8 @@ impl Deployment<'_> {
                     .await
                     .map_err(Error::pool("hand the VM its SSH keys"))
             }
+            // It comes with something to keep: see `give_drive`.
+            Setting::Drive(_) => Ok(()),
             Setting::Tags(tags) => {
                 let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
                 api.set_tags(vm, &tags)
@@ -198,12 +304,12 @@ impl Deployment<'_> {
         }
     }
 
-    /// Removes whatever there is of the VM: all that a deployment makes belongs to it.
+    /// Removes whatever there is of the VM: all that a deployment makes belongs to it, but for a
+    /// drive that is not attached yet.
     async fn take_back(&self, made: Option<Ref<Vm>>) -> xapi_client::Result<()> {
-        let mut removals: Vec<_> = made.map(Removal::new).into_iter().collect();
         let mut attempt = 1;
         loop {
-            match self.try_to_take_back(&mut removals).await {
+            match self.try_to_take_back(made.as_ref()).await {
                 Err(error) if attempt < LOOKS => {
                     tracing::debug!(vm = %self.id, %error, "the clean-up is tried again");
                     attempt += 1;
@@ -213,15 +319,23 @@ impl Deployment<'_> {
         }
     }
 
-    async fn try_to_take_back(&self, removals: &mut Vec<Removal>) -> xapi_client::Result<()> {
-        if removals.is_empty() {
+    async fn try_to_take_back(&self, made: Option<&Ref<Vm>>) -> xapi_client::Result<()> {
+        let vms = match made {
+            Some(vm) => vec![vm.clone()],
             // Its reference may have got lost on the way here.
-            let name = &self.plan.working_name;
-            let lost = self.client.vm().get_by_name_label(name).await?;
-            removals.extend(lost.into_iter().map(Removal::new));
+            None => {
+                let name = &self.plan.working_name;
+                self.client.vm().get_by_name_label(name).await?
+            }
+        };
+        for vm in vms {
+            remove(self.client, &vm).await?;
         }
-        for removal in removals {
-            removal.run(self.client).await?;
+        if self.plan.has_drive() {
+            let name = &self.plan.drive_name;
+            for drive in self.client.vdi().get_by_name_label(name).await? {
+                remove_disk(self.client, &drive).await?;
+            }
         }
         Ok(())
     }

@@ -2,20 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use xapi_client::api::{Network, Sr, Vbd, VbdType, Vm, VmRecord};
+use xapi_client::api::{Network, Sr, Vbd, VbdRecord, VbdType, Vm, VmRecord};
 use xapi_client::{Class, Client, Ref};
 
-use crate::deploy::{Found, Named, Template};
+use crate::deploy::{Drive, Found, Named, Template, Told};
 use crate::error::{Error, Result};
-use crate::settings::Wish;
+use crate::marks::is_config_drive;
+use crate::settings::{Handover, Wish};
 
 /// How many names a message lists.
 const LISTED: usize = 8;
 
-/// Looks up the template, the storage and the networks of a wish.
-pub(crate) async fn find(client: &Client, wish: &Wish) -> Result<Found> {
+/// What a template says of how its VMs get their keys, in its `other_config`.
+const FIRST_CONTACT: &str = "bioxen:first-contact";
+const BY_DRIVE: &str = "config-drive";
+
+/// Looks up the template, the storage and the networks of a wish, and what it takes to hand the VM
+/// its keys.
+pub(crate) async fn find(
+    client: &Client,
+    wish: &Wish,
+    handover: Option<Handover>,
+) -> Result<Found> {
     let (reference, record) = template(client, &wish.template).await?;
-    if !has_disk(client, &reference).await? {
+    let disks = drives(client, &reference)
+        .await
+        .map_err(Error::pool("list the disks of the template"))?;
+    if disks.is_empty() {
         return Err(Error::Diskless {
             name: record.name_label,
         });
@@ -31,10 +44,53 @@ pub(crate) async fn find(client: &Client, wish: &Wish) -> Result<Found> {
             networks.push(choose("network", name, all.clone())?);
         }
     }
+    let by_drive = record.other_config.get(FIRST_CONTACT).map(String::as_str) == Some(BY_DRIVE);
+    let told = match handover {
+        None => Told::Nothing,
+        Some(Handover::Drive) => Told::Drive(drive(client, wish, disks, sr.as_ref()).await?),
+        Some(Handover::AsTemplate) if by_drive => {
+            Told::Drive(drive(client, wish, disks, sr.as_ref()).await?)
+        }
+        Some(Handover::AsTemplate) if wish.fixed_address.is_some() => {
+            return Err(Error::NoDrive {
+                template: record.name_label,
+            });
+        }
+        Some(Handover::AsTemplate | Handover::VmData) => Told::VmData,
+    };
     Ok(Found {
         template: Template::new(reference, record),
         sr,
         networks,
+        told,
+    })
+}
+
+/// Where the config drive goes, and which ones the template has already.
+async fn drive(
+    client: &Client,
+    wish: &Wish,
+    disks: Vec<VbdRecord>,
+    sr: Option<&Named<Sr>>,
+) -> Result<Drive> {
+    let mut storage = sr.map(|sr| sr.reference.clone());
+    let mut old = Vec::new();
+    for disk in disks {
+        let vdi = client
+            .vdi()
+            .get_record(&disk.vdi)
+            .await
+            .map_err(Error::pool("tell about a disk of the template"))?;
+        if is_config_drive(&vdi.name_label) {
+            old.push(disk.userdevice);
+        } else {
+            storage.get_or_insert(vdi.sr);
+        }
+    }
+    Ok(Drive {
+        sr: storage.unwrap_or_else(Ref::null),
+        old,
+        fixed_address: wish.fixed_address.clone(),
     })
 }
 
@@ -61,18 +117,22 @@ async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
     Ok((chosen.reference, record))
 }
 
-async fn has_disk(client: &Client, template: &Ref<Vm>) -> Result<bool> {
-    let disks = disks(client, template)
-        .await
-        .map_err(Error::pool("list the disks of the template"))?;
-    Ok(!disks.is_empty())
+/// The disk drives of a VM that hold a disk, in the order of their devices.
+pub(crate) async fn drives(client: &Client, vm: &Ref<Vm>) -> xapi_client::Result<Vec<VbdRecord>> {
+    let mut drives: Vec<_> = disks(client, vm)
+        .await?
+        .into_iter()
+        .map(|(_, drive)| drive)
+        .collect();
+    drives.sort_by_key(|drive| (drive.userdevice.len(), drive.userdevice.clone()));
+    Ok(drives)
 }
 
-/// The disk drives of a VM that hold a disk: their references and what they hold.
+/// The disk drives of a VM that hold a disk.
 pub(crate) async fn disks(
     client: &Client,
     vm: &Ref<Vm>,
-) -> xapi_client::Result<Vec<(Ref<Vbd>, Ref<xapi_client::api::Vdi>)>> {
+) -> xapi_client::Result<Vec<(Ref<Vbd>, VbdRecord)>> {
     let drives = client
         .vbd()
         .get_all_records_where(&format!("field \"VM\" = \"{}\"", vm.as_str()))
@@ -80,7 +140,6 @@ pub(crate) async fn disks(
     Ok(drives
         .into_iter()
         .filter(|(_, drive)| drive.type_ == VbdType::Disk && !drive.vdi.is_null())
-        .map(|(reference, drive)| (reference, drive.vdi))
         .collect())
 }
 

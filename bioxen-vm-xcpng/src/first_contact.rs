@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bioxen_vm_core::VmId;
+use secrecy::SecretSlice;
 
+use crate::config_drive::ConfigDrive;
 use crate::error::{Error, Result};
-use crate::settings::{Keys, KnownHost, Login};
+use crate::settings::{Handover, Keys, KnownHost, Login};
 use crate::ssh::{HostKey, Identity, KeyPair, SshError, SshTarget};
 
 /// Where a boot script of the template finds what is for it, in the VM's xenstore.
@@ -26,7 +28,11 @@ pub(crate) struct FirstContact {
 #[derive(Debug, Clone)]
 enum Proofs {
     /// Made for the VM, and handed to it.
-    Made { client: KeyPair, host: KeyPair },
+    Made {
+        client: KeyPair,
+        host: KeyPair,
+        handover: Handover,
+    },
     /// The template has them.
     Fixed { identity: Identity, host: HostKey },
 }
@@ -37,9 +43,10 @@ impl FirstContact {
         let generate =
             |name: &str| KeyPair::generate(name).map_err(|error| Error::Keys(Box::new(error)));
         let proofs = match &login.keys {
-            Keys::PerVm => Proofs::Made {
+            Keys::PerVm(handover) => Proofs::Made {
                 client: generate("bioxen")?,
                 host: generate("bioxen-guest")?,
+                handover: *handover,
             },
             Keys::Fixed {
                 identity_file,
@@ -59,9 +66,45 @@ impl FirstContact {
         })
     }
 
-    /// Whether the VM gets its keys from us.
-    pub(crate) fn hands_over(&self) -> bool {
-        matches!(self.proofs, Proofs::Made { .. })
+    /// How the VM gets its keys from us, if it does.
+    pub(crate) fn handover(&self) -> Option<Handover> {
+        match &self.proofs {
+            Proofs::Made { handover, .. } => Some(*handover),
+            Proofs::Fixed { .. } => None,
+        }
+    }
+
+    /// Settles how the VM gets its keys, where that was left to its template.
+    pub(crate) fn decide(&mut self, by_drive: bool) {
+        if let Proofs::Made { handover, .. } = &mut self.proofs {
+            *handover = if by_drive {
+                Handover::Drive
+            } else {
+                Handover::VmData
+            };
+        }
+    }
+
+    /// The content of the VM's config drive. `instance` are 32 hex digits that no other VM has.
+    pub(crate) fn drive(
+        &self,
+        vm: &VmId,
+        instance: &str,
+        network: Option<serde_json::Value>,
+    ) -> Result<SecretSlice<u8>> {
+        let Proofs::Made { client, host, .. } = &self.proofs else {
+            // Plans have no drive for VMs whose template has the keys.
+            return Err(Error::Closed);
+        };
+        let drive = ConfigDrive {
+            instance,
+            hostname: &host_name(vm),
+            user: &self.user,
+            client,
+            host,
+            network,
+        };
+        drive.image()
     }
 
     /// The VM's xenstore data with what is for its boot script, in place of what a template or an
@@ -72,7 +115,7 @@ impl FirstContact {
         mut data: BTreeMap<String, String>,
     ) -> BTreeMap<String, String> {
         data.retain(|key, _| !key.starts_with(PREFIX));
-        if let Proofs::Made { client, host } = &self.proofs {
+        if let Proofs::Made { client, host, .. } = &self.proofs {
             data.insert(AUTHORIZED_KEYS.into(), client.public().into());
             data.insert(HOST_KEY.into(), host.expose_private().into());
             data.insert(HOSTNAME.into(), host_name(vm));
@@ -83,7 +126,7 @@ impl FirstContact {
     /// The way into the VM at an address.
     pub(crate) fn target(&self, address: IpAddr) -> SshTarget {
         let (identity, host_key) = match &self.proofs {
-            Proofs::Made { client, host } => (
+            Proofs::Made { client, host, .. } => (
                 Identity::Key(client.private().clone()),
                 HostKey::Pinned(host.public().to_owned()),
             ),
@@ -101,6 +144,16 @@ impl FirstContact {
             error => error,
         };
         match (cause, &self.proofs) {
+            (
+                SshError::KeyRefused | SshError::WrongHostKey,
+                Proofs::Made {
+                    handover: Handover::Drive,
+                    ..
+                },
+            ) => {
+                "check that cloud-init is installed and enabled in the template, with NoCloud among \
+                 its data sources"
+            }
             (SshError::KeyRefused, Proofs::Made { .. }) => {
                 "check that the template's boot script installs vm-data/bioxen/authorized-keys for \
                  ssh.user before its SSH server starts"
@@ -155,7 +208,7 @@ mod tests {
         FirstContact::new(&Login {
             user: "bio".into(),
             port: 2222,
-            keys: Keys::PerVm,
+            keys: Keys::PerVm(Handover::VmData),
         })
         .unwrap()
     }

@@ -2,13 +2,18 @@
 
 mod address;
 mod backend;
+mod cloud_init;
 mod config;
+mod config_drive;
 mod deploy;
 mod error;
 mod execute;
 mod find;
 mod first_contact;
+mod gc;
 mod guest;
+mod ledger;
+mod marks;
 mod pool;
 mod progress;
 mod remove;
@@ -20,7 +25,9 @@ mod words;
 pub use backend::XcpngBackend;
 pub use bioxen_vm_core::words::ByteSize;
 pub use config::{CloneMode, FirstContact, SshConfig, TlsConfig, XcpngConfig};
+pub use config_drive::{Cidr, StaticAddress};
 pub use deploy::Plan;
 pub use error::Error;
+pub use gc::{Leftover, LeftoverKind};
 pub use progress::{Progress, Stage, StageState};
 pub use vm::XcpngVm;

@@ -1,72 +1,57 @@
-//! Removes a VM together with its disks, and nothing else.
+//! Removes a VM together with its disks and snapshots, and nothing else.
 
 use std::time::Duration;
 
 use xapi_client::api::{Vdi, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
-use crate::execute::end;
 use crate::find::disks;
 
 /// How often a disk is tried that the host still detaches, and after which pause.
 const DETACH_ATTEMPTS: u32 = 10;
 const DETACH_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is still to be removed. A removal that failed half-way can be run again.
-#[derive(Debug)]
-pub(crate) struct Removal {
-    vm: Option<Ref<Vm>>,
-    /// Its disks, once the VM has been looked at: with the VM goes what ties them to it.
-    disks: Vec<Ref<Vdi>>,
+/// Removes a VM. What is gone already is as good as removed, and a removal that failed half-way can
+/// be run again: the VM itself goes last, as what ties the rest together and says whose it is.
+pub(crate) async fn remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
+    let Some(record) = unless_gone(client.vm().get_record(vm).await)? else {
+        return Ok(());
+    };
+    if record.power_state != VmPowerState::Halted {
+        switch_off(client, vm).await?;
+    }
+    for snapshot in &record.snapshots {
+        remove_halted(client, snapshot).await?;
+    }
+    remove_halted(client, vm).await
 }
 
-impl Removal {
-    pub(crate) fn new(vm: Ref<Vm>) -> Self {
-        Self {
-            vm: Some(vm),
-            disks: Vec::new(),
-        }
+/// Removes a VM that does not run, or a snapshot.
+async fn remove_halted(client: &Client, vm: &Ref<Vm>) -> Result<()> {
+    for disk in own_disks(client, vm).await? {
+        remove_disk(client, &disk).await?;
     }
-
-    /// Removes it all. What is gone already is as good as removed.
-    pub(crate) async fn run(&mut self, client: &Client) -> Result<()> {
-        if let Some(vm) = self.vm.clone() {
-            match client.vm().get_power_state(&vm).await {
-                Ok(state) => {
-                    self.disks = own_disks(client, &vm).await?;
-                    if state != VmPowerState::Halted {
-                        switch_off(client, &vm).await?;
-                    }
-                    unless_gone(client.vm().destroy(&vm).await)?;
-                }
-                Err(error) => unless_gone(Err(error))?,
-            }
-            self.vm = None;
-        }
-        while let Some(disk) = self.disks.last() {
-            remove_disk(client, disk).await?;
-            self.disks.pop();
-        }
-        Ok(())
-    }
+    unless_gone(client.vm().destroy(vm).await).map(drop)
 }
 
 /// The disks of a VM that no other VM uses.
 async fn own_disks(client: &Client, vm: &Ref<Vm>) -> Result<Vec<Ref<Vdi>>> {
     let drives = disks(client, vm).await?;
     let mut own = Vec::new();
-    for (_, disk) in &drives {
-        let users = match client.vdi().get_vbds(disk).await {
-            Err(Error::Api(failure)) if failure.is_gone() => continue,
-            users => users?,
+    for (_, drive) in &drives {
+        let Some(users) = unless_gone(client.vdi().get_vbds(&drive.vdi).await)? else {
+            continue;
         };
         if users
             .iter()
             .all(|user| drives.iter().any(|(drive, _)| drive == user))
         {
-            own.push(disk.clone());
+            own.push(drive.vdi.clone());
         } else {
-            tracing::info!(disk = disk.as_str(), "a disk that another VM uses stays");
+            tracing::info!(
+                disk = drive.vdi.as_str(),
+                "a disk that another VM uses stays"
+            );
         }
     }
     own.dedup();
@@ -75,23 +60,19 @@ async fn own_disks(client: &Client, vm: &Ref<Vm>) -> Result<Vec<Ref<Vdi>>> {
 
 /// Ends a VM at once, whatever it does.
 async fn switch_off(client: &Client, vm: &Ref<Vm>) -> Result<()> {
-    let task = client.vm().hard_shutdown(vm).into_task().await;
-    let result = match task {
-        Ok(task) => end(&task).await,
-        Err(error) => Err(error),
-    };
-    match result {
+    match client.vm().hard_shutdown(vm).await {
         Err(Error::Api(failure))
             if failure.code == ErrorCode::VmBadPowerState
                 && failure.param(2).eq_ignore_ascii_case("halted") =>
         {
             Ok(())
         }
-        result => unless_gone(result),
+        result => unless_gone(result).map(drop),
     }
 }
 
-async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> {
+/// Removes a disk, and waits for a host that still detaches it.
+pub(crate) async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> {
     let mut attempt = 1;
     loop {
         match unless_gone(client.vdi().destroy(disk).await) {
@@ -105,14 +86,14 @@ async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> {
                 attempt += 1;
                 tokio::time::sleep(DETACH_PAUSE).await;
             }
-            result => return result,
+            result => return result.map(drop),
         }
     }
 }
 
-fn unless_gone(result: Result<()>) -> Result<()> {
+fn unless_gone<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
-        Err(Error::Api(failure)) if failure.is_gone() => Ok(()),
-        result => result,
+        Err(Error::Api(failure)) if failure.is_gone() => Ok(None),
+        result => result.map(Some),
     }
 }

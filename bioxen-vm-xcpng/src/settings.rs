@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use xapi_client::Fingerprint;
 
 use crate::config::{CloneMode, FirstContact, XcpngConfig};
+use crate::config_drive::StaticAddress;
 
 /// A configuration without contradictions.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) lua: String,
     pub(crate) execution_timeout: Option<Duration>,
     pub(crate) boot_timeout: Duration,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) expiry: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +50,7 @@ pub(crate) struct Wish {
     pub(crate) cores_per_socket: Option<u32>,
     pub(crate) sr: Option<String>,
     pub(crate) networks: Vec<String>,
+    pub(crate) fixed_address: Option<StaticAddress>,
     pub(crate) name: Option<String>,
     pub(crate) name_prefix: String,
     pub(crate) tags: Vec<String>,
@@ -63,12 +67,23 @@ pub(crate) struct Login {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Keys {
-    /// Made for each VM, and handed to it through its xenstore data.
-    PerVm,
+    /// Made for each VM, and handed to it.
+    PerVm(Handover),
     Fixed {
         identity_file: PathBuf,
         host_key: KnownHost,
     },
+}
+
+/// How a VM gets its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handover {
+    /// As its template says.
+    AsTemplate,
+    /// On a config drive.
+    Drive,
+    /// Through its xenstore data.
+    VmData,
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +99,7 @@ impl Settings {
         merge_older_keys(&mut config, &mut problems);
         check_names(&config, &mut problems);
         check_processors(&config, &mut problems);
+        check_drive(&config, &mut problems);
         let password = password(&mut config, &mut problems);
         let tls = tls(&config, &mut problems);
         let keys = keys(&config, &mut problems);
@@ -100,6 +116,7 @@ impl Settings {
                     cores_per_socket: config.cores_per_socket,
                     sr: config.sr,
                     networks: config.network,
+                    fixed_address: config.static_address,
                     name: config.name,
                     name_prefix: config.name_prefix,
                     tags: config.tags,
@@ -113,6 +130,8 @@ impl Settings {
                 lua: config.lua,
                 execution_timeout: config.execution_timeout,
                 boot_timeout: config.boot_timeout,
+                state_dir: config.state_dir,
+                expiry: config.expiry,
             }),
             _ => Err(problems),
         }
@@ -167,6 +186,9 @@ fn check_names(config: &XcpngConfig, problems: &mut Vec<String>) {
     if config.ssh.port == 0 {
         problems.push("ssh.port cannot be 0".into());
     }
+    if config.expiry.is_zero() {
+        problems.push("expiry cannot be 0".into());
+    }
     if config.boot_timeout.is_zero() || config.execution_timeout.is_some_and(|t| t.is_zero()) {
         problems.push("a timeout cannot be 0".into());
     }
@@ -200,6 +222,31 @@ fn check_processors(config: &XcpngConfig, problems: &mut Vec<String>) {
             "{vcpus} vcpus are no multiple of {cores} cores_per_socket"
         ));
     }
+}
+
+fn check_drive(config: &XcpngConfig, problems: &mut Vec<String>) {
+    if let Some(fixed) = &config.static_address {
+        problems.extend(fixed.problem());
+        if let FirstContact::VmData | FirstContact::Fixed = config.ssh.first_contact {
+            problems.push(
+                "static_address needs ssh.first_contact = \"config-drive\": nothing else carries it"
+                    .into(),
+            );
+        }
+    }
+    if config.ssh.first_contact == FirstContact::ConfigDrive && !is_user_name(&config.ssh.user) {
+        problems.push(format!(
+            "ssh.user {:?} is no name for a user that cloud-init can make; give lower-case \
+             letters, digits, _ and -",
+            config.ssh.user
+        ));
+    }
+}
+
+pub(crate) fn is_user_name(name: &str) -> bool {
+    let is_first = |c: char| c.is_ascii_lowercase() || c == '_';
+    let is_later = |c: char| is_first(c) || c.is_ascii_digit() || c == '-';
+    name.len() <= 32 && name.starts_with(is_first) && name.chars().all(is_later)
 }
 
 fn password(config: &mut XcpngConfig, problems: &mut Vec<String>) -> Option<Password> {
@@ -249,7 +296,7 @@ fn keys(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Keys> {
     let ssh = &config.ssh;
     let fixed = ssh.identity_file.is_some() || ssh.host_key.is_some() || ssh.known_hosts.is_some();
     match ssh.first_contact {
-        FirstContact::VmData if fixed => {
+        FirstContact::Auto | FirstContact::ConfigDrive | FirstContact::VmData if fixed => {
             problems.push(
                 "ssh.identity_file, ssh.host_key and ssh.known_hosts need ssh.first_contact = \
                  \"fixed\""
@@ -257,7 +304,9 @@ fn keys(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Keys> {
             );
             None
         }
-        FirstContact::VmData => Some(Keys::PerVm),
+        FirstContact::Auto => Some(Keys::PerVm(Handover::AsTemplate)),
+        FirstContact::ConfigDrive => Some(Keys::PerVm(Handover::Drive)),
+        FirstContact::VmData => Some(Keys::PerVm(Handover::VmData)),
         FirstContact::Fixed => {
             let host_key = match (&ssh.host_key, &ssh.known_hosts) {
                 (Some(key), None) if is_public_key(key) => {

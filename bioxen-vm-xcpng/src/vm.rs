@@ -10,17 +10,19 @@ use bioxen_vm_core::{
 };
 use tokio::sync::{Mutex, RwLock};
 use xapi_client::api::{Vm, VmPowerState};
-use xapi_client::{Client, ErrorCode, Ref};
+use xapi_client::{Client, ErrorCode, Ref, TaskCall};
 
 use crate::address;
 use crate::backend::Shared;
+use crate::cloud_init;
 use crate::config::XcpngConfig;
 use crate::error::Error;
-use crate::execute::{Deployed, end};
+use crate::execute::{AttachedDrive, Deployed, end};
 use crate::first_contact::{FirstContact, HOST_KEY};
 use crate::guest::Guest;
+use crate::ledger::Entry;
 use crate::progress::{Reporter, Stage};
-use crate::remove::Removal;
+use crate::remove::{remove, remove_disk};
 
 /// A VM on a pool, in which Lua runs over SSH.
 ///
@@ -30,8 +32,7 @@ pub struct XcpngVm {
     shared: Arc<Shared>,
     vm: Ref<Vm>,
     uuid: String,
-    name: String,
-    template: String,
+    names: Names,
     contact: FirstContact,
     reporter: Reporter,
     /// Held by what changes the state of the VM, one at a time.
@@ -40,14 +41,31 @@ pub struct XcpngVm {
     guest: RwLock<Option<Arc<Guest>>>,
 }
 
+/// What a VM is called.
+#[derive(Debug)]
+pub(crate) struct Names {
+    pub(crate) name: String,
+    /// Under which it is recorded.
+    pub(crate) working_name: String,
+    /// What it was made from.
+    pub(crate) template: String,
+}
+
 #[derive(Debug)]
 enum Lifecycle {
     Alive {
-        /// Whether the private host key is still in the VM's xenstore data.
-        key_on_the_way: bool,
+        /// Where the VM's private host key is still to be found besides in the VM.
+        key_in: KeyIn,
     },
-    Dying(Removal),
+    Dying,
     Dead,
+}
+
+#[derive(Debug)]
+enum KeyIn {
+    Nowhere,
+    XenstoreData,
+    Drive(AttachedDrive),
 }
 
 impl XcpngVm {
@@ -55,21 +73,24 @@ impl XcpngVm {
         id: VmId,
         shared: Arc<Shared>,
         deployed: Deployed,
-        (name, template): (String, String),
+        names: Names,
         contact: FirstContact,
         reporter: Reporter,
     ) -> Self {
-        let key_on_the_way = contact.hands_over();
+        let key_in = match (deployed.drive, contact.handover()) {
+            (Some(drive), _) => KeyIn::Drive(drive),
+            (None, Some(_)) => KeyIn::XenstoreData,
+            (None, None) => KeyIn::Nowhere,
+        };
         Self {
             id,
             shared,
             vm: deployed.reference,
             uuid: deployed.uuid,
-            name,
-            template,
+            names,
             contact,
             reporter,
-            lifecycle: Mutex::new(Lifecycle::Alive { key_on_the_way }),
+            lifecycle: Mutex::new(Lifecycle::Alive { key_in }),
             guest: RwLock::default(),
         }
     }
@@ -83,10 +104,10 @@ impl XcpngVm {
     /// Its name in the pool.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.names.name
     }
 
-    async fn start_alive(&self, key_on_the_way: &mut bool) -> Result<(), Error> {
+    async fn start_alive(&self, key_in: &mut KeyIn) -> Result<(), Error> {
         let client = self.shared.client().await?;
         let state = self.power_state(client).await?;
         if state == VmPowerState::Running && self.guest.read().await.is_some() {
@@ -99,22 +120,48 @@ impl XcpngVm {
         }
         let settings = self.shared.settings();
         let limit = settings.boot_timeout;
-        let address = address::wait(client, &self.vm, limit);
-        let address = self.reporter.stage(Stage::Address, address).await?;
+        let address = match &settings.wish.fixed_address {
+            // It needs no tools to tell it.
+            Some(fixed) => fixed.ip(),
+            None => {
+                let address = address::wait(client, &self.vm, limit);
+                self.reporter.stage(Stage::Address, address).await?
+            }
+        };
         let login = Guest::log_in(&self.contact, address, &settings.lua, limit);
-        let guest = self.reporter.stage(Stage::Login, login).await?;
-        *self.guest.write().await = Some(Arc::new(guest));
-        if *key_on_the_way {
-            // The VM has it on its own disk now; nobody else needs to be able to read it.
-            client
+        let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
+        if let KeyIn::Drive(_) = key_in {
+            let runner = guest.package_site().runner;
+            cloud_init::wait(runner.as_ref(), limit).await?;
+        }
+        *self.guest.write().await = Some(guest);
+        self.take_key_back(client, key_in).await
+    }
+
+    /// Removes the VM's private host key from where it was handed over. The VM has it on its own disk
+    /// now; nobody else needs to be able to read it.
+    async fn take_key_back(&self, client: &Client, key_in: &mut KeyIn) -> Result<(), Error> {
+        match key_in {
+            KeyIn::Nowhere => return Ok(()),
+            KeyIn::XenstoreData => client
                 .vm()
                 .remove_from_xenstore_data(&self.vm, HOST_KEY)
                 .await
                 .map_err(Error::pool(
                     "take the host key out of the VM's xenstore data",
-                ))?;
-            *key_on_the_way = false;
+                ))?,
+            KeyIn::Drive(drive) => {
+                if let Err(error) = detach(client, drive).await {
+                    // The VM is as good with it; it goes with the VM at the latest.
+                    tracing::warn!(
+                        vm = %self.id, %error,
+                        "the config drive stays until the VM is started again or removed"
+                    );
+                    return Ok(());
+                }
+            }
         }
+        *key_in = KeyIn::Nowhere;
         Ok(())
     }
 
@@ -126,6 +173,14 @@ impl XcpngVm {
             .map_err(Error::pool("tell the state of the VM"))
     }
 
+    /// A call that is about to be sent as a task, once that is on record.
+    async fn noted<'c, R>(&self, call: TaskCall<'c, R>) -> Result<TaskCall<'c, R>, Error> {
+        let started = Entry::Task(call.tag().to_string());
+        let ledger = self.shared.ledger().await?;
+        ledger.note(started).await.map_err(Error::Ledger)?;
+        Ok(call)
+    }
+
     /// Makes a VM run, from whatever state.
     async fn run(&self, client: &Client, state: &VmPowerState) -> Result<(), Error> {
         let vm = client.vm();
@@ -134,7 +189,7 @@ impl XcpngVm {
             VmPowerState::Suspended => vm.resume(&self.vm, false, false),
             _ => vm.start(&self.vm, false, false),
         };
-        let result = match call.into_task().await {
+        let result = match self.noted(call.into_task()).await?.await {
             Ok(task) => end(&task).await,
             Err(error) => Err(error),
         };
@@ -152,7 +207,8 @@ impl XcpngVm {
         }
         let shutdown = async {
             // Asks the VM's system first, and switches it off when that does not help.
-            let result = match client.vm().shutdown(&self.vm).into_task().await {
+            let call = client.vm().shutdown(&self.vm).into_task();
+            let result = match self.noted(call).await?.await {
                 Ok(task) => end(&task).await,
                 Err(error) => Err(error),
             };
@@ -166,17 +222,22 @@ impl XcpngVm {
         self.reporter.stage(Stage::Stop, shutdown).await
     }
 
-    async fn remove(&self, removal: &mut Removal) -> Result<(), Error> {
+    async fn remove(&self) -> Result<(), Error> {
         self.leave_guest().await;
         let client = self.shared.client().await?;
         let remove = async {
-            removal
-                .run(client)
+            remove(client, &self.vm)
                 .await
                 .map_err(|source| Error::LeftBehind {
-                    what: format!("something of the VM named {:?} ({})", self.name, self.uuid),
+                    what: format!(
+                        "something of the VM named {:?} ({})",
+                        self.names.name, self.uuid
+                    ),
                     source: Box::new(source),
-                })
+                })?;
+            let removed = Entry::Removed(self.names.working_name.clone());
+            let ledger = self.shared.ledger().await?;
+            ledger.note(removed).await.map_err(Error::Ledger)
         };
         self.reporter.stage(Stage::Destroy, remove).await
     }
@@ -231,8 +292,8 @@ impl LuaVm for XcpngVm {
 
     async fn start(&self) -> Result<()> {
         match &mut *self.lifecycle.lock().await {
-            Lifecycle::Alive { key_on_the_way } => self.start_alive(key_on_the_way).await,
-            Lifecycle::Dying(_) | Lifecycle::Dead => Err(destroyed()),
+            Lifecycle::Alive { key_in } => self.start_alive(key_in).await,
+            Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
         }
         .map_err(self.at("start"))
     }
@@ -240,7 +301,7 @@ impl LuaVm for XcpngVm {
     async fn stop(&self) -> Result<()> {
         match &*self.lifecycle.lock().await {
             Lifecycle::Alive { .. } => self.stop_alive().await,
-            Lifecycle::Dying(_) | Lifecycle::Dead => Err(destroyed()),
+            Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
         }
         .map_err(self.at("stop"))
     }
@@ -295,13 +356,12 @@ impl LuaVm for XcpngVm {
 
     async fn destroy(&self) -> Result<()> {
         let mut lifecycle = self.lifecycle.lock().await;
-        if let Lifecycle::Alive { .. } = *lifecycle {
-            *lifecycle = Lifecycle::Dying(Removal::new(self.vm.clone()));
+        if let Lifecycle::Dead = *lifecycle {
+            return Ok(());
         }
-        if let Lifecycle::Dying(removal) = &mut *lifecycle {
-            self.remove(removal).await.map_err(self.at("destroy"))?;
-            *lifecycle = Lifecycle::Dead;
-        }
+        *lifecycle = Lifecycle::Dying;
+        self.remove().await.map_err(self.at("destroy"))?;
+        *lifecycle = Lifecycle::Dead;
         Ok(())
     }
 }
@@ -327,7 +387,7 @@ impl XcpngVm {
         for (key, value) in [
             ("name", &*record.name_label),
             ("uuid", &*self.uuid),
-            ("template", &*self.template),
+            ("template", &*self.names.template),
         ] {
             info.details.insert(key.to_owned(), value.to_owned());
         }
@@ -338,6 +398,22 @@ impl XcpngVm {
         }
         Ok(info)
     }
+}
+
+/// Takes a config drive from a VM, running or not, and removes it.
+async fn detach(client: &Client, drive: &AttachedDrive) -> xapi_client::Result<()> {
+    match client.vbd().unplug(&drive.device).await {
+        Err(error)
+            if error.failure().is_some_and(|failure| {
+                failure.is_gone()
+                    || matches!(
+                        failure.code,
+                        ErrorCode::DeviceAlreadyDetached | ErrorCode::VmBadPowerState
+                    )
+            }) => {}
+        result => result?,
+    }
+    remove_disk(client, &drive.disk).await
 }
 
 fn destroyed() -> Error {
@@ -358,7 +434,7 @@ impl fmt::Debug for XcpngVm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("XcpngVm")
             .field("id", &self.id)
-            .field("name", &self.name)
+            .field("name", &self.names.name)
             .field("uuid", &self.uuid)
             .finish_non_exhaustive()
     }

@@ -27,10 +27,18 @@ fn wish() -> Wish {
         cores_per_socket: None,
         sr: None,
         networks: Vec::new(),
+        fixed_address: None,
         name: None,
         name_prefix: "bioxen-".into(),
         tags: Vec::new(),
         clone: CloneMode::Fast,
+    }
+}
+
+fn run() -> Run {
+    Run {
+        id: "run1".into(),
+        expires: 7,
     }
 }
 
@@ -39,8 +47,9 @@ fn plan(wish: &Wish, template: Template) -> Result<Plan> {
         template,
         sr: None,
         networks: Vec::new(),
+        told: Told::VmData,
     };
-    Plan::new(&VmId::new("vm1").unwrap(), "run1", "u1", wish, found, true)
+    Plan::new(&VmId::new("vm1").unwrap(), &run(), "u1", wish, found)
 }
 
 fn lines(wish: &Wish, template: Template) -> Vec<String> {
@@ -68,22 +77,28 @@ fn a_plan_reads_as_what_will_be_done() {
             name: "fast".into(),
         }),
         networks: vec![named("lab"), named("backup")],
+        told: Told::Drive(Drive {
+            sr: Ref::new("sr"),
+            old: vec!["3".into()],
+            fixed_address: None,
+        }),
     };
-    let plan = Plan::new(&VmId::new("vm1").unwrap(), "run1", "u1", &wish, found, true).unwrap();
+    let plan = Plan::new(&VmId::new("vm1").unwrap(), &run(), "u1", &wish, found).unwrap();
     assert_eq!(
         plan.to_string(),
         "copy template \"lua\" (t-uuid) in full, to storage \"fast\" (sr-uuid)\n\
-         mark it as ours: bioxen:owner=bioxen bioxen:run=run1 bioxen:vm-id=vm1\n\
+         mark it as ours: bioxen:expires=7 bioxen:owner=bioxen bioxen:run=run1 bioxen:vm-id=vm1\n\
          make it a VM\n\
          set memory to 2 GiB\n\
          set the most vcpus to 2\n\
          set the vcpus at startup to 2\n\
          replace its network interfaces: 0 on \"lab\" (lab-uuid) 1 on \"backup\" (backup-uuid)\n\
-         hand it its SSH keys\n\
+         remove the config drive that the template brings along as 3\n\
+         give it a config drive with its SSH keys\n\
          tag it: bio lab\n\
          name it \"bioxen-vm1\""
     );
-    assert_eq!(plan.working_name, "bioxen-unfinished-run1-u1-vm1");
+    assert_eq!(plan.working_name, "bioxen-unfinished-run1-7-u1-vm1");
 }
 
 #[test]
@@ -190,18 +205,20 @@ fn marks_replace_what_an_installer_would_do_and_keep_the_rest() {
     let cloned = [
         ("disks", "<provision/>"),
         ("mac_seed", "seed"),
-        (OWNER, "other"),
+        ("bioxen:owner", "other"),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
     let plan = plan(&wish(), template(1, 1, None)).unwrap();
-    let config = plan.other_config(cloned);
+    let config = plan.other_config(cloned, "u-1");
     assert_eq!(
         config.into_iter().collect::<Vec<_>>(),
         [
-            (OWNER.to_owned(), OWNER_NAME.to_owned()),
-            (RUN.to_owned(), "run1".to_owned()),
-            (VM_ID.to_owned(), "vm1".to_owned()),
+            ("bioxen:expires".to_owned(), "7".to_owned()),
+            ("bioxen:owner".to_owned(), "bioxen".to_owned()),
+            ("bioxen:run".to_owned(), "run1".to_owned()),
+            ("bioxen:uuid".to_owned(), "u-1".to_owned()),
+            ("bioxen:vm-id".to_owned(), "vm1".to_owned()),
             ("mac_seed".to_owned(), "seed".to_owned()),
         ]
     );

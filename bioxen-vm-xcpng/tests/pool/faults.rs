@@ -42,7 +42,7 @@ async fn deploy_with(rule: impl Fn() -> FaultRule, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_fails_leaves_nothing_whichever_it_is() {
     let calls = calls_of_a_deployment().await as u64;
-    assert!(calls > 10, "{calls}");
+    assert!(calls > 8, "{calls}");
     for number in 0..calls {
         let rule = || {
             FaultRule::method("*")
@@ -123,7 +123,7 @@ async fn a_deployment_that_nobody_waits_for_leaves_nothing_wherever_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_failed_half_way_is_finished_by_the_next() {
     for method in [
-        "VM.get_power_state",
+        "VM.get_record",
         "VBD.get_all_records_where",
         "VM.destroy",
         "VDI.destroy",

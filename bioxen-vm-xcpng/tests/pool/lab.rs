@@ -123,3 +123,100 @@ impl Lab {
         all.into_values().next().unwrap().name_label
     }
 }
+
+impl Lab {
+    async fn named(&self, name: &str) -> xapi_client::Ref<xapi_client::api::Vm> {
+        let mut found = self.client.vm().get_by_name_label(name).await.unwrap();
+        assert_eq!(found.len(), 1, "{name}");
+        found.remove(0)
+    }
+
+    /// Sets a key in the `other_config` of a VM or template.
+    pub(crate) async fn set_other_config(&self, name: &str, key: &str, value: &str) {
+        let vm = self.named(name).await;
+        let api = self.client.vm();
+        api.add_to_other_config(&vm, key, value).await.unwrap();
+    }
+
+    /// Gives a VM or template another disk, of this name.
+    pub(crate) async fn add_disk(&self, name: &str, disk: &str) {
+        let vm = self.named(name).await;
+        let api = self.client.vm();
+        let mut first = xapi_client::Ref::null();
+        for device in api.get_vbds(&vm).await.unwrap() {
+            let held = self.client.vbd().get_vdi(&device).await.unwrap();
+            if !held.is_null() {
+                first = held;
+            }
+        }
+        let sr = self.client.vdi().get_sr(&first).await.unwrap();
+        let mut create = xapi_client::api::VdiCreate::new(sr, 10 << 20);
+        create.name_label = Some(disk.to_owned());
+        let disk = self.client.vdi().create(&create).await.unwrap();
+        let device = xapi_client::api::VbdCreate::new(vm, disk);
+        self.client.vbd().create(&device).await.unwrap();
+    }
+}
+
+impl Lab {
+    /// Waits until so many calls have come, or gives how a program ended before that.
+    pub(crate) async fn until(
+        &self,
+        calls: usize,
+        program: &mut std::process::Child,
+    ) -> Option<std::process::ExitStatus> {
+        loop {
+            if self.sim.calls().len() >= calls {
+                return None;
+            }
+            if let Some(status) = program.try_wait().unwrap() {
+                return Some(status);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until the pool has ended what it was asked for.
+    pub(crate) async fn until_idle(&self) {
+        use xapi_client::api::TaskStatusType::Pending;
+        let mut watch = self.client.watch(&["task"]);
+        loop {
+            let tasks = self.client.task().get_all_records().await.unwrap();
+            // Nothing works on those that clients have made, such as of a transfer.
+            let is_busy = |task: &xapi_client::api::TaskRecord| {
+                task.status == Pending && task.name_description != "made by a client"
+            };
+            if !tasks.values().any(is_busy) {
+                return;
+            }
+            watch.next().await.unwrap();
+        }
+    }
+
+    /// Copies a VM, as an operator would by hand.
+    pub(crate) async fn copy(&self, name: &str, copy: &str) {
+        let vm = self.named(name).await;
+        self.client.vm().clone(&vm, copy).await.unwrap();
+    }
+
+    /// Replaces a key in the `other_config` of a VM.
+    pub(crate) async fn set_other_config_again(&self, name: &str, key: &str, value: &str) {
+        let vm = self.named(name).await;
+        let api = self.client.vm();
+        api.remove_from_other_config(&vm, key).await.unwrap();
+        api.add_to_other_config(&vm, key, value).await.unwrap();
+    }
+
+    /// Removes a VM with its disks, as an operator would by hand.
+    pub(crate) async fn remove(&self, name: &str) {
+        let vm = self.named(name).await;
+        let api = self.client.vm();
+        for device in api.get_vbds(&vm).await.unwrap() {
+            let disk = self.client.vbd().get_vdi(&device).await.unwrap();
+            if !disk.is_null() {
+                self.client.vdi().destroy(&disk).await.unwrap();
+            }
+        }
+        api.destroy(&vm).await.unwrap();
+    }
+}

@@ -1,10 +1,13 @@
 //! VMs on a simulated pool whose guests are real.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "tests print what they counted")]
 
 mod boot_script;
+mod config_drive;
 mod faults;
 mod first_screen;
 mod lab;
+mod leftovers;
 mod lifecycle;
 mod outcomes;

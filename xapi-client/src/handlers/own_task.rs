@@ -24,14 +24,15 @@ pub(super) struct OwnTask {
 }
 
 impl OwnTask {
-    pub(super) async fn create(client: &Client, method: &str) -> Result<Self> {
-        let (client, name) = (client.clone(), method.to_owned());
+    pub(super) async fn create(client: &Client, method: &str, name: Option<&str>) -> Result<Self> {
+        let (client, request) = (client.clone(), method.to_owned());
+        let name = name.unwrap_or(method).to_owned();
         // On its own, so that a task that the server makes while we are dropped is removed all the same.
         let creation = tokio::spawn(async move {
             let task = client.task().create(&name, "made by a client").await?;
             Ok(Self {
                 client,
-                method: name,
+                method: request,
                 task,
                 ended: Arc::default(),
             })

@@ -64,6 +64,8 @@ pub(super) struct HandlerRequest {
     query: String,
     host: Option<Ref<Host>>,
     pub(super) has_task: bool,
+    /// What the task is called; by default as the request.
+    pub(super) task_name: Option<String>,
     pub(super) stall: Duration,
     pub(super) answer: Duration,
     pub(super) meter: Meter,
@@ -87,6 +89,7 @@ impl HandlerRequest {
             query: String::new(),
             host: None,
             has_task: true,
+            task_name: None,
             stall: STALL,
             answer: ANSWER,
             meter: Meter::default(),
@@ -113,7 +116,9 @@ impl HandlerRequest {
     /// The task that will tell how the transfer ended.
     pub(super) async fn task(&self) -> Result<Option<OwnTask>> {
         match self.has_task {
-            true => OwnTask::create(&self.client, &self.method).await.map(Some),
+            true => OwnTask::create(&self.client, &self.method, self.task_name.as_deref())
+                .await
+                .map(Some),
             false => Ok(None),
         }
     }

@@ -58,6 +58,13 @@ impl<R> Upload<R> {
         self
     }
 
+    /// Calls the task of the upload by this name, so that a program that was killed meanwhile can find it
+    /// again. Default: the request.
+    pub fn task_name(mut self, name: impl Into<String>) -> Self {
+        self.request.task_name = Some(name.into());
+        self
+    }
+
     /// Lets the server make a task of its own, whose end is not awaited: for handlers that end none. Then
     /// only what the server says before it closes the connection can tell of a failure.
     pub fn without_task(mut self) -> Upload<()> {

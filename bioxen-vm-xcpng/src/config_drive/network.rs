@@ -1,0 +1,159 @@
+//! A fixed address for a VM, in the words of cloud-init (network config, version 2).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+/// A fixed address for the first interface of a VM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StaticAddress {
+    /// The address and the length of its network's prefix: `10.0.0.5/24`, `2001:db8::5/64`.
+    pub address: Cidr,
+    /// Where everything else is reached through.
+    pub gateway: Option<IpAddr>,
+    /// The name servers.
+    #[serde(default)]
+    pub nameservers: Vec<IpAddr>,
+}
+
+impl StaticAddress {
+    /// The address itself.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address.ip
+    }
+
+    /// What is wrong with it, if anything.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let address = self.address.ip;
+        let gateway = self.gateway?;
+        (gateway.is_ipv4() != address.is_ipv4()).then(|| {
+            format!(
+                "static_address.gateway {gateway} and static_address.address {} are of different \
+                 families",
+                self.address
+            )
+        })
+    }
+}
+
+/// An address and the length of its network's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    ip: IpAddr,
+    prefix: u8,
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no address with the length of its prefix; give it as \"10.0.0.5/24\""
+            )
+        };
+        let (ip, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+        let longest = if ip.is_ipv4() { 32 } else { 128 };
+        if prefix > longest {
+            return Err(wrong());
+        }
+        Ok(Self { ip, prefix })
+    }
+}
+
+/// The document `network-config`: the interface with the fixed address, found by its MAC address, and
+/// the others, which ask DHCP.
+pub(crate) fn network_config(fixed: &StaticAddress, macs: &[String]) -> Value {
+    let interfaces = macs.iter().enumerate().map(|(number, mac)| {
+        let mut interface = json!({
+            "match": {"macaddress": mac},
+            "set-name": format!("eth{number}"),
+        });
+        if number == 0 {
+            interface["addresses"] = json!([fixed.address.to_string()]);
+            if let Some(gateway) = fixed.gateway {
+                let key = if gateway.is_ipv4() {
+                    "gateway4"
+                } else {
+                    "gateway6"
+                };
+                interface[key] = json!(gateway);
+            }
+            if !fixed.nameservers.is_empty() {
+                interface["nameservers"] = json!({"addresses": fixed.nameservers});
+            }
+        } else {
+            interface["dhcp4"] = json!(true);
+        }
+        (format!("eth{number}"), interface)
+    });
+    json!({"version": 2, "ethernets": interfaces.collect::<serde_json::Map<_, _>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(address: &str, gateway: Option<&str>) -> StaticAddress {
+        StaticAddress {
+            address: address.parse().unwrap(),
+            gateway: gateway.map(|text| text.parse().unwrap()),
+            nameservers: vec!["10.0.0.53".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_prefix_length_and_its_gateway_is_of_its_family() {
+        assert_eq!(fixed("10.0.0.5/24", Some("10.0.0.1")).problem(), None);
+        assert_eq!(fixed("2001:db8::5/64", None).problem(), None);
+        for wrong in ["10.0.0.5", "10.0.0.5/33", "x/24", "10.0.0.5/", ""] {
+            let problem = wrong.parse::<Cidr>().unwrap_err();
+            assert!(problem.contains("\"10.0.0.5/24\""), "{problem}");
+        }
+        let problem = fixed("2001:db8::5/64", Some("10.0.0.1")).problem();
+        assert!(problem.unwrap().contains("different families"));
+    }
+
+    #[test]
+    fn the_first_interface_has_the_address_and_the_others_ask() {
+        let macs = ["02:00:00:00:00:01", "02:00:00:00:00:02"].map(String::from);
+        assert_eq!(
+            network_config(&fixed("10.0.0.5/24", Some("10.0.0.1")), &macs),
+            json!({"version": 2, "ethernets": {
+                "eth0": {
+                    "match": {"macaddress": "02:00:00:00:00:01"},
+                    "set-name": "eth0",
+                    "addresses": ["10.0.0.5/24"],
+                    "gateway4": "10.0.0.1",
+                    "nameservers": {"addresses": ["10.0.0.53"]},
+                },
+                "eth1": {
+                    "match": {"macaddress": "02:00:00:00:00:02"},
+                    "set-name": "eth1",
+                    "dhcp4": true,
+                },
+            }})
+        );
+    }
+}

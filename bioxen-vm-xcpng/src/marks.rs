@@ -1,0 +1,177 @@
+//! How things on a pool are known as ours: by keys in their `other_config`, and by their name where
+//! a call gives no other way to mark a thing as it is made.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bioxen_vm_core::VmId;
+
+const OWNER: &str = "bioxen:owner";
+const OWNER_NAME: &str = "bioxen";
+const VM_ID: &str = "bioxen:vm-id";
+const RUN: &str = "bioxen:run";
+/// The VM's own UUID: what copies a VM copies its marks, and the copy is not ours.
+const UUID: &str = "bioxen:uuid";
+/// Seconds since 1970: when it counts as left behind where nobody knows its run.
+const EXPIRES: &str = "bioxen:expires";
+
+/// What the names of VMs start with that are not complete yet.
+const UNFINISHED: &str = "bioxen-unfinished-";
+/// What the names of config drives start with.
+const DRIVE: &str = "bioxen-config-drive-";
+/// What XCP-ng's own front end calls its config drives.
+const FOREIGN_DRIVE: &str = "XO CloudConfigDrive";
+
+/// Who makes something, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The run of the program: 16 hex digits.
+    pub(crate) id: String,
+    /// Seconds since 1970.
+    pub(crate) expires: u64,
+}
+
+impl Run {
+    /// Something that is made now.
+    pub(crate) fn now(id: &str, expiry: Duration) -> Self {
+        Self {
+            id: id.to_owned(),
+            expires: seconds_now().saturating_add(expiry.as_secs()),
+        }
+    }
+
+    pub(crate) fn marks(&self, vm: &VmId) -> BTreeMap<String, String> {
+        let expires = self.expires.to_string();
+        [
+            (OWNER, OWNER_NAME),
+            (VM_ID, vm.as_str()),
+            (RUN, &self.id),
+            (EXPIRES, &expires),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// The marks with that of the VM's own.
+    pub(crate) fn own_marks(
+        mut marks: BTreeMap<String, String>,
+        uuid: &str,
+    ) -> BTreeMap<String, String> {
+        marks.insert(UUID.to_owned(), uuid.to_owned());
+        marks
+    }
+
+    /// The name of a VM until it is complete. Nothing else has it.
+    pub(crate) fn unfinished(&self, unique: &str, vm: &VmId) -> String {
+        format!("{UNFINISHED}{}-{}-{unique}-{vm}", self.id, self.expires)
+    }
+
+    /// The name of a config drive. Nothing else has it.
+    pub(crate) fn drive(&self, unique: &str) -> String {
+        format!("{DRIVE}{}-{}-{unique}", self.id, self.expires)
+    }
+
+    /// Whose a VM is, if it is ours: made by us, not a copy of such a one, and not made into a
+    /// template by somebody.
+    pub(crate) fn of_vm(
+        name: &str,
+        uuid: &str,
+        is_a_template: bool,
+        other_config: &BTreeMap<String, String>,
+    ) -> Option<Self> {
+        if name.starts_with(UNFINISHED) {
+            return Self::of(name, &BTreeMap::new());
+        }
+        let is_original = other_config.get(UUID).is_some_and(|own| own == uuid);
+        if is_a_template || !is_original {
+            return None;
+        }
+        Self::of(name, other_config)
+    }
+
+    /// Whose a thing is, if it is ours.
+    pub(crate) fn of(name: &str, other_config: &BTreeMap<String, String>) -> Option<Self> {
+        if other_config.get(OWNER).map(String::as_str) == Some(OWNER_NAME) {
+            let expires = other_config.get(EXPIRES).and_then(|text| text.parse().ok());
+            return Some(Self {
+                id: other_config.get(RUN)?.clone(),
+                // Without the mark it was made by a version that set no time.
+                expires: expires.unwrap_or(u64::MAX),
+            });
+        }
+        let rest = name
+            .strip_prefix(UNFINISHED)
+            .or_else(|| name.strip_prefix(DRIVE))?;
+        let mut parts = rest.split('-');
+        Some(Self {
+            id: parts.next()?.to_owned(),
+            expires: parts.next()?.parse().ok()?,
+        })
+    }
+
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expires <= seconds_now()
+    }
+}
+
+/// Whether a disk holds a config drive, from what can be seen of it without reading it.
+pub(crate) fn is_config_drive(name: &str) -> bool {
+    name.starts_with(DRIVE) || name == FOREIGN_DRIVE
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_marked_or_named_by_a_run_is_known_as_its() {
+        let run = Run::now("0123456789abcdef", Duration::from_secs(60));
+        let vm = VmId::new("a-b").unwrap();
+        assert!(!run.is_expired());
+        let found = [
+            Run::of("any", &run.marks(&vm)),
+            Run::of(&run.unfinished("u", &vm), &BTreeMap::new()),
+            Run::of(&run.drive("u"), &BTreeMap::new()),
+        ];
+        assert_eq!(found, [(); 3].map(|()| Some(run.clone())));
+        let foreign = [("bioxen:run".to_owned(), run.id.clone())].into();
+        assert_eq!(Run::of("bioxen-a-b", &foreign), None);
+        assert_eq!(Run::of("bioxen-unfinished-", &BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn a_copy_and_what_was_made_a_template_are_not_ours() {
+        let run = Run::now("r", Duration::ZERO);
+        let vm = VmId::new("v").unwrap();
+        let marks = Run::own_marks(run.marks(&vm), "u-1");
+        assert_eq!(
+            Run::of_vm("bioxen-v", "u-1", false, &marks),
+            Some(run.clone())
+        );
+        assert_eq!(Run::of_vm("copy", "u-2", false, &marks), None);
+        assert_eq!(Run::of_vm("bioxen-v", "u-1", true, &marks), None);
+        let unfinished = run.unfinished("x", &vm);
+        assert_eq!(Run::of_vm(&unfinished, "u-3", true, &marks), Some(run));
+    }
+
+    #[test]
+    fn what_has_no_time_never_expires_and_the_past_has() {
+        let mut marks = Run::now("r", Duration::ZERO).marks(&VmId::new("v").unwrap());
+        assert!(Run::of("", &marks).unwrap().is_expired());
+        marks.remove(EXPIRES);
+        assert!(!Run::of("", &marks).unwrap().is_expired());
+    }
+
+    #[test]
+    fn config_drives_are_known_by_their_names() {
+        assert!(is_config_drive("XO CloudConfigDrive"));
+        assert!(is_config_drive(&Run::now("r", Duration::ZERO).drive("u")));
+        assert!(!is_config_drive("root"));
+    }
+}
