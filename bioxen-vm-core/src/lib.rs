@@ -26,7 +26,9 @@ pub use capabilities::{Capabilities, Isolation, Wall};
 pub use error::{Error, ErrorKind, Result};
 pub use factory::VmFactory;
 pub use input::{Input, InputStream};
-pub use manager::{Execution, ExecutionStatus, VmManager};
+pub use manager::{
+    Execution, ExecutionStatus, Happening, ManagerStats, VmEvent, VmEvents, VmManager, gather,
+};
 pub use outcome::{Outcome, Status};
 pub use output::{ChannelSink, Gather, OutputSink, OutputStream, channel};
 pub use runner::{Command, Runner};

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Command, Error, ErrorKind, Gather, InputStream, Outcome, OutputSink, OutputStream, Result,
-    Runner, Status,
+    Runner, Script, Status,
 };
 
 pub use directory::PrivateDir;
@@ -142,6 +142,23 @@ impl Runner for LocalRunner {
 
     fn describe(&self) -> String {
         "this machine".into()
+    }
+}
+
+/// Reads a Lua file of this machine; messages name it by its path.
+///
+/// # Errors
+/// Fails with [`ErrorKind::NotFound`] when the file cannot be read.
+pub async fn read_script(path: &Path) -> Result<Script> {
+    let name = path.display().to_string();
+    let file = path.to_owned();
+    let code = tokio::task::spawn_blocking(move || std::fs::read(file)).await;
+    match code.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(code) => Ok(Script::new(code).with_name(name)),
+        Err(error) => {
+            let message = format!("cannot read the program {name}");
+            Err(Error::new(ErrorKind::NotFound, message).with_source(error))
+        }
     }
 }
 

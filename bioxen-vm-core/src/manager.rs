@@ -1,12 +1,34 @@
+mod cluster;
+mod observe;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use crate::{Backend, Error, ErrorKind, LuaVm, Outcome, Result, Script, VmFactory, VmId};
+use crate::{
+    Backend, Error, ErrorKind, LuaVm, Outcome, OutputStream, Result, Script, Session,
+    SessionOptions, SessionStatus, VmFactory, VmId, VmInfo, channel,
+};
+
+pub use cluster::gather;
+use observe::Observed;
+pub use observe::{Happening, ManagerStats, VmEvent, VmEvents};
+
+/// How many programs a broadcast runs at once, and how many VMs of a cluster are made at once,
+/// unless the manager is told otherwise.
+const MAX_WORKERS: usize = 10;
+
+/// How long the end of a VM is awaited by `shutdown_all`, unless the manager is told otherwise.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(300);
+
+/// How many pieces of output wait for their taker before the program has to wait.
+const PIECES: usize = 16;
 
 /// Owns VMs of all types under their ids.
 ///
@@ -19,6 +41,10 @@ pub struct VmManager {
     injected: HashMap<&'static str, Arc<dyn Backend>>,
     opened: Mutex<Vec<Opened>>,
     vms: Mutex<HashMap<VmId, Slot>>,
+    sessions: Mutex<Vec<(VmId, Session)>>,
+    observed: Arc<Observed>,
+    max_workers: usize,
+    shutdown_limit: Duration,
 }
 
 struct Opened {
@@ -46,7 +72,61 @@ impl VmManager {
             injected: HashMap::new(),
             opened: Mutex::default(),
             vms: Mutex::default(),
+            sessions: Mutex::default(),
+            observed: Arc::default(),
+            max_workers: MAX_WORKERS,
+            shutdown_limit: SHUTDOWN_LIMIT,
         }
+    }
+
+    /// Lets a broadcast run this many programs, and a cluster be made of this many VMs, at once; 10
+    /// by default.
+    #[must_use]
+    pub fn with_max_workers(mut self, max_workers: usize) -> Self {
+        self.max_workers = max_workers.max(1);
+        self
+    }
+
+    /// Lets [`shutdown_all`](Self::shutdown_all) wait this long for the end of the VMs; 5 minutes by
+    /// default.
+    #[must_use]
+    pub fn with_shutdown_limit(mut self, limit: Duration) -> Self {
+        self.shutdown_limit = limit;
+        self
+    }
+
+    /// Sees what happens to the VMs from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> VmEvents {
+        self.observed.subscribe()
+    }
+
+    /// Numbers of this moment.
+    #[must_use]
+    pub fn stats(&self) -> ManagerStats {
+        let mut stats = ManagerStats::default();
+        for vm in self.vms() {
+            stats.total_vms += 1;
+            *stats
+                .vms_by_type
+                .entry(vm.vm_type().to_owned())
+                .or_default() += 1;
+        }
+        for (_, session) in self.living_sessions().iter() {
+            stats.interactive_sessions += 1;
+            stats.attached_sessions += usize::from(session.attached() > 0);
+        }
+        (stats.running_operations, stats.completed_operations) = self.observed.operations();
+        stats.max_workers = self.max_workers;
+        stats
+    }
+
+    /// What is known of a VM.
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm) and [`LuaVm::info`].
+    pub async fn info(&self, id: &str) -> Result<VmInfo> {
+        self.vm(id)?.info().await
     }
 
     /// Uses this backend for its type, whatever configuration a VM is created with. The manager
@@ -76,11 +156,30 @@ impl VmManager {
     ) -> Result<Arc<dyn LuaVm>> {
         let id = VmId::new(id)?;
         let mut reservation = self.reserve(&id)?;
+        self.observed.tell(&id, Happening::Creating);
+        let result = self.make(&id, vm_type, config, &mut reservation).await;
+        self.observed.tell(
+            &id,
+            match &result {
+                Ok(_) => Happening::Ready,
+                Err(error) => Happening::Failed(error.to_string()),
+            },
+        );
+        result
+    }
+
+    async fn make(
+        &self,
+        id: &VmId,
+        vm_type: &str,
+        config: Value,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Arc<dyn LuaVm>> {
         let backend = self.backend(vm_type, config)?;
         let vm = backend
             .create(id.clone())
             .await
-            .map_err(|error| error.with_operation("create").with_vm(&id))?;
+            .map_err(|error| error.with_operation("create").with_vm(id))?;
         reservation.keep(Slot::Starting(Arc::clone(&vm)));
         if let Err(error) = vm.start().await {
             match vm.destroy().await {
@@ -89,7 +188,7 @@ impl VmManager {
                     tracing::warn!(vm = %id, error = %left, "a VM that did not start is left behind");
                 }
             }
-            return Err(error.with_operation("start").with_vm(&id));
+            return Err(error.with_operation("start").with_vm(id));
         }
         reservation.keep(Slot::Ready(Arc::clone(&vm)));
         Ok(vm)
@@ -108,13 +207,7 @@ impl VmManager {
                 Err(Error::new(ErrorKind::NotFound, "it is still being made").with_vm(id))
             }
             None => {
-                let mut known: Vec<_> = vms.keys().map(VmId::as_str).collect();
-                known.sort_unstable();
-                let known = if known.is_empty() {
-                    "none".into()
-                } else {
-                    known.join(", ")
-                };
+                let known = names(&vms);
                 Err(Error::new(
                     ErrorKind::NotFound,
                     format!("VM {id:?} not found; this manager has: {known}"),
@@ -145,7 +238,25 @@ impl VmManager {
     /// # Cancel safety
     /// Dropping the future ends the program.
     pub async fn execute_vm(&self, id: &str, script: impl Into<Script>) -> Result<Outcome> {
-        self.vm(id)?.execute(script.into()).await
+        let vm = self.vm(id)?;
+        let operation = self.observed.begin(vm.id());
+        let result = vm.execute(script.into()).await;
+        operation.end(&result);
+        result
+    }
+
+    /// Reads a Lua file of this machine and runs it in a VM; messages name it by its path.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::NotFound`] when the file cannot be read, and as
+    /// [`execute_vm`](Self::execute_vm).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the program.
+    #[cfg(feature = "local")]
+    pub async fn execute_file(&self, id: &str, path: &std::path::Path) -> Result<Outcome> {
+        self.execute_vm(id, crate::local::read_script(path).await?)
+            .await
     }
 
     /// Runs a Lua program in a VM in the background. Needs a running tokio runtime.
@@ -153,17 +264,97 @@ impl VmManager {
     /// # Errors
     /// As [`vm`](Self::vm); what happens later is told by the [`Execution`].
     pub fn spawn_execution(&self, id: &str, script: impl Into<Script>) -> Result<Execution> {
+        self.spawn(id, script.into(), None)
+    }
+
+    fn spawn(&self, id: &str, script: Script, room: Option<Arc<Semaphore>>) -> Result<Execution> {
+        let vm = self.vm(id)?;
+        let observed = Arc::clone(&self.observed);
+        Ok(Execution::spawn(async move {
+            let _room = match &room {
+                // Never closed, so never an error.
+                Some(room) => room.acquire().await.ok(),
+                None => None,
+            };
+            let operation = observed.begin(vm.id());
+            let result = vm.execute(script).await;
+            operation.end(&result);
+            result
+        }))
+    }
+
+    /// Runs a Lua program in a VM in the background and hands its output on as it comes; the
+    /// program waits when nobody takes it, and ends when the receiver is dropped. Needs a running
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm); what happens later is told by the [`Execution`].
+    pub fn spawn_streaming(
+        &self,
+        id: &str,
+        script: impl Into<Script>,
+    ) -> Result<(Execution, mpsc::Receiver<(OutputStream, Bytes)>)> {
         let vm = self.vm(id)?;
         let script = script.into();
-        let (sender, receiver) = watch::channel(None);
-        let task = tokio::spawn(async move {
-            let result = vm.execute(script).await.map_err(Arc::new);
-            sender.send_replace(Some(result));
+        let observed = Arc::clone(&self.observed);
+        let (mut sink, output) = channel(PIECES);
+        let execution = Execution::spawn(async move {
+            let operation = observed.begin(vm.id());
+            let result = vm.execute_streaming(script, &mut sink).await;
+            operation.end(&result);
+            result
         });
-        Ok(Execution {
-            receiver,
-            abort: task.abort_handle(),
-        })
+        Ok((execution, output))
+    }
+
+    /// Starts a session in a VM, and keeps it under its name until it is over.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::AlreadyExists`] when the VM has a session of that name, and as
+    /// [`vm`](Self::vm) and [`LuaVm::open_session`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what was started.
+    pub async fn open_session(&self, id: &str, options: SessionOptions) -> Result<Session> {
+        let vm = self.vm(id)?;
+        let taken = |name: &str| {
+            let message =
+                format!("a session {name:?} exists already; close it or choose another name");
+            Error::new(ErrorKind::AlreadyExists, message)
+                .with_operation("open a session")
+                .with_vm(id)
+        };
+        let name = options.name.clone();
+        if self.session(id, &name).is_some() {
+            return Err(taken(&name));
+        }
+        let session = vm.open_session(options).await?;
+        let mut sessions = self.living_sessions();
+        // Another one may have been opened meanwhile.
+        if find(&sessions, id, &name).is_some() {
+            return Err(taken(&name));
+        }
+        sessions.push((vm.id().clone(), session.clone()));
+        self.observed.tell(vm.id(), Happening::SessionOpened(name));
+        Ok(session)
+    }
+
+    /// The session of this name in this VM, if there is one that is not over.
+    #[must_use]
+    pub fn session(&self, id: &str, name: &str) -> Option<Session> {
+        find(&self.living_sessions(), id, name)
+    }
+
+    /// All sessions that are not over, with their VMs.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<(VmId, Session)> {
+        self.living_sessions().clone()
+    }
+
+    fn living_sessions(&self) -> MutexGuard<'_, Vec<(VmId, Session)>> {
+        let mut sessions = lock(&self.sessions);
+        sessions.retain(|(_, session)| session.status() != SessionStatus::Ended);
+        sessions
     }
 
     /// Destroys a VM and frees its id.
@@ -176,27 +367,35 @@ impl VmManager {
             None => self.vm(id)?,
         };
         vm.destroy().await?;
-        lock(&self.vms).remove(vm.id());
+        self.forget(vm.id());
         Ok(())
     }
 
-    /// Destroys all VMs, all at once, and closes the backends.
+    /// Destroys all VMs, all at once, and closes the backends. Waits no longer than
+    /// [`with_shutdown_limit`](Self::with_shutdown_limit) says, whatever runs in the VMs.
     ///
     /// # Errors
     /// Returns the first failure, after everything has been tried; the others are logged. What
     /// could not be destroyed stays with the manager, so that it can be tried again.
     pub async fn shutdown_all(&self) -> Result<()> {
+        let limit = self.shutdown_limit;
         let destroying: Vec<_> = self
             .made()
             .into_iter()
-            .map(|vm| tokio::spawn(async move { (vm.id().clone(), vm.destroy().await) }))
+            .map(|vm| {
+                tokio::spawn(async move {
+                    let end = tokio::time::timeout(limit, vm.destroy()).await;
+                    (
+                        vm.id().clone(),
+                        end.unwrap_or_else(|_| Err(too_slow(limit))),
+                    )
+                })
+            })
             .collect();
         let mut failures = Vec::new();
         for task in destroying {
             match task.await {
-                Ok((id, Ok(()))) => {
-                    lock(&self.vms).remove(&id);
-                }
+                Ok((id, Ok(()))) => self.forget(&id),
                 Ok((id, Err(error))) => {
                     failures.push(error.with_operation("destroy").with_vm(id));
                 }
@@ -225,6 +424,18 @@ impl VmManager {
             tracing::warn!(%error, "more went wrong while shutting down");
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Gives back the id of a VM that was destroyed.
+    fn forget(&self, id: &VmId) {
+        lock(&self.vms).remove(id);
+        lock(&self.sessions).retain(|(vm, _)| vm != id);
+        self.observed.tell(id, Happening::Destroyed);
+    }
+
+    /// The ids of all VMs, in words.
+    fn known(&self) -> String {
+        names(&lock(&self.vms))
     }
 
     /// All VMs that exist, those that are not ready included.
@@ -322,6 +533,18 @@ pub enum ExecutionStatus {
 }
 
 impl Execution {
+    fn spawn(program: impl Future<Output = Result<Outcome>> + Send + 'static) -> Self {
+        let (sender, receiver) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let result = program.await.map_err(Arc::new);
+            sender.send_replace(Some(result));
+        });
+        Self {
+            receiver,
+            abort: task.abort_handle(),
+        }
+    }
+
     /// Waits for the end of the program. May be called any number of times.
     ///
     /// # Errors
@@ -371,6 +594,27 @@ impl fmt::Debug for Opened {
             .field("vm_type", &self.vm_type)
             .finish_non_exhaustive()
     }
+}
+
+fn find(sessions: &[(VmId, Session)], id: &str, name: &str) -> Option<Session> {
+    let mut all = sessions.iter();
+    all.find(|(vm, session)| vm.as_str() == id && session.name() == name)
+        .map(|(_, session)| session.clone())
+}
+
+fn names(vms: &HashMap<VmId, Slot>) -> String {
+    let mut known: Vec<_> = vms.keys().map(VmId::as_str).collect();
+    known.sort_unstable();
+    if known.is_empty() {
+        "none".into()
+    } else {
+        known.join(", ")
+    }
+}
+
+fn too_slow(limit: Duration) -> Error {
+    let message = format!("it was not gone within {} s; try again", limit.as_secs());
+    Error::new(ErrorKind::Timeout, message)
 }
 
 /// Locks a mutex whose data stays valid wherever a holder panics.

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::{
-    Backend, BackendConfig, Error, ErrorKind, LuaVm, Outcome, Result, Script, Status, VmId, VmInfo,
-    VmState,
+    Backend, BackendConfig, Capabilities, Error, ErrorKind, LuaVm, Outcome, OutputSink,
+    OutputStream, Result, Script, Status, VmId, VmInfo, VmState,
 };
 
 /// Makes VMs that run no Lua: each program's output is its own source text.
@@ -26,6 +26,8 @@ pub struct EchoConfig {
     pub fail_start: bool,
     /// Lets [`LuaVm::start`] wait for ever.
     pub hang_start: bool,
+    /// Lets [`LuaVm::destroy`] wait for ever.
+    pub hang_destroy: bool,
 }
 
 impl BackendConfig for EchoConfig {
@@ -122,7 +124,29 @@ impl LuaVm for EchoVm {
         Ok(outcome)
     }
 
+    async fn execute_streaming(
+        &self,
+        script: Script,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Outcome> {
+        let mut outcome = self.execute(script).await?;
+        let output = std::mem::take(&mut outcome.stdout);
+        if sink.write(OutputStream::Stdout, output).await.is_break() {
+            outcome.status = Status::OutputLimit;
+        }
+        Ok(outcome)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.streaming = true;
+        capabilities
+    }
+
     async fn destroy(&self) -> Result<()> {
+        if self.config.hang_destroy {
+            std::future::pending::<()>().await;
+        }
         self.state.store(DESTROYED, Ordering::Release);
         Ok(())
     }

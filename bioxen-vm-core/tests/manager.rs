@@ -4,9 +4,13 @@
 #![cfg(feature = "testing")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bioxen_vm_core::testing::{EchoBackend, EchoConfig};
-use bioxen_vm_core::{ErrorKind, ExecutionStatus, Value, VmFactory, VmManager, VmState};
+use bioxen_vm_core::{
+    ErrorKind, ExecutionStatus, Happening, SessionOptions, Status, Value, VmFactory, VmManager,
+    VmState, gather,
+};
 use serde_json::json;
 
 fn manager() -> VmManager {
@@ -129,4 +133,127 @@ async fn a_vm_whose_creation_is_dropped_while_it_starts_is_not_forgotten() {
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     manager.shutdown_all().await.unwrap();
     manager.create_vm("a", "echo", Value::Null).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_is_made_asked_and_removed_together() {
+    let manager = Arc::new(manager().with_max_workers(2));
+    let ids = manager
+        .create_cluster("lab", 5, "echo", Value::Null)
+        .await
+        .unwrap();
+    let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        ["lab_000", "lab_001", "lab_002", "lab_003", "lab_004"]
+    );
+    manager
+        .create_vm("other", "echo", Value::Null)
+        .await
+        .unwrap();
+    manager.vm("lab_003").unwrap().stop().await.unwrap();
+    let results = gather(&manager.broadcast("lab_*", "1").unwrap()).await;
+    assert_eq!(results.len(), 5);
+    for (id, result) in results {
+        match result {
+            Ok(outcome) => assert_eq!(outcome.stdout_text(), "1"),
+            Err(error) => {
+                assert_eq!(id.as_str(), "lab_003");
+                assert_eq!(error.kind(), ErrorKind::InvalidState);
+            }
+        }
+    }
+    assert_eq!(manager.remove_cluster("lab_*").await.unwrap(), 5);
+    assert_eq!(manager.vms().len(), 1);
+    let error = manager.broadcast("lab_*", "1").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no VM fits \"lab_*\"; this manager has: other"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_made_whole_is_not_made() {
+    let manager = Arc::new(manager());
+    manager
+        .create_vm("lab_002", "echo", Value::Null)
+        .await
+        .unwrap();
+    let error = manager
+        .create_cluster("lab", 4, "echo", Value::Null)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(manager.matching("*").len(), 1);
+}
+
+#[tokio::test]
+async fn observers_see_what_happens_and_the_numbers_agree() {
+    let manager = manager();
+    let mut events = manager.subscribe();
+    manager.create_vm("a", "echo", Value::Null).await.unwrap();
+    manager.execute_vm("a", "1").await.unwrap();
+    let endless = manager.spawn_execution("a", "wait for ever").unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        seen.push(events.next().await.unwrap().what);
+    }
+    assert_eq!(manager.stats().running_operations, 1);
+    endless.cancel();
+    manager.remove_vm("a").await.unwrap();
+    while seen.len() < 7 {
+        seen.push(events.next().await.unwrap().what);
+    }
+    seen[5..].sort_by_key(|what| *what == Happening::Destroyed);
+    assert_eq!(
+        seen,
+        [
+            Happening::Creating,
+            Happening::Ready,
+            Happening::ExecutionStarted(1),
+            Happening::ExecutionFinished(1, Some(Status::Exited(0))),
+            Happening::ExecutionStarted(2),
+            Happening::ExecutionFinished(2, None),
+            Happening::Destroyed,
+        ]
+    );
+    let stats = manager.stats();
+    assert_eq!(
+        (
+            stats.total_vms,
+            stats.running_operations,
+            stats.completed_operations
+        ),
+        (0, 0, 2)
+    );
+}
+
+#[tokio::test]
+async fn what_a_type_cannot_do_says_so() {
+    let manager = manager();
+    manager.create_vm("a", "echo", Value::Null).await.unwrap();
+    let error = manager
+        .open_session("a", SessionOptions::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        error.to_string(),
+        "VM a: VMs of type \"echo\" cannot keep sessions"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_no_longer_than_it_may() {
+    let manager = manager().with_shutdown_limit(Duration::from_secs(5));
+    manager
+        .create_vm("a", "echo", json!({"hang_destroy": true}))
+        .await
+        .unwrap();
+    let error = manager.shutdown_all().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(
+        error.to_string(),
+        "VM a: cannot destroy: it was not gone within 5 s; try again"
+    );
 }

@@ -1,0 +1,162 @@
+//! What happens in a manager: events for observers, and numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::{Outcome, Result, Status, VmId};
+
+/// How many events an observer may be behind before the oldest are lost.
+const BEHIND: usize = 1024;
+
+/// What happened to a VM of a manager.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct VmEvent {
+    /// The VM.
+    pub vm: VmId,
+    /// What happened.
+    pub what: Happening,
+}
+
+/// What can happen to a VM.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Happening {
+    /// It is being made.
+    Creating,
+    /// It was made and started.
+    Ready,
+    /// It could not be made or started; the reason.
+    Failed(String),
+    /// A program was given to it; the number is the manager's count.
+    ExecutionStarted(u64),
+    /// A program ended like this; `None`: it was cancelled, or its end is unknown.
+    ExecutionFinished(u64, Option<Status>),
+    /// A session of this name was opened.
+    SessionOpened(String),
+    /// It was destroyed.
+    Destroyed,
+}
+
+/// Sees what happens to the VMs of a manager.
+#[derive(Debug)]
+pub struct VmEvents {
+    receiver: broadcast::Receiver<VmEvent>,
+}
+
+impl VmEvents {
+    /// Waits for the next event; `None` once the manager is gone. One who is far behind loses the
+    /// oldest.
+    ///
+    /// # Cancel safety
+    /// No event is lost by dropping the future.
+    pub async fn next(&mut self) -> Option<VmEvent> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// Numbers of a manager.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct ManagerStats {
+    /// VMs that are ready.
+    pub total_vms: usize,
+    /// The same by type.
+    pub vms_by_type: BTreeMap<String, usize>,
+    /// Sessions that are not over.
+    pub interactive_sessions: usize,
+    /// Those of them that somebody is attached to.
+    pub attached_sessions: usize,
+    /// Programs that run.
+    pub running_operations: u64,
+    /// Programs that have ended, in whatever way.
+    pub completed_operations: u64,
+    /// How many programs a broadcast runs at once.
+    pub max_workers: usize,
+}
+
+/// Counts programs and tells observers.
+#[derive(Debug)]
+pub(super) struct Observed {
+    events: broadcast::Sender<VmEvent>,
+    started: AtomicU64,
+    completed: AtomicU64,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            events: broadcast::Sender::new(BEHIND),
+            started: AtomicU64::default(),
+            completed: AtomicU64::default(),
+        }
+    }
+}
+
+impl Observed {
+    pub(super) fn subscribe(&self) -> VmEvents {
+        VmEvents {
+            receiver: self.events.subscribe(),
+        }
+    }
+
+    pub(super) fn tell(&self, vm: &VmId, what: Happening) {
+        // Nobody may be listening.
+        let _ = self.events.send(VmEvent {
+            vm: vm.clone(),
+            what,
+        });
+    }
+
+    /// Programs that run, and those that have ended.
+    pub(super) fn operations(&self) -> (u64, u64) {
+        let completed = self.completed.load(Ordering::Acquire);
+        let started = self.started.load(Ordering::Acquire);
+        (started.saturating_sub(completed), completed)
+    }
+
+    /// Notes that a program was given to a VM.
+    pub(super) fn begin(self: &Arc<Self>, vm: &VmId) -> Operation {
+        let number = self.started.fetch_add(1, Ordering::AcqRel) + 1;
+        self.tell(vm, Happening::ExecutionStarted(number));
+        Operation {
+            observed: Arc::clone(self),
+            vm: vm.clone(),
+            number,
+            status: None,
+        }
+    }
+}
+
+/// A program that runs. Dropping this notes that it has ended.
+#[derive(Debug)]
+pub(super) struct Operation {
+    observed: Arc<Observed>,
+    vm: VmId,
+    number: u64,
+    status: Option<Status>,
+}
+
+impl Operation {
+    pub(super) fn end(mut self, result: &Result<Outcome>) {
+        self.status = result.as_ref().ok().map(|outcome| outcome.status);
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.observed.completed.fetch_add(1, Ordering::AcqRel);
+        let what = Happening::ExecutionFinished(self.number, self.status);
+        self.observed.tell(&self.vm, what);
+    }
+}
