@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod escape;
 mod lifecycle;
 mod orphans;
 mod same_as_lua;
