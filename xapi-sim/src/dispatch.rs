@@ -114,16 +114,29 @@ impl Registry {
             || message.pool_internal
     }
 
+    /// The messages in the server's order: class by class, what reads whole objects first.
     fn list_methods(&self) -> Value {
-        let visible = meta::CLASSES
-            .iter()
-            .filter(|class| self.release.has(class.absent_in_xcpng));
-        let messages = visible.flat_map(|class| class.messages);
-        Value::strings(
-            messages
-                .filter(|m| self.release.has(m.absent_in_xcpng))
-                .map(|m| m.wire_name),
-        )
+        let classes = meta::CLASSES.iter();
+        let classes = classes.filter(|class| self.release.has(class.absent_in_xcpng));
+        let mut names = Vec::new();
+        for class in classes {
+            let messages = class.messages.iter();
+            let known = messages.filter(|m| self.release.has(m.absent_in_xcpng));
+            let mut known: Vec<&Message> = known.collect();
+            known.sort_by_key(|message| match message.kind {
+                Kind::GetRecord => 0,
+                Kind::GetByUuid => 1,
+                Kind::Constructor => 2,
+                Kind::Destructor => 3,
+                Kind::GetByNameLabel => 4,
+                Kind::FieldGet => 5,
+                Kind::FieldSet | Kind::FieldAdd | Kind::FieldRemove => 6,
+                Kind::Custom => 7,
+                _ => 8,
+            });
+            names.extend(known.into_iter().map(|message| message.wire_name));
+        }
+        Value::strings(names)
     }
 }
 

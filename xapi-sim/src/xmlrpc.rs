@@ -220,7 +220,11 @@ fn nodes(body: &str) -> Result<Vec<Node>, String> {
                 return Err(if nodes.is_empty() {
                     "Xmlm.Error(1:1, \"expected root element\")".to_owned()
                 } else {
-                    error("unexpected end of input")
+                    // The server counts the place behind the last character.
+                    let last = body.rsplit('\n').next().unwrap_or_default();
+                    let line = 1 + body.matches('\n').count();
+                    let column = last.chars().count() + 1;
+                    format!("Xmlm.Error({line}:{column}, \"unexpected end of input\")")
                 });
             }
             Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => {}

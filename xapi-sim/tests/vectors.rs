@@ -104,3 +104,8 @@ async fn json() {
 async fn xml() {
     replay("/", include_str!("vectors/xmlrpc.txt")).await;
 }
+
+#[tokio::test]
+async fn lifecycle() {
+    replay("/jsonrpc", include_str!("vectors/lifecycle.txt")).await;
+}
