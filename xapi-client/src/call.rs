@@ -1,5 +1,6 @@
 //! A call that is ready to be sent.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::Result;
+use crate::records::Records;
 use crate::reference::Ref;
 use crate::retry::TaskTag;
 use crate::task::TaskHandle;
@@ -125,6 +127,27 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             prepared: self.prepared,
             result: PhantomData,
         }
+    }
+}
+
+impl<K: DeserializeOwned, V: DeserializeOwned, Mode> Call<'_, BTreeMap<K, V>, Mode> {
+    /// The same call with the entries of its result as a stream, each decoded as its bytes arrive: all
+    /// records of a large pool need no more memory than one. After [`select`](Self::select), so do a few
+    /// fields of each.
+    ///
+    /// ```no_run
+    /// # use xapi_client::{Client, Result};
+    /// # async fn example(client: &Client) -> Result<()> {
+    /// let mut vms = client.vm().get_all_records().stream();
+    /// while let Some(vm) = vms.next().await {
+    ///     let (_, record) = vm?;
+    ///     println!("{}", record.name_label);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream(self) -> Records<K, V> {
+        Records::new(self.client, self.prepared)
     }
 }
 

@@ -193,6 +193,14 @@ impl Client {
         &self,
         prepared: Prepared,
     ) -> impl Future<Output = Result<Reply>> + Send + use<> {
+        self.execute_as(prepared)
+    }
+
+    /// As [`execute`](Self::execute), for answers that are taken in another way.
+    pub(crate) fn execute_as<A: Answer>(
+        &self,
+        prepared: Prepared,
+    ) -> impl Future<Output = Result<A>> + Send + use<A> {
         let inner = self.inner.clone();
         let span = tracing::debug_span!(
             "xapi",
@@ -230,8 +238,35 @@ fn originator() -> String {
     }
 }
 
+/// How an answer is taken: whole, or as it comes.
+pub(crate) trait Answer: Send + Sized {
+    /// What stands for the answer of a call that is known to be done, and that returns nothing.
+    fn void(method: &str) -> Result<Self>;
+
+    /// One request and its answer.
+    fn exchange(
+        transport: &dyn Transport,
+        protocol: Protocol,
+        request: Request,
+    ) -> impl Future<Output = Result<Self>> + Send;
+}
+
+impl Answer for Reply {
+    fn void(method: &str) -> Result<Self> {
+        Ok(Self::void(method))
+    }
+
+    async fn exchange(
+        transport: &dyn Transport,
+        protocol: Protocol,
+        request: Request,
+    ) -> Result<Self> {
+        exchange(transport, protocol, request).await
+    }
+}
+
 impl Inner {
-    async fn execute(&self, prepared: &Prepared) -> Result<Reply> {
+    async fn execute<A: Answer>(&self, prepared: &Prepared) -> Result<A> {
         let timeout = prepared.timeout.unwrap_or(self.timeout);
         let method = prepared.method.as_str();
         // Waiting for events loads no server, and may last: it must not keep other calls from being sent.
@@ -263,7 +298,7 @@ impl Inner {
                     if lost.is_some() && replay.is_done(&prepared.params, &failure) =>
                 {
                     tracing::debug!(%failure, "the call whose answer was lost did its work");
-                    return Ok(Reply::void(method));
+                    return A::void(method);
                 }
                 Err(error @ (Error::Transport { .. } | Error::Timeout { .. }))
                     if replay == Replay::Harmful =>
@@ -300,7 +335,12 @@ impl Inner {
         }
     }
 
-    async fn attempt(&self, live: &Live, prepared: &Prepared, timeout: Duration) -> Result<Reply> {
+    async fn attempt<A: Answer>(
+        &self,
+        live: &Live,
+        prepared: &Prepared,
+        timeout: Duration,
+    ) -> Result<A> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let session = prepared.needs_session.then(|| live.session());
         let body = live
@@ -308,7 +348,7 @@ impl Inner {
             .encode(id, &prepared.method, session, &prepared.params)?;
         let mut request = Request::new(&prepared.method, body, timeout);
         request.task_tag.clone_from(&prepared.tag);
-        exchange(&*live.transport, live.protocol, request).await
+        A::exchange(&*live.transport, live.protocol, request).await
     }
 }
 

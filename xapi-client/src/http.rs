@@ -3,11 +3,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_core::Stream;
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
@@ -16,7 +19,7 @@ use crate::retry::TaskTag;
 use crate::session::LOGIN;
 use crate::socket;
 use crate::tls::{self, Fingerprint, Trust, Untrusted};
-use crate::transport::{Connection, Protocol, Request, Transport};
+use crate::transport::{BodyStream, Connection, Protocol, Request, Transport};
 
 /// The largest request head that servers read, in bytes: they keep 18 of their 1,024 for themselves.
 pub(crate) const MAX_HEAD: usize = 1006;
@@ -145,24 +148,11 @@ impl Http {
 
     /// Which of our errors it is, and the cause below all layers of reqwest.
     fn classify(&self, error: reqwest::Error, request: &Request) -> Error {
-        let host = self.host.clone();
         let cause = root(&error);
         if error.is_connect() || cause.is::<Untrusted>() {
             return self.unreachable(cause, error.is_timeout());
         }
-        let method = request.method.clone();
-        if error.is_timeout() {
-            return Error::Timeout {
-                method,
-                host,
-                after: request.timeout,
-            };
-        }
-        Error::Transport {
-            method,
-            host,
-            source: own(cause),
-        }
+        lost(&self.host, request, &error)
     }
 }
 
@@ -183,6 +173,50 @@ impl Http {
         } else {
             Error::Connect { host, port, source }
         }
+    }
+
+    /// Posts a request, and returns the answer when its head has come.
+    async fn post(&self, request: &Request) -> Result<reqwest::Response> {
+        self.check_limits(request)?;
+        let (path, content_type) = match request.protocol {
+            Protocol::JsonRpc => ("/jsonrpc", "application/json"),
+            Protocol::XmlRpc => ("/", "text/xml"),
+        };
+        let mut url = self.endpoint.clone();
+        url.set_path(path);
+        let mut post = self
+            .connections
+            .kept
+            .post(url)
+            .header(CONTENT_TYPE, content_type);
+        if let Some(tag) = &request.task_tag {
+            post = post.header(TaskTag::HEADER, tag.as_str());
+        }
+        let asks = self.asks_for_certificate(request);
+        if asks {
+            let (name, value) = ASK_FOR_CERTIFICATE;
+            post = post.header(name, value);
+        }
+        let response = post
+            .timeout(request.timeout)
+            .body(request.body.clone())
+            .send()
+            .await
+            .map_err(|error| self.classify(error, request))?;
+        let status = response.status();
+        if status != reqwest::StatusCode::OK {
+            return Err(Error::Http {
+                method: request.method.clone(),
+                host: self.host.clone(),
+                status: status.as_u16(),
+            });
+        }
+        if asks {
+            let named = response.headers().get(CERTIFICATE);
+            let named = named.and_then(|value| value.to_str().ok()?.parse().ok());
+            *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+        }
+        Ok(response)
     }
 
     fn untrusted(&self, mut refusal: Untrusted) -> Error {
@@ -210,49 +244,18 @@ impl Http {
 #[async_trait]
 impl Transport for Http {
     async fn send(&self, request: Request) -> Result<Bytes> {
-        self.check_limits(&request)?;
-        let (path, content_type) = match request.protocol {
-            Protocol::JsonRpc => ("/jsonrpc", "application/json"),
-            Protocol::XmlRpc => ("/", "text/xml"),
-        };
-        let mut url = self.endpoint.clone();
-        url.set_path(path);
-        let mut post = self
-            .connections
-            .kept
-            .post(url)
-            .header(CONTENT_TYPE, content_type);
-        if let Some(tag) = &request.task_tag {
-            post = post.header(TaskTag::HEADER, tag.as_str());
-        }
-        let asks = self.asks_for_certificate(&request);
-        if asks {
-            let (name, value) = ASK_FOR_CERTIFICATE;
-            post = post.header(name, value);
-        }
-        let response = post
-            .timeout(request.timeout)
-            .body(request.body.clone())
-            .send()
-            .await
-            .map_err(|error| self.classify(error, &request))?;
-        let status = response.status();
-        if status != reqwest::StatusCode::OK {
-            return Err(Error::Http {
-                method: request.method,
-                host: self.host.clone(),
-                status: status.as_u16(),
-            });
-        }
-        if asks {
-            let named = response.headers().get(CERTIFICATE);
-            let named = named.and_then(|value| value.to_str().ok()?.parse().ok());
-            *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
-        }
-        response
-            .bytes()
-            .await
-            .map_err(|error| self.classify(error, &request))
+        let response = self.post(&request).await?;
+        let body = response.bytes().await;
+        body.map_err(|error| self.classify(error, &request))
+    }
+
+    async fn stream(&self, request: Request) -> Result<BodyStream> {
+        let response = self.post(&request).await?;
+        Ok(Box::pin(Pieces {
+            piece: piece(response),
+            host: self.host.clone(),
+            request,
+        }))
     }
 
     async fn connect(&self) -> Result<Box<dyn Connection>> {
@@ -293,6 +296,54 @@ impl Transport for Http {
         };
         let http = Self::with(connections, endpoint, settings, voucher)?;
         Ok(Arc::new(http))
+    }
+}
+
+/// No whole answer came over a connection that stood.
+fn lost(host: &str, request: &Request, error: &reqwest::Error) -> Error {
+    let (method, host) = (request.method.clone(), host.to_owned());
+    if error.is_timeout() {
+        let after = request.timeout;
+        return Error::Timeout {
+            method,
+            host,
+            after,
+        };
+    }
+    let source = own(root(error));
+    Error::Transport {
+        method,
+        host,
+        source,
+    }
+}
+
+/// The body of an answer, as it comes.
+struct Pieces {
+    piece: Piece,
+    host: String,
+    request: Request,
+}
+
+/// The rest of an answer, and its next piece.
+type Piece =
+    Pin<Box<dyn Future<Output = (reqwest::Response, reqwest::Result<Option<Bytes>>)> + Send>>;
+
+fn piece(mut response: reqwest::Response) -> Piece {
+    Box::pin(async move {
+        let piece = response.chunk().await;
+        (response, piece)
+    })
+}
+
+impl Stream for Pieces {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (response, next) = ready!(self.piece.as_mut().poll(context));
+        self.piece = piece(response);
+        let next = next.map_err(|error| lost(&self.host, &self.request, &error));
+        Poll::Ready(next.transpose())
     }
 }
 

@@ -136,7 +136,7 @@ fn locate(method: &str, body: &[u8]) -> Result<Found> {
 
 /// Makes JSON of what servers write that is none: quotes `NaN`, `Infinity` and `-Infinity` outside
 /// strings, and replaces bytes that are not valid UTF-8. `None` when there was nothing to repair.
-fn repair(body: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn repair(body: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(body);
     let mut out = Vec::with_capacity(text.len() + 16);
     let mut rest = text.as_bytes();

@@ -1,12 +1,14 @@
 //! How requests travel.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-
+use futures_core::Stream;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -92,6 +94,20 @@ impl fmt::Debug for Request {
     }
 }
 
+/// The body of an answer, piece by piece.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// A body in one piece.
+struct Whole(Option<Bytes>);
+
+impl Stream for Whole {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.take().map(Ok))
+    }
+}
+
 /// A connection to a server, for one request to an HTTP handler. What protects it is already in place.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -110,6 +126,20 @@ pub trait Transport: fmt::Debug + Send + Sync {
     ///
     /// Dropping the future abandons the answer; the server may execute the request all the same.
     async fn send(&self, request: Request) -> Result<Bytes>;
+
+    /// As [`send`](Self::send), and returns the body as it comes. By default it comes in one piece.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), at any time.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send); so does dropping the body.
+    async fn stream(&self, request: Request) -> Result<BodyStream> {
+        let body = self.send(request).await?;
+        Ok(Box::pin(Whole(Some(body))))
+    }
 
     /// Opens a connection of its own for one request to an HTTP handler: disk images and the like do not
     /// travel as calls.

@@ -199,5 +199,39 @@ pub(crate) fn decode<R: DeserializeOwned>(text: &str) -> std::result::Result<R, 
     R::deserialize(Lenient(Element::next(&mut parser)?))
 }
 
+/// Where the first member of the result begins, if the text begins a good answer whose result is a struct.
+pub(crate) fn members(text: &str) -> Option<usize> {
+    let mut parser = Parser::new(text);
+    parser.open(&Tag::MethodResponse).ok()?;
+    parser.open(&Tag::Params).ok()?;
+    parser.open(&Tag::Param).ok()?;
+    parser.open(&Tag::Value).ok()?;
+    if !matches!(parser.content().ok()?, Content::Struct) || parser.next_member().ok()?? != "Status"
+    {
+        return None;
+    }
+    let status = String::deserialize(Element::next(&mut parser).ok()?).ok()?;
+    parser.close().ok()?;
+    if status != "Success" || parser.next_member().ok()?? != "Value" {
+        return None;
+    }
+    parser.open(&Tag::Value).ok()?;
+    let is_struct = matches!(parser.content().ok()?, Content::Struct);
+    is_struct.then(|| parser.position())
+}
+
+/// Decodes one `<member>` of a struct, with the leniency of [`decode`].
+pub(crate) fn member<K: DeserializeOwned, V: DeserializeOwned>(
+    text: &str,
+) -> std::result::Result<(K, V), XmlRpcError> {
+    let mut parser = Parser::new(text);
+    parser.open(&Tag::Member)?;
+    parser.open(&Tag::Name)?;
+    let name = de::key(parser.text()?);
+    let key = K::deserialize(Lenient(name))?;
+    let value = V::deserialize(Lenient(Element::next(&mut parser)?))?;
+    Ok((key, value))
+}
+
 #[cfg(test)]
 mod tests;

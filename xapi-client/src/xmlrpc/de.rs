@@ -131,7 +131,7 @@ impl<'de> Deserializer<'de> for Element<'_, 'de> {
     }
 }
 
-fn key(text: Cow<'_, str>) -> CowStrDeserializer<'_, XmlRpcError> {
+pub(super) fn key(text: Cow<'_, str>) -> CowStrDeserializer<'_, XmlRpcError> {
     text.into_deserializer()
 }
 
