@@ -276,10 +276,11 @@ impl Transport for Http {
 
     fn redirect(&self, address: &str) -> Result<Arc<dyn Transport>> {
         let mut endpoint = endpoint(address)?;
-        // Servers name the coordinator by its address alone; scheme and port are those of the pool.
+        // Servers name hosts by their address alone; scheme and port are those of the pool.
+        let port = endpoint.port().or(self.endpoint.port());
         let kept = endpoint
             .set_scheme(self.endpoint.scheme())
-            .and_then(|()| endpoint.set_port(self.endpoint.port()));
+            .and_then(|()| endpoint.set_port(port));
         kept.map_err(|()| not_an_address(address))?;
         let named = *self.named.lock().unwrap_or_else(PoisonError::into_inner);
         let voucher = named.map(|fingerprint| Voucher {

@@ -202,20 +202,20 @@ pub(crate) fn decode<R: DeserializeOwned>(text: &str) -> std::result::Result<R, 
 /// Where the first member of the result begins, if the text begins a good answer whose result is a struct.
 pub(crate) fn members(text: &str) -> Option<usize> {
     let mut parser = Parser::new(text);
-    parser.open(&Tag::MethodResponse).ok()?;
-    parser.open(&Tag::Params).ok()?;
-    parser.open(&Tag::Param).ok()?;
-    parser.open(&Tag::Value).ok()?;
+    parser.open(Tag::MethodResponse).ok()?;
+    parser.open(Tag::Params).ok()?;
+    parser.open(Tag::Param).ok()?;
+    parser.open(Tag::Value).ok()?;
     if !matches!(parser.content().ok()?, Content::Struct) || parser.next_member().ok()?? != "Status"
     {
         return None;
     }
     let status = String::deserialize(Element::next(&mut parser).ok()?).ok()?;
-    parser.close().ok()?;
+    parser.close(Tag::Member).ok()?;
     if status != "Success" || parser.next_member().ok()?? != "Value" {
         return None;
     }
-    parser.open(&Tag::Value).ok()?;
+    parser.open(Tag::Value).ok()?;
     let is_struct = matches!(parser.content().ok()?, Content::Struct);
     is_struct.then(|| parser.position())
 }
@@ -225,10 +225,9 @@ pub(crate) fn member<K: DeserializeOwned, V: DeserializeOwned>(
     text: &str,
 ) -> std::result::Result<(K, V), XmlRpcError> {
     let mut parser = Parser::new(text);
-    parser.open(&Tag::Member)?;
-    parser.open(&Tag::Name)?;
-    let name = de::key(parser.text()?);
-    let key = K::deserialize(Lenient(name))?;
+    let name = parser.next_member()?;
+    let name = name.ok_or_else(|| XmlRpcError::Custom("it is no member".to_owned()))?;
+    let key = K::deserialize(Lenient(de::key(name)))?;
     let value = V::deserialize(Lenient(Element::next(&mut parser)?))?;
     Ok((key, value))
 }
