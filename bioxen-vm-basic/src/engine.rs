@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use bioxen_vm_core::lua::DRIVER;
+use bioxen_vm_core::lua::{DRIVER, SESSION_DRIVER};
 use mlua::chunk::ChunkMode;
 use mlua::state::{GcGenParams, GcMode};
 use mlua::{
@@ -112,6 +112,26 @@ impl Fresh {
     /// does not return.
     pub(crate) fn run(self) -> i32 {
         let Self { lua, main } = self;
+        Self::end(lua, main)
+    }
+
+    /// Runs the driver of sessions and then what serves requests until there are no more, and closes
+    /// the state. Returns the exit code.
+    pub(crate) fn keep_session(self, serve: &'static str) -> i32 {
+        let Self { lua, main: _ } = self;
+        let keep = lua.create_function(move |lua, ()| {
+            for part in [SESSION_DRIVER, serve] {
+                lua.load(part).set_name("=(command line)").exec()?;
+            }
+            Ok(())
+        });
+        match keep {
+            Ok(keep) => Self::end(lua, keep),
+            Err(error) => code_of(&error),
+        }
+    }
+
+    fn end(lua: Lua, main: Function) -> i32 {
         let result = main.call(());
         drop(main);
         // Finalizers may still print, and fail.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
-use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner};
+use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner, SessionOptions};
 
 use crate::config::Walls;
 use crate::orders::{Engine, Finding, Limits, Orders};
@@ -131,6 +131,25 @@ impl Interpreter {
         Ok(command
             .args([worker::ARGUMENT, &orders.to_argument()?, &program])
             .args(args))
+    }
+
+    /// The command that keeps a session in a place.
+    pub(crate) fn session(&self, orders: &str, options: &SessionOptions) -> Command {
+        let mut command =
+            Command::new(&self.worker).args([worker::ARGUMENT, worker::SESSION, orders]);
+        command.env.clone_from(&options.env);
+        command.cwd.clone_from(&options.cwd);
+        match &self.foreign {
+            Some(foreign) => command.arg(&foreign.program),
+            None => command,
+        }
+    }
+
+    /// Whether what runs in a session can be interrupted: an interpreter minds the signal, and can
+    /// tell its process id where no wall keeps it from `/proc`.
+    pub(crate) fn minds_interrupts(&self) -> bool {
+        let stands = |wall: &Finding| wall.name == "files" && wall.stands;
+        self.foreign.is_some() && !self.walls.iter().any(stands)
     }
 
     fn insist(&self) -> Result<()> {

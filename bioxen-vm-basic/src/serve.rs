@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ use std::rc::Rc;
 use bioxen_vm_core::lua::DRIVER;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::sysinfo::sysinfo;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::{dup, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::engine::{Compiled, Fresh, Housekeeper, Setting};
 use crate::link::{self, Request};
@@ -35,6 +35,36 @@ pub(crate) fn take_socket() -> io::Result<UnixStream> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     streams(&nothing()?)?;
     Ok(socket.into())
+}
+
+/// The descriptor on which the driver of sessions looks for requests.
+const REQUESTS: i32 = 3;
+
+/// Serves the requests of a session, once its driver is loaded.
+pub(crate) const SESSION: &str = "package.loaded['bioxen.session']()";
+
+/// Moves the requests of a session from standard input, which is to be empty, to where its driver
+/// looks for them. To be called before any file is opened; they are there until the result is
+/// dropped.
+pub(crate) fn move_requests() -> io::Result<OwnedFd> {
+    let requests = dup(io::stdin())?;
+    if requests.as_raw_fd() != REQUESTS {
+        return Err(io::Error::other("a file is open that should not be"));
+    }
+    dup2_stdin(&nothing()?)?;
+    Ok(requests)
+}
+
+/// Keeps a session with the built-in Lua until there are no more requests. Returns the exit code of
+/// this process.
+pub(crate) fn keep_session(orders: &Orders, warden: Warden) -> io::Result<u8> {
+    allow_cpu_time(orders.limits.cpu_time)?;
+    let warden = Rc::new(warden);
+    let setting = setting(orders, &warden)?;
+    let fresh = Fresh::new(&setting).map_err(io::Error::other)?;
+    let ended = fresh.keep_session(SESSION);
+    warden.end_leftovers();
+    Ok(u8::try_from(ended).unwrap_or(u8::MAX))
 }
 
 /// Runs programs until the owner wants no more, or until something of one may have stayed here.
@@ -89,17 +119,8 @@ enum Runner {
 
 impl Runner {
     fn built_in(orders: &Orders, warden: &Rc<Warden>) -> io::Result<Self> {
-        let warden = Rc::clone(warden);
-        let memory = orders.limits.memory.unwrap_or_else(all_there_is);
         Ok(Self::BuiltIn {
-            setting: Setting {
-                memory: usize::try_from(memory).unwrap_or(usize::MAX),
-                processes: orders.plan.start != Start::Nothing,
-                end_leftovers: Rc::new(move || warden.end_leftovers()),
-                temporary_name,
-                changed: Rc::new(Cell::new(false)),
-                compiled: Rc::new(Compiled::new().map_err(io::Error::other)?),
-            },
+            setting: setting(orders, warden)?,
             fresh: None,
             housekeeper: Housekeeper::new().map_err(io::Error::other)?,
         })
@@ -152,6 +173,20 @@ impl Runner {
             Self::Program(_) => true,
         }
     }
+}
+
+/// What the states of the built-in Lua are made for.
+fn setting(orders: &Orders, warden: &Rc<Warden>) -> io::Result<Setting> {
+    let warden = Rc::clone(warden);
+    let memory = orders.limits.memory.unwrap_or_else(all_there_is);
+    Ok(Setting {
+        memory: usize::try_from(memory).unwrap_or(usize::MAX),
+        processes: orders.plan.start != Start::Nothing,
+        end_leftovers: Rc::new(move || warden.end_leftovers()),
+        temporary_name,
+        changed: Rc::new(Cell::new(false)),
+        compiled: Rc::new(Compiled::new().map_err(io::Error::other)?),
+    })
 }
 
 fn nothing() -> io::Result<File> {

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use bioxen_vm_core::{
-    BackendConfig, Capabilities, Command, Error, ErrorKind, Gather, Isolation, LuaVm, Outcome,
-    OutputSink, OutputStream, PackageSite, Result, Runner, Script, Status, VmId, VmInfo, VmState,
-    channel, lua,
+    BackendConfig, Capabilities, ChannelSink, Command, Error, ErrorKind, Gather, Input, Isolation,
+    LuaVm, Outcome, OutputSink, OutputStream, PackageSite, Result, Runner, Script, Session,
+    SessionHost, SessionOptions, Status, VmId, VmInfo, VmState, channel, lua,
 };
 use bytes::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinSet;
 
@@ -34,6 +36,8 @@ pub struct BasicVm {
     id: VmId,
     interpreter: Arc<Interpreter>,
     execution_timeout: Option<Duration>,
+    /// What the workers are told.
+    orders: String,
     capabilities: Capabilities,
     processes: Arc<Processes>,
     /// Held while the VM changes its state, so that changes happen one after the other.
@@ -48,9 +52,10 @@ impl BasicVm {
         config: &BasicConfig,
     ) -> Result<Self> {
         let vm_env = place.env(interpreter.lua_version());
+        let orders = interpreter.orders(config, Some(&place)).to_argument()?;
         let launch = Launch {
             program: interpreter.worker().to_owned(),
-            orders: interpreter.orders(config, Some(&place)).to_argument()?,
+            orders: orders.clone(),
             env: [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into_iter()
@@ -61,6 +66,8 @@ impl BasicVm {
         let mut capabilities = Capabilities::default();
         capabilities.streaming = true;
         capabilities.returned_values = true;
+        capabilities.sessions = true;
+        capabilities.interrupts = interpreter.minds_interrupts();
         capabilities.processes = true;
         capabilities.commands = config.processes;
         capabilities.files = true;
@@ -78,6 +85,7 @@ impl BasicVm {
             id,
             interpreter,
             execution_timeout: config.execution_timeout,
+            orders,
             capabilities,
             processes: Arc::new(processes),
             changing: Mutex::default(),
@@ -169,23 +177,30 @@ impl LuaVm for BasicVm {
         sink: &mut dyn OutputSink,
     ) -> Result<Outcome> {
         self.check(&mut script)?;
-        let (pieces, mut receiver) = channel(WAITING_PIECES);
-        let run = async {
-            let ran = Arc::clone(&self.processes).run_script(script, pieces).await;
-            // With the sink goes the last sender.
+        let processes = Arc::clone(&self.processes);
+        let run = |pieces| async {
+            let ran = processes.run_script(script, pieces).await;
             ran.map(|(outcome, _)| outcome)
         };
-        let pass_on = async {
-            while let Some((stream, piece)) = receiver.recv().await {
-                if sink.write(stream, piece).await.is_break() {
-                    // This ends the program.
-                    break;
-                }
-            }
-            drop(receiver);
+        streamed(sink, run)
+            .await
+            .map_err(|error| self.not_executed(error))
+    }
+
+    async fn open_session(&self, options: SessionOptions) -> Result<Session> {
+        let told = |error: Error| error.with_operation("open a session").with_vm(&self.id);
+        let state = self.state();
+        if state != VmState::Running {
+            return Err(told(refused(&self.id, state)));
+        }
+        let host = SessionProcess {
+            command: self.interpreter.session(&self.orders, &options),
+            minds_interrupts: self.interpreter.minds_interrupts(),
+            processes: Arc::clone(&self.processes),
         };
-        let (ran, ()) = tokio::join!(run, pass_on);
-        ran.map_err(|error| self.not_executed(error))
+        Session::open(options.name, Arc::new(host))
+            .await
+            .map_err(told)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -302,12 +317,20 @@ impl Processes {
         .await
     }
 
-    /// Runs a command in the VM's directory, with the VM's environment.
-    async fn run_command(&self, mut command: Command) -> Result<Outcome> {
+    /// Runs a command in the VM's directory, with the VM's environment, and hands its output to the
+    /// sink, which comes back.
+    async fn run_command<S: OutputSink + 'static>(
+        &self,
+        mut command: Command,
+        mut sink: S,
+    ) -> Result<(Outcome, S)> {
         command.env.splice(0..0, self.env.iter().cloned());
         command.cwd = Some(self.directory(command.cwd.as_deref()));
-        self.while_running(async move { LocalRunner::new().run(command).await })
-            .await
+        self.while_running(async move {
+            let outcome = LocalRunner::new().run_streaming(command, &mut sink).await?;
+            Ok((outcome, sink))
+        })
+        .await
     }
 
     /// The working directory that is meant by a path.
@@ -351,6 +374,64 @@ impl Processes {
             )
             .with_source(error)),
             None => Err(Error::new(ErrorKind::Internal, "no process was started")),
+        }
+    }
+}
+
+/// Runs what needs a sink of its own, and hands its output on to another one.
+async fn streamed<F>(
+    sink: &mut dyn OutputSink,
+    run: impl FnOnce(ChannelSink) -> F,
+) -> Result<Outcome>
+where
+    F: Future<Output = Result<Outcome>>,
+{
+    let (pieces, mut receiver) = channel(WAITING_PIECES);
+    let pass_on = async {
+        while let Some((stream, piece)) = receiver.recv().await {
+            if sink.write(stream, piece).await.is_break() {
+                // This ends the program.
+                break;
+            }
+        }
+        drop(receiver);
+    };
+    // The run keeps nothing of the sink once it is over, so that there is an end to the pieces.
+    let (outcome, ()) = tokio::join!(run(pieces), pass_on);
+    outcome
+}
+
+/// The process that keeps a session, among the processes of a VM.
+#[derive(Debug)]
+struct SessionProcess {
+    command: Command,
+    minds_interrupts: bool,
+    processes: Arc<Processes>,
+}
+
+#[async_trait]
+impl SessionHost for SessionProcess {
+    async fn run(&self, input: Input, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        let command = self.command.clone().with_stdin(input);
+        let run = |pieces| async {
+            let ran = self.processes.run_command(command, pieces).await;
+            ran.map(|(outcome, _)| outcome)
+        };
+        streamed(sink, run).await
+    }
+
+    async fn interrupt(&self, process: u32) -> Result<()> {
+        match i32::try_from(process) {
+            Ok(pid) if self.minds_interrupts && pid > 1 => {
+                // One that has ended meanwhile needs no interrupt.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+                Ok(())
+            }
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
+                "what runs in this session cannot be interrupted; close it, or set lua_executable and \
+                 walls = \"off\"",
+            )),
         }
     }
 }
@@ -404,7 +485,9 @@ impl Runner for Site {
         let command = self
             .interpreter
             .supervised(command, &self.processes.place)?;
-        self.processes.run_command(command).await
+        let sink = Gather::new(command.max_output);
+        let (outcome, gather) = self.processes.run_command(command, sink).await?;
+        Ok(gather.into_outcome(outcome))
     }
 
     fn describe(&self) -> String {

@@ -40,7 +40,7 @@ const READ_BY_ALL: [&str; 5] = [
 const WRITTEN_BY_ALL: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
 /// What programs of the system need to read to run.
-const READ_BY_PROGRAMS: [&str; 18] = [
+const READ_BY_PROGRAMS: [&str; 14] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -55,6 +55,10 @@ const READ_BY_PROGRAMS: [&str; 18] = [
     "/etc/ld.so.conf.d",
     "/etc/alternatives",
     "/etc/luarocks",
+];
+
+/// What the usual programs of the system ask for besides.
+const READ_BY_TOOLS: [&str; 4] = [
     "/etc/passwd",
     "/etc/group",
     "/etc/nsswitch.conf",
@@ -174,6 +178,7 @@ impl Plan {
             }
             Start::Anything => {
                 rules.extend(READ_BY_PROGRAMS.map(|path| (Path::new(path), run)));
+                rules.extend(READ_BY_TOOLS.map(|path| (Path::new(path), read)));
             }
         }
         if self.network {

@@ -16,9 +16,11 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::iter::repeat_n;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
+use bioxen_vm_core::lua::SESSION_DRIVER;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -38,6 +40,14 @@ pub(crate) const IDENTIFY: &str = "--identify";
 
 /// The second argument that asks which walls stand. What a worker is told follows.
 pub(crate) const WALLS: &str = "--walls";
+
+/// The second argument of a worker that keeps a session. What it is told follows, and where an
+/// interpreter of this machine keeps it, the program. Requests come on standard input.
+pub(crate) const SESSION: &str = "--session";
+
+/// How many interrupts a session of an interpreter survives: it minds one for each part of its
+/// command line.
+const INTERRUPTS: usize = 256;
 
 /// What a worker answers. Worker and library must be of one version.
 pub(crate) const IDENTITY: &str = concat!("bioxen-lua-worker ", env!("CARGO_PKG_VERSION"), "\n");
@@ -83,6 +93,15 @@ fn work() -> u8 {
             Ok(0)
         }
         [ARGUMENT, WALLS, orders] => tell_walls(orders),
+        [ARGUMENT, SESSION, orders] => serve::move_requests().and_then(|_requests| {
+            let (orders, warden) = begin(orders)?;
+            serve::keep_session(&orders, warden)
+        }),
+        [ARGUMENT, SESSION, orders, program] => serve::move_requests().and_then(|_requests| {
+            let mut args = vec!["-e", SESSION_DRIVER];
+            args.extend(repeat_n(["-e", serve::SESSION], INTERRUPTS).flatten());
+            run_program(orders, program, &args)
+        }),
         [ARGUMENT, orders] => serve(orders),
         [ARGUMENT, orders, program, ref args @ ..] => run_program(orders, program, args),
         _ => {

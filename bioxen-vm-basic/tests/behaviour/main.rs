@@ -7,5 +7,6 @@ mod escape;
 mod lifecycle;
 mod orphans;
 mod same_as_lua;
+mod session;
 mod support;
 mod tree;

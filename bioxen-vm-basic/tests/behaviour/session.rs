@@ -1,0 +1,145 @@
+//! Sessions, and output as it comes.
+
+use bioxen_vm_basic::{BasicConfig, Walls};
+use bioxen_vm_core::{
+    Answer, ErrorKind, LuaValue, LuaVm, OutputStream, Returned, Script, SessionEvent,
+    SessionOptions, Status, channel,
+};
+
+use crate::support::Lab;
+
+fn integer(number: i64) -> Answer {
+    Answer::Returned(Returned::Values(vec![LuaValue::Integer(number)]))
+}
+
+#[tokio::test]
+async fn a_session_keeps_its_state_within_the_walls_of_its_vm() {
+    for lab in Lab::both().await {
+        let session = lab
+            .vm
+            .open_session(SessionOptions::default())
+            .await
+            .unwrap();
+        let other = lab
+            .vm
+            .open_session(SessionOptions::default())
+            .await
+            .unwrap();
+        session.eval("x = 41").await.unwrap();
+        assert_eq!(session.eval("x + 1").await.unwrap().answer, integer(42));
+        assert_eq!(
+            other.eval("x").await.unwrap().answer,
+            Answer::Returned(Returned::Values(vec![LuaValue::Nil]))
+        );
+        let reply = session
+            .eval("print((io.open('/etc/passwd')))")
+            .await
+            .unwrap();
+        assert_eq!(reply.stdout, "nil\n");
+        let reply = session
+            .eval("io.stderr:write('e') print(1) error('boom')")
+            .await
+            .unwrap();
+        assert_eq!(
+            (&reply.stdout[..], &reply.stderr[..]),
+            (&b"1\n"[..], &b"e"[..])
+        );
+        let Answer::Failed(message) = reply.answer else {
+            panic!("{reply:?}")
+        };
+        assert!(message.starts_with("stdin:1: boom"), "{message}");
+        session.close().await;
+        assert_eq!(other.eval("1").await.unwrap().answer, integer(1));
+        lab.vm.stop().await.unwrap();
+        assert!(other.eval("1").await.is_err());
+        let error = lab
+            .vm
+            .open_session(SessionOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_runs_can_be_interrupted_where_that_is_said() {
+    let config = BasicConfig::default()
+        .with_lua_executable("lua5.4")
+        .with_walls(Walls::Off);
+    for lab in [Lab::built_in().await, Lab::new(config).await] {
+        let session = lab
+            .vm
+            .open_session(SessionOptions::default())
+            .await
+            .unwrap();
+        session.eval("x = 7").await.unwrap();
+        if lab.vm.capabilities().interrupts {
+            let running = session.eval("print('on') io.stdout:flush() while true do end");
+            let mut events = session.attach();
+            let (reply, ()) = tokio::join!(running, async {
+                while !matches!(events.next().await.unwrap(), SessionEvent::Output(..)) {}
+                session.interrupt().await.unwrap();
+            });
+            assert!(matches!(reply.unwrap().answer, Answer::Failed(_)));
+        } else {
+            // There is nothing to interrupt, and it goes on.
+            session.interrupt().await.unwrap();
+        }
+        assert_eq!(session.eval("x").await.unwrap().answer, integer(7));
+    }
+}
+
+#[tokio::test]
+async fn returned_values_arrive_as_data() {
+    for lab in Lab::both().await {
+        let outcome = lab
+            .vm
+            .execute("return {gc = 0.5, n = 3}".into())
+            .await
+            .unwrap();
+        let value = outcome.returned.first().unwrap();
+        assert_eq!(value.get("gc"), Some(&LuaValue::Float(0.5)));
+        assert_eq!(value.get("n"), Some(&LuaValue::Integer(3)));
+        assert_eq!(
+            (outcome.stdout_text(), outcome.stderr_text()),
+            ("".into(), "".into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn output_comes_while_the_program_runs_and_input_goes_to_it() {
+    for lab in Lab::both().await {
+        let (mut sink, mut pieces) = channel(1);
+        let (ours, theirs) = tokio::io::duplex(64);
+        let code = "print('ready') io.stdout:flush() print(io.read('a'))";
+        let script = Script::new(code).with_stdin(bioxen_vm_core::Input::stream(theirs));
+        let talk = async move {
+            use tokio::io::AsyncWriteExt;
+            let mut ours = ours;
+            let first = pieces.recv().await.unwrap();
+            assert_eq!(first, (OutputStream::Stdout, "ready\n".into()));
+            ours.write_all(b"late").await.unwrap();
+            drop(ours);
+            assert_eq!(pieces.recv().await.unwrap().1, "late\n");
+        };
+        let (outcome, ()) = tokio::join!(lab.vm.execute_streaming(script, &mut sink), talk);
+        assert!(outcome.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_program_ends_when_nobody_takes_its_output() {
+    for lab in Lab::both_with(BasicConfig::default()).await {
+        let (mut sink, pieces) = channel(1);
+        drop(pieces);
+        let code = "while true do print('x') end";
+        let outcome = lab
+            .vm
+            .execute_streaming(code.into(), &mut sink)
+            .await
+            .unwrap();
+        assert_eq!(outcome.status, Status::OutputLimit);
+        assert!(lab.vm.execute("print(1)".into()).await.unwrap().success());
+    }
+}
