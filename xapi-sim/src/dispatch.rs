@@ -201,9 +201,12 @@ async fn answer(
     // A synchronous call has a task as well; where the message has an asynchronous form others
     // can see it while the call runs.
     let visible = message.has_async;
+    let (cancel, mut cancelled) = watch::channel(false);
     shared.with(|world| {
         call.task = if visible {
-            task::open(world, name, &call.session, &request.tags)?
+            let task = task::open(world, name, &call.session, &request.tags)?;
+            world.cancels.insert(task.clone(), cancel);
+            task
         } else {
             format!("DummyRef:|{}|{name}", world.seed.uuid())
         };
@@ -214,7 +217,13 @@ async fn answer(
         shared: Arc::clone(shared),
         call: Arc::clone(&call),
     });
-    execute(shared, Arc::clone(&call)).await
+    tokio::select! {
+        biased;
+        reply = execute(shared, Arc::clone(&call)) => reply,
+        Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => {
+            Err(Failure::new("TASK_CANCELLED", [call.task.as_str()]))
+        }
+    }
 }
 
 /// Removes the task of a synchronous call when the call ends, however it ends.
@@ -225,8 +234,10 @@ struct OpenTask {
 
 impl Drop for OpenTask {
     fn drop(&mut self) {
-        self.shared
-            .with(|world| drop(world.db.destroy("task", &self.call.task)));
+        self.shared.with(|world| {
+            world.cancels.remove(&self.call.task);
+            drop(world.db.destroy("task", &self.call.task));
+        });
     }
 }
 

@@ -574,3 +574,86 @@ async fn an_sr_that_is_detached() {
     pool.call("PBD.plug", this(&pbd)).await;
     pool.start(&vm).await;
 }
+
+#[tokio::test]
+async fn srs_come_and_go() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let hosts = pool.call("host.get_all", vec![]).await;
+    let host = text(&hosts.items()[0]);
+    let create = |kind: &str, shared: bool| -> Vec<Value> {
+        vec![
+            host.as_str().into(),
+            map(&[("device", "/dev/sdb")]),
+            (0).into(),
+            "new".into(),
+            "".into(),
+            kind.into(),
+            "user".into(),
+            shared.into(),
+        ]
+    };
+    assert_eq!(
+        pool.fails("SR.create", create("tape", false)).await,
+        "SR_UNKNOWN_DRIVER|tape"
+    );
+    let shared = text(&pool.call("SR.create", create("NFS", true)).await);
+    assert_eq!(pool.get("SR", "type", &shared).await, Value::from("nfs"));
+    assert_eq!(pool.get("SR", "PBDs", &shared).await.items().len(), 3);
+    let sr = text(&pool.call("SR.create", create("ext", false)).await);
+    let pbd = text(&pool.get("SR", "PBDs", &sr).await.items()[0]);
+    assert_eq!(
+        pool.get("PBD", "device_config", &pbd).await,
+        map(&[("device", "/dev/sdb")])
+    );
+    let disk = record(&[
+        ("SR", sr.as_str().into()),
+        ("virtual_size", (1_i64 << 30).into()),
+        ("type", "user".into()),
+        ("sharable", false.into()),
+        ("read_only", false.into()),
+        ("other_config", map(&[])),
+    ]);
+    let vdi = text(&pool.call("VDI.create", disk).await);
+    assert_eq!(
+        pool.fails("SR.destroy", this(&sr)).await,
+        format!("SR_HAS_PBD|{sr}")
+    );
+    assert_eq!(
+        pool.fails("PBD.destroy", this(&pbd)).await,
+        "OPERATION_NOT_ALLOWED|PBD is currently attached"
+    );
+    pool.call("PBD.unplug", this(&pbd)).await;
+    assert_eq!(pool.fails("SR.destroy", this(&sr)).await, "SR_NOT_EMPTY");
+    pool.call("PBD.plug", this(&pbd)).await;
+    pool.call("VDI.destroy", this(&vdi)).await;
+    pool.call("PBD.unplug", this(&pbd)).await;
+    let again = record(&[
+        ("host", host.as_str().into()),
+        ("SR", sr.as_str().into()),
+        ("device_config", map(&[])),
+    ]);
+    assert_eq!(
+        pool.fails("PBD.create", again.clone()).await,
+        format!("PBD_EXISTS|{sr}|{host}|{pbd}")
+    );
+    pool.call("PBD.destroy", this(&pbd)).await;
+    assert_eq!(
+        pool.fails("SR.destroy", this(&sr)).await,
+        format!("SR_HAS_NO_PBDS|{sr}")
+    );
+    pool.call("PBD.create", again).await;
+    pool.call("SR.destroy", this(&sr)).await;
+    let uuid = text(&pool.get("SR", "uuid", &shared).await);
+    let known: Vec<Value> = vec![
+        uuid.as_str().into(),
+        "x".into(),
+        "".into(),
+        "nfs".into(),
+        "user".into(),
+        true.into(),
+    ];
+    assert_eq!(
+        pool.fails("SR.introduce", known).await,
+        format!("SR_UUID_EXISTS|{uuid}")
+    );
+}

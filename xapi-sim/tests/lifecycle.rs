@@ -534,13 +534,14 @@ async fn a_hard_shutdown_overtakes_a_clean_one() {
     pool.start(&vm).await;
     report(&pool, &vm).await;
     let this = || vec![Value::from(vm.as_str())];
-    let clean = pool.call("VM.clean_shutdown", this());
+    let clean = pool.fails("VM.clean_shutdown", this());
     let hard = async {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         pool.call("VM.hard_shutdown", this()).await;
         pool.start(&vm).await;
     };
-    tokio::join!(clean, hard);
+    let (clean, ()) = tokio::join!(clean, hard);
+    assert!(clean.starts_with("TASK_CANCELLED|OpaqueRef:"), "{clean}");
     assert_eq!(
         pool.state(&vm).await,
         "Running",

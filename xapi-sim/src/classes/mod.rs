@@ -11,6 +11,7 @@ pub(crate) mod pool;
 pub(crate) mod role;
 pub(crate) mod session;
 pub(crate) mod sr;
+pub(crate) mod sr_create;
 pub(crate) mod task;
 pub(crate) mod vbd;
 pub(crate) mod vdi;
@@ -50,6 +51,7 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         role::TABLE,
         session::TABLE,
         sr::TABLE,
+        sr_create::TABLE,
         task::TABLE,
         vbd::TABLE,
         vdi::TABLE,

@@ -52,6 +52,24 @@ impl Operation {
         })
     }
 
+    /// Cancels other operations on the VM that this one does not wait for.
+    pub(crate) fn overtake(&self, others: &[&str]) {
+        self.shared.with(|world| {
+            let Ok(current) = world.db.get("VM", &self.vm, "current_operations") else {
+                return;
+            };
+            for (task, operation) in current.members() {
+                let overtaken = operation.as_str().is_some_and(|o| others.contains(&o));
+                if overtaken
+                    && *task != self.task
+                    && let Some(cancel) = world.cancels.get(task)
+                {
+                    cancel.send_replace(true);
+                }
+            }
+        });
+    }
+
     /// Waits as long as operations on domains take here.
     pub(crate) async fn work(&self) {
         let latency = self.shared.with(|world| world.rules.latency);

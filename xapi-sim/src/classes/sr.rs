@@ -54,7 +54,7 @@ const ALL_OPERATIONS: [&str; 14] = [
 ];
 
 /// Brings the allowed operations up to date with where the SR is attached.
-fn refresh(world: &mut World, sr: &str) -> Result<(), Failure> {
+pub(crate) fn refresh(world: &mut World, sr: &str) -> Result<(), Failure> {
     let db = &world.db;
     let before = db.list("SR", sr, "allowed_operations")?;
     let attached = assert_attached(world, sr).is_ok();
@@ -151,17 +151,20 @@ pub(crate) fn account(world: &mut World, sr: &str) -> Result<(), Failure> {
     db.set("SR", sr, "physical_utilisation", used)
 }
 
+/// The drivers of the hosts.
+pub(crate) const DRIVERS: [&str; 8] = [
+    "ext",
+    "nfs",
+    "lvm",
+    "lvmoiscsi",
+    "lvmohba",
+    "iso",
+    "udev",
+    "smb",
+];
+
 fn get_supported_types(_: &mut World, _: &Call) -> Reply {
-    Ok(Value::strings([
-        "ext",
-        "nfs",
-        "lvm",
-        "lvmoiscsi",
-        "lvmohba",
-        "iso",
-        "udev",
-        "smb",
-    ]))
+    Ok(Value::strings(DRIVERS))
 }
 
 fn get_live_hosts(world: &mut World, call: &Call) -> Reply {

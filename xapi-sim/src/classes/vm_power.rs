@@ -273,10 +273,23 @@ pub(crate) fn renew_domain(world: &mut World, vm: &str) -> Result<(), Failure> {
     build(world, vm, &host, Power::Running).map(drop)
 }
 
+/// What the hard operations do not wait for.
+const OVERTAKEN: &[&str] = &[
+    "clean_shutdown",
+    "clean_reboot",
+    "pool_migrate",
+    "call_plugin",
+    "suspend",
+];
+
 fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
     Box::pin(async move {
         let vm = call.text(0);
         let operation = Operation::begin(&shared, &call, name).await?;
+        if name == "hard_shutdown" {
+            operation.overtake(OVERTAKEN);
+            operation.overtake(&["hard_reboot"]);
+        }
         let (domain, power) =
             shared.with(|world| Ok((world.db.int("VM", vm, "domid")?, power_of(world, vm)?)))?;
         operation.work().await;
@@ -306,6 +319,9 @@ fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
 async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Reply {
     let vm = call.text(0);
     let operation = Operation::begin(&shared, &call, name).await?;
+    if name == "hard_reboot" {
+        operation.overtake(OVERTAKEN);
+    }
     operation.work().await;
     backing::stop(&shared, vm, name == "clean_reboot").await;
     let plan = shared.with(|world| BootPlan::of(world, vm))?;
