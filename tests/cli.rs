@@ -17,6 +17,7 @@ fn bioxen(args: &[&str]) -> Output {
     command
         .args(args)
         .env("BIOXEN_XCPNG_PASSWORD", PASSWORD)
+        .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .stdin(Stdio::null());
     command.output().unwrap()
 }
@@ -202,4 +203,56 @@ fn a_program_that_runs_out_of_time_ends_like_timeout_does() {
         stderr(&output),
         "bioxen: warning: the program ran out of time and was ended\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gc_tells_what_it_would_remove_and_removes_it() {
+    let pool = Pool::start().await;
+    let client = xapi_client::Client::over(pool.sim.transport())
+        .credentials("root", SecretString::from(PASSWORD.to_owned()))
+        .login()
+        .await
+        .unwrap();
+    let template = client.vm().get_by_name_label("lua-bio-template").await;
+    let name = "bioxen-unfinished-0123456789abcdef-1-0-run";
+    let left = client
+        .vm()
+        .clone(&template.unwrap()[0], name)
+        .await
+        .unwrap();
+    let host = format!("xcpng_host={}", pool.server.address());
+    let pin = format!("tls.fingerprint={}", pool.server.fingerprint().unwrap());
+    let settings = ["-s", &host, "-s", &pin, "-s", "template=lua-bio-template"];
+    let gc = |more: &'static str| {
+        let args: Vec<String> = ["gc"]
+            .iter()
+            .chain(&settings)
+            .map(|arg| (*arg).to_owned())
+            .collect();
+        async move {
+            let run = move || {
+                let args = args
+                    .iter()
+                    .map(String::as_str)
+                    .chain((!more.is_empty()).then_some(more));
+                bioxen(&args.collect::<Vec<_>>())
+            };
+            tokio::task::spawn_blocking(run).await.unwrap()
+        }
+    };
+    let told = gc("--dry-run").await;
+    assert!(
+        stdout(&told).starts_with(&format!("would remove VM {name} (")),
+        "{told:?}"
+    );
+    assert!(client.vm().get_uuid(&left).await.is_ok());
+    let removed = gc("--json").await;
+    let one: serde_json::Value = serde_json::from_str(&stdout(&removed)).unwrap();
+    assert_eq!(
+        (&one["kind"], &one["problem"]),
+        (&"vm".into(), &serde_json::Value::Null)
+    );
+    assert!(client.vm().get_uuid(&left).await.is_err());
+    assert_eq!(stdout(&gc("").await), "nothing is left on the pool\n");
+    client.close().await.unwrap();
 }

@@ -41,7 +41,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         .with_context(|| format!("cannot read the genome {}", args.fasta.display()))?;
     let interrupts = Interrupts::listen()?;
     let begun = Instant::now();
-    let pool = match interrupts.unless(open(&settings)).await {
+    let pool = match interrupts.unless(Box::pin(open(&settings))).await {
         Ok(pool) => pool?,
         Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
     };

@@ -12,6 +12,8 @@ use crate::settings::Settings;
 
 #[cfg(feature = "sim")]
 mod demo;
+#[cfg(feature = "xcpng")]
+mod gc;
 mod interrupt;
 mod run;
 
@@ -39,6 +41,9 @@ enum Command {
     /// Show the whole job: deploy a VM, install packages in it, analyse a genome
     #[cfg(feature = "sim")]
     Demo(demo::Args),
+    /// Remove what killed programs have left on a pool
+    #[cfg(feature = "xcpng")]
+    Gc(gc::Args),
     /// Run a Lua program in a VM made for it
     Run(run::Args),
     /// List the VM types of this build
@@ -78,6 +83,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             #[cfg(feature = "sim")]
             Command::Demo(args) => demo::run(args, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Gc(args) => gc::run(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Types => {
                 let types: Vec<_> = crate::factory().vm_types().collect();
@@ -89,9 +96,19 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// The configuration of a VM type as the user gave it. A local VM runs this program as its worker
-/// unless the user says otherwise.
+/// unless the user says otherwise, and what is made on pools is recorded where programs of a user
+/// keep their state.
 fn config(settings: &Settings, vm_type: &str) -> Value {
     let mut config = settings.config(vm_type);
+    if vm_type == "xcpng"
+        && config.get("state_dir").is_none()
+        && let Some(dir) = state_dir()
+    {
+        if config.is_null() {
+            config = Value::Object(serde_json::Map::new());
+        }
+        config["state_dir"] = Value::String(dir);
+    }
     if vm_type == BasicConfig::VM_TYPE
         && config.get("worker").is_none()
         && let Some(program) = std::env::current_exe()
@@ -104,6 +121,24 @@ fn config(settings: &Settings, vm_type: &str) -> Value {
         config["worker"] = Value::String(program);
     }
     config
+}
+
+/// Where programs of this user keep their state, if there is such a place.
+fn state_dir() -> Option<String> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = variable("XDG_STATE_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+    let dir = base.join("bioxen");
+    if let Err(error) = std::fs::create_dir_all(&dir) {
+        warn(&format!(
+            "cannot record what is made on the pool in {} ({error}); after a kill, `bioxen gc` \
+             finds it only once it has expired; set state_dir",
+            dir.display()
+        ));
+        return None;
+    }
+    dir.into_os_string().into_string().ok()
 }
 
 /// Prints an error and what caused it in one line.
