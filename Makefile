@@ -16,7 +16,7 @@ BUILD_PACKAGES := gcc libc6-dev
 TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish mtools dosfstools
 
 .PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check \
-	coverage demo-packages test-packages test-tools data clean
+	coverage bench bench-peers demo-packages test-packages test-tools data clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -70,6 +70,20 @@ codegen-check:
 # What of XAPI's datamodel xapi-client holds, and why the rest is left out.
 coverage:
 	@$(CARGO) run --quiet -p xapi-codegen -- coverage
+
+# xapi-client beside other clients of XAPI, and its decoders beside plain parsers.
+bench: bench-peers
+	$(CARGO) bench -p xapi-client --features meta --bench decode --bench stream --bench peers
+
+bench-peers: target/venv/.ready target/peers/.ready
+target/peers/.ready:
+	@mkdir -p target/peers
+	@if command -v npm >/dev/null; then \
+		npm install --silent --no-audit --no-fund --prefix target/peers 'xen-api@4.7.6'; \
+	else \
+		echo "npm is not installed: the benchmark leaves the npm package xen-api out"; \
+	fi
+	@touch $@
 
 demo-packages:
 	@.ci/packages $(BUILD_PACKAGES) $(GUEST_PACKAGES)

@@ -24,8 +24,7 @@ pub enum Protocol {
     /// JSON-RPC 2.0, at `/jsonrpc`.
     #[default]
     JsonRpc,
-    /// XML-RPC, at `/`. Every server speaks it. It is slower, cannot express most control characters, and
-    /// servers do not escape `<` in the keys of maps: an object with such a key cannot be read.
+    /// XML-RPC, at `/`. Every server speaks it. It is slower, and cannot express most control characters.
     XmlRpc,
 }
 

@@ -140,6 +140,6 @@ fn value(ty: &Type, seed: usize) -> Value {
     }
 }
 
-fn reference(number: usize) -> String {
+pub(crate) fn reference(number: usize) -> String {
     format!("OpaqueRef:{number:08x}-7f3c-4c5e-9d1b-{number:012x}")
 }

@@ -120,13 +120,15 @@ fn integers_without_a_type_are_read_at_every_depth() {
 fn keys_that_servers_do_not_escape_are_read_as_they_are() {
     let map: BTreeMap<String, String> = decoded(
         "<value><struct><member><name>c&d</name><value>1</value></member>\
-         <member><name>&nbsp;x&</name><value>a &amp; b</value></member></struct></value>",
+         <member><name>&nbsp;x&</name><value>a &amp; b</value></member>\
+         <member><name>a<b></name><value>2</value></member></struct></value>",
     );
     assert_eq!(
         map,
         BTreeMap::from([
             ("c&d".to_owned(), "1".to_owned()),
-            ("&nbsp;x&".to_owned(), "a & b".to_owned())
+            ("&nbsp;x&".to_owned(), "a & b".to_owned()),
+            ("a<b>".to_owned(), "2".to_owned())
         ])
     );
 }
@@ -269,5 +271,18 @@ proptest! {
         let _ = decode::<Value>(&text);
         let _ = decode::<BTreeMap<Ref<Vm>, VmRecord>>(&text);
         let _ = answer(&format!("<methodResponse><params><param>{text}"));
+    }
+}
+
+/// What is not read is passed over without a look at what it is made of, but not past its end.
+#[test]
+fn what_nobody_reads_is_passed_over_whatever_it_holds() {
+    let odd = "<value><struct><member><name>v<value</name><value attribute=\"<\"><![CDATA[</value>]]></value>\
+               </member></struct><!-- </value> --></value>";
+    let list = format!("<value><array><data>{odd}<value>b</value></data></array></value>");
+    let (IgnoredAny, rest): (IgnoredAny, String) = decode(&list).unwrap();
+    assert_eq!(rest, "b");
+    for cut in ["<value>", "<value><value/>", "<value><!-- </value>"] {
+        assert!(decode::<IgnoredAny>(cut).is_err(), "{cut}");
     }
 }
