@@ -28,8 +28,9 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// How much is read at once.
 const PIECE: usize = 64 << 10;
 
-/// What an empty pipe takes without waiting for somebody to read.
-const ROOM: usize = 64 << 10;
+/// What an empty pipe takes without waiting for somebody to read: a page, also where a user has so
+/// many pipes that the kernel makes them small.
+const ROOM: usize = 4 << 10;
 
 /// A process that runs programs, one after the other. When it is dropped it ends, with all that
 /// it has started.
