@@ -657,3 +657,28 @@ async fn srs_come_and_go() {
         format!("SR_UUID_EXISTS|{uuid}")
     );
 }
+
+#[tokio::test]
+async fn addresses_of_cards_are_checked() {
+    let pool = pool().await;
+    let card = text(&pool.call("PIF.get_all", vec![]).await.items()[0]);
+    let args = |mode: &str, address: &str, mask: &str| -> Vec<Value> {
+        let card = card.as_str();
+        [card, mode, address, mask, "", "192.0.2.53"]
+            .map(Value::from)
+            .to_vec()
+    };
+    for (address, mask, field) in [
+        ("x", "255.255.255.0", "IP"),
+        ("192.0.2.9", "/24", "netmask"),
+    ] {
+        let args = args("Static", address, mask);
+        assert_eq!(
+            pool.fails("PIF.reconfigure_ip", args).await,
+            format!("INVALID_IP_ADDRESS_SPECIFIED|{field}")
+        );
+    }
+    let args = args("Static", "192.0.2.9", "255.255.255.0");
+    pool.call("PIF.reconfigure_ip", args).await;
+    assert_eq!(pool.get("PIF", "IP", &card).await, Value::from("192.0.2.9"));
+}

@@ -506,15 +506,23 @@ async fn vms_move_between_hosts_that_share_storage() {
         .call("VM.get_possible_hosts", vec![vm.as_str().into()])
         .await;
     assert_eq!(hosts.items().len(), 2);
-    let here = hosts.items()[0].clone();
+    let this_pool = text(&pool.call("pool.get_all", vec![]).await.items()[0]);
+    let here = pool.get("pool", "master", &this_pool).await;
+    let mut others = hosts.items().iter().filter(|host| **host != here);
+    let there = others.next().unwrap().clone();
     let args = vec![vm.as_str().into(), here.clone(), false.into(), false.into()];
     pool.call("VM.start_on", args).await;
     report(&pool, &vm).await;
     assert_eq!(pool.get("VM", "resident_on", &vm).await, here);
-    let there = hosts.items()[1].clone();
     let args = vec![vm.as_str().into(), there.clone(), Value::Struct(vec![])];
     pool.call("VM.pool_migrate", args).await;
     assert_eq!(pool.get("VM", "resident_on", &vm).await, there);
+    assert_eq!(
+        pool.fails("VM.power_state_reset", vec![vm.as_str().into()])
+            .await,
+        format!("HOST_IS_LIVE|{}", text(&there)),
+        "what a member runs is its own affair"
+    );
     pool.call("host.disable", vec![here.clone()]).await;
     assert_eq!(
         pool.fails(

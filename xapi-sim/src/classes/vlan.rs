@@ -1,5 +1,7 @@
 //! VLANs, and the physical interfaces below them.
 
+use std::net::Ipv4Addr;
+
 use super::{Table, done, plain};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
@@ -162,7 +164,22 @@ fn scan(world: &mut World, call: &Call) -> Reply {
 /// `PIF.reconfigure_ip(self, mode, IP, netmask, gateway, DNS)`.
 fn reconfigure_ip(world: &mut World, call: &Call) -> Reply {
     let pif = call.text(0);
+    world.db.require("PIF", pif)?;
     let fields = ["ip_configuration_mode", "IP", "netmask", "gateway", "DNS"];
+    if call.text(1) == "Static" {
+        let is_address = |text: &str| text.parse::<Ipv4Addr>().is_ok();
+        for (index, field) in fields.into_iter().enumerate().skip(1) {
+            let text = call.text(index + 1);
+            let fine = match field {
+                "IP" | "netmask" => is_address(text),
+                "gateway" => text.is_empty() || is_address(text),
+                _ => text.is_empty() || text.split(',').all(is_address),
+            };
+            if !fine {
+                return Err(Failure::new("INVALID_IP_ADDRESS_SPECIFIED", [field]));
+            }
+        }
+    }
     for (index, field) in fields.into_iter().enumerate() {
         world.db.set("PIF", pif, field, call.arg(index + 1))?;
     }

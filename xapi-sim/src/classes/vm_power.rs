@@ -473,7 +473,16 @@ fn power_state_reset(world: &mut World, call: &Call) -> Reply {
         return Err(Failure::new("CANNOT_RESET_CONTROL_DOMAIN", [vm]));
     }
     if power_of(world, vm)?.is_live() {
-        return Err(Failure::new("DOMAIN_EXISTS", [vm]));
+        let host = world.db.text("VM", vm, "resident_on")?;
+        if host == world.coordinator() {
+            return Err(Failure::new("DOMAIN_EXISTS", [vm]));
+        }
+        // What a member runs is its own affair, as long as it is there.
+        let metrics = world.db.text("host", &host, "metrics");
+        let live = metrics.and_then(|metrics| world.db.flag("host_metrics", &metrics, "live"));
+        if live.unwrap_or(false) {
+            return Err(Failure::new("HOST_IS_LIVE", [host]));
+        }
     }
     halt(world, vm)?;
     done()
