@@ -56,6 +56,8 @@ enum Lifecycle {
     Alive {
         /// Where the VM's private host key is still to be found besides in the VM.
         key_in: KeyIn,
+        /// Whether it has been started at all: one that has just been made is halted.
+        started: bool,
     },
     Dying,
     Dead,
@@ -90,7 +92,10 @@ impl XcpngVm {
             names,
             contact,
             reporter,
-            lifecycle: Mutex::new(Lifecycle::Alive { key_in }),
+            lifecycle: Mutex::new(Lifecycle::Alive {
+                key_in,
+                started: false,
+            }),
             guest: RwLock::default(),
         }
     }
@@ -107,9 +112,12 @@ impl XcpngVm {
         &self.names.name
     }
 
-    async fn start_alive(&self, key_in: &mut KeyIn) -> Result<(), Error> {
+    async fn start_alive(&self, key_in: &mut KeyIn, started: &mut bool) -> Result<(), Error> {
         let client = self.shared.client().await?;
-        let state = self.power_state(client).await?;
+        let state = match *started {
+            true => self.power_state(client).await?,
+            false => VmPowerState::Halted,
+        };
         if state == VmPowerState::Running && self.guest.read().await.is_some() {
             return Ok(());
         }
@@ -117,6 +125,7 @@ impl XcpngVm {
         if state != VmPowerState::Running {
             let run = self.run(client, &state);
             self.reporter.stage(Stage::Start, run).await?;
+            *started = true;
         }
         let settings = self.shared.settings();
         let limit = settings.boot_timeout;
@@ -292,7 +301,7 @@ impl LuaVm for XcpngVm {
 
     async fn start(&self) -> Result<()> {
         match &mut *self.lifecycle.lock().await {
-            Lifecycle::Alive { key_in } => self.start_alive(key_in).await,
+            Lifecycle::Alive { key_in, started } => self.start_alive(key_in, started).await,
             Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
         }
         .map_err(self.at("start"))

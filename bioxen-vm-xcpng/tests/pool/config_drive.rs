@@ -69,14 +69,14 @@ async fn a_vm_gets_its_keys_and_names_from_a_drive_that_is_gone_when_it_is_up() 
 
     let first = lab.sim.calls().len();
     let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
-    let with_drive = lab.inventory().await;
-    assert_eq!(with_drive["VDI"].len(), before["VDI"].len() + 2);
     vm.start().await.unwrap();
     let calls: Vec<_> = lab.sim.calls()[first..]
         .iter()
         .map(|call| call.method.clone())
         .collect();
     println!("{} calls and one upload: {}", calls.len(), calls.join(" "));
+    // Whoever adds one adds one for each VM of a large pool.
+    assert!(calls.len() <= 28, "{}", calls.len());
 
     let special = (&*vm as &dyn std::any::Any).downcast_ref::<bioxen_vm_xcpng::XcpngVm>();
     let uuid = special.unwrap().uuid().replace('-', "");
