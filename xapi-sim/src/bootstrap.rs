@@ -120,12 +120,19 @@ fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {
                     ("socket_count", model.hosts.to_string()),
                     ("cpu_count", (model.host_cpus * model.hosts).to_string()),
                     ("vendor", "GenuineIntel".to_owned()),
+                    ("features_hvm_host", CPU_FEATURES.to_owned()),
+                    ("features_pv_host", CPU_FEATURES.to_owned()),
                 ]),
             ),
         ],
     )?;
     Ok(hosts)
 }
+
+/// What the processors of the hosts can do.
+const CPU_FEATURES: &str = "178bfbff-f6f83203-2e500800-040001f3-0000000f-219c01a9-00400004-\
+                            00000000-00001000-9c000400-00000000-00000000-00000000-00000000-\
+                            00000000-00000000-00000000-00000000";
 
 /// What a pool allows when nothing is under way.
 const POOL_OPERATIONS: [&str; 15] = [
@@ -262,6 +269,10 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
             xapi.rsplit_once('.').map_or(xapi, |(release, _)| release),
         ),
         ("xapi_build", xapi),
+        ("git_id", "release"),
+        ("dbv", "0.0.1"),
+        ("xencenter_min", "2.21"),
+        ("xencenter_max", "2.21"),
         ("xen", "4.17.5"),
         ("linux", "4.19.0+1"),
         ("network_backend", "openvswitch"),
@@ -316,6 +327,16 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
                     ("cpu_count", cpus.as_str()),
                     ("socket_count", "1"),
                     ("threads_per_core", "2"),
+                    ("nr_nodes", "1"),
+                    (
+                        "flags",
+                        "fpu de tsc msr pae mce cx8 apic sep mca cmov pat clflush acpi mmx fxsr \
+                         sse sse2 ht syscall nx lm",
+                    ),
+                    ("features_pv", CPU_FEATURES),
+                    ("features_hvm", CPU_FEATURES),
+                    ("features_hvm_host", CPU_FEATURES),
+                    ("features_pv_host", CPU_FEATURES),
                     ("vendor", "GenuineIntel"),
                     ("speed", "2600.000"),
                     ("modelname", "Simulated Xeon(R) CPU @ 2.60GHz"),
@@ -329,6 +350,10 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
             ("metrics", Value::String(metrics)),
             ("license_params", restrictions(world.rules.dynamic_memory)),
             ("ssl_legacy", Value::Bool(false)),
+            (
+                "license_server",
+                Value::map([("address", "localhost"), ("port", "27000")]),
+            ),
             ("edition", Value::from("xcp-ng")),
             ("editions", Value::strings(["xcp-ng"])),
             ("display", Value::from("enabled")),
@@ -491,26 +516,25 @@ fn add_sr(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<(), Fail
     } else {
         hosts.iter().map(std::slice::from_ref).collect()
     };
+    let manners = Manners::of(spec);
     for group in groups {
-        let iso = spec.content == "iso";
-        let operations: &[&str] = if iso {
-            &["scan", "update"]
-        } else {
-            &sr::OPERATIONS
-        };
+        let tools = spec.content == "iso" && spec.shared;
         let reference = world.create(
             "SR",
             vec![
                 ("name_label", Value::from(spec.name.as_str())),
+                ("name_description", Value::from(manners.description)),
                 (
                     "allowed_operations",
-                    Value::strings(operations.iter().copied()),
+                    Value::strings(manners.operations.iter().copied()),
                 ),
                 ("physical_size", Value::Int(spec.size)),
                 ("type", Value::from(spec.kind.as_str())),
                 ("content_type", Value::from(spec.content.as_str())),
                 ("shared", Value::Bool(spec.shared)),
-                ("is_tools_sr", Value::Bool(iso)),
+                ("is_tools_sr", Value::Bool(tools)),
+                ("other_config", manners.other_config.clone()),
+                ("sm_config", manners.sm_config.clone()),
             ],
         )?;
         for host in group {
@@ -520,10 +544,11 @@ fn add_sr(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<(), Fail
                     ("host", Value::from(host.as_str())),
                     ("SR", Value::from(reference.as_str())),
                     ("currently_attached", Value::Bool(true)),
+                    ("device_config", manners.device_config.clone()),
                 ],
             )?;
         }
-        if iso {
+        if tools {
             let values = vec![
                 ("name_label", Value::from("guest-tools.iso")),
                 ("SR", Value::from(reference.as_str())),
@@ -532,6 +557,8 @@ fn add_sr(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<(), Fail
                 ("is_tools_iso", Value::Bool(true)),
             ];
             vdi::add(world, values, 64 << 20)?;
+        }
+        if spec.content != "user" {
             continue;
         }
         let pool = world.pool();
@@ -548,4 +575,83 @@ fn add_sr(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// What SRs of a kind have in common on a freshly installed host.
+struct Manners {
+    description: &'static str,
+    operations: &'static [&'static str],
+    other_config: Value,
+    sm_config: Value,
+    device_config: Value,
+}
+
+impl Manners {
+    fn of(spec: &SrSpec) -> Self {
+        const NONE: [(&str, &str); 0] = [];
+        let (few, all): (&[&str], &[&str]) = (&["scan", "update"], &sr::OPERATIONS);
+        let kind = (spec.kind.as_str(), spec.content.as_str());
+        let (description, key, drives, device, operations) = match kind {
+            ("udev", "iso") => (
+                "Physical DVD drives",
+                "local-hotplug-cd",
+                "cd",
+                vec![("location", "/dev/xapi/cd")],
+                few,
+            ),
+            ("udev", _) => (
+                "Physical removable storage",
+                "local-hotplug-disk",
+                "block",
+                vec![("location", "/dev/xapi/block")],
+                few,
+            ),
+            ("iso", _) => (
+                "XCP-ng Tools ISOs",
+                "xenserver-tools",
+                "",
+                vec![
+                    ("location", "/opt/xensource/packages/iso"),
+                    ("legacy_mode", "true"),
+                ],
+                few,
+            ),
+            ("nfs", _) => (
+                "",
+                "",
+                "",
+                vec![("server", "192.0.2.100"), ("serverpath", "/export")],
+                all,
+            ),
+            _ => (
+                "",
+                "local-storage",
+                "",
+                vec![("device", "/dev/disk/by-id/simulated-part3")],
+                all,
+            ),
+        };
+        let mut other_config = Vec::new();
+        if !key.is_empty() {
+            other_config.push(("i18n-key", key));
+            other_config.push(("i18n-original-value-name_label", spec.name.as_str()));
+        }
+        if !description.is_empty() {
+            other_config.push(("i18n-original-value-name_description", description));
+        }
+        if spec.kind == "iso" {
+            other_config.push(("xenserver_tools_sr", "true"));
+        }
+        Manners {
+            description,
+            operations,
+            other_config: Value::map(other_config),
+            sm_config: if drives.is_empty() {
+                Value::map(NONE)
+            } else {
+                Value::map([("type", drives)])
+            },
+            device_config: Value::map(device),
+        }
+    }
 }

@@ -102,6 +102,8 @@ impl Model {
         let mut model = self
             .name("xapi-sim")
             .sr(SrSpec::tools())
+            .sr(SrSpec::drives("DVD drives", "iso"))
+            .sr(SrSpec::drives("Removable storage", "disk"))
             .network(NetworkSpec::external(network, "eth0"));
         for (name, disk) in BUILT_IN {
             model = model.template(TemplateSpec::built_in(*name, *disk));
@@ -200,7 +202,7 @@ impl Model {
     /// What does not fit together, with all users of the pool.
     pub(crate) fn problems(&self, users: &[UserSpec]) -> Vec<String> {
         let mut problems = Vec::new();
-        let has_storage = self.srs.iter().any(|sr| sr.content != "iso");
+        let has_storage = self.srs.iter().any(|sr| sr.content == "user");
         for template in &self.templates {
             let name = &template.name;
             if !template.default && template.disk.is_some() && !has_storage {
@@ -277,6 +279,16 @@ impl SrSpec {
             kind: "iso".to_owned(),
             content: "iso".to_owned(),
             ..shared
+        }
+    }
+
+    /// The SR of drives that each host has and in which nothing is.
+    pub(crate) fn drives(name: &str, content: &str) -> Self {
+        SrSpec {
+            kind: "udev".to_owned(),
+            content: content.to_owned(),
+            size: 0,
+            ..SrSpec::local(name)
         }
     }
 

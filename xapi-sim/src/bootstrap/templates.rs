@@ -7,6 +7,99 @@ use crate::model::TemplateSpec;
 use crate::value::Value;
 use crate::world::World;
 
+/// What the built-in templates of systems have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Linux,
+    Windows,
+    Other,
+}
+
+impl Family {
+    fn of(spec: &TemplateSpec) -> Self {
+        if !spec.default {
+            Family::Linux
+        } else if spec.name.starts_with("Windows") {
+            Family::Windows
+        } else if spec.name == "Other install media" {
+            Family::Other
+        } else {
+            Family::Linux
+        }
+    }
+
+    fn install_methods(self) -> &'static str {
+        match self {
+            Family::Linux => "cdrom,nfs,http,ftp",
+            Family::Windows | Family::Other => "cdrom",
+        }
+    }
+
+    fn boot_order(self) -> &'static str {
+        match self {
+            Family::Linux => "cdn",
+            Family::Windows => "cd",
+            Family::Other => "dc",
+        }
+    }
+
+    fn platform(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Family::Linux => &[
+                ("vga", "std"),
+                ("videoram", "8"),
+                ("viridian", "false"),
+                ("device_id", "0001"),
+            ],
+            Family::Windows => &[
+                ("device_id", "0002"),
+                ("viridian", "true"),
+                ("viridian_time_ref_count", "true"),
+                ("viridian_reference_tsc", "true"),
+                ("viridian_hcall_remote_tlb_flush", "true"),
+                ("viridian_apic_assist", "true"),
+                ("viridian_crash_ctl", "true"),
+                ("viridian_stimer", "true"),
+            ],
+            Family::Other => &[("viridian", "true")],
+        }
+    }
+
+    /// The limits that graphical clients keep to.
+    fn recommendations(self) -> String {
+        let memory: i64 = match self {
+            Family::Linux | Family::Windows => 1536 << 30,
+            Family::Other => 128 << 30,
+        };
+        let vendor = self == Family::Windows;
+        format!(
+            "<restrictions><restriction field=\"memory-static-max\" max=\"{memory}\"/>\
+             <restriction field=\"vcpus-max\" max=\"32\"/>\
+             <restriction field=\"has-vendor-device\" value=\"{vendor}\"/>\
+             <restriction max=\"255\" property=\"number-of-vbds\"/>\
+             <restriction max=\"7\" property=\"number-of-vifs\"/></restrictions>"
+        )
+    }
+
+    fn describe(self, spec: &TemplateSpec) -> &str {
+        if !spec.default || !spec.description.is_empty() {
+            return &spec.description;
+        }
+        match self {
+            Family::Linux => {
+                "To use this template from the CLI, install your VM using vm-install, then set \
+                 other-config-install-repository to the path to your network repository, e.g. \
+                 http://<server>/<path> or nfs:server:/<path>"
+            }
+            Family::Windows => {
+                "Clones of this template will automatically provision their storage when first \
+                 booted and then reconfigure themselves with the optimal settings."
+            }
+            Family::Other => "Template which allows VM installation from install media",
+        }
+    }
+}
+
 /// Adds a template, with the system on its disk if it has one.
 pub(crate) fn add(
     world: &mut World,
@@ -38,16 +131,22 @@ fn add_machine(
     let metrics = vm::new_metrics(world)?;
     let seed = world.seed.uuid();
     let mut other_config = vec![("mac_seed", seed)];
+    let family = Family::of(spec);
     if spec.default {
-        let wanted = spec.disk.map_or_else(String::new, |size| {
-            format!(
-                "<disk bootable=\"true\" device=\"0\" size=\"{size}\" sr=\"\" type=\"system\"/>"
-            )
-        });
-        other_config.push(("disks", format!("<provision>{wanted}</provision>")));
-        other_config.push(("install-methods", "cdrom,nfs,http,ftp".to_owned()));
+        if let Some(size) = spec.disk {
+            other_config.push((
+                "disks",
+                format!(
+                    "<provision><disk bootable=\"true\" device=\"0\" size=\"{size}\" sr=\"\" \
+                     type=\"system\"/></provision>"
+                ),
+            ));
+        }
+        other_config.push(("install-methods", family.install_methods().to_owned()));
         other_config.push(("default_template", "true".to_owned()));
-        other_config.push(("linux_template", "true".to_owned()));
+        if family == Family::Linux {
+            other_config.push(("linux_template", "true".to_owned()));
+        }
     }
     let cores = spec
         .cores_per_socket
@@ -58,19 +157,18 @@ fn add_machine(
         ("apic", "true"),
         ("nx", "true"),
         ("pae", "true"),
-        ("viridian", "false"),
+        ("hpet", "true"),
     ];
+    let platform = platform.iter().chain(family.platform());
     let platform = platform
-        .map(|(key, value)| (key, value.to_owned()))
-        .into_iter()
+        .map(|(key, value)| (*key, (*value).to_owned()))
         .chain(cores);
-    let limits = "<restrictions><restriction field=\"memory-static-max\" max=\"137438953472\" />\
-                  <restriction field=\"vcpus-max\" max=\"32\" /></restrictions>";
+    let limits = family.recommendations();
     let template = world.create(
         "VM",
         vec![
             ("name_label", Value::from(spec.name.as_str())),
-            ("name_description", Value::from(spec.description.as_str())),
+            ("name_description", Value::from(family.describe(spec))),
             ("power_state", Value::from("Halted")),
             ("user_version", Value::Int(1)),
             ("is_a_template", Value::Bool(true)),
@@ -79,7 +177,7 @@ fn add_machine(
             ("HVM_boot_policy", Value::from("BIOS order")),
             (
                 "HVM_boot_params",
-                Value::map([("order", "cdn"), ("firmware", "bios")]),
+                Value::map([("order", family.boot_order()), ("firmware", "bios")]),
             ),
             ("platform", Value::map(platform)),
             ("other_config", Value::map(other_config)),

@@ -1,5 +1,6 @@
 //! What messages mean, class by class. Each file begins with the table of what it answers.
 
+pub(crate) mod appliance;
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod host_power;
@@ -10,6 +11,7 @@ pub(crate) mod operation;
 pub(crate) mod pool;
 pub(crate) mod role;
 pub(crate) mod session;
+pub(crate) mod settings;
 pub(crate) mod sr;
 pub(crate) mod sr_create;
 pub(crate) mod task;
@@ -42,6 +44,7 @@ pub(crate) type Table = &'static [(&'static str, Handler)];
 /// Every handler.
 pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
     let tables: &[Table] = &[
+        appliance::TABLE,
         event::TABLE,
         host::TABLE,
         host_power::TABLE,
@@ -50,6 +53,7 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         pool::TABLE,
         role::TABLE,
         session::TABLE,
+        settings::TABLE,
         sr::TABLE,
         sr_create::TABLE,
         task::TABLE,

@@ -1,0 +1,150 @@
+//! Messages beside the life of VMs.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
+
+mod common;
+
+use common::{Pool, pool, text};
+use xapi_sim::Value;
+
+async fn host(pool: &Pool) -> Value {
+    pool.call("host.get_all", vec![]).await.items()[0].clone()
+}
+
+fn empty() -> Value {
+    Value::Struct(Vec::new())
+}
+
+#[tokio::test]
+async fn an_sr_is_made_used_and_destroyed() {
+    let pool = pool().await;
+    let make = |kind: &str| {
+        vec![
+            Value::map([("device", "/dev/sdb")]),
+            Value::Int(0),
+            "new".into(),
+            "".into(),
+            kind.into(),
+            "user".into(),
+            false.into(),
+            empty(),
+        ]
+    };
+    let host = host(&pool).await;
+    let create = |kind: &str| std::iter::once(host.clone()).chain(make(kind)).collect();
+    assert_eq!(
+        pool.fails("SR.create", create("floppy")).await,
+        "SR_UNKNOWN_DRIVER|floppy"
+    );
+    let sr = text(&pool.call("SR.create", create("ext")).await);
+    let disk = Value::Struct(vec![
+        ("name_label".to_owned(), "disk".into()),
+        ("SR".to_owned(), sr.as_str().into()),
+        ("virtual_size".to_owned(), Value::Int(1 << 30)),
+        ("type".to_owned(), "user".into()),
+        ("sharable".to_owned(), false.into()),
+        ("read_only".to_owned(), false.into()),
+        ("other_config".to_owned(), empty()),
+    ]);
+    let disk = pool.call("VDI.create", vec![disk]).await;
+    let this = || vec![Value::from(sr.as_str())];
+    assert_eq!(
+        pool.fails("SR.destroy", this()).await,
+        format!("SR_HAS_PBD|{sr}")
+    );
+    let pbds = pool.get("SR", "PBDs", &sr).await;
+    let pbd = pbds.items()[0].clone();
+    pool.call("PBD.unplug", vec![pbd.clone()]).await;
+    assert_eq!(pool.fails("SR.destroy", this()).await, "SR_NOT_EMPTY");
+    pool.call("PBD.plug", vec![pbd.clone()]).await;
+    pool.call("VDI.destroy", vec![disk]).await;
+    pool.call("PBD.unplug", vec![pbd]).await;
+    pool.call("SR.destroy", this()).await;
+    assert_eq!(
+        pool.fails("SR.get_record", this()).await,
+        format!("HANDLE_INVALID|SR|{sr}")
+    );
+}
+
+#[tokio::test]
+async fn an_appliance_starts_and_stops_its_vms() {
+    let pool = pool().await;
+    let fields = Value::map([("name_label", "both"), ("name_description", "")]);
+    let appliance = text(&pool.call("VM_appliance.create", vec![fields]).await);
+    let (one, two) = (pool.vm("one").await, pool.vm("two").await);
+    for vm in [&one, &two] {
+        let pair = vec![vm.as_str().into(), appliance.as_str().into()];
+        pool.call("VM.set_appliance", pair).await;
+    }
+    let start = vec![appliance.as_str().into(), false.into()];
+    pool.call("VM_appliance.start", start).await;
+    assert_eq!(pool.state(&one).await, "Running");
+    assert_eq!(pool.state(&two).await, "Running");
+    pool.call("VM_appliance.hard_shutdown", vec![appliance.into()])
+        .await;
+    assert_eq!(pool.state(&one).await, "Halted");
+}
+
+#[tokio::test]
+async fn blobs_hang_on_objects_by_name() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let args = || vec![vm.as_str().into(), "icon".into(), "".into(), false.into()];
+    let blob = pool.call("VM.create_new_blob", args()).await;
+    let blobs = pool.get("VM", "blobs", &vm).await;
+    assert_eq!(blobs.members(), [("icon".to_owned(), blob.clone())]);
+    let kind = pool.get("blob", "mime_type", &text(&blob)).await;
+    assert_eq!(text(&kind), "application/octet-stream");
+    assert_eq!(
+        pool.fails("VM.create_new_blob", args()).await,
+        format!("MAP_DUPLICATE_KEY|VM|blobs|{vm}|icon")
+    );
+    pool.call("blob.destroy", vec![blob]).await;
+}
+
+#[tokio::test]
+async fn a_host_is_renamed_within_reason() {
+    let pool = pool().await;
+    let host = host(&pool).await;
+    let rename = |name: &str| vec![host.clone(), name.into()];
+    pool.call("host.set_hostname_live", rename("lab-1")).await;
+    let name = pool.get("host", "hostname", &text(&host)).await;
+    assert_eq!(text(&name), "lab-1");
+    let refused = pool.fails("host.set_hostname_live", rename("lab 1")).await;
+    assert!(refused.starts_with("HOST_NAME_INVALID|"));
+}
+
+#[tokio::test]
+async fn a_halted_vm_takes_one_vtpm() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let args = || vec![vm.as_str().into(), false.into()];
+    let vtpm = pool.call("VTPM.create", args()).await;
+    assert_eq!(
+        pool.fails("VTPM.create", args()).await,
+        "VTPM_MAX_AMOUNT_REACHED|1"
+    );
+    pool.call("VTPM.destroy", vec![vtpm]).await;
+    pool.call("VTPM.create", args()).await;
+}
+
+#[tokio::test]
+async fn a_fresh_host_has_the_srs_of_its_installation() {
+    let pool = pool().await;
+    for (name, kind, content) in [
+        ("Local storage", "ext", "user"),
+        ("DVD drives", "udev", "iso"),
+        ("Removable storage", "udev", "disk"),
+        ("XCP-ng Tools", "iso", "iso"),
+    ] {
+        let sr = pool.named("SR", name).await;
+        let record = pool.call("SR.get_record", vec![sr.into()]).await;
+        assert_eq!(record.get("type"), Some(&kind.into()), "{name}");
+        assert_eq!(record.get("content_type"), Some(&content.into()), "{name}");
+    }
+    let tools = pool.named("SR", "XCP-ng Tools").await;
+    assert_eq!(pool.get("SR", "is_tools_sr", &tools).await, true.into());
+    let windows = pool.named("VM", "Windows 11").await;
+    let platform = pool.get("VM", "platform", &windows).await;
+    assert_eq!(platform.get("viridian"), Some(&"true".into()));
+}
