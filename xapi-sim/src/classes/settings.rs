@@ -64,20 +64,10 @@ pub(crate) const TABLE: Table = &[
     ("VDI.set_virtual_size", Now(plain)),
     ("VDI.set_metadata_of_pool", Now(plain)),
     ("VDI.set_cbt_enabled", Now(plain)),
-    (
-        "VDI.enable_cbt",
-        Now(|world, call| set_cbt(world, call, true)),
-    ),
-    (
-        "VDI.disable_cbt",
-        Now(|world, call| set_cbt(world, call, false)),
-    ),
     ("VDI.get_nbd_info", Now(get_nbd_info)),
     ("PBD.set_device_config", Now(plain)),
-    ("VM.set_ha_always_run", Now(plain)),
     ("VM.set_snapshot_schedule", Now(plain)),
     ("VM.set_groups", Now(plain)),
-    ("VM.get_boot_record", Now(get_boot_record)),
     ("VM.copy_bios_strings", Now(copy_bios_strings)),
     ("VM.call_host_plugin", Now(call_host_plugin)),
     ("VM.create_new_blob", Now(create_new_blob)),
@@ -154,19 +144,10 @@ fn configure_update_sync(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
-fn set_cbt(world: &mut World, call: &Call, enabled: bool) -> Reply {
-    world.db.set("VDI", call.text(0), "cbt_enabled", enabled)?;
-    done()
-}
-
 /// No network is for NBD, so nobody can be told where to connect.
 fn get_nbd_info(world: &mut World, call: &Call) -> Reply {
     world.db.require("VDI", call.text(0))?;
     Ok(Value::Array(Vec::new()))
-}
-
-fn get_boot_record(world: &mut World, call: &Call) -> Reply {
-    world.db.record("VM", call.text(0))
 }
 
 fn copy_bios_strings(world: &mut World, call: &Call) -> Reply {
