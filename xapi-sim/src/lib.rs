@@ -57,7 +57,8 @@
 //!
 //! Messages that nothing implements answer `NOT_IMPLEMENTED`, and [`Sim::unimplemented`] lists
 //! those that were asked for, so that a test can insist on there being none. [`Sim::coverage`]
-//! lists what is implemented. Of several hosts only the coordinator answers; [`Sim::serve_host`]
+//! lists what is implemented. HTTP handlers for disks, VMs in files and statistics are simulated,
+//! others answer alike. Of several hosts only the coordinator answers; [`Sim::serve_host`]
 //! gives members that redirect to it.
 
 mod assertions;
