@@ -12,6 +12,7 @@ mod pump;
 mod raw_vdi;
 mod request;
 mod rrd;
+mod vhd;
 mod vm_export;
 mod vm_import;
 mod xva;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::block::Attached;
 use super::request::{self, Request, Task};
-use super::{BAD, OK, Trouble, finish, redirect};
+use super::xva::Broken;
+use super::{BAD, OK, Trouble, finish, pump, redirect, vhd};
 use crate::backing::{self, blocking};
 use crate::classes::{sr, vdi};
 use crate::failure::{Failure, Reply};
@@ -193,7 +194,20 @@ async fn receive(
                 .and_then(|n| u64::try_from(n).ok());
             receive_raw(connection, &mut sink, length.unwrap_or(attached.size)).await?;
         }
-        Format::Vhd | Format::Other(_) => return Err(broken()),
+        Format::Vhd => {
+            let length = request
+                .head
+                .content_length
+                .and_then(|n| u64::try_from(n).ok());
+            let (disk, size) = (Arc::clone(&sink.disk), attached.size);
+            let cancelled = task.cancelled.clone();
+            let read = pump::inflow(connection, length, move |from| {
+                vhd::read(from, &disk, size, &cancelled)
+            });
+            let read = read.await.map_err(|_| broken())?;
+            read.map_err(|reason| failure(task, reason))?;
+        }
+        Format::Other(_) => return Err(broken()),
     }
     request
         .shared
@@ -250,6 +264,15 @@ impl Sink<'_> {
             self.task.progress(part.min(0.99));
         }
         Ok(())
+    }
+}
+
+/// How a transfer fails that does not come to its end.
+fn failure(task: &Task, reason: Broken) -> Failure {
+    match reason {
+        Broken::Gone => Failure::new("CLIENT_ERROR", ["the client has gone"]),
+        Broken::Cancelled => task.cancellation(),
+        Broken::Failed(failure) => failure,
     }
 }
 
@@ -326,22 +349,35 @@ async fn send(
     format: Format,
 ) -> Result<(), Trouble> {
     let attached = Attached::new(request, vdi, false)?;
-    if format != Format::Raw {
-        return Err(broken().into());
-    }
+    let (kind, extension) = match format {
+        Format::Raw => ("application/octet-stream", "raw"),
+        Format::Vhd if attached.size > vhd::MAX_SIZE => {
+            let params = [vdi.to_owned(), vhd::MAX_SIZE.to_string()];
+            return Err(Failure::new("VDI_TOO_LARGE", params).into());
+        }
+        Format::Vhd => ("application/vhd", "vhd"),
+        Format::Other(_) => return Err(broken().into()),
+    };
     let disk = backing::bytes_of(&request.shared, vdi).await?;
     let uuid = request
         .shared
         .with(|world| world.db.text("VDI", vdi, "uuid"))?;
     let task_header = task.header();
-    let name = format!("content-disposition: attachment; filename=\"{uuid}.raw\"");
+    let name = format!("content-disposition: attachment; filename=\"{uuid}.{extension}\"");
+    let kind = format!("content-type: {kind}");
     let mut head = OK.to_vec();
-    head.extend([
-        task_header.as_str(),
-        "content-type: application/octet-stream",
-        &name,
-    ]);
+    head.extend([task_header.as_str(), &kind, &name]);
     connection.write_head(&head).await?;
+    if format == Format::Vhd {
+        let (size, cancelled) = (attached.size, task.cancelled.clone());
+        let written = pump::outflow(connection, move |out| {
+            vhd::write(out, disk.as_deref(), size, &uuid, &cancelled)
+        });
+        return written.await?.map_err(|reason| match reason {
+            Broken::Gone => Trouble::Gone,
+            other => Trouble::Failed(failure(task, other)),
+        });
+    }
     let mut offset = 0;
     let mut told = 0;
     while offset < attached.size {

@@ -289,3 +289,54 @@ async fn who_may() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_disk_travels_as_vhd() {
+    let served = served().await;
+    let (from, to) = (served.vdi(8 * MIB).await, served.vdi(8 * MIB).await);
+    // The first block, and the last but one; two are not there.
+    let mut content = vec![0; 6 * MIB];
+    content[..3].copy_from_slice(b"one");
+    content[4 * MIB + 7..].copy_from_slice(&bytes(2 * MIB - 7));
+    served
+        .put(&format!("/import_raw_vdi?vdi={from}"), &content)
+        .await;
+    let answer = served
+        .get(&format!("/export_raw_vdi?vdi={from}&format=vhd"))
+        .await;
+    assert_eq!(answer.header("content-type"), Some("application/vhd"));
+    let file = answer.body;
+    let blocks = 2 * (2 * MIB + 512);
+    assert_eq!(file.len(), 512 + 1024 + 512 + blocks + 512);
+    assert_eq!(&file[..8], b"conectix");
+    assert_eq!(&file[512..520], b"cxsparse");
+    assert_eq!(file[..512], file[file.len() - 512..]);
+
+    let task = served.task().await;
+    let path = format!("/import_raw_vdi?vdi={to}&format=vhd&task_id={task}");
+    served.put(&path, &file).await;
+    let (status, _, error) = served.outcome(&task).await;
+    assert_eq!(status, "success", "{error:?}");
+    content.resize(8 * MIB, 0);
+    let copy = served.get(&format!("/export_raw_vdi?vdi={to}")).await;
+    assert!(copy.body == content);
+
+    // Sectors that are marked as never written leave what is there.
+    let mut partial = file.clone();
+    let bitmap = 512 + 1024 + 512;
+    partial[bitmap] = 0x7f;
+    partial[bitmap + 512..bitmap + 515].copy_from_slice(b"two");
+    served
+        .put(&path.replace(&task, &served.task().await), &partial)
+        .await;
+    let copy = served.get(&format!("/export_raw_vdi?vdi={to}")).await;
+    assert_eq!(&copy.body[..3], b"one");
+
+    for broken in [&file[..file.len() / 2], b"no disk", &content[..]] {
+        let task = served.task().await;
+        let path = format!("/import_raw_vdi?vdi={to}&format=vhd&task_id={task}");
+        served.put(&path, broken).await;
+        let error = served.outcome(&task).await.2;
+        assert_eq!(error, ["VDI_IO_ERROR", "Device I/O errors"]);
+    }
+}
