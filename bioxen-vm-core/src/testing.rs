@@ -138,9 +138,10 @@ impl LuaVm for EchoVm {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.streaming = true;
-        capabilities
+        Capabilities {
+            streaming: true,
+            ..Capabilities::default()
+        }
     }
 
     async fn destroy(&self) -> Result<()> {

@@ -82,7 +82,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match cli.command {
             #[cfg(feature = "sim")]
-            Command::Demo(args) => demo::run(args, settings).await,
+            Command::Demo(args) => Box::pin(demo::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,

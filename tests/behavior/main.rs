@@ -1,0 +1,31 @@
+//! What every VM does, whatever its type: one suite, run against each kind of VM.
+//!
+//! Trials are chosen by what a VM says it can do ([`Capabilities`]). `B` is a behaviour of the
+//! library that this project replaces and keeps, `D` a defect of it that must not come back; the
+//! numbers are those of issue #5. Where another test shows the thing, `elsewhere.rs` names it, and
+//! fails when that test is gone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it did not try"
+)]
+
+mod elsewhere;
+mod target;
+mod trials;
+
+use libtest_mimic::{Arguments, Trial};
+
+use target::TARGETS;
+
+fn main() {
+    // A local VM starts this program as its worker.
+    bioxen::basic::worker::run_if_asked();
+    let mut all: Vec<Trial> = elsewhere::trials();
+    for target in TARGETS {
+        all.extend(trials::of(target));
+    }
+    all.push(trials::agreement());
+    libtest_mimic::run(&Arguments::from_args(), all).exit();
+}

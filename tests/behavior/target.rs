@@ -1,0 +1,99 @@
+//! The kinds of VMs that the suite runs against.
+
+use std::sync::Arc;
+
+use bioxen::embedded::{Pool, TEMPLATE};
+use bioxen::{Capabilities, Value, VmFactory, VmManager};
+use serde_json::json;
+
+/// A kind of VM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) name: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// The built-in Lua, or an interpreter of this machine.
+    Basic(Option<&'static str>),
+    Pool,
+}
+
+pub(crate) const TARGETS: [Target; 5] = [
+    basic("basic-worker", None),
+    basic("basic-lua5.1", Some("lua5.1")),
+    basic("basic-lua5.4", Some("lua5.4")),
+    basic("basic-luajit", Some("luajit")),
+    Target {
+        name: "xcpng",
+        kind: Kind::Pool,
+    },
+];
+
+const fn basic(name: &'static str, interpreter: Option<&'static str>) -> Target {
+    Target {
+        name,
+        kind: Kind::Basic(interpreter),
+    }
+}
+
+/// A manager with one VM, `vm`, of a kind.
+pub(crate) struct Bench {
+    pub(crate) manager: Arc<VmManager>,
+    pub(crate) vm_type: &'static str,
+    pub(crate) config: Value,
+    pool: Option<Pool>,
+}
+
+impl Target {
+    pub(crate) async fn bench(self) -> Bench {
+        let (vm_type, config, pool) = match self.kind {
+            Kind::Basic(interpreter) => {
+                let worker = std::env::current_exe().unwrap();
+                let mut config = json!({"worker": worker, "processes": true});
+                if let Some(interpreter) = interpreter {
+                    config["lua_executable"] = interpreter.into();
+                }
+                ("basic", config, None)
+            }
+            Kind::Pool => {
+                let pool = Pool::open(Value::Null).await.unwrap();
+                let config = pool.config(json!({"template": TEMPLATE}));
+                ("xcpng", config, Some(pool))
+            }
+        };
+        let factory: VmFactory = bioxen::factory();
+        let manager = Arc::new(VmManager::new(factory));
+        manager
+            .create_vm("vm", vm_type, config.clone())
+            .await
+            .unwrap();
+        Bench {
+            manager,
+            vm_type,
+            config,
+            pool,
+        }
+    }
+
+    /// Whether programs run in LuaJIT or Lua 5.1.
+    pub(crate) fn is_old(self) -> bool {
+        matches!(self.kind, Kind::Basic(Some("lua5.1" | "luajit")))
+    }
+}
+
+impl Bench {
+    pub(crate) fn can(&self) -> Capabilities {
+        self.manager.vm("vm").unwrap().capabilities()
+    }
+
+    /// Removes everything.
+    pub(crate) async fn end(self) {
+        self.manager.shutdown_all().await.unwrap();
+        assert!(self.manager.vms().is_empty());
+        if let Some(pool) = self.pool {
+            pool.close().await;
+        }
+    }
+}
