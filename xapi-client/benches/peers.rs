@@ -221,7 +221,8 @@ fn peer(
             let text = String::from_utf8_lossy(&output.stdout);
             let time: f64 = text.trim().parse().map_err(|_| {
                 let text = String::from_utf8_lossy(&output.stderr);
-                text.lines().last().unwrap_or("it says nothing").to_owned()
+                let said = text.lines().find(|line| line.contains("Error"));
+                said.unwrap_or("it says nothing").to_owned()
             })?;
             best[at] = best[at].min(time);
         }
