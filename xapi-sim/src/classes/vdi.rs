@@ -270,6 +270,8 @@ pub(crate) fn remove(world: &mut World, vdi: &str) -> Result<Option<Disk>, Failu
         super::refresh(world, &vm);
     }
     let sr = world.db.text("VDI", vdi, "SR")?;
+    let size = world.db.int("VDI", vdi, "virtual_size")?;
+    let used = world.db.int("VDI", vdi, "physical_utilisation")?;
     if world.db.text("VDI", vdi, "type")? == "suspend" {
         for vm in world.db.references("VM") {
             if world.db.text("VM", &vm, "suspend_VDI")? == vdi {
@@ -279,7 +281,8 @@ pub(crate) fn remove(world: &mut World, vdi: &str) -> Result<Option<Disk>, Failu
     }
     world.db.destroy("VDI", vdi)?;
     if world.db.exists("SR", &sr) {
-        sr::account(world, &sr)?;
+        // Adding up what is left would make large pools slow.
+        sr::grow(world, &sr, -size, -used)?;
     }
     Ok(world.disks.remove(vdi))
 }
