@@ -1,6 +1,7 @@
 //! What messages mean, class by class. Each file begins with the table of what it answers.
 
 pub(crate) mod appliance;
+pub(crate) mod bond;
 pub(crate) mod event;
 pub(crate) mod host;
 pub(crate) mod host_power;
@@ -8,6 +9,7 @@ pub(crate) mod hotplug;
 pub(crate) mod message;
 pub(crate) mod network;
 pub(crate) mod operation;
+pub(crate) mod pif;
 pub(crate) mod pool;
 pub(crate) mod role;
 pub(crate) mod session;
@@ -15,6 +17,7 @@ pub(crate) mod settings;
 pub(crate) mod sr;
 pub(crate) mod sr_create;
 pub(crate) mod task;
+pub(crate) mod tunnel;
 pub(crate) mod vbd;
 pub(crate) mod vdi;
 pub(crate) mod vdi_cbt;
@@ -45,11 +48,13 @@ pub(crate) type Table = &'static [(&'static str, Handler)];
 pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
     let tables: &[Table] = &[
         appliance::TABLE,
+        bond::TABLE,
         event::TABLE,
         host::TABLE,
         host_power::TABLE,
         message::TABLE,
         network::TABLE,
+        pif::TABLE,
         pool::TABLE,
         role::TABLE,
         session::TABLE,
@@ -57,6 +62,7 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         sr::TABLE,
         sr_create::TABLE,
         task::TABLE,
+        tunnel::TABLE,
         vbd::TABLE,
         vdi::TABLE,
         vdi_cbt::TABLE,

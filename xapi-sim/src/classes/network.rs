@@ -90,6 +90,28 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// Refuses a network that the server does not manage.
+pub(crate) fn assert_managed(db: &Db, network: &str) -> Result<(), Failure> {
+    if db.flag("network", network, "managed")? {
+        Ok(())
+    } else {
+        Err(Failure::new("NETWORK_UNMANAGED", [network]))
+    }
+}
+
+/// Refuses a network that a host is on already: it has one interface to each.
+pub(crate) fn assert_unconnected(db: &Db, network: &str, host: &str) -> Result<(), Failure> {
+    for pif in db.list("network", network, "PIFs")? {
+        if db.text("PIF", &pif, "host")? == host {
+            return Err(Failure::new(
+                "NETWORK_ALREADY_CONNECTED",
+                [host, pif.as_str()],
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Those of some interfaces that are attached.
 fn attached(db: &Db, vifs: &[String]) -> Vec<String> {
     let vifs = vifs.iter().cloned();

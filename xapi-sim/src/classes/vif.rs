@@ -49,7 +49,7 @@ pub(crate) fn derived_mac(seed: &str, device: i64) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-fn is_valid_mac(text: &str) -> bool {
+pub(crate) fn is_valid_mac(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
     parts.len() == 6
         && parts

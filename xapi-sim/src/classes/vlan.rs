@@ -1,8 +1,7 @@
-//! VLANs, and the physical interfaces below them.
+//! VLANs.
 
-use std::net::Ipv4Addr;
-
-use super::{Table, done, plain};
+use super::{Table, done, network, pif};
+use crate::db::Db;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::{NULL_REF, Value};
@@ -13,13 +12,8 @@ pub(crate) const TABLE: Table = &[
     ("VLAN.destroy", Now(destroy)),
     ("pool.create_VLAN", Now(create_everywhere)),
     ("pool.create_VLAN_from_PIF", Now(create_from_pif)),
-    ("PIF.plug", Now(plug)),
-    ("PIF.unplug", Now(unplug)),
-    ("PIF.scan", Now(scan)),
-    ("PIF.set_disallow_unplug", Now(plain)),
-    ("PIF.set_primary_address_type", Now(plain)),
-    ("PIF.reconfigure_ip", Now(reconfigure_ip)),
-    ("PIF.forget", Now(forget)),
+    ("PIF.create_VLAN", Now(create_on_device)),
+    ("PIF.destroy", Now(destroy_interface)),
 ];
 
 /// `VLAN.create(tagged_PIF, tag, network)`.
@@ -38,16 +32,9 @@ fn add(
     network: &str,
 ) -> Result<(String, String), Failure> {
     let db = &world.db;
-    if !db.flag("network", network, "managed")? {
-        return Err(Failure::new("NETWORK_UNMANAGED", [network]));
-    }
+    network::assert_managed(db, network)?;
     let host = db.text("PIF", tagged, "host")?;
-    for pif in db.list("network", network, "PIFs")? {
-        if db.text("PIF", &pif, "host")? == host {
-            let params = [host.as_str(), &pif];
-            return Err(Failure::new("NETWORK_ALREADY_CONNECTED", params));
-        }
-    }
+    network::assert_unconnected(db, network, &host)?;
     if !db.flag("PIF", tagged, "managed")? {
         return Err(Failure::new("PIF_UNMANAGED", [tagged]));
     }
@@ -57,15 +44,41 @@ fn add(
     if db.int("PIF", tagged, "VLAN")? >= 0 {
         return Err(Failure::new("PIF_IS_VLAN", [tagged]));
     }
+    if !db.list("PIF", tagged, "tunnel_access_PIF_of")?.is_empty() {
+        return Err(Failure::new("IS_TUNNEL_ACCESS_PIF", [tagged]));
+    }
     if !(0..=4094).contains(&tag) {
         return Err(Failure::new("VLAN_TAG_INVALID", [tag.to_string()]));
     }
-    let device = db.text("PIF", tagged, "device")?;
+    if with_tag(db, tagged, tag)?.is_some() {
+        let device = db.text("PIF", tagged, "device")?;
+        return Err(Failure::new("PIF_VLAN_EXISTS", [device]));
+    }
+    let made = connect(world, tagged, tag, network)?;
+    pif::bring_up(world, &made.1)?;
+    Ok(made)
+}
+
+/// The VLAN with a tag on an interface.
+fn with_tag(db: &Db, tagged: &str, tag: i64) -> Result<Option<String>, Failure> {
     for vlan in db.list("PIF", tagged, "VLAN_slave_of")? {
         if db.int("VLAN", &vlan, "tag")? == tag {
-            return Err(Failure::new("PIF_VLAN_EXISTS", [device]));
+            return Ok(Some(vlan));
         }
     }
+    Ok(None)
+}
+
+/// Makes the records of a VLAN, whose interface is down.
+fn connect(
+    world: &mut World,
+    tagged: &str,
+    tag: i64,
+    network: &str,
+) -> Result<(String, String), Failure> {
+    let db = &world.db;
+    let host = db.text("PIF", tagged, "host")?;
+    let device = db.text("PIF", tagged, "device")?;
     // Size and metrics are those of the interface below.
     let mtu = db.get("PIF", tagged, "MTU")?.clone();
     let metrics = db.text("PIF", tagged, "metrics")?;
@@ -81,7 +94,7 @@ fn add(
             ("VLAN", Value::Int(tag)),
             ("metrics", Value::String(metrics)),
             ("physical", Value::Bool(false)),
-            ("currently_attached", Value::Bool(true)),
+            ("currently_attached", Value::Bool(false)),
             ("IPv6", Value::strings([""])),
             ("primary_address_type", kind),
         ],
@@ -100,8 +113,64 @@ fn add(
     Ok((vlan, untagged))
 }
 
+/// Moves a VLAN from the interface below it to another one, a bond's or from there. Where that has
+/// a VLAN with the tag already, the local VIFs move to its network.
+pub(crate) fn carry_over(world: &mut World, vlan: &str, tagged: &str) -> Result<(), Failure> {
+    let db = &world.db;
+    let old = db.text("VLAN", vlan, "untagged_PIF")?;
+    let tag = db.int("VLAN", vlan, "tag")?;
+    let network = db.text("PIF", &old, "network")?;
+    let attached = db.flag("PIF", &old, "currently_attached")?;
+    let management = db.flag("PIF", &old, "management")?;
+    let new = match with_tag(db, tagged, tag)? {
+        Some(there) => {
+            let new = db.text("VLAN", &there, "untagged_PIF")?;
+            let target = db.text("PIF", &new, "network")?;
+            let host = db.text("PIF", &old, "host")?;
+            for vif in pif::local_vifs(world, &host, std::slice::from_ref(&network))? {
+                world.db.set("VIF", &vif, "network", target.as_str())?;
+            }
+            new
+        }
+        None => connect(world, tagged, tag, &network)?.1,
+    };
+    pif::move_configuration(world, &old, &new)?;
+    world.db.destroy("VLAN", vlan)?;
+    world.db.destroy("PIF", &old)?;
+    if management {
+        pif::take_management(world, &new)?;
+    } else if attached {
+        pif::bring_up(world, &new)?;
+    }
+    Ok(())
+}
+
 fn destroy(world: &mut World, call: &Call) -> Reply {
-    let vlan = call.text(0);
+    remove(world, call.text(0))
+}
+
+/// `PIF.destroy(self)`: the interface goes with its VLAN.
+fn destroy_interface(world: &mut World, call: &Call) -> Reply {
+    if world.db.int("PIF", call.text(0), "VLAN")? < 0 {
+        return Err(Failure::code("PIF_IS_PHYSICAL"));
+    }
+    let vlan = world.db.text("PIF", call.text(0), "VLAN_master_of")?;
+    remove(world, &vlan)
+}
+
+/// `PIF.create_VLAN(device, network, host, VLAN)`.
+fn create_on_device(world: &mut World, call: &Call) -> Reply {
+    let (device, network) = (call.text(0), call.text(1));
+    for pif in world.db.list("host", call.text(2), "PIFs")? {
+        let untagged = world.db.int("PIF", &pif, "VLAN")? < 0;
+        if untagged && world.db.text("PIF", &pif, "device")? == device {
+            return add(world, &pif, call.int(3), network).map(|(_, pif)| Value::String(pif));
+        }
+    }
+    Err(Failure::invalid_value("device", device))
+}
+
+fn remove(world: &mut World, vlan: &str) -> Reply {
     let db = &mut world.db;
     let untagged = db.text("VLAN", vlan, "untagged_PIF")?;
     let network = db.text("PIF", &untagged, "network")?;
@@ -135,62 +204,4 @@ fn add_everywhere(world: &mut World, device: &str, network: &str, tag: i64) -> R
         }
     }
     Ok(Value::strings(made))
-}
-
-fn plug(world: &mut World, call: &Call) -> Reply {
-    world
-        .db
-        .set("PIF", call.text(0), "currently_attached", true)?;
-    done()
-}
-
-fn unplug(world: &mut World, call: &Call) -> Reply {
-    let pif = call.text(0);
-    if world.db.flag("PIF", pif, "management")? {
-        return Err(Failure::new("PIF_IS_MANAGEMENT_INTERFACE", [pif]));
-    }
-    if world.db.flag("PIF", pif, "disallow_unplug")? {
-        return Err(Failure::new("PIF_DOES_NOT_ALLOW_UNPLUG", [pif]));
-    }
-    world.db.set("PIF", pif, "currently_attached", false)?;
-    done()
-}
-
-fn scan(world: &mut World, call: &Call) -> Reply {
-    world.db.require("host", call.text(0))?;
-    done()
-}
-
-/// `PIF.reconfigure_ip(self, mode, IP, netmask, gateway, DNS)`.
-fn reconfigure_ip(world: &mut World, call: &Call) -> Reply {
-    let pif = call.text(0);
-    world.db.require("PIF", pif)?;
-    let fields = ["ip_configuration_mode", "IP", "netmask", "gateway", "DNS"];
-    if call.text(1) == "Static" {
-        let is_address = |text: &str| text.parse::<Ipv4Addr>().is_ok();
-        for (index, field) in fields.into_iter().enumerate().skip(1) {
-            let text = call.text(index + 1);
-            let fine = match field {
-                "IP" | "netmask" => is_address(text),
-                "gateway" => text.is_empty() || is_address(text),
-                _ => text.is_empty() || text.split(',').all(is_address),
-            };
-            if !fine {
-                return Err(Failure::new("INVALID_IP_ADDRESS_SPECIFIED", [field]));
-            }
-        }
-    }
-    for (index, field) in fields.into_iter().enumerate() {
-        world.db.set("PIF", pif, field, call.arg(index + 1))?;
-    }
-    done()
-}
-
-fn forget(world: &mut World, call: &Call) -> Reply {
-    let pif = call.text(0);
-    if world.db.flag("PIF", pif, "management")? {
-        return Err(Failure::new("PIF_IS_MANAGEMENT_INTERFACE", [pif]));
-    }
-    world.db.destroy("PIF", pif)?;
-    done()
 }

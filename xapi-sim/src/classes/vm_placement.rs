@@ -248,13 +248,16 @@ fn assert_can_boot_here(world: &mut World, call: &Call) -> Reply {
 }
 
 fn get_possible_hosts(world: &mut World, call: &Call) -> Reply {
-    let vm = call.text(0);
-    world.db.require("VM", vm)?;
-    let hosts = world.db.references("host");
-    let able = hosts
-        .into_iter()
-        .filter(|host| assert_can_boot(world, vm, host, true).is_ok());
-    Ok(Value::strings(able))
+    world.db.require("VM", call.text(0))?;
+    Ok(Value::strings(possible_hosts(world, call.text(0))))
+}
+
+/// The hosts that could boot a VM now.
+pub(crate) fn possible_hosts(world: &World, vm: &str) -> Vec<String> {
+    let hosts = world.db.references("host").into_iter();
+    hosts
+        .filter(|host| assert_can_boot(world, vm, host, true).is_ok())
+        .collect()
 }
 
 fn assert_agile(world: &mut World, call: &Call) -> Reply {
