@@ -8,6 +8,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::backing::GuestHost;
 use crate::classes::{self, sr, vdi, vm, vm_placement, vm_power};
+use crate::clock;
 use crate::db::Release;
 use crate::failure::Failure;
 use crate::guest::GuestError;
@@ -98,6 +99,14 @@ fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {
     }
     let coordinator = hosts.first().cloned().unwrap_or_default();
     let null = Value::null_ref;
+    // Both are drawn when xapi starts for the first time; 8.2 knows neither.
+    let identity = if model.release == Release::Xcpng82 {
+        null()
+    } else {
+        let identity = world.seed.uuid_value();
+        Value::String(world.create("secret", vec![("value", identity)])?)
+    };
+    let first = clock::stamp(world.clock.seconds() + TELEMETRY_DELAY);
     world.create(
         "pool",
         vec![
@@ -114,20 +123,25 @@ fn add_hosts(world: &mut World, model: &Model) -> Result<Vec<String>, Failure> {
             ("ha_cluster_stack", Value::from("xhad")),
             ("allowed_operations", Value::strings(POOL_OPERATIONS)),
             ("ext_auth_cache_enabled", Value::Bool(false)),
+            ("telemetry_uuid", identity),
+            ("telemetry_next_collection", Value::DateTime(first)),
             (
                 "cpu_info",
                 Value::map([
+                    ("features_hvm_host", CPU_FEATURES.to_owned()),
+                    ("features_pv_host", CPU_FEATURES.to_owned()),
                     ("socket_count", model.hosts.to_string()),
                     ("cpu_count", (model.host_cpus * model.hosts).to_string()),
                     ("vendor", "GenuineIntel".to_owned()),
-                    ("features_hvm_host", CPU_FEATURES.to_owned()),
-                    ("features_pv_host", CPU_FEATURES.to_owned()),
                 ]),
             ),
         ],
     )?;
     Ok(hosts)
 }
+
+/// How long a new pool waits before it would send statistics to its maker, in seconds.
+const TELEMETRY_DELAY: u64 = 2 * 24 * 3600;
 
 /// What the processors of the hosts can do.
 const CPU_FEATURES: &str = "178bfbff-f6f83203-2e500800-040001f3-0000000f-219c01a9-00400004-\
@@ -323,11 +337,18 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
             ),
             (
                 "cpu_info",
+                // In the order in which a real server lists them.
                 Value::map([
                     ("cpu_count", cpus.as_str()),
                     ("socket_count", "1"),
                     ("threads_per_core", "2"),
                     ("nr_nodes", "1"),
+                    ("vendor", "GenuineIntel"),
+                    ("speed", "2600.000"),
+                    ("modelname", "Simulated Xeon(R) CPU @ 2.60GHz"),
+                    ("family", "6"),
+                    ("model", "85"),
+                    ("stepping", "7"),
                     (
                         "flags",
                         "fpu de tsc msr pae mce cx8 apic sep mca cmov pat clflush acpi mmx fxsr \
@@ -337,12 +358,6 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
                     ("features_hvm", CPU_FEATURES),
                     ("features_hvm_host", CPU_FEATURES),
                     ("features_pv_host", CPU_FEATURES),
-                    ("vendor", "GenuineIntel"),
-                    ("speed", "2600.000"),
-                    ("modelname", "Simulated Xeon(R) CPU @ 2.60GHz"),
-                    ("family", "6"),
-                    ("model", "85"),
-                    ("stepping", "7"),
                 ]),
             ),
             ("hostname", Value::from(name.as_str())),

@@ -105,8 +105,12 @@ impl Model {
             .sr(SrSpec::drives("DVD drives", "iso"))
             .sr(SrSpec::drives("Removable storage", "disk"))
             .network(NetworkSpec::external(network, "eth0"));
-        for (name, disk) in BUILT_IN {
-            model = model.template(TemplateSpec::built_in(*name, *disk));
+        for (name, disk, memory) in BUILT_IN {
+            let mut template = TemplateSpec::built_in(*name, *disk).memory(*memory, 2 * *memory);
+            if name.starts_with("Windows") {
+                template = template.vcpus(2).cores_per_socket(2);
+            }
+            model = model.template(template);
         }
         model.template(
             TemplateSpec::with_guest(LUA_TEMPLATE)
@@ -482,24 +486,27 @@ impl TemplateSpec {
     }
 }
 
-/// Some built-in templates of XCP-ng 8.3 with the disk that each asks for.
-const BUILT_IN: &[(&str, i64)] = &[
-    ("AlmaLinux 8", 10 * GIB),
-    ("AlmaLinux 9", 10 * GIB),
-    ("CentOS 7", 10 * GIB),
-    ("Debian Bookworm 12", 10 * GIB),
-    ("Debian Bullseye 11", 10 * GIB),
-    ("Oracle Linux 8", 10 * GIB),
-    ("Other install media", 0),
-    ("Red Hat Enterprise Linux 8", 10 * GIB),
-    ("Red Hat Enterprise Linux 9", 10 * GIB),
-    ("Rocky Linux 8", 10 * GIB),
-    ("Rocky Linux 9", 10 * GIB),
-    ("SUSE Linux Enterprise 15 (64-bit)", 8 * GIB),
-    ("Ubuntu Focal Fossa 20.04", 10 * GIB),
-    ("Ubuntu Jammy Jellyfish 22.04", 10 * GIB),
-    ("Ubuntu Noble Numbat 24.04", 10 * GIB),
-    ("Windows 10 (64-bit)", 32 * GIB),
-    ("Windows 11", 64 * GIB),
-    ("Windows Server 2022 (64-bit)", 32 * GIB),
+/// Some built-in templates of XCP-ng 8.3, with the disk that each asks for and the least memory: a
+/// clone begins with twice as much.
+const BUILT_IN: &[(&str, i64, i64)] = &[
+    ("AlmaLinux 8", 10 * GIB, 2 * GIB),
+    ("AlmaLinux 9", 15 * GIB, 2 * GIB),
+    ("CentOS 7", 10 * GIB, 2 * GIB),
+    ("Debian Bookworm 12", 10 * GIB, GIB),
+    ("Debian Bullseye 11", 10 * GIB, GIB),
+    ("Generic Linux BIOS", 10 * GIB, GIB),
+    ("Generic Linux UEFI", 10 * GIB, GIB),
+    ("Oracle Linux 8", 10 * GIB, 2 * GIB),
+    ("Other install media", 0, GIB / 8),
+    ("Red Hat Enterprise Linux 8", 10 * GIB, 2 * GIB),
+    ("Red Hat Enterprise Linux 9", 15 * GIB, 2 * GIB),
+    ("Rocky Linux 8", 10 * GIB, 2 * GIB),
+    ("Rocky Linux 9", 15 * GIB, 2 * GIB),
+    ("SUSE Linux Enterprise 15 (64-bit)", 8 * GIB, GIB),
+    ("Ubuntu Focal Fossa 20.04", 10 * GIB, GIB),
+    ("Ubuntu Jammy Jellyfish 22.04", 10 * GIB, GIB),
+    ("Ubuntu Noble Numbat 24.04", 10 * GIB, GIB),
+    ("Windows 10 (64-bit)", 32 * GIB, 2 * GIB),
+    ("Windows 11", 64 * GIB, 4 * GIB),
+    ("Windows Server 2022 (64-bit)", 32 * GIB, GIB),
 ];

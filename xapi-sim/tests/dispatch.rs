@@ -268,12 +268,33 @@ async fn tasks_end_well_or_not() {
         record.get("allowed_operations"),
         Some(&Value::Array(vec![]))
     );
+    let trace = text(record.get("backtrace").unwrap());
+    assert!(
+        trace.starts_with("(((process\"/opt/xensource/bin/xapi @ xcp-ng\")(filename ")
+            && trace.ends_with("(is_raise false)))"),
+        "{trace}"
+    );
     pool.call("task.destroy", vec![task.as_str().into()]).await;
     assert_eq!(
         pool.fails("task.get_record", vec![task.as_str().into()])
             .await,
         format!("HANDLE_INVALID|task|{task}")
     );
+}
+
+#[tokio::test]
+async fn a_task_tells_how_often_its_cancelling_was_possible() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    pool.reported(&vm).await;
+    let task = text(&pool.call("Async.VM.clean_shutdown", vec![vm.into()]).await);
+    let record = ended(&pool, &task).await;
+    assert_eq!(
+        record.get("other_config"),
+        Some(&Value::map([("debug_info:cancel_points_seen", "11")]))
+    );
+    assert_eq!(record.get("backtrace"), Some(&Value::from("()")));
 }
 
 #[tokio::test(start_paused = true)]

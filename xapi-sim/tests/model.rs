@@ -124,3 +124,50 @@ async fn a_fleet_is_halted_and_ready() {
     pool.start(&vm).await;
     assert_eq!(pool.state(&vm).await, "Running");
 }
+
+#[tokio::test]
+async fn built_in_templates_boot_with_the_firmware_of_their_system() {
+    let pool = pool_of(Model::single_host(), SimOptions::default()).await;
+    for (name, firmware, secure, model, least, vcpus) in [
+        ("Windows 11", "uefi", Some("auto"), None, 4_i64 << 30, 2),
+        ("Generic Linux UEFI", "uefi", Some("auto"), None, 1 << 30, 1),
+        (
+            "Rocky Linux 9",
+            "bios",
+            None,
+            Some("qemu-upstream-compat"),
+            2 << 30,
+            1,
+        ),
+    ] {
+        let template = pool.named("VM", name).await;
+        let record = pool
+            .call("VM.get_record", vec![template.as_str().into()])
+            .await;
+        let boot = record.get("HVM_boot_params").unwrap();
+        assert_eq!(boot.get("firmware"), Some(&Value::from(firmware)), "{name}");
+        let platform = record.get("platform").unwrap();
+        for (key, value) in [("secureboot", secure), ("device-model", model)] {
+            assert_eq!(platform.get(key).and_then(Value::as_str), value, "{name}");
+        }
+        assert_eq!(record.get("memory_static_min"), Some(&Value::Int(least)));
+        assert_eq!(
+            record.get("memory_static_max"),
+            Some(&Value::Int(2 * least))
+        );
+        assert_eq!(record.get("VCPUs_max"), Some(&Value::Int(vcpus)));
+        let limits = record.get("recommendations").and_then(Value::as_str);
+        let uefi = if firmware == "uefi" { "yes" } else { "no" };
+        let supports = format!("<restriction field=\"supports-uefi\" value=\"{uefi}\"/>");
+        assert!(limits.unwrap().contains(&supports), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_has_an_identity_for_its_maker() {
+    let pool = pool_of(Model::single_host(), SimOptions::default()).await;
+    let own = pool.call("pool.get_all", vec![]).await.items()[0].clone();
+    let secret = pool.call("pool.get_telemetry_uuid", vec![own]).await;
+    let uuid = pool.call("secret.get_value", vec![secret]).await;
+    assert_eq!(uuid.as_str().map(str::len), Some(36));
+}

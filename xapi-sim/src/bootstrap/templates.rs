@@ -66,38 +66,87 @@ impl Family {
     }
 
     /// The limits that graphical clients keep to.
-    fn recommendations(self) -> String {
+    fn recommendations(self, spec: &TemplateSpec) -> String {
         let memory: i64 = match self {
             Family::Linux | Family::Windows => 1536 << 30,
             Family::Other => 128 << 30,
         };
-        let vendor = self == Family::Windows;
+        let windows = self == Family::Windows;
+        let word = |yes: bool| if yes { "yes" } else { "no" };
+        // Windows 11 is for UEFI alone, and the installation media may be for anything.
+        let bios = !windows || spec.name != WINDOWS_11;
+        let uefi = is_uefi(spec) || self == Family::Other;
+        let least = if windows {
+            "<restriction field=\"vcpus-min\" min=\"2\"/>"
+        } else {
+            ""
+        };
+        let graphics = if self == Family::Linux {
+            "<restriction field=\"allow-gpu-passthrough\" value=\"1\"/>\
+             <restriction field=\"allow-vgpu\" value=\"1\"/>"
+        } else {
+            ""
+        };
         format!(
-            "<restrictions><restriction field=\"memory-static-max\" max=\"{memory}\"/>\
+            "<restrictions><restriction field=\"memory-static-max\" max=\"{memory}\"/>{least}\
              <restriction field=\"vcpus-max\" max=\"32\"/>\
-             <restriction field=\"has-vendor-device\" value=\"{vendor}\"/>\
+             <restriction field=\"has-vendor-device\" value=\"{windows}\"/>{graphics}\
+             <restriction field=\"supports-bios\" value=\"{}\"/>\
+             <restriction field=\"supports-uefi\" value=\"{}\"/>\
+             <restriction field=\"supports-secure-boot\" value=\"{}\"/>\
              <restriction max=\"255\" property=\"number-of-vbds\"/>\
-             <restriction max=\"7\" property=\"number-of-vifs\"/></restrictions>"
+             <restriction max=\"7\" property=\"number-of-vifs\"/></restrictions>",
+            word(bios),
+            word(uefi),
+            word(uefi),
         )
     }
 
-    fn describe(self, spec: &TemplateSpec) -> &str {
+    fn describe(self, spec: &TemplateSpec) -> String {
         if !spec.default || !spec.description.is_empty() {
-            return &spec.description;
+            return spec.description.clone();
         }
         match self {
             Family::Linux => {
                 "To use this template from the CLI, install your VM using vm-install, then set \
                  other-config-install-repository to the path to your network repository, e.g. \
                  http://<server>/<path> or nfs:server:/<path>"
+                    .to_owned()
             }
-            Family::Windows => {
+            Family::Windows => format!(
                 "Clones of this template will automatically provision their storage when first \
-                 booted and then reconfigure themselves with the optimal settings."
-            }
-            Family::Other => "Template which allows VM installation from install media",
+                 booted and then reconfigure themselves with the optimal settings for {}.",
+                spec.name
+            ),
+            Family::Other => "Template which allows VM installation from install media".to_owned(),
         }
     }
+}
+
+const WINDOWS_11: &str = "Windows 11";
+
+/// Whether clones of a built-in template boot with UEFI. Their device model is left open: it is
+/// the one that goes with the firmware when they start.
+fn is_uefi(spec: &TemplateSpec) -> bool {
+    spec.default && (spec.name.starts_with("Windows") || spec.name == "Generic Linux UEFI")
+}
+
+/// What the platform of a template has beside that of its family.
+fn peculiarities(spec: &TemplateSpec) -> Vec<(&'static str, &'static str)> {
+    let mut platform = Vec::new();
+    if is_uefi(spec) {
+        platform.push(("secureboot", "auto"));
+    } else {
+        platform.push(("device-model", "qemu-upstream-compat"));
+    }
+    let desktop = spec.name == WINDOWS_11 || spec.name.starts_with("Windows 10");
+    if spec.default && desktop {
+        platform.push(("acpi_laptop_slate", "1"));
+    }
+    if spec.default && spec.name == WINDOWS_11 {
+        platform.push(("vtpm", "true"));
+    }
+    platform
 }
 
 /// Adds a template, with the system on its disk if it has one.
@@ -134,10 +183,11 @@ fn add_machine(
     let family = Family::of(spec);
     if spec.default {
         if let Some(size) = spec.disk {
+            let bootable = family != Family::Windows;
             other_config.push((
                 "disks",
                 format!(
-                    "<provision><disk bootable=\"true\" device=\"0\" size=\"{size}\" sr=\"\" \
+                    "<provision><disk bootable=\"{bootable}\" device=\"0\" size=\"{size}\" sr=\"\" \
                      type=\"system\"/></provision>"
                 ),
             ));
@@ -152,18 +202,19 @@ fn add_machine(
         .cores_per_socket
         .map(|cores| ("cores-per-socket", cores.to_string()));
     let platform = [
-        ("device-model", "qemu-upstream-compat"),
         ("acpi", "1"),
         ("apic", "true"),
         ("nx", "true"),
         ("pae", "true"),
         ("hpet", "true"),
     ];
-    let platform = platform.iter().chain(family.platform());
+    let platform = peculiarities(spec).into_iter().chain(platform);
+    let platform = platform.chain(family.platform().iter().copied());
     let platform = platform
-        .map(|(key, value)| (*key, (*value).to_owned()))
+        .map(|(key, value)| (key, value.to_owned()))
         .chain(cores);
-    let limits = family.recommendations();
+    let firmware = if is_uefi(spec) { "uefi" } else { "bios" };
+    let limits = family.recommendations(spec);
     let template = world.create(
         "VM",
         vec![
@@ -177,7 +228,7 @@ fn add_machine(
             ("HVM_boot_policy", Value::from("BIOS order")),
             (
                 "HVM_boot_params",
-                Value::map([("order", family.boot_order()), ("firmware", "bios")]),
+                Value::map([("order", family.boot_order()), ("firmware", firmware)]),
             ),
             ("platform", Value::map(platform)),
             ("other_config", Value::map(other_config)),

@@ -119,6 +119,7 @@ pub(crate) fn finish(world: &mut World, task: &str, reply: &Reply) {
 
 fn try_finish(world: &mut World, task: &str, reply: &Reply) -> Result<(), Failure> {
     let now = Value::DateTime(world.clock.now());
+    let trace = backtrace(world)?;
     let db = &mut world.db;
     db.set("task", task, "allowed_operations", Value::Array(Vec::new()))?;
     db.set(
@@ -134,6 +135,7 @@ fn try_finish(world: &mut World, task: &str, reply: &Reply) -> Result<(), Failur
         }
         Err(failure) => {
             db.set("task", task, "error_info", failure.to_value())?;
+            db.set("task", task, "backtrace", trace)?;
             if failure.code == "TASK_CANCELLED" {
                 "cancelled"
             } else {
@@ -145,6 +147,32 @@ fn try_finish(world: &mut World, task: &str, reply: &Reply) -> Result<(), Failur
     db.set("task", task, "finished", now)?;
     // The status comes last: whoever sees it final finds everything else in place.
     db.set("task", task, "status", status)
+}
+
+/// Where a call failed, in the form in which a server writes it. There is one frame, that in which
+/// every call of a server runs: what is below it is no business of a client's.
+fn backtrace(world: &World) -> Result<String, Failure> {
+    let host = world.db.text("host", &world.coordinator(), "hostname")?;
+    Ok(format!(
+        "(((process\"/opt/xensource/bin/xapi @ {host}\")\
+         (filename xen-api/ocaml/xapi/server_helpers.ml)(line 78)(chars_start 14)(chars_end 44)\
+         (name Server_helpers.exec_with_context.exec)(is_inline false)(is_raise false)))"
+    ))
+}
+
+/// Notes on a task how often the work on a domain looked whether it is cancelled.
+pub(crate) fn note_cancel_points(world: &mut World, task: &str, seen: u32) {
+    const KEY: &str = "debug_info:cancel_points_seen";
+    let Ok(config) = world.db.get("task", task, "other_config") else {
+        return;
+    };
+    let mut members = config.members().to_vec();
+    members.retain(|(key, _)| key != KEY);
+    members.insert(0, (KEY.to_owned(), Value::String(seen.to_string())));
+    // It was there a moment ago, under the same lock.
+    let _ = world
+        .db
+        .set("task", task, "other_config", Value::Struct(members));
 }
 
 fn is_final(status: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::operation::Operation;
-use super::{Table, check, done, message, power_of, refresh, vbd, vm, vm_placement};
+use super::{Table, check, done, message, power_of, refresh, task, vbd, vm, vm_placement};
 use crate::backing::{self, BootPlan};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
@@ -282,6 +282,9 @@ const OVERTAKEN: &[&str] = &[
     "suspend",
 ];
 
+/// How often a server looks whether a clean shutdown is cancelled while the guest obeys.
+const CLEAN_SHUTDOWN_CANCEL_POINTS: u32 = 11;
+
 fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
     Box::pin(async move {
         let vm = call.text(0);
@@ -298,6 +301,9 @@ fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
         let clean = name != "hard_shutdown" && power == Power::Running;
         backing::stop(&shared, vm, clean).await;
         operation.finish(|world| {
+            if name == "clean_shutdown" {
+                task::note_cancel_points(world, &call.task, CLEAN_SHUTDOWN_CANCEL_POINTS);
+            }
             // A hard shutdown may have overtaken a clean one, and a start have followed.
             let unchanged = world.db.int("VM", vm, "domid")? == domain;
             if unchanged && power_of(world, vm)? != Power::Halted {
