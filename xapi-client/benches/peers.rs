@@ -269,9 +269,11 @@ fn answer(stream: &TcpStream, bodies: &(Bytes, Bytes)) -> Option<()> {
         reader.read_exact(&mut body).ok()?;
         let body = String::from_utf8(body).ok()?;
         let object = reference(1);
-        let (small_json, small_xml) = if body.contains("host.get_all<")
-            || body.contains("host.get_all\"")
-        {
+        // npm xen-api asks for the names of the methods first.
+        let is_list = ["host.get_all<", "host.get_all\"", "system.listMethods"]
+            .iter()
+            .any(|name| body.contains(name));
+        let (small_json, small_xml) = if is_list {
             (
                 format!(r#"["{object}"]"#),
                 format!("<value><array><data><value>{object}</value></data></array></value>"),

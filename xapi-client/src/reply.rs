@@ -1,11 +1,13 @@
 //! Results of calls, not yet decoded.
 
+use std::error::Error as StdError;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::{wire, xmlrpc};
+use crate::{jsonrpc, wire, xmlrpc};
 
 /// The result of a call, as the text of the protocol that it came in.
 #[derive(Debug)]
@@ -57,11 +59,26 @@ impl Reply {
             method: self.method.clone(),
             source,
         };
-        let (Encoded::Json(bytes) | Encoded::Xml(bytes)) = &self.result;
-        let text = std::str::from_utf8(bytes).map_err(|error| wrong(error.into()))?;
-        match self.result {
-            Encoded::Json(_) => wire::decode(text).map_err(|error| wrong(error.into())),
-            Encoded::Xml(_) => xmlrpc::decode(text).map_err(|error| wrong(error.into())),
+        match &self.result {
+            Encoded::Json(bytes) => decode_json(bytes).map_err(wrong),
+            Encoded::Xml(bytes) => {
+                let text = std::str::from_utf8(bytes).map_err(|error| wrong(error.into()))?;
+                xmlrpc::decode(text).map_err(|error| wrong(error.into()))
+            }
         }
     }
+}
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Floats that are no JSON are worth the cost of a repair only when the straight way fails.
+fn decode_json<R: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<R, Cause> {
+    let straight = match std::str::from_utf8(bytes) {
+        Ok(text) => wire::decode(text).map_err(Into::into),
+        Err(error) => Err(error.into()),
+    };
+    straight.or_else(|error| match jsonrpc::repair(bytes) {
+        Some(repaired) => Ok(wire::decode(std::str::from_utf8(&repaired)?)?),
+        None => Err(error),
+    })
 }

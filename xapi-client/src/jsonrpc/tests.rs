@@ -40,11 +40,26 @@ fn results_are_found_wherever_they_stand() {
     for body in [
         r#"{"jsonrpc":"2.0","result":"OpaqueRef:1","id":1}"#,
         r#" {"id":0, "error":null, "result" : "OpaqueRef:1" , "jsonrpc":"2.0"} "#,
+        r#"{"jsonrpc":"2.0","result":"OpaqueRef:1","id":"1"}"#,
     ] {
         assert_eq!(
             answer(body).unwrap().decode::<String>().unwrap(),
             "OpaqueRef:1"
         );
+    }
+}
+
+#[test]
+fn a_result_that_looks_like_the_end_of_an_answer_is_one_result() {
+    let text = r#"{"jsonrpc":"2.0","result":"x\",\"id\":1}","id":27}"#;
+    let result: String = answer(text).unwrap().decode().unwrap();
+    assert_eq!(result, r#"x","id":1}"#);
+    for cut in [
+        r#"{"jsonrpc":"2.0","result":["a","id":1}"#,
+        r#"{"jsonrpc":"2.0","result":,"id":1}"#,
+    ] {
+        let decoded = answer(cut).and_then(|reply| reply.decode::<Vec<String>>());
+        assert!(matches!(decoded, Err(Error::Decode { .. })), "{cut}");
     }
 }
 
