@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Output, Stdio};
 
@@ -192,6 +192,72 @@ fn a_program_in_a_file_gets_arguments_and_standard_input() {
     assert_eq!(
         stdout(&child.wait_with_output().unwrap()),
         "-n\t--flag\t>seq\nACGT\n"
+    );
+}
+
+#[test]
+fn output_and_input_pass_while_the_program_runs() {
+    let code = "io.write('ready\\n') io.flush() print(io.read('l')) os.exit(3)";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["run", "-e", code])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    input.write_all(b"ACGT\n").unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ACGT\n");
+    // The input is still open: a program that has ended waits for no more of it.
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    drop(input);
+}
+
+#[test]
+fn output_of_any_length_comes_whole() {
+    let code = "local s = ('x'):rep(1024 * 1024) for _ = 1, 40 do io.write(s) end";
+    let output = bioxen(&["run", "-e", code]);
+    assert_eq!(output.stdout.len(), 40 * 1024 * 1024);
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (Some(0), String::new())
+    );
+}
+
+#[test]
+fn a_reader_that_goes_ends_an_endless_program_quietly() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["run", "-e", "while true do print('x') end"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 2];
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut first).unwrap();
+    drop(output);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(&first, b"x\n");
+    // As of a program that SIGPIPE ended.
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (Some(141), String::new())
+    );
+}
+
+#[test]
+fn a_folder_is_no_standard_input() {
+    let output = bioxen(&["run", "--stdin", "/", "-e", "print(1)"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        stderr(&output),
+        "bioxen: cannot read /: it is a directory\n"
     );
 }
 

@@ -19,12 +19,21 @@ pub(super) struct Interrupted {
 impl Interrupts {
     /// Listens from now on. A second signal changes nothing: the clean-up is finished first.
     pub(super) fn listen() -> anyhow::Result<Self> {
-        let (sender, told) = watch::channel(None);
-        for kind in [
+        Self::listen_to(&[
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
-        ] {
+        ])
+    }
+
+    /// The same for a program to which Ctrl-C means something else.
+    pub(super) fn listen_without_ctrl_c() -> anyhow::Result<Self> {
+        Self::listen_to(&[SignalKind::terminate(), SignalKind::hangup()])
+    }
+
+    fn listen_to(kinds: &[SignalKind]) -> anyhow::Result<Self> {
+        let (sender, told) = watch::channel(None);
+        for &kind in kinds {
             let signals = signal(kind).context("cannot listen for signals")?;
             tokio::spawn(tell(signals, kind.as_raw_value(), sender.clone()));
         }

@@ -1,24 +1,34 @@
 //! The `bioxen` program: argument parsing and one file per command.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_vm_basic::BasicConfig;
-use bioxen_vm_core::{BackendConfig as _, Value};
+use bioxen_vm_core::{BackendConfig as _, Value, VmManager};
 use clap::{Parser, Subcommand};
 
 use crate::settings::Settings;
+use interrupt::Interrupts;
 
 #[cfg(feature = "sim")]
 mod demo;
 #[cfg(feature = "xcpng")]
 mod gc;
 mod interrupt;
+mod lines;
 mod run;
+mod shell;
+mod streams;
 
 /// The exit code when BioXen itself failed; all others are those of the Lua program.
 const FAILED: u8 = 125;
+
+/// How long we wait for the threads that write and read for us. Nothing is lost with them but what
+/// nobody reads or writes any more.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Runs Lua, above all for biological computation, in isolated VMs.
 #[derive(Debug, Parser)]
@@ -46,6 +56,8 @@ enum Command {
     Gc(gc::Args),
     /// Run a Lua program in a VM made for it
     Run(run::Args),
+    /// Talk to a living Lua state in a VM made for it
+    Shell(shell::Args),
     /// List the VM types of this build
     Types,
 }
@@ -79,20 +91,49 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match cli.command {
             #[cfg(feature = "sim")]
             Command::Demo(args) => Box::pin(demo::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,
+            Command::Shell(args) => shell::run(args, settings).await,
             Command::Types => {
                 let types: Vec<_> = crate::factory().vm_types().collect();
                 print(&format!("{}\n", types.join("\n")))?;
                 Ok(ExitCode::SUCCESS)
             }
         }
-    })
+    });
+    runtime.shutdown_timeout(LINGER);
+    result
+}
+
+/// Does work with VMs until it is done or the program is told to end. Whatever happened, the VMs go.
+async fn with_vms(
+    manager: &VmManager,
+    interrupts: &Interrupts,
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let result = interrupts.unless(work).await;
+    let cleaned = manager.shutdown_all().await;
+    match result {
+        Ok(Ok(code)) => {
+            cleaned.context("the program ran, but its VM could not be removed")?;
+            Ok(code)
+        }
+        Ok(Err(error)) => {
+            if let Err(left) = cleaned {
+                warn(&format!("the VM could not be removed: {left}"));
+            }
+            Err(error)
+        }
+        Err(interrupted) => {
+            cleaned.context("interrupted, and the VM could not be removed")?;
+            Ok(ExitCode::from(interrupted.exit_code()))
+        }
+    }
 }
 
 /// The configuration of a VM type as the user gave it. A local VM runs this program as its worker
@@ -123,13 +164,9 @@ fn config(settings: &Settings, vm_type: &str) -> Value {
     config
 }
 
-/// Where programs of this user keep their state, if there is such a place.
+/// Where what is made on pools is recorded, if there is such a place.
 fn state_dir() -> Option<String> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = variable("XDG_STATE_HOME")
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(variable("HOME")?.join(".local/state")))?;
-    let dir = base.join("bioxen");
+    let dir = state_home()?;
     if let Err(error) = std::fs::create_dir_all(&dir) {
         warn(&format!(
             "cannot record what is made on the pool in {} ({error}); after a kill, `bioxen gc` \
@@ -139,6 +176,15 @@ fn state_dir() -> Option<String> {
         return None;
     }
     dir.into_os_string().into_string().ok()
+}
+
+/// Our folder among those where programs of this user keep their state.
+fn state_home() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = variable("XDG_STATE_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+    Some(base.join("bioxen"))
 }
 
 /// Prints an error and what caused it in one line.

@@ -1,6 +1,7 @@
 //! `bioxen run`: makes a VM, runs one program in it, and removes the VM.
 
-use std::io::{Read as _, Write as _};
+use std::fs::File;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,14 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_curator::{PackageInstaller, RocksServer};
-use bioxen_vm_core::{Outcome, Script, Status, VmManager};
+use bioxen_vm_core::{Input, Script, VmManager};
 
 use super::interrupt::Interrupts;
-use super::{FAILED, config, warn};
+use super::streams::{Streams, exit_code, read_ahead};
+use super::{config, with_vms};
 use crate::settings::Settings;
-
-/// The exit code of a program that ran out of time, as of timeout(1).
-const TIMED_OUT: u8 = 124;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -48,7 +47,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
 
-    /// Give the program this file as standard input; `-` for our own
+    /// Give the program this file as standard input; `-` for our own, which it also gets without
+    /// this option unless that is a terminal
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
 
@@ -67,6 +67,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     }
     let script = script(&args)?;
     script.validate()?;
+    let mut streams = Streams::new()?;
     let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
     let work = async {
@@ -81,27 +82,14 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
                     .await?;
             }
         }
-        anyhow::Ok(manager.execute_vm("run", script).await?)
+        let vm = manager.vm("run")?;
+        let outcome = vm.execute_streaming(script, &mut streams).await?;
+        match streams.failure() {
+            Some(end) => end,
+            None => Ok(exit_code(outcome.status)),
+        }
     };
-    let result = interrupts.unless(work).await;
-    // Whatever happened: the VM goes.
-    let cleaned = manager.shutdown_all().await;
-    match result {
-        Ok(Ok(outcome)) => {
-            cleaned.context("the program ran, but its VM could not be removed")?;
-            show(&outcome)
-        }
-        Ok(Err(error)) => {
-            if let Err(left) = cleaned {
-                warn(&format!("the VM could not be removed: {left}"));
-            }
-            Err(error)
-        }
-        Err(interrupted) => {
-            cleaned.context("interrupted, and the VM could not be removed")?;
-            Ok(ExitCode::from(interrupted.exit_code()))
-        }
-    }
+    with_vms(&manager, &interrupts, work).await
 }
 
 /// A server as the user writes it: what has a scheme is a URL, anything else a directory.
@@ -129,8 +117,8 @@ fn script(args: &Args) -> anyhow::Result<Script> {
     for argument in arguments {
         script = script.arg(argument.clone());
     }
-    if let Some(file) = &args.stdin {
-        script = script.with_stdin(read_input(file)?);
+    if let Some(input) = input(args)? {
+        script = script.with_stdin(input);
     }
     if let Some(seconds) = args.timeout {
         let limit = Duration::try_from_secs_f64(seconds)
@@ -140,35 +128,19 @@ fn script(args: &Args) -> anyhow::Result<Script> {
     Ok(script)
 }
 
-pub(super) fn read_input(file: &std::path::Path) -> anyhow::Result<Vec<u8>> {
-    if file.as_os_str() == "-" {
-        let mut input = Vec::new();
-        std::io::stdin()
-            .read_to_end(&mut input)
-            .context("cannot read standard input")?;
-        return Ok(input);
-    }
-    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
-/// Passes on what the program wrote, and how it ended.
-fn show(outcome: &Outcome) -> anyhow::Result<ExitCode> {
-    std::io::stdout()
-        .write_all(&outcome.stdout)
-        .context("cannot write to standard output")?;
-    std::io::stderr()
-        .write_all(&outcome.stderr)
-        .context("cannot write to standard error")?;
-    if outcome.stdout_truncated || outcome.stderr_truncated {
-        warn("the output was longer than kept; its end is missing");
-    }
-    Ok(match outcome.status {
-        Status::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(FAILED)),
-        Status::Signaled(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(FAILED)),
-        Status::TimedOut => {
-            warn("the program ran out of time and was ended");
-            ExitCode::from(TIMED_OUT)
+/// What the program reads, as it comes. The terminal only on request: it is the user's.
+fn input(args: &Args) -> anyhow::Result<Option<Input>> {
+    let ours = std::io::stdin();
+    Ok(match &args.stdin {
+        Some(file) if file.as_os_str() != "-" => {
+            let cannot = || format!("cannot read {}", file.display());
+            let opened = File::open(file).with_context(cannot)?;
+            if opened.metadata().with_context(cannot)?.is_dir() {
+                anyhow::bail!("{}: it is a directory", cannot());
+            }
+            Some(Input::stream(read_ahead(opened)))
         }
-        _ => ExitCode::from(FAILED),
+        None if ours.is_terminal() => None,
+        _ => Some(Input::stream(read_ahead(ours))),
     })
 }

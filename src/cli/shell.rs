@@ -1,0 +1,215 @@
+//! `bioxen shell`: makes a VM, talks to a Lua state in it, and removes the VM.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bioxen_vm_core::{
+    Answer, Chunk, OutputSink as _, OutputStream, Session, SessionOptions, VmManager,
+};
+use bytes::Bytes;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::interrupt::Interrupts;
+use super::lines::{Line, Lines};
+use super::streams::{Streams, exit_code};
+use super::{config, with_vms};
+use crate::settings::Settings;
+
+/// The exit code of Ctrl-C: 128 and SIGINT.
+const INTERRUPTED: u8 = 128 + 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// VM type; `bioxen types` lists those of this build
+    #[arg(
+        long = "type",
+        short = 't',
+        default_value = "basic",
+        value_name = "TYPE"
+    )]
+    vm_type: String,
+
+    /// Set a key of the type's configuration, `template=lua-bio-template` for example
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for assignment in &args.set {
+        settings.set(&args.vm_type, assignment)?;
+    }
+    let lines = Lines::new()?;
+    // At a terminal Ctrl-C is for the chunk that runs, in a script for us.
+    let (interrupts, mut ctrl_c) = if lines.is_typed() {
+        let ctrl_c = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        (Interrupts::listen_without_ctrl_c()?, Some(ctrl_c))
+    } else {
+        (Interrupts::listen()?, None)
+    };
+    let manager = VmManager::new(crate::factory());
+    let work = async {
+        let config = config(&settings, &args.vm_type);
+        tokio::select! {
+            created = manager.create_vm("shell", &args.vm_type, config) => created?,
+            () = pressed(&mut ctrl_c) => return Ok(ExitCode::from(INTERRUPTED)),
+        };
+        let shell = Shell {
+            session: open(&manager).await?,
+            manager: &manager,
+            streams: Streams::new()?,
+            lines,
+            ctrl_c,
+        };
+        shell.talk(&args.vm_type).await
+    };
+    with_vms(&manager, &interrupts, work).await
+}
+
+async fn open(manager: &VmManager) -> anyhow::Result<Session> {
+    Ok(manager
+        .open_session("shell", SessionOptions::named("shell"))
+        .await?)
+}
+
+/// A session, and who talks to it.
+struct Shell<'a> {
+    manager: &'a VmManager,
+    session: Session,
+    streams: Streams,
+    lines: Lines,
+    /// Heard at a terminal only.
+    ctrl_c: Option<Signal>,
+}
+
+/// What became of a chunk.
+enum Done {
+    Answered(Answer),
+    /// The user gave it up, and the session with it.
+    GivenUp,
+    /// Nobody takes our output.
+    Unheard,
+}
+
+impl Shell<'_> {
+    async fn talk(mut self, vm_type: &str) -> anyhow::Result<ExitCode> {
+        if self.lines.is_typed() {
+            self.say(&format!(
+                "Lua in a VM of type {vm_type}; Ctrl-D or os.exit() ends it"
+            ))
+            .await;
+        }
+        let mut code = Vec::new();
+        let mut all_well = true;
+        loop {
+            match self.next_line(code.is_empty()).await? {
+                Line::End => break,
+                Line::Dropped => code.clear(),
+                Line::Text(line) => {
+                    if code.is_empty() && line.trim_ascii().is_empty() {
+                        continue;
+                    }
+                    code.extend_from_slice(&line);
+                    let done = self.eval(Bytes::copy_from_slice(&code)).await?;
+                    if let Some(end) = self.streams.failure() {
+                        return end;
+                    }
+                    match done {
+                        Done::Answered(Answer::Incomplete) => {
+                            code.push(b'\n');
+                            continue;
+                        }
+                        Done::Answered(Answer::Ended(status)) => return Ok(exit_code(status)),
+                        Done::Answered(Answer::Failed(problem)) => {
+                            all_well = false;
+                            self.say(&problem).await;
+                        }
+                        Done::GivenUp => {
+                            self.session.close().await;
+                            self.session = open(self.manager).await?;
+                            self.say("this is a new session, without the variables of the old one")
+                                .await;
+                        }
+                        Done::Answered(_) | Done::Unheard => {}
+                    }
+                    self.lines.remember(&code);
+                    code.clear();
+                }
+            }
+        }
+        if !self.lines.is_typed() && !code.is_empty() {
+            all_well = false;
+            self.say("the input ends within a chunk, which was not run")
+                .await;
+        }
+        // A script wants to know; a person has seen it.
+        Ok(if all_well || self.lines.is_typed() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    async fn next_line(&mut self, is_first: bool) -> anyhow::Result<Line> {
+        if self.lines.is_typed() && !self.streams.is_at_line_start() {
+            // The prompt would overwrite what the chunk wrote last.
+            self.write(OutputStream::Stdout, "\n".into()).await;
+        }
+        let prompt = if is_first { "> " } else { ">> " };
+        self.lines.next(prompt).await
+    }
+
+    /// Runs a chunk. Ctrl-C interrupts it; where that does not help, another one gives it up.
+    async fn eval(&mut self, code: Bytes) -> anyhow::Result<Done> {
+        // One that came after the chunk before had ended was meant for that.
+        tokio::select! {
+            biased;
+            () = pressed(&mut self.ctrl_c) => {}
+            () = std::future::ready(()) => {}
+        }
+        let broken = self.streams.broken();
+        let running = self
+            .session
+            .eval_streaming(Chunk::new(code).printing(), &mut self.streams);
+        tokio::pin!(running);
+        let mut presses = 0;
+        loop {
+            tokio::select! {
+                answer = &mut running => return Ok(Done::Answered(answer?)),
+                () = broken.notified() => return Ok(Done::Unheard),
+                () = pressed(&mut self.ctrl_c) => {}
+            }
+            presses += 1;
+            let why = match self.session.interrupt().await {
+                _ if presses > 2 => return Ok(Done::GivenUp),
+                Ok(()) if presses == 1 => continue,
+                Ok(()) => "what it does cannot be interrupted".to_owned(),
+                Err(_) if presses == 2 => return Ok(Done::GivenUp),
+                Err(error) => error.to_string(),
+            };
+            super::warn(&format!(
+                "it still runs: {why}; Ctrl-C once more ends it with its session"
+            ));
+        }
+    }
+
+    /// Tells the user something that is no output of the program.
+    async fn say(&mut self, text: &str) {
+        self.write(OutputStream::Stderr, format!("{text}\n").into())
+            .await;
+    }
+
+    async fn write(&mut self, stream: OutputStream, piece: Bytes) {
+        // That a stream takes no more shows after the next chunk.
+        let _ = self.streams.write(stream, piece).await;
+    }
+}
+
+/// Waits for Ctrl-C, for ever where it is not for us.
+async fn pressed(ctrl_c: &mut Option<Signal>) {
+    if let Some(signal) = ctrl_c
+        && signal.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
