@@ -167,7 +167,34 @@ async fn built_in_templates_boot_with_the_firmware_of_their_system() {
 async fn a_pool_has_an_identity_for_its_maker() {
     let pool = pool_of(Model::single_host(), SimOptions::default()).await;
     let own = pool.call("pool.get_all", vec![]).await.items()[0].clone();
-    let secret = pool.call("pool.get_telemetry_uuid", vec![own]).await;
-    let uuid = pool.call("secret.get_value", vec![secret]).await;
+    let secret = pool
+        .call("pool.get_telemetry_uuid", vec![own.clone()])
+        .await;
+    let uuid = pool.call("secret.get_value", vec![secret.clone()]).await;
     assert_eq!(uuid.as_str().map(str::len), Some(36));
+
+    pool.call("pool.reset_telemetry_uuid", vec![own.clone()])
+        .await;
+    let next = pool.call("pool.get_telemetry_uuid", vec![own]).await;
+    let other = pool.call("secret.get_value", vec![next]).await;
+    assert_ne!(other, uuid);
+    let gone = format!("HANDLE_INVALID|secret|{}", text(&secret));
+    assert_eq!(pool.fails("secret.get_value", vec![secret]).await, gone);
+}
+
+#[tokio::test]
+async fn some_settings_of_a_pool_are_those_of_its_hosts() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let own = pool.call("pool.get_all", vec![]).await.items()[0].clone();
+    for (field, value) in [
+        ("https_only", Value::Bool(true)),
+        ("console_idle_timeout", Value::Int(600)),
+        ("ssh_auto_mode", Value::Bool(true)),
+    ] {
+        let setter = format!("pool.set_{field}");
+        pool.call(&setter, vec![own.clone(), value.clone()]).await;
+        for host in pool.call("host.get_all", vec![]).await.items() {
+            assert_eq!(pool.get("host", field, &text(host)).await, value, "{field}");
+        }
+    }
 }
