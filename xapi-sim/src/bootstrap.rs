@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use secrecy::ExposeSecret as _;
 
 use crate::backing::GuestHost;
-use crate::classes::{self, sr, vdi, vm, vm_placement, vm_power};
+use crate::classes::{self, pif, sr, vdi, vm, vm_placement, vm_power};
 use crate::clock;
 use crate::db::Release;
 use crate::failure::Failure;
@@ -15,7 +15,7 @@ use crate::guest::GuestError;
 use crate::model::{Model, NetworkSpec, SrSpec, UserSpec};
 use crate::rbac;
 use crate::value::Value;
-use crate::world::World;
+use crate::world::{Card, World};
 
 /// Why the first state cannot be made.
 #[derive(Debug)]
@@ -491,36 +491,21 @@ fn add_network(world: &mut World, hosts: &[String], spec: &NetworkSpec) -> Resul
         let card = world.db.list("host", host, "PIFs")?.len();
         let first = card == 0;
         let address = world.db.text("host", host, "address")?;
-        let metrics = world.create(
-            "PIF_metrics",
-            vec![
-                ("carrier", Value::Bool(true)),
-                ("speed", Value::Int(10_000)),
-                ("duplex", Value::Bool(true)),
-            ],
-        )?;
-        let mut values = vec![
-            ("device", Value::from(device.as_str())),
-            ("network", Value::from(network.as_str())),
-            ("host", Value::from(host.as_str())),
-            (
-                "MAC",
-                Value::String(format!("00:16:3e:5e:{index:02x}:{card:02x}")),
-            ),
-            ("MTU", Value::Int(1500)),
-            ("VLAN", Value::Int(-1)),
-            ("metrics", Value::String(metrics)),
-            ("physical", Value::Bool(true)),
-            ("currently_attached", Value::Bool(true)),
-            ("management", Value::Bool(first)),
-            ("properties", Value::map([("gro", "on")])),
-        ];
+        let plugged = Card {
+            host: host.clone(),
+            device: device.clone(),
+            mac: format!("00:16:3e:5e:{index:02x}:{card:02x}"),
+        };
+        let pif = pif::add_card(world, &plugged, &network, true)?;
+        world.cards.push(plugged);
+        let db = &mut world.db;
+        db.set("PIF", &pif, "currently_attached", true)?;
         if first {
-            values.push(("ip_configuration_mode", Value::from("DHCP")));
-            values.push(("IP", Value::String(address)));
-            values.push(("netmask", Value::from("255.255.255.0")));
+            db.set("PIF", &pif, "management", true)?;
+            db.set("PIF", &pif, "ip_configuration_mode", "DHCP")?;
+            db.set("PIF", &pif, "IP", address)?;
+            db.set("PIF", &pif, "netmask", "255.255.255.0")?;
         }
-        world.create("PIF", values)?;
     }
     Ok(())
 }

@@ -77,6 +77,7 @@ impl Origin {
                 event_delay: options.event_delay,
             },
             started: 0,
+            cards: Vec::new(),
             down: Default::default(),
             full: Default::default(),
             next_collection: 0,

@@ -54,6 +54,8 @@ pub(crate) struct World {
     pub(crate) rules: Rules,
     /// The number of the newest change when all was as the model says.
     pub(crate) started: i64,
+    /// The network cards that are plugged into hosts, whether they have records or not.
+    pub(crate) cards: Vec<Card>,
     /// The hosts that are down.
     pub(crate) down: BTreeSet<String>,
     /// The SRs that take nothing more, whatever their size.
@@ -64,6 +66,14 @@ pub(crate) struct World {
     pub(crate) emergency: Option<Failure>,
     /// Counts domains, bridges and addresses handed out.
     pub(crate) counters: Counters,
+}
+
+/// A network card of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
+    pub(crate) host: String,
+    pub(crate) device: String,
+    pub(crate) mac: String,
 }
 
 /// Switches of the pool's behaviour.

@@ -415,3 +415,52 @@ async fn what_addresses_an_interface_can_have() {
         format!("HANDLE_INVALID|PIF|{second}")
     );
 }
+
+#[tokio::test]
+async fn a_forgotten_card_is_found_again() {
+    let pool = pool().await;
+    let second = card(&pool, "eth1").await;
+    let host = text(&pool.get("PIF", "host", &second).await);
+    let mac = text(&pool.get("PIF", "MAC", &second).await);
+    let network = pool.get("PIF", "network", &second).await;
+    let args = |mac: &str, device: &str| -> Vec<Value> {
+        vec![host.as_str().into(), mac.into(), device.into()]
+    };
+    assert_eq!(
+        pool.fails("PIF.introduce", args("", "eth1")).await,
+        "DUPLICATE_PIF_DEVICE_NAME|eth1"
+    );
+    assert_eq!(
+        pool.fails("PIF.introduce", args("", "eth9")).await,
+        "MAC_INVALID|"
+    );
+    pool.call("PIF.forget", this(&second)).await;
+    let other = "02:00:00:00:00:01";
+    let code = "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS";
+    assert_eq!(
+        pool.fails("PIF.introduce", args(other, "eth1")).await,
+        format!("{code}|eth1|{other}")
+    );
+    let fields = [
+        ("MAC", Value::from(mac.as_str())),
+        ("network", network),
+        ("currently_attached", false.into()),
+        ("physical", true.into()),
+        ("managed", true.into()),
+        ("ip_configuration_mode", "None".into()),
+    ];
+    let again = text(
+        &pool
+            .call("PIF.introduce", args(&mac.to_uppercase(), "eth1"))
+            .await,
+    );
+    assert_fields(&pool, "PIF", &again, &fields).await;
+
+    pool.call("PIF.forget", this(&again)).await;
+    pool.call("PIF.scan", this(&host)).await;
+    let found = card(&pool, "eth1").await;
+    assert_fields(&pool, "PIF", &found, &fields).await;
+    pool.call("PIF.scan", this(&host)).await;
+    let all = pool.call("PIF.get_all", vec![]).await;
+    assert_eq!(all.items().len(), 2, "a card has one record");
+}

@@ -2,17 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Table, done, plain, power_of, vm_placement};
+use super::{Table, done, plain, power_of, vif, vm_placement};
 use crate::db::Db;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::{NULL_REF, Value, parse_int};
-use crate::world::{Call, World};
+use crate::world::{Call, Card, World};
 
 pub(crate) const TABLE: Table = &[
     ("PIF.plug", Now(|world, call| plug(world, call.text(0)))),
     ("PIF.unplug", Now(|world, call| unplug(world, call.text(0)))),
     ("PIF.scan", Now(scan)),
+    ("PIF.introduce", Now(introduce)),
     ("PIF.set_disallow_unplug", Now(plain)),
     (
         "PIF.set_primary_address_type",
@@ -156,9 +157,114 @@ pub(crate) fn free_device(db: &Db, host: &str, prefix: &str) -> Result<String, F
     }
 }
 
+/// Makes the records of a card, which is down. A host measures what is plugged into it.
+pub(crate) fn add_card(
+    world: &mut World,
+    card: &Card,
+    network: &str,
+    managed: bool,
+) -> Result<String, Failure> {
+    let metrics = world.create(
+        "PIF_metrics",
+        vec![
+            ("carrier", Value::Bool(true)),
+            ("speed", Value::Int(10_000)),
+            ("duplex", Value::Bool(true)),
+        ],
+    )?;
+    world.create(
+        "PIF",
+        vec![
+            ("device", Value::from(card.device.as_str())),
+            ("network", Value::from(network)),
+            ("host", Value::from(card.host.as_str())),
+            ("MAC", Value::from(card.mac.as_str())),
+            ("MTU", Value::Int(1500)),
+            ("VLAN", Value::Int(-1)),
+            ("metrics", Value::String(metrics)),
+            ("physical", Value::Bool(true)),
+            ("currently_attached", Value::Bool(false)),
+            ("managed", Value::Bool(managed)),
+            ("properties", Value::map([("gro", "on")])),
+        ],
+    )
+}
+
+/// Gives a card records, on the network that is named after it.
+fn admit(world: &mut World, card: &Card, managed: bool) -> Result<String, Failure> {
+    let bridge = match card.device.strip_prefix("eth") {
+        _ if !managed => String::new(),
+        Some(number) => format!("xenbr{number}"),
+        None => format!("br{}", card.device),
+    };
+    let mut networks = world.db.references("network");
+    networks.retain(|network| {
+        let name = world.db.text("network", network, "bridge");
+        name.is_ok_and(|name| name == bridge)
+    });
+    let network = if let [network] = networks.as_slice() {
+        network.clone()
+    } else {
+        let label = format!("Pool-wide network associated with {}", card.device);
+        let values = vec![
+            ("name_label", Value::String(label)),
+            ("bridge", Value::String(bridge)),
+            ("managed", Value::Bool(managed)),
+        ];
+        world.create("network", values)?
+    };
+    add_card(world, card, &network, managed)
+}
+
+/// Whether a host has records of a card.
+fn is_known(db: &Db, host: &str, device: &str) -> Result<bool, Failure> {
+    for pif in db.list("host", host, "PIFs")? {
+        if db.flag("PIF", &pif, "physical")? && db.text("PIF", &pif, "device")? == device {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Gives all cards of a host records.
 fn scan(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
+    let mut cards = world.cards.clone();
+    cards.retain(|card| card.host == call.text(0));
+    for card in cards {
+        if !is_known(&world.db, &card.host, &card.device)? {
+            admit(world, &card, true)?;
+        }
+    }
     done()
+}
+
+/// `PIF.introduce(host, MAC, device, managed)`: without a MAC it is that of the device.
+fn introduce(world: &mut World, call: &Call) -> Reply {
+    let (host, device) = (call.text(0), call.text(2));
+    world.db.require("host", host)?;
+    let card = world
+        .cards
+        .iter()
+        .find(|card| card.host == host && card.device == device)
+        .cloned();
+    let mut mac = call.text(1).to_lowercase();
+    if let Some(card) = &card
+        && mac.is_empty()
+    {
+        mac.clone_from(&card.mac);
+    }
+    if !vif::is_valid_mac(&mac) {
+        return Err(Failure::new("MAC_INVALID", [mac]));
+    }
+    if is_known(&world.db, host, device)? {
+        return Err(Failure::new("DUPLICATE_PIF_DEVICE_NAME", [device]));
+    }
+    let Some(card) = card.filter(|card| card.mac == mac) else {
+        let code = "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS";
+        return Err(Failure::new(code, [device, mac.as_str()]));
+    };
+    admit(world, &card, call.flag(3)).map(Value::String)
 }
 
 fn set_primary_address_type(world: &mut World, call: &Call) -> Reply {
