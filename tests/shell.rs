@@ -57,6 +57,24 @@ fn a_script_gets_values_and_output_without_prompts_or_echo() {
 }
 
 #[test]
+fn files_that_are_open_where_it_is_started_do_not_reach_the_vm() {
+    let home = tempfile::tempdir().unwrap();
+    let shell = shell(&home);
+    let output = Command::new("sh")
+        .args(["-c", "exec 3</dev/null; echo 'print(7)' | \"$0\" shell"])
+        .arg(shell.get_program())
+        .envs(
+            shell
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.stdout, b"7\n");
+}
+
+#[test]
 fn a_script_goes_on_after_an_error_and_ends_with_1() {
     let output = script("error('no gene')\nprint('on')\n");
     let said = String::from_utf8(output.stderr).unwrap();

@@ -17,6 +17,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::iter::repeat_n;
+use std::os::fd::RawFd;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
@@ -81,6 +82,7 @@ pub fn main() -> ExitCode {
 
 /// Does what the arguments ask for; returns the exit code.
 fn work() -> u8 {
+    close_inherited();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let args: Vec<&str> = args
         .iter()
@@ -116,6 +118,22 @@ fn work() -> u8 {
         let _ = writeln!(io::stderr(), "lua: the worker cannot start: {error}");
         1
     })
+}
+
+/// Closes what the owner has itself inherited from whoever started it: the owner gives a worker its
+/// standard streams and nothing else, and an open file would be a hole in the walls.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers: Vec<RawFd> = open
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        // The directory that was just read is among them, and closed already.
+        let _ = nix::unistd::close(number);
+    }
 }
 
 /// Runs the programs that the owner sends.
