@@ -24,16 +24,28 @@ pub struct Settings {
 /// The types that settings can be given for.
 const TYPES: [&str; 2] = ["basic", "xcpng"];
 
-/// Keys whose text is a number or a truth value. All others stay text, so that a password of
-/// digits remains a password.
-const TYPED_KEYS: [&str; 6] = [
+/// Keys whose text may be a number, a truth value or a list (`["a", "b"]`). All others stay text, so
+/// that a password of digits remains a password.
+const NUMBERS: [&str; 6] = [
     "vcpus",
     "cores_per_socket",
     "port",
-    "insecure",
     "memory_mb",
     "max_processes",
+    "idle_workers",
 ];
+const FLAGS: [&str; 4] = ["insecure", "processes", "network", "fresh_process"];
+const LISTS: [&str; 6] = [
+    "read",
+    "write",
+    "tags",
+    "network",
+    "xcpng_host",
+    "password_command",
+];
+
+/// Lists that one text is a list of one for.
+const ONE_OR_MANY: [&str; 3] = ["read", "write", "tags"];
 
 impl Settings {
     /// Settings that say nothing.
@@ -153,11 +165,7 @@ fn set(table: &mut Map<String, Value>, path: &[&str], text: &str) {
     match path {
         [] => {}
         [key] => {
-            let value = TYPED_KEYS
-                .contains(key)
-                .then(|| serde_json::from_str(text).ok())
-                .flatten()
-                .unwrap_or_else(|| Value::String(text.to_owned()));
+            let value = value(key, text);
             table.insert((*key).to_owned(), value);
         }
         [key, rest @ ..] => {
@@ -168,6 +176,16 @@ fn set(table: &mut Map<String, Value>, path: &[&str], text: &str) {
             set(&mut inner, rest, text);
             table.insert((*key).to_owned(), Value::Object(inner));
         }
+    }
+}
+
+fn value(key: &str, text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(number @ Value::Number(_)) if NUMBERS.contains(&key) => number,
+        Ok(flag @ Value::Bool(_)) if FLAGS.contains(&key) => flag,
+        Ok(list @ Value::Array(_)) if LISTS.contains(&key) => list,
+        _ if ONE_OR_MANY.contains(&key) => Value::from(vec![text]),
+        _ => Value::from(text),
     }
 }
 
@@ -206,6 +224,33 @@ mod tests {
             })
         );
         assert!(!settings.has("basic"));
+    }
+
+    #[test]
+    fn text_becomes_what_its_key_takes() {
+        let mut settings = Settings::new();
+        for assignment in [
+            "processes=true",
+            "idle_workers=0",
+            "read=/etc",
+            "write=[\"/a\", \"/b\"]",
+            "memory=256MB",
+        ] {
+            settings.set("basic", assignment).unwrap();
+        }
+        assert_eq!(
+            settings.config("basic"),
+            json!({
+                "processes": true, "idle_workers": 0, "read": ["/etc"], "write": ["/a", "/b"],
+                "memory": "256MB",
+            })
+        );
+        settings.set("xcpng", "network=42").unwrap();
+        settings.set("xcpng", "tags=a").unwrap();
+        assert_eq!(
+            settings.config("xcpng"),
+            json!({"network": "42", "tags": ["a"]})
+        );
     }
 
     #[test]
