@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
+use xapi_client::meta;
 
 use crate::db::Release;
 use crate::fault::FaultRule;
@@ -221,6 +222,7 @@ fn user(table: &mut Table, problems: &mut Problems) -> UserSpec {
 /// Reads a fault rule, of a file or of a request.
 pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
     let class = table.text(problems, "class");
+    let is_named = class.is_some() || table.has("method");
     let method = match (&class, table.has("method")) {
         (Some(_), true) => {
             table.refuse(problems, "has both method and class; give one of them");
@@ -232,6 +234,13 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
         }
         (None, _) => table.required(problems, "method"),
     };
+    // A rule that can never act would let a test pass for the wrong reason.
+    if is_named && !has_a_method(&method) {
+        table.refuse(
+            problems,
+            format_args!("names {method:?}, which no release of XAPI has"),
+        );
+    }
     let mut rule = FaultRule::method(method);
     if let Some(object) = table.text(problems, "object") {
         rule = rule.object(object);
@@ -290,6 +299,18 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
         );
     }
     rule
+}
+
+/// Whether there is a method that a rule for this name would act on.
+fn has_a_method(name: &str) -> bool {
+    let name = name.strip_prefix("Async.").unwrap_or(name);
+    match name.split_once('.') {
+        None => name == "*",
+        Some(("system", method)) => method == "listMethods",
+        Some((class, method)) => {
+            meta::class(class).is_some_and(|class| method == "*" || class.message(method).is_some())
+        }
+    }
 }
 
 fn behaviour(table: &mut Table, problems: &mut Problems) -> SimOptions {

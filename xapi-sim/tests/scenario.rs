@@ -169,3 +169,21 @@ fn an_empty_file_is_a_fresh_host() {
     assert!(scenario.faults.is_empty());
     let _ = GuestReport::default();
 }
+
+#[test]
+fn a_fault_names_a_method_that_there_is() {
+    for method in ["VM.strat", "VMM.*", "start", ""] {
+        let toml = format!("[[fault]]\nmethod = {method:?}\ndisconnect = true\n");
+        assert!(Scenario::from_toml(&toml).is_err(), "{method}");
+    }
+    for method in [
+        "VM.start",
+        "Async.VM.start",
+        "VM.*",
+        "*",
+        "VM.get_all_records_where",
+    ] {
+        let toml = format!("[[fault]]\nmethod = {method:?}\ndisconnect = true\n");
+        assert!(Scenario::from_toml(&toml).is_ok(), "{method}");
+    }
+}
