@@ -22,7 +22,8 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 demo: demo-packages $(if $(FASTA),,data)
-	$(CARGO) build --quiet --features full --bin bioxen
+	@echo 'building bioxen; the first time takes some minutes'
+	$(CARGO) build --features full --bin bioxen
 	target/debug/bioxen demo '$(GENOME)'
 
 test: fmt codegen-check clippy features nextest doctest doc

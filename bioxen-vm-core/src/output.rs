@@ -79,6 +79,21 @@ impl OutputSink for Gather {
 
 /// A sink that hands output to the receiver of a channel, which holds this many pieces before the
 /// program has to wait. The program ends when the receiver is dropped.
+///
+/// ```no_run
+/// # use bioxen_vm_core::{LuaVm, Outcome, Result, Script, channel};
+/// # async fn example(vm: &dyn LuaVm, script: Script) -> Result<Outcome> {
+/// let (mut sink, mut pieces) = channel(16);
+/// let run = async move { vm.execute_streaming(script, &mut sink).await };
+/// let show = async {
+///     while let Some((stream, bytes)) = pieces.recv().await {
+///         println!("{stream:?}: {} bytes", bytes.len());
+///     }
+/// };
+/// let (outcome, ()) = tokio::join!(run, show);
+/// outcome
+/// # }
+/// ```
 #[must_use]
 pub fn channel(pieces: usize) -> (ChannelSink, mpsc::Receiver<(OutputStream, Bytes)>) {
     let (sender, receiver) = mpsc::channel(pieces.max(1));

@@ -35,7 +35,8 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [host, fingerprint, template, name] = &arguments[..] else {
         return Err(Error::Config(
-            "give a host, its fingerprint, a template and a name".to_owned(),
+            "give HOST FINGERPRINT TEMPLATE NAME, and the password of root on standard input"
+                .to_owned(),
         ));
     };
     let password = std::io::read_to_string(std::io::stdin()).unwrap_or_default();
