@@ -94,6 +94,15 @@ impl Http {
                 "{endpoint} would send the password in the clear; use https, or trust anyone on purpose"
             )));
         }
+        let chosen = matches!(
+            settings.trust,
+            Trust::Pinned(_) | Trust::PinnedAny(_) | Trust::Ca(_)
+        );
+        if endpoint.scheme() == "http" && chosen {
+            return Err(Error::Config(format!(
+                "{endpoint} has no certificate, but one was chosen to be trusted; use https"
+            )));
+        }
         Ok(Self {
             connections,
             host: endpoint.host_str().unwrap_or_default().to_owned(),
@@ -528,7 +537,9 @@ mod tests {
         assert!(error.to_string().contains("in the clear"), "{error}");
         open("http://xcp", Trust::Insecure).unwrap();
         let pinned = Trust::Pinned(crate::Fingerprint::of(b"any"));
-        let here = open("http://[::1]:80", pinned).unwrap();
+        let error = open("http://[::1]:80", pinned).unwrap_err();
+        assert!(error.to_string().contains("no certificate"), "{error}");
+        let here = open("http://[::1]:80", Trust::SystemRoots).unwrap();
         let error = here.redirect("10.0.0.2").unwrap_err();
         assert!(error.to_string().contains("in the clear"), "{error}");
     }
