@@ -219,16 +219,24 @@ async fn watched<T, E: Into<anyhow::Error>>(
     work: impl Future<Output = Result<T, E>>,
 ) -> anyhow::Result<T> {
     let mut work = std::pin::pin!(work);
-    loop {
+    let result = loop {
         tokio::select! {
             biased;
-            Ok(step) = progress.recv() => {
-                if let StageState::Finished(took) = step.state {
-                    line(&step.stage.to_string(), took)?;
-                }
-            }
-            result = &mut work => return result.map_err(Into::into),
+            Ok(step) = progress.recv() => show(&step)?,
+            result = &mut work => break result,
         }
+    };
+    // What it said with its last breath.
+    while let Ok(step) = progress.try_recv() {
+        show(&step)?;
+    }
+    result.map_err(Into::into)
+}
+
+fn show(step: &Progress) -> anyhow::Result<()> {
+    match step.state {
+        StageState::Finished(took) => line(&step.stage.to_string(), took),
+        _ => Ok(()),
     }
 }
 
