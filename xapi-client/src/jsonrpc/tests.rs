@@ -154,6 +154,8 @@ proptest! {
         // A bare null is no result.
         let body = json!({"jsonrpc": "2.0", "result": [value], "id": 1}).to_string();
         prop_assert_eq!(answer(&body).unwrap().decode::<Value>().unwrap(), json!([value]));
+        let body = format!(r#"{{"jsonrpc":"2.0","result":[{value}],"id":1}}"#);
+        prop_assert_eq!(answer(&body).unwrap().decode::<Value>().unwrap(), json!([value]));
         // A number elsewhere that is no JSON leads through the repair, which must not touch the rest.
         let body = format!(r#"{{"result":[NaN,{value}],"id":1}}"#);
         prop_assert_eq!(
@@ -166,7 +168,8 @@ proptest! {
     fn any_bytes_are_an_answer_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut body = b"{\"result\":".to_vec();
         body.extend(&bytes);
-        for body in [bytes, body] {
+        let whole = [&br#"{"jsonrpc":"2.0","result":"#[..], &bytes, br#","id":1}"#].concat();
+        for body in [bytes, body, whole] {
             if let Ok(reply) = open("VM.start", Bytes::from(body)) {
                 let _ = reply.decode::<crate::api::VmRecord>();
             }
