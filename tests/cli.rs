@@ -263,12 +263,16 @@ fn a_folder_is_no_standard_input() {
 
 #[test]
 fn a_program_that_runs_out_of_time_ends_like_timeout_does() {
-    let output = bioxen(&["run", "--timeout", "0.2", "-e", "while true do end"]);
-    assert_eq!(output.status.code(), Some(124));
-    assert_eq!(
-        stderr(&output),
-        "bioxen: warning: the program ran out of time and was ended\n"
-    );
+    for limit in ["0.2", "200ms"] {
+        let output = bioxen(&["run", "--timeout", limit, "-e", "while true do end"]);
+        assert_eq!(output.status.code(), Some(124));
+        assert_eq!(
+            stderr(&output),
+            "bioxen: warning: the program ran out of time and was ended\n"
+        );
+    }
+    let output = bioxen(&["run", "--timeout", "soon", "-e", "print(1)"]);
+    assert!(stderr(&output).contains("write for example 500ms"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_curator::{PackageInstaller, RocksServer};
+use bioxen_vm_core::words::parse_duration;
 use bioxen_vm_core::{Input, Script, VmManager};
 
 use super::interrupt::Interrupts;
@@ -43,9 +44,9 @@ pub(super) struct Args {
     )]
     servers: Vec<String>,
 
-    /// End the program after this many seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<f64>,
+    /// End the program after this long: `30s`, `1h30m`, or a number of seconds
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
 
     /// Give the program this file as standard input; `-` for our own, which it also gets without
     /// this option unless that is a terminal
@@ -120,9 +121,7 @@ fn script(args: &Args) -> anyhow::Result<Script> {
     if let Some(input) = input(args)? {
         script = script.with_stdin(input);
     }
-    if let Some(seconds) = args.timeout {
-        let limit = Duration::try_from_secs_f64(seconds)
-            .with_context(|| format!("{seconds} seconds is no time limit"))?;
+    if let Some(limit) = args.timeout {
         script = script.with_timeout(limit);
     }
     Ok(script)
