@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Error, ErrorKind, LuaVm, Result, VmId};
+use crate::{Error, ErrorKind, LuaVm, Result, VmId, VmInfo};
 
 /// Makes VMs of one type, with one configuration.
 #[async_trait]
@@ -23,6 +23,40 @@ pub trait Backend: Any + Debug + Send + Sync {
     /// After a dropped future nothing of the VM is left behind either; the clean-up may go on in
     /// the background, and [`close`](Self::close) waits for it.
     async fn create(&self, id: VmId) -> Result<Arc<dyn LuaVm>>;
+
+    /// Takes over a VM that exists, under an id: one that was kept ([`LuaVm::keep`]), or one that
+    /// somebody else made. `which` is its UUID, its name, the id that it was made with, or, as
+    /// `tag:NAME`, a tag that it alone has. Nothing is done to the VM.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types whose VMs end with their program, with
+    /// [`ErrorKind::NotFound`] when there is no such VM, and with [`ErrorKind::Config`] when there
+    /// are several.
+    async fn adopt(&self, id: VmId, which: &str) -> Result<Arc<dyn LuaVm>> {
+        let _ = which;
+        Err(self.ends_with_program().with_vm(id))
+    }
+
+    /// The VMs of this project that exist where the backend makes its own, sorted by id.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types whose VMs end with their program.
+    async fn list(&self) -> Result<Vec<VmInfo>> {
+        Err(self.ends_with_program())
+    }
+
+    /// The error of a backend whose VMs nobody finds again.
+    #[doc(hidden)]
+    fn ends_with_program(&self) -> Error {
+        let vm_type = self.vm_type();
+        Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "VMs of type {vm_type:?} end with the program that made them, so there are none to \
+                 be found"
+            ),
+        )
+    }
 
     /// Ends what the backend itself holds open: connections, sessions. VMs that it made are not
     /// touched; destroy them first.

@@ -28,6 +28,18 @@ pub struct Capabilities {
     pub memory_limit: bool,
     /// [`package_site`](crate::LuaVm::package_site).
     pub packages: bool,
+    /// [`pause`](crate::LuaVm::pause) and [`unpause`](crate::LuaVm::unpause).
+    pub pause: bool,
+    /// [`suspend`](crate::LuaVm::suspend) and [`resume`](crate::LuaVm::resume).
+    pub suspend: bool,
+    /// [`snapshot`](crate::LuaVm::snapshot), [`revert`](crate::LuaVm::revert) and their like.
+    pub snapshots: bool,
+    /// [`clone_vm`](crate::LuaVm::clone_vm).
+    pub clones: bool,
+    /// [`migrate`](crate::LuaVm::migrate).
+    pub migrate: bool,
+    /// [`keep`](crate::LuaVm::keep), and [`adopt`](crate::Backend::adopt) of its backend.
+    pub keep: bool,
 }
 
 /// What keeps the programs of a VM away from everything else.

@@ -11,6 +11,7 @@ mod output;
 mod runner;
 mod script;
 mod session;
+mod snapshot;
 mod value;
 mod vm;
 
@@ -37,6 +38,7 @@ pub use session::{
     Answer, Attachment, Chunk, Reply, Session, SessionEvent, SessionHost, SessionOptions,
     SessionStatus,
 };
+pub use snapshot::Snapshot;
 pub use value::{LuaTable, LuaValue, Returned};
 pub use vm::{LuaVm, PackageSite, VmId, VmInfo, VmState};
 

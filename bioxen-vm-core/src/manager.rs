@@ -61,6 +61,8 @@ enum Slot {
     /// destroyed in the end.
     Starting(Arc<dyn LuaVm>),
     Ready(Arc<dyn LuaVm>),
+    /// It outlives the manager.
+    Kept(Arc<dyn LuaVm>),
 }
 
 impl VmManager {
@@ -158,14 +160,75 @@ impl VmManager {
         let mut reservation = self.reserve(&id)?;
         self.observed.tell(&id, Happening::Creating);
         let result = self.make(&id, vm_type, config, &mut reservation).await;
+        self.tell_made(&id, &result);
+        result
+    }
+
+    fn tell_made(&self, id: &VmId, made: &Result<Arc<dyn LuaVm>>) {
         self.observed.tell(
-            &id,
-            match &result {
+            id,
+            match made {
                 Ok(_) => Happening::Ready,
                 Err(error) => Happening::Failed(error.to_string()),
             },
         );
-        result
+    }
+
+    /// Takes over a VM that exists and lets it be as it is: see [`Backend::adopt`]. It stays when
+    /// the manager ends; only [`remove_vm`](Self::remove_vm) destroys it.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::AlreadyExists`] when the id is taken, and as [`Backend::adopt`].
+    pub async fn adopt_vm(
+        &self,
+        id: impl Into<String>,
+        vm_type: &str,
+        which: &str,
+        config: Value,
+    ) -> Result<Arc<dyn LuaVm>> {
+        let id = VmId::new(id)?;
+        let mut reservation = self.reserve(&id)?;
+        let backend = self.backend(vm_type, config)?;
+        let adopted = backend.adopt(id.clone(), which).await;
+        let vm = adopted.map_err(|error| error.with_operation("adopt").with_vm(&id))?;
+        reservation.keep(Slot::Kept(Arc::clone(&vm)));
+        self.observed.tell(&id, Happening::Ready);
+        Ok(vm)
+    }
+
+    /// Makes another VM that has on its disks what a VM has now, and starts it: see
+    /// [`LuaVm::clone_vm`].
+    ///
+    /// # Errors
+    /// Fails as [`vm`](Self::vm), with [`ErrorKind::AlreadyExists`] when the new id is taken, and
+    /// as [`LuaVm::clone_vm`] and [`LuaVm::start`]; then the new VM is destroyed again.
+    ///
+    /// # Cancel safety
+    /// As [`create_vm`](Self::create_vm).
+    pub async fn clone_vm(&self, id: &str, new: impl Into<String>) -> Result<Arc<dyn LuaVm>> {
+        let source = self.vm(id)?;
+        let new = VmId::new(new)?;
+        let mut reservation = self.reserve(&new)?;
+        self.observed.tell(&new, Happening::Creating);
+        let made = match source.clone_vm(new.clone()).await {
+            Ok(vm) => self.start_made(&new, vm, &mut reservation).await,
+            Err(error) => Err(error),
+        };
+        self.tell_made(&new, &made);
+        made
+    }
+
+    /// Lets a VM outlive the manager: see [`LuaVm::keep`].
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm) and [`LuaVm::keep`].
+    pub async fn keep_vm(&self, id: &str) -> Result<()> {
+        let vm = self.vm(id)?;
+        vm.keep().await?;
+        if let Some(slot) = lock(&self.vms).get_mut(vm.id()) {
+            *slot = Slot::Kept(Arc::clone(&vm));
+        }
+        Ok(())
     }
 
     async fn make(
@@ -180,6 +243,16 @@ impl VmManager {
             .create(id.clone())
             .await
             .map_err(|error| error.with_operation("create").with_vm(id))?;
+        self.start_made(id, vm, reservation).await
+    }
+
+    /// Starts a VM that was just made, and destroys it again when that fails.
+    async fn start_made(
+        &self,
+        id: &VmId,
+        vm: Arc<dyn LuaVm>,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Arc<dyn LuaVm>> {
         reservation.keep(Slot::Starting(Arc::clone(&vm)));
         if let Err(error) = vm.start().await {
             match vm.destroy().await {
@@ -202,7 +275,7 @@ impl VmManager {
         let vms = lock(&self.vms);
         let slot = VmId::new(id).ok().and_then(|id| vms.get(&id));
         match slot {
-            Some(Slot::Ready(vm)) => Ok(Arc::clone(vm)),
+            Some(Slot::Ready(vm) | Slot::Kept(vm)) => Ok(Arc::clone(vm)),
             Some(Slot::Creating | Slot::Starting(_)) => {
                 Err(Error::new(ErrorKind::NotFound, "it is still being made").with_vm(id))
             }
@@ -222,7 +295,7 @@ impl VmManager {
         let mut all: Vec<_> = lock(&self.vms)
             .values()
             .filter_map(|slot| match slot {
-                Slot::Ready(vm) => Some(Arc::clone(vm)),
+                Slot::Ready(vm) | Slot::Kept(vm) => Some(Arc::clone(vm)),
                 Slot::Creating | Slot::Starting(_) => None,
             })
             .collect();
@@ -362,7 +435,8 @@ impl VmManager {
     /// # Errors
     /// As [`vm`](Self::vm) and [`LuaVm::destroy`]; after a failed destroy the manager keeps the VM.
     pub async fn remove_vm(&self, id: &str) -> Result<()> {
-        let vm = match self.made().into_iter().find(|vm| vm.id().as_str() == id) {
+        let mut made = self.made(true).into_iter();
+        let vm = match made.find(|vm| vm.id().as_str() == id) {
             Some(vm) => vm,
             None => self.vm(id)?,
         };
@@ -371,7 +445,7 @@ impl VmManager {
         Ok(())
     }
 
-    /// Destroys all VMs, all at once, and closes the backends. Waits no longer than
+    /// Destroys all VMs but those that were kept or adopted, all at once, and closes the backends. Waits no longer than
     /// [`with_shutdown_limit`](Self::with_shutdown_limit) says, whatever runs in the VMs.
     ///
     /// # Errors
@@ -380,7 +454,7 @@ impl VmManager {
     pub async fn shutdown_all(&self) -> Result<()> {
         let limit = self.shutdown_limit;
         let destroying: Vec<_> = self
-            .made()
+            .made(false)
             .into_iter()
             .map(|vm| {
                 tokio::spawn(async move {
@@ -406,6 +480,8 @@ impl VmManager {
             }
         }
         let backends: Vec<_> = if failures.is_empty() {
+            // What was kept lives on without us.
+            lock(&self.vms).retain(|_, slot| !matches!(slot, Slot::Kept(_)));
             lock(&self.opened)
                 .drain(..)
                 .map(|opened| opened.backend)
@@ -438,13 +514,15 @@ impl VmManager {
         names(&lock(&self.vms))
     }
 
-    /// All VMs that exist, those that are not ready included.
-    fn made(&self) -> Vec<Arc<dyn LuaVm>> {
+    /// All VMs that exist, those that are not ready included, or of those the ones that end with the
+    /// manager.
+    fn made(&self, with_kept: bool) -> Vec<Arc<dyn LuaVm>> {
         let vms = lock(&self.vms);
         vms.values()
             .filter_map(|slot| match slot {
                 Slot::Ready(vm) | Slot::Starting(vm) => Some(Arc::clone(vm)),
-                Slot::Creating => None,
+                Slot::Kept(vm) if with_kept => Some(Arc::clone(vm)),
+                Slot::Kept(_) | Slot::Creating => None,
             })
             .collect()
     }

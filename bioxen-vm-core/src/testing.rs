@@ -46,12 +46,15 @@ impl Backend for EchoBackend {
     }
 
     async fn create(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
-        let state = AtomicU8::new(STOPPED);
-        Ok(Arc::new(EchoVm {
-            id,
-            state,
-            config: self.config.clone(),
-        }))
+        Ok(EchoVm::make(id, STOPPED, &self.config))
+    }
+
+    /// Every name is that of a running VM, but for `nobody`.
+    async fn adopt(&self, id: VmId, which: &str) -> Result<Arc<dyn LuaVm>> {
+        if which == "nobody" {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such VM"));
+        }
+        Ok(EchoVm::make(id, RUNNING, &self.config))
     }
 }
 
@@ -67,6 +70,14 @@ const RUNNING: u8 = 1;
 const DESTROYED: u8 = 2;
 
 impl EchoVm {
+    fn make(id: VmId, state: u8, config: &EchoConfig) -> Arc<dyn LuaVm> {
+        Arc::new(Self {
+            id,
+            state: AtomicU8::new(state),
+            config: config.clone(),
+        })
+    }
+
     fn state(&self) -> VmState {
         match self.state.load(Ordering::Acquire) {
             STOPPED => VmState::Stopped,
@@ -140,8 +151,18 @@ impl LuaVm for EchoVm {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             streaming: true,
+            clones: true,
+            keep: true,
             ..Capabilities::default()
         }
+    }
+
+    async fn clone_vm(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
+        Ok(Self::make(id, STOPPED, &self.config))
+    }
+
+    async fn keep(&self) -> Result<()> {
+        Ok(())
     }
 
     async fn destroy(&self) -> Result<()> {

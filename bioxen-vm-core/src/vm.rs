@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Capabilities, Error, ErrorKind, Isolation, Outcome, OutputSink, Result, Runner, Script,
-    Session, SessionOptions,
+    Session, SessionOptions, Snapshot,
 };
 
 /// A Lua VM of any type.
@@ -43,6 +43,129 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
     /// # Errors
     /// Fails when it cannot be stopped.
     async fn stop(&self) -> Result<()>;
+
+    /// Stops it and starts it again.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop) and [`start`](Self::start).
+    async fn reboot(&self) -> Result<()> {
+        self.stop().await?;
+        self.start().await
+    }
+
+    /// Lets it stand still in memory: its programs get no processor until
+    /// [`unpause`](Self::unpause). Does nothing when it is paused.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types that cannot
+    /// ([`pause`](Capabilities::pause)), and with [`ErrorKind::InvalidState`] when it does not run.
+    async fn pause(&self) -> Result<()> {
+        Err(self.unsupported("be paused"))
+    }
+
+    /// Lets a paused VM go on, and waits until it can run Lua. Does nothing when it runs.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    async fn unpause(&self) -> Result<()> {
+        Err(self.unsupported("be paused"))
+    }
+
+    /// Writes its memory to disk and gives the memory back. Does nothing when it is suspended.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types that cannot
+    /// ([`suspend`](Capabilities::suspend)), and with [`ErrorKind::InvalidState`] when it does not
+    /// run.
+    async fn suspend(&self) -> Result<()> {
+        Err(self.unsupported("be suspended"))
+    }
+
+    /// Lets a suspended VM go on where it stood, and waits until it can run Lua. Does nothing when
+    /// it runs.
+    ///
+    /// # Errors
+    /// As [`suspend`](Self::suspend).
+    async fn resume(&self) -> Result<()> {
+        Err(self.unsupported("be suspended"))
+    }
+
+    /// Keeps what its disks hold now, under a name. Memory is not part of it.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types without snapshots
+    /// ([`snapshots`](Capabilities::snapshots)), and with [`ErrorKind::AlreadyExists`] when it has a
+    /// snapshot of that name.
+    async fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        let _ = name;
+        Err(self.unsupported("keep snapshots"))
+    }
+
+    /// Its snapshots, the oldest first.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types without snapshots.
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        Err(self.unsupported("keep snapshots"))
+    }
+
+    /// Gives it back what its disks held when a snapshot was made, given by name or id. It is
+    /// stopped then; the snapshot stays.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types without snapshots, and with
+    /// [`ErrorKind::NotFound`] when there is no such snapshot.
+    async fn revert(&self, snapshot: &str) -> Result<()> {
+        let _ = snapshot;
+        Err(self.unsupported("keep snapshots"))
+    }
+
+    /// Removes a snapshot, given by name or id, with its disks. Does nothing when there is none.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types without snapshots, and otherwise when
+    /// something could not be removed.
+    async fn remove_snapshot(&self, snapshot: &str) -> Result<()> {
+        let _ = snapshot;
+        Err(self.unsupported("keep snapshots"))
+    }
+
+    /// Makes another VM that has on its disks what this one has now, stopped. It belongs to whoever
+    /// calls this, as a VM of [`Backend::create`](crate::Backend::create) does.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types that cannot
+    /// ([`clones`](Capabilities::clones)), and otherwise when it cannot be made; then nothing of it
+    /// is left behind.
+    ///
+    /// # Cancel safety
+    /// As [`Backend::create`](crate::Backend::create).
+    async fn clone_vm(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
+        let _ = id;
+        Err(self.unsupported("be cloned"))
+    }
+
+    /// Moves it to another host of its pool, given by name or id, while it runs. One that does not
+    /// run is started there the next time. Does nothing when it is there.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types that cannot
+    /// ([`migrate`](Capabilities::migrate)), with [`ErrorKind::NotFound`] when there is no such
+    /// host, and otherwise with what that host lacks.
+    async fn migrate(&self, host: &str) -> Result<()> {
+        let _ = host;
+        Err(self.unsupported("be moved to another host"))
+    }
+
+    /// Lets it outlive this program: no clean-up after a killed program takes it any more, only
+    /// [`destroy`](Self::destroy) does. [`Backend::adopt`](crate::Backend::adopt) finds it again.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] for types whose VMs end with their program
+    /// ([`keep`](Capabilities::keep)).
+    async fn keep(&self) -> Result<()> {
+        Err(self.unsupported("outlive their program"))
+    }
 
     /// Runs a Lua program in a fresh Lua state.
     ///

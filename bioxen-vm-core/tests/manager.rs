@@ -257,3 +257,77 @@ async fn shutdown_waits_no_longer_than_it_may() {
         "VM a: cannot destroy: it was not gone within 5 s; try again"
     );
 }
+
+#[tokio::test]
+async fn what_was_kept_or_adopted_outlives_the_manager_and_is_removed_on_request_only() {
+    let manager = manager();
+    for id in ["mine", "kept"] {
+        manager.create_vm(id, "echo", Value::Null).await.unwrap();
+    }
+    let adopt = |which: &'static str| manager.adopt_vm("theirs", "echo", which, Value::Null);
+    let error = adopt("nobody").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    adopt("somebody").await.unwrap();
+    let error = adopt("somebody").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    manager.keep_vm("kept").await.unwrap();
+    let vms = ["mine", "kept", "theirs"].map(|id| manager.vm(id).unwrap());
+
+    manager.shutdown_all().await.unwrap();
+    let mut states = Vec::new();
+    for vm in &vms {
+        states.push(vm.info().await.unwrap().state);
+    }
+    use VmState::{Destroyed, Running};
+    assert_eq!(states, [Destroyed, Running, Running]);
+    assert_eq!(manager.vms().len(), 0);
+
+    let adopted = adopt("somebody").await.unwrap();
+    manager.remove_vm("theirs").await.unwrap();
+    assert_eq!(adopted.info().await.unwrap().state, Destroyed);
+}
+
+#[tokio::test]
+async fn a_clone_is_another_vm_that_runs_under_its_own_id() {
+    let manager = manager();
+    manager.create_vm("a", "echo", Value::Null).await.unwrap();
+    let clone = manager.clone_vm("a", "b").await.unwrap();
+    assert_eq!(clone.id().as_str(), "b");
+    assert_eq!(clone.info().await.unwrap().state, VmState::Running);
+    let error = manager.clone_vm("a", "b").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    let error = manager.clone_vm("nobody", "c").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    manager.remove_vm("a").await.unwrap();
+    assert_eq!(clone.info().await.unwrap().state, VmState::Running);
+    manager.shutdown_all().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_type_cannot_do_it_says_and_changes_nothing() {
+    let manager = manager();
+    let vm = manager.create_vm("a", "echo", Value::Null).await.unwrap();
+    let refusals = [
+        (vm.pause().await, "be paused"),
+        (vm.unpause().await, "be paused"),
+        (vm.suspend().await, "be suspended"),
+        (vm.resume().await, "be suspended"),
+        (vm.snapshot("s").await.map(drop), "keep snapshots"),
+        (vm.snapshots().await.map(drop), "keep snapshots"),
+        (vm.revert("s").await, "keep snapshots"),
+        (vm.remove_snapshot("s").await, "keep snapshots"),
+        (vm.migrate("h").await, "be moved to another host"),
+    ];
+    for (refused, cannot) in refusals {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{cannot}");
+        assert_eq!(
+            error.to_string(),
+            format!("VM a: VMs of type \"echo\" cannot {cannot}")
+        );
+    }
+    assert_eq!(vm.info().await.unwrap().state, VmState::Running);
+    vm.reboot().await.unwrap();
+    assert_eq!(vm.info().await.unwrap().state, VmState::Running);
+    manager.shutdown_all().await.unwrap();
+}
