@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of an operation on a VM.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -11,13 +12,23 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// `Display` is one clause without the cause; the cause is reached through
 /// [`source`](StdError::source), and the typed error of the backend by downcasting it.
-#[derive(Debug)]
+///
+/// `Debug` is for people too, since it is what a `main` that returns a [`Result`] shows: the error
+/// and below it its causes, each in a line. The alternate form, `{:#?}`, shows the fields.
+///
+/// ```
+/// # use bioxen_vm_core::{Error, ErrorKind};
+/// let error = Error::new(ErrorKind::Unavailable, "the guest does not answer")
+///     .with_source("connection refused");
+/// assert_eq!(format!("{error:?}"), "the guest does not answer\n  because: connection refused");
+/// ```
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
     operation: Option<&'static str>,
     vm: Option<String>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// What a caller can do about an [`Error`].
@@ -77,7 +88,7 @@ impl Error {
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -118,6 +129,28 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("Error")
+                .field("kind", &self.kind)
+                .field("message", &self.message)
+                .field("operation", &self.operation)
+                .field("vm", &self.vm)
+                .field("source", &self.source)
+                .finish();
+        }
+        write!(f, "{self}")?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, "\n  because: {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
@@ -146,6 +179,20 @@ mod tests {
             "connection refused (os error 111)"
         );
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn debug_tells_the_causes_in_lines_and_its_alternate_form_the_fields() {
+        let middle = Error::new(ErrorKind::Denied, "no key is accepted").with_source("EACCES");
+        let error = Error::new(ErrorKind::Denied, "no login")
+            .with_vm("web")
+            .with_source(middle);
+        assert_eq!(
+            format!("{error:?}"),
+            "VM web: no login\n  because: no key is accepted\n  because: EACCES"
+        );
+        let fields = format!("{error:#?}");
+        assert!(fields.contains("kind: Denied") && fields.contains("web"), "{fields}");
     }
 
     #[test]

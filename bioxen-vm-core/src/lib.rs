@@ -31,7 +31,7 @@ pub use manager::{
     Execution, ExecutionStatus, Happening, ManagerStats, VmEvent, VmEvents, VmManager, gather,
 };
 pub use outcome::{Outcome, Status};
-pub use output::{ChannelSink, Gather, OutputSink, OutputStream, channel};
+pub use output::{ChannelSink, Gather, OutputSink, OutputStream, Pieces, channel};
 pub use runner::{Command, Runner};
 pub use script::{DEFAULT_MAX_OUTPUT, Script};
 pub use session::{

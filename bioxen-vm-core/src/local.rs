@@ -11,16 +11,15 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::Notify;
 
 use crate::{
-    Command, Error, ErrorKind, Gather, InputStream, Outcome, OutputSink, OutputStream, Result,
-    Runner, Script, Status,
+    Command, Error, ErrorKind, Gather, InputStream, Outcome, OutputSink, OutputStream, Pieces,
+    Result, Runner, Script, Status,
 };
 
 pub use directory::PrivateDir;
@@ -32,9 +31,6 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// How long output is still awaited after the command's process group has been killed. Only a
 /// process that left the group can hold the pipes open that long.
 const DRAIN: Duration = Duration::from_millis(500);
-
-/// How much is read at once.
-const PIECE: usize = 64 * 1024;
 
 /// Runs commands on this machine, each in a process group of its own.
 ///
@@ -246,17 +242,17 @@ enum End {
 /// Hands on both streams until they end. Once the command has ended it waits no longer than
 /// [`DRAIN`] for more.
 async fn pump(
-    mut output: ChildStdout,
-    mut errors: ChildStderr,
+    output: ChildStdout,
+    errors: ChildStderr,
     sink: &mut dyn OutputSink,
     ended: &Notify,
 ) -> ControlFlow<()> {
-    let (mut out, mut err) = (Some(BytesMut::new()), Some(BytesMut::new()));
+    let (mut out, mut err) = (Pieces::new(output), Pieces::new(errors));
     let mut over = false;
-    while out.is_some() || err.is_some() {
+    while !out.is_over() || !err.is_over() {
         let (stream, piece) = tokio::select! {
-            piece = next(&mut output, &mut out), if out.is_some() => (OutputStream::Stdout, piece),
-            piece = next(&mut errors, &mut err), if err.is_some() => (OutputStream::Stderr, piece),
+            piece = out.next(), if !out.is_over() => (OutputStream::Stdout, piece),
+            piece = err.next(), if !err.is_over() => (OutputStream::Stderr, piece),
             () = ended.notified(), if !over => {
                 over = true;
                 continue;
@@ -268,25 +264,6 @@ async fn pump(
         }
     }
     ControlFlow::Continue(())
-}
-
-/// The next piece of a stream. Takes the buffer away at its end.
-async fn next(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &mut Option<BytesMut>,
-) -> Option<Bytes> {
-    let some = buffer.as_mut()?;
-    if some.capacity() < PIECE / 4 {
-        some.reserve(PIECE);
-    }
-    match stream.read_buf(some).await {
-        Ok(1..) => Some(some.split().freeze()),
-        // A pipe that breaks has nothing more to give, as one that ends.
-        Ok(0) | Err(_) => {
-            *buffer = None;
-            None
-        }
-    }
 }
 
 /// Writes standard input. A command that does not read it all is no failure.

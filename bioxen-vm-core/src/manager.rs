@@ -1,22 +1,19 @@
 mod cluster;
+mod execution;
 mod observe;
+mod sessions;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::AbortHandle;
 
-use crate::{
-    Backend, Error, ErrorKind, LuaVm, Outcome, OutputStream, Result, Script, Session,
-    SessionOptions, SessionStatus, VmFactory, VmId, VmInfo, channel,
-};
+use crate::{Backend, Error, ErrorKind, LuaVm, Result, Session, VmFactory, VmId, VmInfo};
 
 pub use cluster::gather;
+pub use execution::{Execution, ExecutionStatus};
 use observe::Observed;
 pub use observe::{Happening, ManagerStats, VmEvent, VmEvents};
 
@@ -26,9 +23,6 @@ const MAX_WORKERS: usize = 10;
 
 /// How long the end of a VM is awaited by `shutdown_all`, unless the manager is told otherwise.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(300);
-
-/// How many pieces of output wait for their taker before the program has to wait.
-const PIECES: usize = 16;
 
 /// Owns VMs of all types under their ids.
 ///
@@ -303,133 +297,6 @@ impl VmManager {
         all
     }
 
-    /// Runs a Lua program in a VM and waits for its end.
-    ///
-    /// # Errors
-    /// As [`vm`](Self::vm) and [`LuaVm::execute`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the program.
-    pub async fn execute_vm(&self, id: &str, script: impl Into<Script>) -> Result<Outcome> {
-        let vm = self.vm(id)?;
-        let operation = self.observed.begin(vm.id());
-        let result = vm.execute(script.into()).await;
-        operation.end(&result);
-        result
-    }
-
-    /// Reads a Lua file of this machine and runs it in a VM; messages name it by its path.
-    ///
-    /// # Errors
-    /// Fails with [`ErrorKind::NotFound`] when the file cannot be read, and as
-    /// [`execute_vm`](Self::execute_vm).
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the program.
-    #[cfg(feature = "local")]
-    pub async fn execute_file(&self, id: &str, path: &std::path::Path) -> Result<Outcome> {
-        self.execute_vm(id, crate::local::read_script(path).await?)
-            .await
-    }
-
-    /// Runs a Lua program in a VM in the background. Needs a running tokio runtime.
-    ///
-    /// # Errors
-    /// As [`vm`](Self::vm); what happens later is told by the [`Execution`].
-    pub fn spawn_execution(&self, id: &str, script: impl Into<Script>) -> Result<Execution> {
-        self.spawn(id, script.into(), None)
-    }
-
-    fn spawn(&self, id: &str, script: Script, room: Option<Arc<Semaphore>>) -> Result<Execution> {
-        let vm = self.vm(id)?;
-        let observed = Arc::clone(&self.observed);
-        Ok(Execution::spawn(async move {
-            let _room = match &room {
-                // Never closed, so never an error.
-                Some(room) => room.acquire().await.ok(),
-                None => None,
-            };
-            let operation = observed.begin(vm.id());
-            let result = vm.execute(script).await;
-            operation.end(&result);
-            result
-        }))
-    }
-
-    /// Runs a Lua program in a VM in the background and hands its output on as it comes; the
-    /// program waits when nobody takes it, and ends when the receiver is dropped. Needs a running
-    /// tokio runtime.
-    ///
-    /// # Errors
-    /// As [`vm`](Self::vm); what happens later is told by the [`Execution`].
-    pub fn spawn_streaming(
-        &self,
-        id: &str,
-        script: impl Into<Script>,
-    ) -> Result<(Execution, mpsc::Receiver<(OutputStream, Bytes)>)> {
-        let vm = self.vm(id)?;
-        let script = script.into();
-        let observed = Arc::clone(&self.observed);
-        let (mut sink, output) = channel(PIECES);
-        let execution = Execution::spawn(async move {
-            let operation = observed.begin(vm.id());
-            let result = vm.execute_streaming(script, &mut sink).await;
-            operation.end(&result);
-            result
-        });
-        Ok((execution, output))
-    }
-
-    /// Starts a session in a VM, and keeps it under its name until it is over.
-    ///
-    /// # Errors
-    /// Fails with [`ErrorKind::AlreadyExists`] when the VM has a session of that name, and as
-    /// [`vm`](Self::vm) and [`LuaVm::open_session`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends what was started.
-    pub async fn open_session(&self, id: &str, options: SessionOptions) -> Result<Session> {
-        let vm = self.vm(id)?;
-        let taken = |name: &str| {
-            let message =
-                format!("a session {name:?} exists already; close it or choose another name");
-            Error::new(ErrorKind::AlreadyExists, message)
-                .with_operation("open a session")
-                .with_vm(id)
-        };
-        let name = options.name.clone();
-        if self.session(id, &name).is_some() {
-            return Err(taken(&name));
-        }
-        let session = vm.open_session(options).await?;
-        let mut sessions = self.living_sessions();
-        // Another one may have been opened meanwhile.
-        if find(&sessions, id, &name).is_some() {
-            return Err(taken(&name));
-        }
-        sessions.push((vm.id().clone(), session.clone()));
-        self.observed.tell(vm.id(), Happening::SessionOpened(name));
-        Ok(session)
-    }
-
-    /// The session of this name in this VM, if there is one that is not over.
-    #[must_use]
-    pub fn session(&self, id: &str, name: &str) -> Option<Session> {
-        find(&self.living_sessions(), id, name)
-    }
-
-    /// All sessions that are not over, with their VMs.
-    #[must_use]
-    pub fn sessions(&self) -> Vec<(VmId, Session)> {
-        self.living_sessions().clone()
-    }
-
-    fn living_sessions(&self) -> MutexGuard<'_, Vec<(VmId, Session)>> {
-        let mut sessions = lock(&self.sessions);
-        sessions.retain(|(_, session)| session.status() != SessionStatus::Ended);
-        sessions
-    }
-
     /// Destroys a VM and frees its id.
     ///
     /// # Errors
@@ -589,82 +456,6 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// A Lua program that runs in the background.
-///
-/// Dropping it lets the program go on; [`cancel`](Self::cancel) ends it.
-#[derive(Debug, Clone)]
-pub struct Execution {
-    receiver: watch::Receiver<Option<Result<Outcome, Arc<Error>>>>,
-    abort: AbortHandle,
-}
-
-/// How far a program in the background is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ExecutionStatus {
-    /// It runs.
-    Running,
-    /// It ended, or failed to start; [`Execution::wait`] tells which.
-    Done,
-    /// It was cancelled.
-    Cancelled,
-}
-
-impl Execution {
-    fn spawn(program: impl Future<Output = Result<Outcome>> + Send + 'static) -> Self {
-        let (sender, receiver) = watch::channel(None);
-        let task = tokio::spawn(async move {
-            let result = program.await.map_err(Arc::new);
-            sender.send_replace(Some(result));
-        });
-        Self {
-            receiver,
-            abort: task.abort_handle(),
-        }
-    }
-
-    /// Waits for the end of the program. May be called any number of times.
-    ///
-    /// # Errors
-    /// As [`LuaVm::execute`], and with [`ErrorKind::Cancelled`] after [`cancel`](Self::cancel).
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not end the program.
-    pub async fn wait(&self) -> Result<Outcome> {
-        let mut receiver = self.receiver.clone();
-        let finished = receiver
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|r| r.clone());
-        match finished {
-            Some(Ok(outcome)) => Ok(outcome),
-            Some(Err(error)) => Err(Error::new(error.kind(), error.to_string()).with_source(error)),
-            None => Err(Error::new(
-                ErrorKind::Cancelled,
-                "the execution was cancelled",
-            )),
-        }
-    }
-
-    /// Ends the program and what it started. Does nothing when it has ended.
-    pub fn cancel(&self) {
-        self.abort.abort();
-    }
-
-    /// How far it is.
-    #[must_use]
-    pub fn status(&self) -> ExecutionStatus {
-        if self.receiver.borrow().is_some() {
-            ExecutionStatus::Done
-        } else if self.receiver.has_changed().is_err() {
-            ExecutionStatus::Cancelled
-        } else {
-            ExecutionStatus::Running
-        }
-    }
-}
-
 impl fmt::Debug for Opened {
     /// Leaves out the configuration, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -672,12 +463,6 @@ impl fmt::Debug for Opened {
             .field("vm_type", &self.vm_type)
             .finish_non_exhaustive()
     }
-}
-
-fn find(sessions: &[(VmId, Session)], id: &str, name: &str) -> Option<Session> {
-    let mut all = sessions.iter();
-    all.find(|(vm, session)| vm.as_str() == id && session.name() == name)
-        .map(|(_, session)| session.clone())
 }
 
 fn names(vms: &HashMap<VmId, Slot>) -> String {

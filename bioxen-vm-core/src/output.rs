@@ -2,6 +2,7 @@ use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 
 use crate::Outcome;
@@ -116,10 +117,66 @@ impl OutputSink for ChannelSink {
     }
 }
 
+/// Reads what a program writes in pieces, each in memory of its own and none copied.
+#[derive(Debug)]
+pub struct Pieces<S> {
+    /// `None` once it has ended.
+    stream: Option<S>,
+    buffer: BytesMut,
+}
+
+impl<S: AsyncRead + Unpin> Pieces<S> {
+    /// How much is read at once, in bytes.
+    pub const SIZE: usize = 64 << 10;
+
+    /// Reads this stream.
+    pub fn new(stream: S) -> Self {
+        Self {
+            stream: Some(stream),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    /// The next piece; `None` at the end, and ever after. A stream that breaks has nothing more to
+    /// give, as one that ends.
+    ///
+    /// # Cancel safety
+    /// No byte is lost by dropping the future.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        let stream = self.stream.as_mut()?;
+        if self.buffer.capacity() < Self::SIZE / 4 {
+            self.buffer.reserve(Self::SIZE);
+        }
+        match stream.read_buf(&mut self.buffer).await {
+            Ok(1..) => Some(self.buffer.split().freeze()),
+            Ok(0) | Err(_) => {
+                self.stream = None;
+                None
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Status;
+
+    #[tokio::test]
+    async fn a_stream_is_read_in_pieces_to_its_end() {
+        let mut pieces = Pieces::new(&b"ab"[..]);
+        assert!(!pieces.is_over());
+        assert_eq!(pieces.next().await, Some(Bytes::from("ab")));
+        assert_eq!(pieces.next().await, None);
+        assert!(pieces.is_over());
+        assert_eq!(pieces.next().await, None);
+    }
 
     #[tokio::test]
     async fn what_is_over_the_limit_is_dropped_and_said_so() {

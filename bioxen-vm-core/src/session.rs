@@ -48,7 +48,7 @@ struct Inner {
     /// Held by the chunk that runs, until it is answered.
     turn: Arc<tokio::sync::Mutex<()>>,
     shared: Arc<Shared>,
-    ended: watch::Receiver<Option<Ended>>,
+    ended: watch::Receiver<Option<Result<Status>>>,
     history: Mutex<VecDeque<Bytes>>,
 }
 
@@ -66,8 +66,6 @@ struct Current {
     answer: oneshot::Sender<Answer>,
     _turn: OwnedMutexGuard<()>,
 }
-
-type Ended = Result<Status, Arc<Error>>;
 
 /// Runs the process of a session, and reaches it while it runs.
 #[async_trait]
@@ -274,7 +272,7 @@ impl Session {
                     Ok(outcome) => Ok(outcome.status),
                     Err(error) => Err(error),
                 };
-                tell.send_replace(Some(result.map_err(Arc::new)));
+                tell.send_replace(Some(result));
                 // Who waits for an answer looks at how it ended.
                 lock(&shared.current).take();
                 // Nobody may be attached.
@@ -498,10 +496,7 @@ impl Inner {
     /// How it ended.
     fn end_status(&self) -> Result<Status> {
         match &*self.ended.borrow() {
-            Some(Ok(status)) => Ok(*status),
-            Some(Err(error)) => {
-                Err(Error::new(error.kind(), error.to_string()).with_source(Arc::clone(error)))
-            }
+            Some(ended) => ended.clone(),
             // Only its own closing comes before its end.
             None => Ok(Status::Signaled(9)),
         }

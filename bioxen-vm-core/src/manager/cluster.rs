@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::{Execution, VmManager};
+use super::VmManager;
+use super::execution::Execution;
 use crate::{Error, ErrorKind, Outcome, Result, Script, VmId};
 
 impl VmManager {

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use bioxen_vm_core::lua::{Frames, Mark, Part};
 use bioxen_vm_core::{
     Command, Error, ErrorKind, Gather, Input, InputStream, Outcome, OutputSink, OutputStream,
-    Result, Runner, Status,
+    Pieces, Result, Runner, Status,
 };
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -27,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// so only when the connection is gone.
 const GUEST_SLACK: Duration = Duration::from_secs(10);
 
-/// How much is read at once.
+/// How much of its input is sent at once.
 const PIECE: usize = 64 * 1024;
 
 /// The longest argument or variable of a Linux process, less room for the name it travels under.
@@ -338,25 +338,25 @@ async fn feed(
 /// Hands on both streams until they end, and takes the report out of them. Once the command has
 /// ended it waits no longer than [`DRAIN`] for more.
 async fn pump(
-    mut output: openssh::ChildStdout,
-    mut errors: openssh::ChildStderr,
+    output: openssh::ChildStdout,
+    errors: openssh::ChildStderr,
     sink: &mut dyn OutputSink,
     mark: &Mark,
     ended: &Notify,
 ) -> ControlFlow<(), Option<String>> {
-    let (mut out, mut err) = (Some(BytesMut::new()), Some(BytesMut::new()));
+    let (mut out, mut err) = (Pieces::new(output), Pieces::new(errors));
     let mut frames = Frames::new(mark);
     let mut report = None;
     let mut over = false;
-    while out.is_some() || err.is_some() {
+    while !out.is_over() || !err.is_over() {
         let piece = tokio::select! {
-            piece = next(&mut output, &mut out), if out.is_some() => {
+            piece = out.next(), if !out.is_over() => {
                 if let Some(piece) = piece {
                     sink.write(OutputStream::Stdout, piece).await?;
                 }
                 continue;
             }
-            piece = next(&mut errors, &mut err), if err.is_some() => piece,
+            piece = err.next(), if !err.is_over() => piece,
             () = ended.notified(), if !over => {
                 over = true;
                 continue;
@@ -377,25 +377,6 @@ async fn pump(
         sink.write(OutputStream::Stderr, rest).await?;
     }
     ControlFlow::Continue(report)
-}
-
-/// The next piece of a stream. Takes the buffer away at its end.
-async fn next(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &mut Option<BytesMut>,
-) -> Option<Bytes> {
-    let some = buffer.as_mut()?;
-    if some.capacity() < PIECE / 4 {
-        some.reserve(PIECE);
-    }
-    // A stream that breaks has nothing more to give, as one that ends.
-    match stream.read_buf(some).await {
-        Ok(1..) => Some(some.split().freeze()),
-        Ok(0) | Err(_) => {
-            *buffer = None;
-            None
-        }
-    }
 }
 
 /// Waits, but not for long, until the server has freed the channel, so that the next command finds
