@@ -7,6 +7,8 @@
 //! python3 -m venv target/venv
 //! target/venv/bin/pip install pylua-bioxen-vm-lib==0.1.18 lupa
 //! ```
+//!
+//! Arguments choose parts: `one_shot`, `session`, `cpu_bound`, `streaming`, `many_vms`.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -40,10 +42,23 @@ async fn main() {
     if std::env::args().any(|arg| arg == ECHO) {
         return echo();
     }
-    one_shot().await;
-    cpu_bound().await;
-    streaming().await;
-    many_vms().await;
+    let chosen: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let wanted = |part: &str| chosen.is_empty() || chosen.iter().any(|name| name == part);
+    if wanted("one_shot") {
+        one_shot().await;
+    }
+    if wanted("cpu_bound") {
+        cpu_bound().await;
+    }
+    if wanted("streaming") {
+        streaming().await;
+    }
+    if wanted("many_vms") {
+        many_vms().await;
+    }
 }
 
 async fn vm(config: BasicConfig) -> BasicVm {

@@ -192,7 +192,10 @@ mod tests {
             "VM web: no login\n  because: no key is accepted\n  because: EACCES"
         );
         let fields = format!("{error:#?}");
-        assert!(fields.contains("kind: Denied") && fields.contains("web"), "{fields}");
+        assert!(
+            fields.contains("kind: Denied") && fields.contains("web"),
+            "{fields}"
+        );
     }
 
     #[test]
