@@ -1,6 +1,6 @@
 //! The built-in Lua 5.4, made to behave as the `lua` program does. No other file names mlua.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
@@ -10,7 +10,8 @@ use bioxen_vm_core::lua::{DRIVER, SESSION_DRIVER};
 use mlua::chunk::ChunkMode;
 use mlua::state::{GcGenParams, GcMode};
 use mlua::{
-    Error, Function, Lua, LuaOptions, LuaString, MultiValue, Result, StdLib, Table, UserData, Value,
+    AnyUserData, Error, Function, Lua, LuaOptions, LuaString, MultiValue, ObjectLike, Result,
+    StdLib, Table, UserData, Value,
 };
 
 /// The version of the built-in Lua.
@@ -59,6 +60,31 @@ impl Compiled {
 pub(crate) struct Fresh {
     lua: Lua,
     main: Function,
+    /// What the driver reads.
+    frame: Rc<RefCell<Frame>>,
+}
+
+/// The frame of a program, and how much of it has been read.
+#[derive(Default)]
+struct Frame {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl Frame {
+    /// The next line without its end, or so many bytes.
+    fn next(&mut self, length: Option<usize>) -> &[u8] {
+        let rest = &self.bytes[self.read..];
+        let (length, skip) = match length {
+            Some(length) => (length.min(rest.len()), 0),
+            None => match rest.iter().position(|byte| *byte == b'\n') {
+                Some(length) => (length, 1),
+                None => (rest.len(), 0),
+            },
+        };
+        self.read += length + skip;
+        &rest[..length]
+    }
 }
 
 /// Calls a function when the state is closed, after all finalizers of the program: they run in the
@@ -98,27 +124,30 @@ impl Fresh {
         change_library(&lua, setting)?;
         seed(&globals)?;
         warn_on_request(&lua);
-        let main = main_function(&lua, &globals, &setting.compiled.driver)?;
+        let frame = Rc::default();
+        let main = main_function(&lua, &globals, &setting.compiled.driver, &frame)?;
         // The mode that the lua program runs in.
         lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
         lua.set_memory_limit(setting.memory)?;
-        Ok(Self { lua, main })
+        Ok(Self { lua, main, frame })
     }
 
-    /// Runs the driver, which reads a program from standard input and runs it, and closes the
-    /// state. However that ends short of a crash, `end_leftovers` is called then.
+    /// Runs the driver, which reads a program from this frame, or from standard input where that is
+    /// empty, and runs it, and closes the state. However that ends short of a crash, `end_leftovers`
+    /// is called then.
     ///
     /// Returns the exit code. A program that ends by `os.exit` ends this process, and this function
     /// does not return.
-    pub(crate) fn run(self) -> i32 {
-        let Self { lua, main } = self;
+    pub(crate) fn run(self, program: Vec<u8>) -> i32 {
+        let Self { lua, main, frame } = self;
+        frame.borrow_mut().bytes = program;
         Self::end(lua, main)
     }
 
     /// Runs the driver of sessions and then what serves requests until there are no more, and closes
     /// the state. Returns the exit code.
     pub(crate) fn keep_session(self, serve: &'static str) -> i32 {
-        let Self { lua, main: _ } = self;
+        let Self { lua, .. } = self;
         let keep = lua.create_function(move |lua, ()| {
             for part in [SESSION_DRIVER, serve] {
                 lua.load(part).set_name("=(command line)").exec()?;
@@ -159,7 +188,12 @@ fn code_of(error: &Error) -> i32 {
 }
 
 /// The driver as a function, which leaves by an error of ours where it would end the process.
-fn main_function(lua: &Lua, globals: &Table, driver: &[u8]) -> Result<Function> {
+fn main_function(
+    lua: &Lua,
+    globals: &Table,
+    driver: &[u8],
+    frame: &Rc<RefCell<Frame>>,
+) -> Result<Function> {
     let behind = |table: &Table, name: &str, value: Value| -> Result<Table> {
         let meta = lua.create_table()?;
         meta.set("__index", table)?;
@@ -173,6 +207,10 @@ fn main_function(lua: &Lua, globals: &Table, driver: &[u8]) -> Result<Function> 
         lua.create_function(|_, code: i32| -> Result<()> { Err(Error::external(Leave(code))) })?;
     let os = behind(&globals.get("os")?, "exit", Value::Function(leave))?;
     let environment = behind(globals, "os", Value::Table(os))?;
+    let io: Table = globals.get("io")?;
+    let stdin = framed_input(lua, io.get("stdin")?, frame)?;
+    let io = behind(&io, "stdin", Value::Table(stdin))?;
+    environment.raw_set("io", io)?;
     let driver = lua
         .load(driver)
         .set_mode(ChunkMode::Binary)
@@ -181,6 +219,22 @@ fn main_function(lua: &Lua, globals: &Table, driver: &[u8]) -> Result<Function> 
     // Called from a function of ours, as the lua program calls it from one of its own, so that a
     // traceback counts the same number of levels.
     lua.create_function(move |_, ()| driver.call::<()>(()))
+}
+
+/// Standard input as the driver sees it: the frame, and the real one where there is no frame.
+fn framed_input(lua: &Lua, stdin: AnyUserData, frame: &Rc<RefCell<Frame>>) -> Result<Table> {
+    let input = lua.create_table()?;
+    let frame = Rc::clone(frame);
+    let read = move |lua: &Lua, (_, what): (Value, Value)| {
+        let mut frame = frame.borrow_mut();
+        if frame.bytes.is_empty() {
+            return stdin.call_method::<Value>("read", what);
+        }
+        let length = what.as_usize();
+        Ok(Value::String(lua.create_string(frame.next(length))?))
+    };
+    input.raw_set("read", lua.create_function(read)?)?;
+    Ok(input)
 }
 
 fn change_library(lua: &Lua, setting: &Setting) -> Result<()> {
@@ -232,7 +286,7 @@ impl Housekeeper {
             .load("io.stdout:flush() io.stderr:flush()")
             .into_function()?;
         let restore = lua
-            .load("io.stdin:read('a') return os.setlocale() == 'C'")
+            .load("if ... then io.stdin:read('a') end return os.setlocale() == 'C'")
             .into_function()?;
         Ok(Self {
             _lua: lua,
@@ -246,10 +300,10 @@ impl Housekeeper {
         self.flush.call::<()>(()).is_ok()
     }
 
-    /// Drops what the C library still holds of the input, which must be at its end, and tells
+    /// Drops what the C library still holds of the input, if there was any, and tells
     /// whether the process is as it was before a program ran.
-    pub(crate) fn restore(&self) -> bool {
-        self.restore.call::<bool>(()).unwrap_or(false)
+    pub(crate) fn restore(&self, has_had_input: bool) -> bool {
+        self.restore.call::<bool>(has_had_input).unwrap_or(false)
     }
 }
 

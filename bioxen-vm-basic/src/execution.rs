@@ -1,44 +1,65 @@
 //! One execution in a worker, as its owner sees it.
+//!
+//! Most programs are over before it would pay to be told of their end by the runtime, which costs
+//! as much as they do: it has to be asked to watch, and a thread of it to wake another. So a program
+//! is first waited for in place, for as long as an await may block, if the last one of its worker
+//! was over as soon.
 
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeWriter, Write};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use bioxen_vm_core::local::end_tree;
 use bioxen_vm_core::{
-    Error, ErrorKind, Input, InputStream, OutputSink, OutputStream, Result, Status,
+    Error, ErrorKind, Input, InputStream, OutputSink, OutputStream, Pieces, Result, Status,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::Child;
+use tokio::sync::Notify;
 
 use crate::link::{self, REPORT};
 use crate::supervisor::ending;
 
-/// How long output is still awaited after a worker has been killed or has ended by itself. Only a
-/// process that is out of its sight can hold the pipes open that long.
+/// How long a program is waited for in place, in nanoseconds.
+const SOON: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000,
+};
+
+/// How long the taker of the output has for the last of it after a program was ended.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// How much is read at once.
-const PIECE: usize = 64 << 10;
+/// A program that took longer is not waited for in place the next time.
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What an empty pipe takes without waiting for somebody to read: a page, also where a user has so
 /// many pipes that the kernel makes them small.
 const ROOM: usize = 4 << 10;
 
-/// A process that runs programs, one after the other. When it is dropped it ends, with all that
-/// it has started.
+/// A process that runs programs, one after the other, and our line to it.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    process: Process,
+    line: Line,
+    /// Whether its next program may be over soon.
+    quick: bool,
+}
+
+/// The process. When it is dropped it ends, with all that it has started.
+#[derive(Debug)]
+struct Process {
     child: Child,
     pid: Pid,
-    socket: UnixStream,
     /// Whether it cannot have started another process.
     childless: bool,
     /// Whether it runs a program.
@@ -46,18 +67,44 @@ pub(crate) struct Worker {
     ended: bool,
 }
 
+/// Our ends of what connects us with a worker, for as long as it lives. None of them blocks.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) socket: UnixStream,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
 /// A program to run.
-pub(crate) struct Job<'a> {
-    pub(crate) cwd: &'a str,
-    /// What its standard input brings: the frame with the program first.
-    pub(crate) input: Input,
-    pub(crate) timeout: Option<Duration>,
+pub(crate) struct Job {
+    request: Vec<u8>,
+    timeout: Option<Duration>,
+    /// What the program reads; `None` for nothing.
+    stdin: Option<OwnedFd>,
+    feed: Feed,
+}
+
+/// What of standard input is still to be written.
+struct Feed {
+    pipe: Option<Sender>,
+    bytes: Bytes,
+    stream: Option<InputStream>,
+    is_lifeline: bool,
+}
+
+/// What a program that was soon over has left: how it ended, whether its worker can run another,
+/// and its output.
+pub(crate) struct Over {
+    pub(crate) status: Status,
+    pub(crate) reusable: bool,
+    pub(crate) stdout: Bytes,
+    pub(crate) stderr: Bytes,
 }
 
 /// Why an execution is over.
 enum End {
-    /// The worker has said so, and whether it can run another program.
-    Reported(i32, bool),
+    /// The worker has said so.
+    Reported,
     /// The worker is gone, as a program that calls `os.exit` has it.
     Gone,
     TimedOut,
@@ -67,49 +114,146 @@ enum End {
     Left,
 }
 
+impl Job {
+    /// Prepares a program that comes in the request, or else on standard input.
+    pub(crate) fn new(
+        cwd: &str,
+        program: &[u8],
+        input: &Input,
+        timeout: Option<Duration>,
+    ) -> Result<Self> {
+        let stream = input.take_stream()?;
+        let mut job = Self {
+            request: link::request(cwd, program),
+            timeout,
+            stdin: None,
+            feed: Feed {
+                pipe: None,
+                bytes: input.bytes().clone(),
+                stream,
+                is_lifeline: input.is_lifeline(),
+            },
+        };
+        if program.is_empty() || !job.feed.bytes.is_empty() || job.feed.stream.is_some() {
+            let (theirs, ours) = io::pipe().map_err(no_pipes)?;
+            job.stdin = Some(theirs.into());
+            job.feed.fill(ours).map_err(no_pipes)?;
+        }
+        Ok(job)
+    }
+}
+
+impl Feed {
+    /// Writes what fits at once, and keeps the pipe if there is more to come.
+    fn fill(&mut self, mut pipe: PipeWriter) -> io::Result<()> {
+        if self.bytes.len() <= ROOM {
+            pipe.write_all(&std::mem::take(&mut self.bytes))?;
+            if self.stream.is_none() {
+                return Ok(());
+            }
+        }
+        self.pipe = Some(Sender::from_owned_fd(pipe.into())?);
+        Ok(())
+    }
+
+    /// Writes the rest. A program that does not read it all is no failure.
+    async fn run(self) {
+        let Some(mut pipe) = self.pipe else { return };
+        if pipe.write_all(&self.bytes).await.is_ok()
+            && let Some(mut stream) = self.stream
+        {
+            let _ = tokio::io::copy(&mut stream, &mut pipe).await;
+        }
+    }
+}
+
 impl Worker {
-    pub(crate) fn new(child: Child, pid: Pid, socket: UnixStream, childless: bool) -> Self {
+    pub(crate) fn new(child: Child, pid: Pid, line: Line, childless: bool) -> Self {
         Self {
-            child,
-            pid,
-            socket,
-            childless,
-            busy: false,
-            ended: false,
+            process: Process {
+                child,
+                pid,
+                childless,
+                busy: false,
+                ended: false,
+            },
+            line,
+            quick: true,
         }
     }
 
-    /// Whether it can be given a program.
-    pub(crate) fn lives(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    /// Gives it a program. Fails when it is gone.
+    pub(crate) fn give(&mut self, job: &Job) -> io::Result<()> {
+        let socket = &self.line.socket;
+        let mut stdin = job.stdin.as_ref().map(AsFd::as_fd);
+        let mut rest = &job.request[..];
+        while !rest.is_empty() {
+            match link::send(socket, rest, stdin) {
+                Ok(sent) => {
+                    rest = &rest[sent..];
+                    stdin = None;
+                }
+                // It reads all of it at once.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(socket, PollFlags::OUT)], None)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.process.busy = true;
+        Ok(())
     }
 
-    /// Runs a program. Returns how it ended, and whether this worker can run another.
-    pub(crate) async fn run(
-        &mut self,
-        job: Job<'_>,
-        sink: &mut dyn OutputSink,
-    ) -> Result<(Status, bool)> {
-        let stream = job.input.take_stream()?;
-        let pipes = Pipes::new().map_err(no_pipes)?;
-        self.busy = true;
-        let Pipes {
-            theirs,
-            stdin,
-            stdout,
-            stderr,
-        } = pipes;
-        let stdin = fill(stdin, job.input.bytes(), stream.is_some()).map_err(no_pipes)?;
-        self.send(job.cwd, &theirs).await.map_err(lost)?;
-        drop(theirs);
+    /// What has become of the program if it is over soon. Blocks for less than a millisecond.
+    pub(crate) fn soon(&mut self, job: &Job) -> Option<Over> {
+        if !self.quick || job.feed.pipe.is_some() {
+            return None;
+        }
+        self.quick = false;
+        let report = PollFd::new(&self.line.socket, PollFlags::IN);
+        let Ok(1..) = poll(&mut [report], Some(&SOON)) else {
+            return None;
+        };
+        let mut report = [0; REPORT];
+        // The end of a worker is for `watch`, and so is half of a report, which there is none of.
+        let Ok(REPORT) = rustix::io::read(&self.line.socket, &mut report) else {
+            return None;
+        };
+        self.quick = true;
+        self.process.busy = false;
+        let (ending, reusable) = link::read_report(report);
+        // What it had to write it wrote before the report, and it waited where that was more than a
+        // pipe holds.
+        Some(Over {
+            status: status(ending),
+            reusable,
+            stdout: all_there_is(&self.line.stdout),
+            stderr: all_there_is(&self.line.stderr),
+        })
+    }
 
+    /// Sees the program to its end. Returns how it ended, and the worker if it can run another.
+    pub(crate) async fn watch(
+        self,
+        job: Job,
+        sink: &mut dyn OutputSink,
+    ) -> Result<(Status, Option<Self>)> {
+        let started = tokio::time::Instant::now();
+        let Self {
+            mut process, line, ..
+        } = self;
+        let mut line = line.watched().map_err(lost)?;
+        let is_lifeline = job.feed.is_lifeline;
+        // The only hold of its input that is left is that of the worker.
+        drop(job.stdin);
+        let over = Notify::new();
         let mut unwanted = false;
         let end = {
             let mut report = [0; REPORT];
-            let mut reported = pin!(self.socket.read_exact(&mut report));
-            let mut feed = pin!(feed(stdin, job.input.bytes(), stream));
+            let mut reported = pin!(line.socket.read_exact(&mut report));
+            let mut feed = pin!(job.feed.run());
             let mut deadline = pin!(at_end_of(job.timeout));
-            let mut pump = pin!(pump(stdout, stderr, sink));
+            let mut pump = pin!(pump(&mut line.stdout, &mut line.stderr, sink, &over));
             let (mut fed, mut pumped) = (false, false);
             let end = loop {
                 tokio::select! {
@@ -121,92 +265,99 @@ impl Worker {
                         }
                     }
                     read = &mut reported => break match read {
-                        Ok(_) => {
-                            let (ending, reusable) = link::read_report(report);
-                            End::Reported(ending, reusable)
-                        }
+                        Ok(_) => End::Reported,
                         Err(_) => End::Gone,
                     },
                     () = &mut feed, if !fed => {
                         fed = true;
-                        if job.input.is_lifeline() {
+                        if is_lifeline {
                             break End::Left;
                         }
                     }
                     () = &mut deadline => break End::TimedOut,
                 }
             };
-            match end {
-                End::Reported(..) => {}
-                // It has ended what it had started.
-                End::Gone => kill_worker(self.pid, true),
-                End::TimedOut | End::Unwanted | End::Left => {
-                    kill_worker(self.pid, self.childless);
-                }
+            let exit = match end {
+                End::Reported => None,
+                _ => Some(process.ended(matches!(end, End::Gone)).await?),
+            };
+            // All that there is to read is there to be read.
+            over.notify_one();
+            if !pumped {
+                unwanted = match end {
+                    End::Reported | End::Gone => pump.await.is_break(),
+                    // Running out of this time is no failure: what was taken so far is the output.
+                    _ => matches!(
+                        tokio::time::timeout(DRAIN, pump).await,
+                        Ok(ControlFlow::Break(()))
+                    ),
+                };
             }
-            // Running out of this time is no failure: what was read so far is the output.
-            if !pumped && let Ok(flow) = tokio::time::timeout(DRAIN, pump).await {
-                unwanted = flow.is_break();
+            match (end, exit) {
+                (End::TimedOut, _) => Ended::Process(Status::TimedOut),
+                (End::Unwanted, _) => Ended::Process(Status::OutputLimit),
+                (_, Some(exit)) => Ended::Process(status(ending(exit))),
+                (_, None) => Ended::Program(report),
             }
-            end
         };
-        let (status, reusable) = self.over(end).await?;
-        Ok(match status {
-            Status::TimedOut => (status, false),
-            _ if unwanted => (Status::OutputLimit, reusable),
-            _ => (status, reusable),
-        })
-    }
-
-    /// Notes how a program ended, whose worker has ended or been killed unless it has said so.
-    async fn over(&mut self, end: End) -> Result<(Status, bool)> {
-        if let End::Reported(ending, reusable) = end {
-            self.busy = false;
-            return Ok((status(ending), reusable));
+        let (status, reusable) = match end {
+            Ended::Process(status) => (status, false),
+            Ended::Program(report) => {
+                process.busy = false;
+                let (ending, reusable) = link::read_report(report);
+                (status(ending), reusable)
+            }
+        };
+        let status = match status {
+            Status::TimedOut => status,
+            _ if unwanted => Status::OutputLimit,
+            _ => status,
+        };
+        if !reusable {
+            process.retire();
+            return Ok((status, None));
         }
-        let exit = self.child.wait().await.map_err(lost)?;
-        self.ended = true;
-        let status = match end {
-            End::TimedOut => Status::TimedOut,
-            End::Unwanted => Status::OutputLimit,
-            End::Reported(..) | End::Gone | End::Left => status(ending(exit)),
+        let worker = Self {
+            process,
+            line: line.unwatched().map_err(lost)?,
+            quick: started.elapsed() < MILLISECOND,
         };
-        Ok((status, false))
-    }
-
-    async fn send(&self, cwd: &str, files: &[OwnedFd; 3]) -> io::Result<()> {
-        let request = link::request(cwd);
-        let files = files.each_ref().map(AsFd::as_fd);
-        let sent = loop {
-            let send = || link::send(&self.socket, &request, &files);
-            match self.socket.try_io(Interest::WRITABLE, send) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.writable().await?;
-                }
-                sent => break sent?,
-            }
-        };
-        let mut rest = &request[sent..];
-        while !rest.is_empty() {
-            self.socket.writable().await?;
-            match self.socket.try_write(rest) {
-                Ok(sent) => rest = &rest[sent..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        Ok((status, Some(worker)))
     }
 
     /// Ends it, and waits until it is gone.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(self) {
+        self.process.end().await;
+    }
+
+    /// Ends it in the background.
+    pub(crate) fn retire(self) {
+        self.process.retire();
+    }
+}
+
+/// What has ended: the process, or the program in it, which tells how.
+enum Ended {
+    Process(Status),
+    Program([u8; REPORT]),
+}
+
+impl Process {
+    /// Kills it, which may have ended by itself, and waits for its end.
+    async fn ended(&mut self, alone: bool) -> Result<ExitStatus> {
+        kill_worker(self.pid, alone || self.childless);
+        let exit = self.child.wait().await.map_err(lost)?;
+        self.ended = true;
+        Ok(exit)
+    }
+
+    async fn end(mut self) {
         self.kill();
         // There is nothing to do about a process that cannot be waited for.
         self.ended = self.child.wait().await.is_ok();
     }
 
-    /// Ends it in the background.
-    pub(crate) fn retire(self) {
+    fn retire(self) {
         if !self.ended {
             self.kill();
             tokio::spawn(self.end());
@@ -218,7 +369,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for Process {
     fn drop(&mut self) {
         if !self.ended {
             self.kill();
@@ -236,93 +387,78 @@ fn kill_worker(pid: Pid, alone: bool) {
     }
 }
 
-/// The pipes of one execution.
-struct Pipes {
-    theirs: [OwnedFd; 3],
-    stdin: PipeWriter,
+/// A [`Line`] that the runtime watches.
+struct Watched {
+    socket: tokio::net::UnixStream,
     stdout: Receiver,
     stderr: Receiver,
 }
 
-impl Pipes {
-    fn new() -> io::Result<Self> {
-        let (their_stdin, stdin) = io::pipe()?;
-        let (stdout, their_stdout) = io::pipe()?;
-        let (stderr, their_stderr) = io::pipe()?;
-        let ours = |pipe: PipeReader| Receiver::from_owned_fd(pipe.into());
-        Ok(Self {
-            theirs: [their_stdin.into(), their_stdout.into(), their_stderr.into()],
-            stdin,
-            stdout: ours(stdout)?,
-            stderr: ours(stderr)?,
+impl Line {
+    fn watched(self) -> io::Result<Watched> {
+        Ok(Watched {
+            socket: tokio::net::UnixStream::from_std(self.socket)?,
+            stdout: Receiver::from_owned_fd_unchecked(self.stdout)?,
+            stderr: Receiver::from_owned_fd_unchecked(self.stderr)?,
         })
     }
 }
 
-/// Writes what fits at once. Returns the pipe if there is more to come.
-fn fill(mut pipe: PipeWriter, bytes: &[u8], more: bool) -> io::Result<Option<Sender>> {
-    if bytes.len() <= ROOM {
-        pipe.write_all(bytes)?;
-        if !more {
-            return Ok(None);
-        }
-    }
-    Sender::from_owned_fd(pipe.into()).map(Some)
-}
-
-/// Writes standard input. A program that does not read it all is no failure.
-async fn feed(pipe: Option<Sender>, bytes: &[u8], stream: Option<InputStream>) {
-    let Some(mut pipe) = pipe else { return };
-    let rest = if bytes.len() <= ROOM { &[] } else { bytes };
-    if pipe.write_all(rest).await.is_ok()
-        && let Some(mut stream) = stream
-    {
-        let _ = tokio::io::copy(&mut stream, &mut pipe).await;
+impl Watched {
+    fn unwatched(self) -> io::Result<Line> {
+        Ok(Line {
+            socket: self.socket.into_std()?,
+            stdout: self.stdout.into_nonblocking_fd()?,
+            stderr: self.stderr.into_nonblocking_fd()?,
+        })
     }
 }
 
-/// Hands on both streams until they end.
+/// Hands on both streams until they end, or until it is told that all has been written.
 async fn pump(
-    mut stdout: Receiver,
-    mut stderr: Receiver,
+    stdout: &mut Receiver,
+    stderr: &mut Receiver,
     sink: &mut dyn OutputSink,
+    over: &Notify,
 ) -> ControlFlow<()> {
-    let (mut out, mut err) = (Some(BytesMut::new()), Some(BytesMut::new()));
-    while out.is_some() || err.is_some() {
+    let (mut out, mut err) = (Pieces::new(&mut *stdout), Pieces::new(&mut *stderr));
+    while !out.is_over() || !err.is_over() {
         let (stream, piece) = tokio::select! {
             biased;
-            piece = next(&mut stdout, &mut out), if out.is_some() => (OutputStream::Stdout, piece),
-            piece = next(&mut stderr, &mut err), if err.is_some() => (OutputStream::Stderr, piece),
+            piece = out.next(), if !out.is_over() => (OutputStream::Stdout, piece),
+            piece = err.next(), if !err.is_over() => (OutputStream::Stderr, piece),
+            () = over.notified() => break,
         };
         if let Some(piece) = piece {
+            sink.write(stream, piece).await?;
+        }
+    }
+    for (stream, pipe) in [
+        (OutputStream::Stdout, stdout),
+        (OutputStream::Stderr, stderr),
+    ] {
+        let piece = all_there_is(pipe);
+        if !piece.is_empty() {
             sink.write(stream, piece).await?;
         }
     }
     ControlFlow::Continue(())
 }
 
-/// The next piece of a stream. Takes the buffer away at its end.
-async fn next(stream: &mut Receiver, buffer: &mut Option<BytesMut>) -> Option<Bytes> {
-    let some = buffer.as_mut()?;
-    loop {
-        // Nothing is set aside for a stream that says nothing.
-        if stream.readable().await.is_err() {
-            *buffer = None;
-            return None;
-        }
-        if some.capacity() < PIECE / 4 {
-            some.reserve(PIECE);
-        }
-        match stream.try_read_buf(some) {
-            Ok(1..) => return Some(some.split().freeze()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // A pipe that breaks has nothing more to give, as one that ends.
-            Ok(0) | Err(_) => {
-                *buffer = None;
-                return None;
-            }
+/// All that a pipe holds now.
+fn all_there_is(pipe: impl AsFd) -> Bytes {
+    let there = rustix::io::ioctl_fionread(&pipe).unwrap_or(0);
+    let mut all = vec![0; usize::try_from(there).unwrap_or(0)];
+    let mut got = 0;
+    while got < all.len() {
+        match rustix::io::read(&pipe, &mut all[got..]) {
+            Ok(more @ 1..) => got += more,
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => break,
         }
     }
+    all.truncate(got);
+    all.into()
 }
 
 async fn at_end_of(time: Option<Duration>) {
@@ -350,6 +486,6 @@ fn no_pipes(error: io::Error) -> Error {
     .with_source(error)
 }
 
-fn lost(error: io::Error) -> Error {
+pub(crate) fn lost(error: io::Error) -> Error {
     Error::new(ErrorKind::Internal, "lost track of a worker").with_source(error)
 }

@@ -56,6 +56,11 @@ impl Interpreter {
             .map_or(engine::VERSION, |foreign| &foreign.version)
     }
 
+    /// Whether its Lua is the built-in one.
+    pub(crate) fn is_built_in(&self) -> bool {
+        self.foreign.is_none()
+    }
+
     /// The program that Lua is in.
     pub(crate) fn program(&self) -> &str {
         self.foreign

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bioxen_vm_core::{Error, ErrorKind, Result};
 use nix::unistd::Pid;
-use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use crate::execution::Worker;
+use crate::execution::{Job, Line, Worker, lost};
 use crate::worker;
 
 /// How the workers of a VM are started, and those that wait.
@@ -65,24 +64,39 @@ impl Pool {
         }
     }
 
-    /// A worker that waits, or a new one. With an environment of its own it is always a new one.
-    pub(crate) fn take(&self, env: &[(String, String)]) -> Result<Worker> {
+    /// Gives a program to a worker that waits, or to a new one. With an environment of its own it is
+    /// always a new one.
+    pub(crate) fn give(&self, env: &[(String, String)], job: &Job) -> Result<Worker> {
         while env.is_empty()
             && let Some(mut worker) = self.pop()
         {
-            if worker.lives() {
+            // One that is gone takes none.
+            if worker.give(job).is_ok() {
                 return Ok(worker);
             }
         }
-        self.launch.start(env)
+        let mut worker = self.launch.start(env)?;
+        worker.give(job).map_err(lost)?;
+        Ok(worker)
     }
 
     fn pop(&self) -> Option<Worker> {
         self.lock().workers.pop()
     }
 
+    /// Takes a worker back whose program is over, to keep it or not.
+    pub(crate) fn done(self: &Arc<Self>, worker: Option<Worker>, keep: bool) {
+        match worker {
+            Some(worker) if keep => self.put(worker),
+            worker => {
+                worker.map(Worker::retire);
+                self.refill();
+            }
+        }
+    }
+
     /// Keeps a worker for the next program, if there is room.
-    pub(crate) fn give_back(&self, worker: Worker) {
+    fn put(&self, worker: Worker) {
         let mut idle = self.lock();
         if idle.open && idle.workers.len() < self.keep {
             idle.workers.push(worker);
@@ -101,7 +115,7 @@ impl Pool {
             let pool = Arc::clone(self);
             // Starting a process takes the time of the thread that does it.
             tokio::task::spawn_blocking(move || match pool.launch.start(&[]) {
-                Ok(worker) => pool.give_back(worker),
+                Ok(worker) => pool.put(worker),
                 Err(error) => tracing::debug!(%error, "no worker could be started ahead"),
             });
         }
@@ -129,7 +143,16 @@ impl Launch {
 
     fn spawn(&self, env: &[(String, String)]) -> io::Result<Worker> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
+        let (stdout, their_stdout) = io::pipe()?;
+        let (stderr, their_stderr) = io::pipe()?;
+        let line = Line {
+            socket: ours,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        };
+        line.socket.set_nonblocking(true)?;
+        rustix::io::ioctl_fionbio(&line.stdout, true)?;
+        rustix::io::ioctl_fionbio(&line.stderr, true)?;
         let child = Command::new(&self.program)
             .args([worker::ARGUMENT, &self.orders])
             .env_clear()
@@ -141,8 +164,8 @@ impl Launch {
             )
             .current_dir("/")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(their_stdout)
+            .stderr(their_stderr)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -150,11 +173,6 @@ impl Launch {
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .ok_or_else(|| io::Error::other("a process without an id"))?;
-        Ok(Worker::new(
-            child,
-            Pid::from_raw(pid),
-            UnixStream::from_std(ours)?,
-            self.childless,
-        ))
+        Ok(Worker::new(child, Pid::from_raw(pid), line, self.childless))
     }
 }

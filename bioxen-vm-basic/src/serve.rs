@@ -18,10 +18,10 @@ use std::rc::Rc;
 use bioxen_vm_core::lua::DRIVER;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::sysinfo::sysinfo;
-use nix::unistd::{dup, dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::{dup, dup2_stdin};
 
 use crate::engine::{Compiled, Fresh, Housekeeper, Setting};
-use crate::link::{self, Request};
+use crate::link;
 use crate::orders::{Engine, Orders};
 use crate::supervisor::{Warden, ending, unstartable};
 use crate::walls::Start;
@@ -33,7 +33,7 @@ const MUCH_MEMORY: i64 = 64 << 10;
 /// programs.
 pub(crate) fn take_socket() -> io::Result<UnixStream> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    streams(&nothing()?)?;
+    dup2_stdin(&nothing()?)?;
     Ok(socket.into())
 }
 
@@ -78,26 +78,26 @@ pub(crate) fn serve(orders: &Orders, warden: Warden, socket: &UnixStream) -> io:
     };
     loop {
         runner.prepare()?;
-        let Some(Request { cwd, files }) = link::receive(socket)? else {
+        let Some(request) = link::receive(socket)? else {
             return Ok(0);
         };
-        let [stdin, stdout, stderr] = files;
-        dup2_stdin(&stdin)?;
-        dup2_stdout(&stdout)?;
-        dup2_stderr(&stderr)?;
-        drop((stdin, stdout, stderr));
+        let has_input = request.stdin.is_some();
+        if let Some(stdin) = request.stdin {
+            dup2_stdin(&stdin)?;
+        }
         allow_cpu_time(orders.limits.cpu_time)?;
-        let ended = match enter(&cwd) {
-            Ok(()) => runner.run(&warden),
+        let ended = match enter(&request.cwd) {
+            Ok(()) => runner.run(request.program, &warden),
             Err(code) => code,
         };
         warden.end_leftovers();
         let flushed = runner.flush();
-        // This closes the pipes, so that the owner sees their end.
-        streams(&nothing)?;
+        if has_input {
+            dup2_stdin(&nothing)?;
+        }
         // A process that waits is in nobody's way.
         std::env::set_current_dir("/")?;
-        let reusable = !orders.fresh && flushed && runner.is_clean() && holds_little_memory();
+        let reusable = !orders.fresh && flushed && runner.is_clean(orders, has_input);
         link::report(socket, ended, reusable)?;
         if !reusable {
             return Ok(0);
@@ -134,10 +134,10 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs the program that standard input brings; returns how it ended.
-    fn run(&mut self, warden: &Warden) -> i32 {
+    /// Runs a program; returns how it ended.
+    fn run(&mut self, program: Vec<u8>, warden: &Warden) -> i32 {
         match self {
-            Self::BuiltIn { fresh, .. } => fresh.take().map_or(1, Fresh::run),
+            Self::BuiltIn { fresh, .. } => fresh.take().map_or(1, |fresh| fresh.run(program)),
             Self::Program(program) => {
                 let status = Command::new(&*program)
                     .args(["-e", DRIVER])
@@ -162,15 +162,22 @@ impl Runner {
         }
     }
 
-    /// Whether nothing of the program has stayed in this process.
-    fn is_clean(&self) -> bool {
+    /// Whether nothing of the program has stayed in this process or has a hold of its output.
+    fn is_clean(&self, orders: &Orders, has_had_input: bool) -> bool {
+        let plan = &orders.plan;
         match self {
             Self::BuiltIn {
                 setting,
                 housekeeper,
                 ..
-            } => !setting.changed.get() && !has_had_children() && housekeeper.restore(),
-            Self::Program(_) => true,
+            } => {
+                !setting.changed.get()
+                    && (plan.start == Start::Nothing || !has_had_children())
+                    && housekeeper.restore(has_had_input)
+                    && holds_little_memory()
+            }
+            // Over the network it could have passed its output on to others, which live.
+            Self::Program(_) => plan.walls && !plan.network,
         }
     }
 }
@@ -191,14 +198,6 @@ fn setting(orders: &Orders, warden: &Rc<Warden>) -> io::Result<Setting> {
 
 fn nothing() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
-}
-
-/// Makes this file the standard streams.
-fn streams(file: &File) -> io::Result<()> {
-    dup2_stdin(file)?;
-    dup2_stdout(file)?;
-    dup2_stderr(file)?;
-    Ok(())
 }
 
 /// Goes to a directory; an exit code where that cannot be.

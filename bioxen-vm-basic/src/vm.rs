@@ -13,7 +13,7 @@ use bioxen_vm_core::{
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::sync::{Mutex, RwLock, watch};
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock, watch};
 use tokio::task::JoinSet;
 
 use crate::BasicConfig;
@@ -22,6 +22,9 @@ use crate::interpreter::Interpreter;
 use crate::place::Place;
 use crate::pool::{Launch, Pool};
 use crate::walls::NAMES;
+
+/// The longest program that comes to a worker in a request, in bytes.
+const IN_REQUEST: usize = 32 << 10;
 
 /// How many pieces of output wait for a caller that is slow to take them.
 const WAITING_PIECES: usize = 4;
@@ -78,6 +81,7 @@ impl BasicVm {
             env: vm_env,
             place,
             pool: Arc::new(Pool::new(launch, config.idle_workers)),
+            reads_requests: interpreter.is_built_in(),
             state: watch::Sender::new(VmState::Stopped),
             running: Arc::default(),
         };
@@ -273,6 +277,8 @@ struct Processes {
     place: Place,
     env: Vec<(String, String)>,
     pool: Arc<Pool>,
+    /// Whether its workers take programs in requests, and not on standard input.
+    reads_requests: bool,
     state: watch::Sender<VmState>,
     /// Read by every process that runs, and written by who waits until none does.
     running: Arc<RwLock<()>>,
@@ -285,36 +291,65 @@ impl Processes {
         script: Script,
         sink: S,
     ) -> Result<(Outcome, S)> {
-        let own = Arc::clone(&self);
-        self.while_running(async move {
-            let started = Instant::now();
-            let mut worker = own.pool.take(&script.env)?;
-            let mark = lua::Mark::new();
-            let cwd = own.directory(script.cwd.as_deref());
-            let job = Job {
-                cwd: &cwd,
-                input: lua::frame(&script, Some(&mark)),
-                timeout: script.timeout,
-            };
-            let mut tail = Tail::new(sink);
-            let mut returning = lua::Returning::new(&mark, &mut tail);
-            let (status, reusable) = worker.run(job, &mut returning).await?;
-            let returned = returning.finish().await;
-            if reusable && script.env.is_empty() {
-                own.pool.give_back(worker);
-            } else {
-                worker.retire();
-                own.pool.refill();
+        let started = Instant::now();
+        let turn = self.turn().await?;
+        let mark = lua::Mark::new();
+        let cwd = self.directory(script.cwd.as_deref());
+        let program = match self.reads_requests {
+            true => lua::program(&script, Some(&mark)),
+            false => Bytes::new(),
+        };
+        let job = if program.is_empty() || program.len() > IN_REQUEST {
+            let input = lua::frame(&script, Some(&mark));
+            Job::new(&cwd, &[], &input, script.timeout)?
+        } else {
+            Job::new(&cwd, &program, &script.stdin, script.timeout)?
+        };
+        let keep = script.env.is_empty();
+        let mut worker = self.pool.give(&script.env, &job)?;
+        let over = worker.soon(&job);
+        let mut tail = Tail::new(sink);
+        let (status, returned) = match over {
+            Some(over) => {
+                self.pool.done(Some(worker), keep && over.reusable);
+                // Nothing of the VM runs any more.
+                drop(turn);
+                let mut returning = lua::Returning::new(&mark, &mut tail);
+                let mut flow = ControlFlow::Continue(());
+                for (stream, piece) in [
+                    (OutputStream::Stdout, over.stdout),
+                    (OutputStream::Stderr, over.stderr),
+                ] {
+                    if flow.is_continue() && !piece.is_empty() {
+                        flow = returning.write(stream, piece).await;
+                    }
+                }
+                let returned = returning.finish().await;
+                match flow {
+                    ControlFlow::Continue(()) => (over.status, returned),
+                    ControlFlow::Break(()) => (Status::OutputLimit, returned),
+                }
             }
-            let mut outcome = Outcome::new(match status {
-                Status::Exited(1) if tail.is_out_of_memory() => Status::OutOfMemory,
-                status => status,
-            });
-            outcome.returned = returned;
-            outcome.duration = started.elapsed();
-            Ok((outcome, tail.sink))
-        })
-        .await
+            None => {
+                let watch = async move {
+                    let mut returning = lua::Returning::new(&mark, &mut tail);
+                    let (status, worker) = worker.watch(job, &mut returning).await?;
+                    let returned = returning.finish().await;
+                    Ok((worker, status, returned, tail))
+                };
+                let (worker, status, returned, written) = self.while_running(turn, watch).await?;
+                self.pool.done(worker, keep);
+                tail = written;
+                (status, returned)
+            }
+        };
+        let mut outcome = Outcome::new(match status {
+            Status::Exited(1) if tail.is_out_of_memory() => Status::OutOfMemory,
+            status => status,
+        });
+        outcome.returned = returned;
+        outcome.duration = started.elapsed();
+        Ok((outcome, tail.sink))
     }
 
     /// Runs a command in the VM's directory, with the VM's environment, and hands its output to the
@@ -326,11 +361,12 @@ impl Processes {
     ) -> Result<(Outcome, S)> {
         command.env.splice(0..0, self.env.iter().cloned());
         command.cwd = Some(self.directory(command.cwd.as_deref()));
-        self.while_running(async move {
+        let turn = self.turn().await?;
+        let run = async move {
             let outcome = LocalRunner::new().run_streaming(command, &mut sink).await?;
             Ok((outcome, sink))
-        })
-        .await
+        };
+        self.while_running(turn, run).await
     }
 
     /// The working directory that is meant by a path.
@@ -342,22 +378,29 @@ impl Processes {
         }
     }
 
+    /// Waits while the VM changes its state, and then keeps it from that until the result is
+    /// dropped.
+    async fn turn(&self) -> Result<Turn> {
+        let running = Arc::clone(&self.running).read_owned().await;
+        let state = *self.state.borrow();
+        match state {
+            VmState::Running => Ok(Turn { _running: running }),
+            state => Err(refused(&self.vm, state)),
+        }
+    }
+
     /// Does some work that ends when the VM stops running.
     async fn while_running<T: Send + 'static>(
         &self,
+        turn: Turn,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let running = Arc::clone(&self.running).read_owned().await;
         let mut state = self.state.subscribe();
-        let now = *state.borrow_and_update();
-        if now != VmState::Running {
-            return Err(refused(&self.vm, now));
-        }
         // In a task of its own it ends with the VM also when its caller does not poll it, and with
         // the caller, since dropping the set aborts it.
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let _running = running;
+            let _turn = turn;
             tokio::select! {
                 result = work => result,
                 _ = state.wait_for(|state| *state != VmState::Running) => Err(Error::new(
@@ -376,6 +419,12 @@ impl Processes {
             None => Err(Error::new(ErrorKind::Internal, "no process was started")),
         }
     }
+}
+
+/// Held by what runs in a VM, which does not change its state meanwhile.
+#[derive(Debug)]
+struct Turn {
+    _running: OwnedRwLockReadGuard<()>,
 }
 
 /// Runs what needs a sink of its own, and hands its output on to another one.

@@ -41,6 +41,19 @@ pub const DRIVER: &str = concat!(
 /// The frame for a script, followed by its standard input. With a mark, what it returns is sent.
 #[must_use]
 pub fn frame(script: &Script, mark: Option<&Mark>) -> Input {
+    let input = script.stdin.bytes();
+    let mut frame = program_with_room(script, mark, input.len());
+    frame.extend_from_slice(input);
+    script.stdin.clone().with_bytes(frame.freeze())
+}
+
+/// The frame for a script, without its standard input.
+#[must_use]
+pub fn program(script: &Script, mark: Option<&Mark>) -> Bytes {
+    program_with_room(script, mark, 0).freeze()
+}
+
+fn program_with_room(script: &Script, mark: Option<&Mark>, room: usize) -> BytesMut {
     let mark = mark.map_or("-", Mark::as_str);
     let mut header = format!("{mark} {} {}", script.code.len(), script.name.len());
     for arg in &script.args {
@@ -51,17 +64,15 @@ pub fn frame(script: &Script, mark: Option<&Mark>) -> Input {
     let size = header.len()
         + script.code.len()
         + script.name.len()
-        + script.args.iter().map(Bytes::len).sum::<usize>()
-        + script.stdin.bytes().len();
-    let mut frame = BytesMut::with_capacity(size);
+        + script.args.iter().map(Bytes::len).sum::<usize>();
+    let mut frame = BytesMut::with_capacity(size + room);
     frame.extend_from_slice(header.as_bytes());
     frame.extend_from_slice(&script.code);
     frame.extend_from_slice(script.name.as_bytes());
     for arg in &script.args {
         frame.extend_from_slice(arg);
     }
-    frame.extend_from_slice(script.stdin.bytes());
-    script.stdin.clone().with_bytes(frame.freeze())
+    frame
 }
 
 /// The command that runs a script with a Lua interpreter, `lua5.4` for example.
