@@ -7,18 +7,31 @@
 //! `BIOXEN_XCPNG_SSH__USER`; `BIOXEN_XCPNG_HOST` stands for the key `xcpng_host`. An option is
 //! `key=value` with a dot instead: `ssh.user=lua`.
 //!
+//! Each setting remembers where it comes from, so that what is wrong is told with its file and line,
+//! its variable or its option.
+//!
 //! Nothing here reads the environment by itself: the program hands it in.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod file;
+mod origin;
 
-use bioxen_vm_core::{Error, ErrorKind, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bioxen_vm_core::{ConfigProblem, Error, ErrorKind, Result, VmFactory};
 use serde_json::{Map, Value};
+
+pub use origin::Origin;
 
 /// The configurations of VM types, by the name of the type.
 #[derive(Clone, Default)]
 pub struct Settings {
     types: BTreeMap<String, Map<String, Value>>,
+    /// Where each key of a type comes from.
+    origins: BTreeMap<(String, String), Origin>,
+    notes: Vec<String>,
+    /// What the program was started with: for `~` and for passwords that a variable has.
+    environment: BTreeMap<String, String>,
 }
 
 /// The types that settings can be given for.
@@ -47,6 +60,39 @@ const LISTS: [&str; 6] = [
 /// Lists that one text is a list of one for.
 const ONE_OR_MANY: [&str; 3] = ["read", "write", "tags"];
 
+/// Keys whose values are paths.
+const PATHS: [&str; 9] = [
+    "password_file",
+    "tls.ca_file",
+    "ssh.identity_file",
+    "ssh.known_hosts",
+    "state_dir",
+    "worker",
+    "directory",
+    "read",
+    "write",
+];
+
+/// Keys of which one is given. What has more weight replaces all of them.
+const ALTERNATIVES: [&[&str]; 3] = [
+    &[
+        "password",
+        "password_file",
+        "password_command",
+        PASSWORD_VARIABLE,
+    ],
+    &["tls.fingerprint", "tls.ca_file", "tls.insecure"],
+    &["ssh.host_key", "ssh.known_hosts"],
+];
+
+const PASSWORD_VARIABLE: &str = "password_variable";
+
+/// What keys of earlier programs are called now.
+#[cfg(feature = "xcpng")]
+const OLDER_KEYS: &[(&str, &str)] = bioxen_vm_xcpng::XcpngConfig::OLDER_KEYS;
+#[cfg(not(feature = "xcpng"))]
+const OLDER_KEYS: &[(&str, &str)] = &[];
+
 impl Settings {
     /// Settings that say nothing.
     #[must_use]
@@ -60,58 +106,34 @@ impl Settings {
     /// Fails with [`ErrorKind::Config`] when the file cannot be read or is not TOML of the form
     /// above.
     pub fn read_file(&mut self, path: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            config(format!("cannot read the settings file {}", path.display())).with_source(error)
-        })?;
-        let parsed: Map<String, Value> = toml::from_str(&text).map_err(|error| {
-            // The parser's own report quotes the line, which may hold a password.
-            let line = error
-                .span()
-                .map_or(1, |span| text[..span.start].lines().count().max(1));
-            config(format!(
-                "{} line {line} is not valid TOML: {}",
-                path.display(),
-                error.message()
-            ))
-        })?;
-        for (vm_type, table) in parsed {
-            let Value::Object(table) = table else {
-                return Err(config(format!(
-                    "{} has {vm_type:?} outside of any table; put it under [basic] or [xcpng]",
-                    path.display()
-                )));
+        for entry in file::read(path, &TYPES)? {
+            let origin = Origin::File {
+                path: path.to_owned(),
+                line: entry.line,
             };
-            if !TYPES.contains(&vm_type.as_str()) {
-                return Err(config(format!(
-                    "{} has a table [{vm_type}]; known are [basic] and [xcpng]",
-                    path.display()
-                )));
-            }
-            for (key, value) in table {
-                self.table(&vm_type).insert(key, value);
-            }
+            self.put(&entry.vm_type, &entry.key, entry.value, origin);
         }
         Ok(())
     }
 
-    /// Adds the settings of environment variables; other variables than those above are ignored.
+    /// Adds the settings of environment variables. Of the others only those that a setting asks for
+    /// are looked at: `HOME` for `~`, and what `password_variable` names.
     pub fn read_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        for (name, value) in variables {
-            let Some(rest) = name.strip_prefix("BIOXEN_") else {
-                continue;
-            };
+        for (name, text) in variables {
             for vm_type in TYPES {
-                let prefix = format!("{}_", vm_type.to_uppercase());
-                if let Some(key) = rest.strip_prefix(&prefix) {
-                    let key = match (vm_type, key.to_lowercase()) {
-                        // The type is in the name already: BIOXEN_XCPNG_HOST.
-                        ("xcpng", key) if key == "host" => "xcpng_host".to_owned(),
-                        (_, key) => key,
-                    };
-                    let path: Vec<_> = key.split("__").collect();
-                    set(self.table(vm_type), &path, &value);
-                }
+                let prefix = format!("BIOXEN_{}_", vm_type.to_uppercase());
+                let Some(key) = name.strip_prefix(&prefix) else {
+                    continue;
+                };
+                let key = match (vm_type, key.to_lowercase().replace("__", ".")) {
+                    // The type is in the name already: BIOXEN_XCPNG_HOST.
+                    ("xcpng", key) if key == "host" => "xcpng_host".to_owned(),
+                    (_, key) => key,
+                };
+                let origin = Origin::Variable(name.clone());
+                self.put(vm_type, &key, value(&key, &text), origin);
             }
+            self.environment.insert(name, text);
         }
     }
 
@@ -120,14 +142,59 @@ impl Settings {
     /// # Errors
     /// Fails with [`ErrorKind::Config`] when there is no `=`.
     pub fn set(&mut self, vm_type: &str, assignment: &str) -> Result<()> {
-        let Some((key, value)) = assignment.split_once('=') else {
+        let Some((key, text)) = assignment.split_once('=') else {
             return Err(config(format!(
                 "{assignment:?} is no setting; write key=value"
             )));
         };
-        let path: Vec<_> = key.trim().split('.').collect();
-        set(self.table(vm_type), &path, value);
+        let key = key.trim();
+        self.put(vm_type, key, value(key, text), Origin::Option);
         Ok(())
+    }
+
+    fn put(&mut self, vm_type: &str, key: &str, value: Value, origin: Origin) {
+        let known = OLDER_KEYS.iter().find(|(old, _)| *old == key);
+        let key = match known {
+            Some((old, new)) if vm_type == "xcpng" => {
+                self.notes
+                    .push(format!("{origin}: {old} is an older name; write {new}"));
+                new
+            }
+            _ => key,
+        };
+        for others in ALTERNATIVES.iter().filter(|all| all.contains(&key)) {
+            for other in others.iter().filter(|other| **other != key) {
+                let known = self.origins.get(&place(vm_type, other));
+                if known.is_some_and(|known| !known.is_of_one_layer(&origin)) {
+                    self.remove(vm_type, other);
+                }
+            }
+        }
+        let path: Vec<_> = key.split('.').collect();
+        set(
+            self.types.entry(vm_type.to_owned()).or_default(),
+            &path,
+            value,
+        );
+        self.origins.insert(place(vm_type, key), origin);
+    }
+
+    fn remove(&mut self, vm_type: &str, key: &str) {
+        self.origins.remove(&place(vm_type, key));
+        let Some(mut table) = self.types.get_mut(vm_type) else {
+            return;
+        };
+        let (tables, last) = match key.rsplit_once('.') {
+            Some((tables, last)) => (tables.split('.').collect(), last),
+            None => (Vec::new(), key),
+        };
+        for inner in tables {
+            match table.get_mut(inner) {
+                Some(Value::Object(inner)) => table = inner,
+                _ => return,
+            }
+        }
+        table.remove(last);
     }
 
     /// Whether anything is set for a type.
@@ -138,34 +205,130 @@ impl Settings {
             .is_some_and(|table| !table.is_empty())
     }
 
-    /// The configuration of a type, as [`VmFactory::open`](crate::VmFactory::open) takes it.
+    /// What the user should know of keys that mean something, but are called otherwise now.
     #[must_use]
-    pub fn config(&self, vm_type: &str) -> Value {
-        self.types
-            .get(vm_type)
-            .map_or(Value::Null, |table| Value::Object(table.clone()))
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
-    fn table(&mut self, vm_type: &str) -> &mut Map<String, Value> {
-        self.types.entry(vm_type.to_owned()).or_default()
+    /// Where a key of a type comes from, `ssh.user` for example; that of its table when it has none
+    /// of its own.
+    #[must_use]
+    pub fn origin(&self, vm_type: &str, key: &str) -> Option<&Origin> {
+        let mut key = match key {
+            "password" if !self.origins.contains_key(&place(vm_type, key)) => PASSWORD_VARIABLE,
+            key => key,
+        };
+        loop {
+            if let Some(origin) = self.origins.get(&place(vm_type, key)) {
+                return Some(origin);
+            }
+            key = key.rsplit_once('.')?.0;
+        }
+    }
+
+    /// The configuration of a type, as [`VmFactory::open`] takes it: with whole paths, and with the
+    /// password where a variable has it.
+    #[must_use]
+    pub fn config(&self, vm_type: &str) -> Value {
+        let Some(table) = self.types.get(vm_type) else {
+            return Value::Null;
+        };
+        let mut table = table.clone();
+        for key in PATHS {
+            if let Some(origin) = self.origin(vm_type, key)
+                && let Some(value) = at(&mut table, key)
+            {
+                self.make_whole(value, origin);
+            }
+        }
+        if let Some(Value::String(name)) = table.get(PASSWORD_VARIABLE)
+            && let Some(password) = self.environment.get(name).filter(|text| !text.is_empty())
+        {
+            let password = Value::from(password.as_str());
+            table.remove(PASSWORD_VARIABLE);
+            table.insert("password".to_owned(), password);
+        }
+        Value::Object(table)
+    }
+
+    /// All that is wrong with the configuration of a type, each with where it comes from. `config` is
+    /// what [`config`](Self::config) gave, with what the program adds by itself.
+    ///
+    /// # Errors
+    /// As [`VmFactory::check`].
+    pub fn check(&self, factory: &VmFactory, vm_type: &str, config: &Value) -> Result<Vec<String>> {
+        let mut problems = factory.check(vm_type, config)?;
+        for problem in &mut problems {
+            if problem.key == PASSWORD_VARIABLE
+                && let Some(Value::String(name)) = config.get(PASSWORD_VARIABLE)
+            {
+                problem.message =
+                    format!("{PASSWORD_VARIABLE}: the variable {name:?} is not set, or empty");
+            }
+        }
+        let told = |problem: &ConfigProblem| match self.origin(vm_type, &problem.key) {
+            Some(origin) => format!("{origin}: {problem}"),
+            None => problem.to_string(),
+        };
+        Ok(problems.iter().map(told).collect())
+    }
+
+    /// Makes paths whole that start from home or from the folder of the file that names them.
+    fn make_whole(&self, value: &mut Value, origin: &Origin) {
+        match value {
+            Value::String(text) => {
+                let path = Path::new(text.as_str());
+                let home = self.environment.get("HOME").map(PathBuf::from);
+                let whole = match (path.strip_prefix("~"), home) {
+                    (Ok(rest), Some(home)) => home.join(rest),
+                    (Ok(_), None) => return,
+                    (Err(_), _) => origin.folder().join(path),
+                };
+                if let Ok(whole) = whole.into_os_string().into_string() {
+                    *text = whole;
+                }
+            }
+            Value::Array(all) => {
+                for one in all {
+                    self.make_whole(one, origin);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
 impl std::fmt::Debug for Settings {
     /// Shows which keys are set, never a value.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let keys = |table: &Map<String, Value>| table.keys().cloned().collect::<Vec<_>>();
         f.debug_map()
-            .entries(self.types.iter().map(|(name, table)| (name, keys(table))))
+            .entries(
+                self.origins.iter().map(|((vm_type, key), origin)| {
+                    (format!("{vm_type}.{key}"), origin.to_string())
+                }),
+            )
             .finish()
     }
 }
 
-fn set(table: &mut Map<String, Value>, path: &[&str], text: &str) {
+fn place(vm_type: &str, key: &str) -> (String, String) {
+    (vm_type.to_owned(), key.to_owned())
+}
+
+fn at<'v>(table: &'v mut Map<String, Value>, key: &str) -> Option<&'v mut Value> {
+    let mut parts = key.split('.');
+    let mut value = table.get_mut(parts.next()?)?;
+    for part in parts {
+        value = value.get_mut(part)?;
+    }
+    Some(value)
+}
+
+fn set(table: &mut Map<String, Value>, path: &[&str], value: Value) {
     match path {
         [] => {}
         [key] => {
-            let value = value(key, text);
             table.insert((*key).to_owned(), value);
         }
         [key, rest @ ..] => {
@@ -173,13 +336,14 @@ fn set(table: &mut Map<String, Value>, path: &[&str], text: &str) {
                 Some(Value::Object(inner)) => inner,
                 _ => Map::new(),
             };
-            set(&mut inner, rest, text);
+            set(&mut inner, rest, value);
             table.insert((*key).to_owned(), Value::Object(inner));
         }
     }
 }
 
 fn value(key: &str, text: &str) -> Value {
+    let key = key.rsplit('.').next().unwrap_or(key);
     match serde_json::from_str(text) {
         Ok(number @ Value::Number(_)) if NUMBERS.contains(&key) => number,
         Ok(flag @ Value::Bool(_)) if FLAGS.contains(&key) => flag,
@@ -194,96 +358,4 @@ fn config(message: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn options_outweigh_variables_and_variables_outweigh_the_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            "[xcpng]\nxcpng_host = 'a'\ntemplate = 't'\nvcpus = 1\n[xcpng.ssh]\nuser = 'u'\n",
-        )
-        .unwrap();
-        let mut settings = Settings::new();
-        settings.read_file(file.path()).unwrap();
-        settings.read_environment([
-            ("BIOXEN_XCPNG_HOST".into(), "b".into()),
-            ("BIOXEN_XCPNG_SSH__PORT".into(), "2222".into()),
-            ("BIOXEN_XCPNG_PASSWORD".into(), "12345".into()),
-            ("HOME".into(), "/root".into()),
-        ]);
-        settings.set("xcpng", "vcpus=4").unwrap();
-        assert_eq!(
-            settings.config("xcpng"),
-            json!({
-                "xcpng_host": "b", "template": "t", "vcpus": 4, "password": "12345",
-                "ssh": {"user": "u", "port": 2222},
-            })
-        );
-        assert!(!settings.has("basic"));
-    }
-
-    #[test]
-    fn text_becomes_what_its_key_takes() {
-        let mut settings = Settings::new();
-        for assignment in [
-            "processes=true",
-            "idle_workers=0",
-            "read=/etc",
-            "write=[\"/a\", \"/b\"]",
-            "memory=256MB",
-        ] {
-            settings.set("basic", assignment).unwrap();
-        }
-        assert_eq!(
-            settings.config("basic"),
-            json!({
-                "processes": true, "idle_workers": 0, "read": ["/etc"], "write": ["/a", "/b"],
-                "memory": "256MB",
-            })
-        );
-        settings.set("xcpng", "network=42").unwrap();
-        settings.set("xcpng", "tags=a").unwrap();
-        assert_eq!(
-            settings.config("xcpng"),
-            json!({"network": "42", "tags": ["a"]})
-        );
-    }
-
-    #[test]
-    fn a_broken_file_is_named_with_its_line_and_never_quoted() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[xcpng]\npassword = hunter2\n").unwrap();
-        let error = Settings::new().read_file(file.path()).unwrap_err();
-        assert!(error.to_string().contains("line 2"), "{error}");
-        let report = format!("{error} {error:?}");
-        assert!(!report.contains("hunter2"), "{report}");
-    }
-
-    #[test]
-    fn an_unknown_table_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[xcpg]\ntemplate = 't'\n").unwrap();
-        let error = Settings::new().read_file(file.path()).unwrap_err();
-        assert!(error.to_string().contains("[xcpg]"), "{error}");
-    }
-
-    #[test]
-    fn values_never_show() {
-        let mut settings = Settings::new();
-        settings.set("xcpng", "password=canary").unwrap();
-        assert!(!format!("{settings:?}").contains("canary"));
-    }
-
-    #[test]
-    fn a_setting_without_a_value_is_refused() {
-        let error = Settings::new().set("basic", "vcpus").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "\"vcpus\" is no setting; write key=value"
-        );
-    }
-}
+mod tests;

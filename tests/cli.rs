@@ -326,3 +326,127 @@ async fn gc_tells_what_it_would_remove_and_removes_it() {
     assert_eq!(stdout(&gc("").await), "nothing is left on the pool\n");
     client.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_tells_each_check_and_ends_with_what_it_found() {
+    let pool = Pool::start().await;
+    let host = format!("xcpng_host={}", pool.server.address());
+    let pin = format!("tls.fingerprint={}", pool.server.fingerprint().unwrap());
+    let network = "network=Pool-wide network associated with eth0";
+    let doctor = |more: &'static [&'static str]| {
+        let mut args: Vec<String> = ["doctor", "--no-vm", "-s", network, "-s"]
+            .map(str::to_owned)
+            .into();
+        args.extend([host.clone(), "-s".to_owned(), pin.clone()]);
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        async move {
+            let run = move || bioxen(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            tokio::task::spawn_blocking(run).await.unwrap()
+        }
+    };
+    let output = doctor(&["-s", "template=lua-bio-template"]).await;
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    assert!(
+        said.contains("good     template: \"lua-bio-template\""),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("nothing is wrong, 11 not looked at\n"),
+        "{said}"
+    );
+
+    let output = doctor(&["--json", "-s", "template=lua", "-s", "memory=2GB"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = stdout(&output);
+    let findings: Vec<serde_json::Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let verdict = |code: &str| {
+        let found = findings.iter().find(|finding| finding["code"] == code);
+        found.unwrap()["verdict"].clone()
+    };
+    assert_eq!(verdict("template"), "failed");
+    assert_eq!(verdict("memory"), "good");
+    assert_eq!(verdict("ssh"), "skipped");
+
+    // A wrong configuration is a finding too, with where it comes from.
+    let output = doctor(&["-s", "memroy=2GB"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(
+        said.contains("failed   config: --set: memroy: unknown key"),
+        "{said}"
+    );
+    assert!(said.contains("template is missing"), "{said}");
+}
+
+#[test]
+fn the_configuration_is_shown_with_its_origins_and_checked_with_its_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pool.toml");
+    let shown = path.display();
+    std::fs::write(
+        &path,
+        "[xcpng]\nxcp_host = 'pool'\ntemplate = 'lua'\npassword_command = ['pass', 'sekrit']\n\
+         tls.ca_file = 'ca.pem'\n[basic]\nmemory = '1GB'\n",
+    )
+    .unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+        command
+            .args(args)
+            .env("BIOXEN_CONFIG", &path)
+            .env("BIOXEN_XCPNG_VCPUS", "2")
+            .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
+        command.output().unwrap()
+    };
+    let output = run(&["config", "show", "-t", "xcpng", "-s", "ssh.user=bio"]);
+    let said = stdout(&output);
+    let folder = dir.path().display();
+    for line in [
+        "[xcpng]".to_owned(),
+        format!("xcpng_host = \"pool\"  # {shown} line 2"),
+        format!("password_command = [\"pass\", (not shown)]  # {shown} line 4"),
+        format!("tls.ca_file = \"{folder}/ca.pem\"  # {shown} line 5"),
+        "vcpus = 2  # variable BIOXEN_XCPNG_VCPUS".to_owned(),
+        "ssh.user = \"bio\"  # --set".to_owned(),
+    ] {
+        assert!(
+            said.lines().any(|one| one == line),
+            "{line}\nis not in\n{said}"
+        );
+    }
+    assert!(!said.contains("sekrit"), "{said}");
+    assert_eq!(
+        stderr(&output),
+        format!("bioxen: warning: {shown} line 2: xcp_host is an older name; write xcpng_host\n")
+    );
+    let output = run(&["config", "check"]);
+    assert_eq!(
+        (output.status.code(), &*stdout(&output)),
+        (Some(0), "nothing is wrong\n")
+    );
+
+    std::fs::write(
+        &path,
+        "[xcpng]\ntemplat = 'lua'\n\n[basic]\nmemory = 'lots'\n",
+    )
+    .unwrap();
+    let output = run(&["config", "check"]);
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for line in [
+        format!("[basic] {shown} line 5: memory: "),
+        format!(
+            "[xcpng] {shown} line 2: templat: unknown key \"templat\"; did you mean \"template\"?"
+        ),
+        "[xcpng] the password is missing".to_owned(),
+    ] {
+        assert!(
+            said.lines().any(|one| one.starts_with(&line)),
+            "{line}\nis not in\n{said}"
+        );
+    }
+}

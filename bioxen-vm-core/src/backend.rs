@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::config::{self, ConfigProblem, Read};
 use crate::{Error, ErrorKind, LuaVm, Result, VmId, VmInfo};
 
 /// Makes VMs of one type, with one configuration.
@@ -81,13 +82,45 @@ pub trait BackendConfig: DeserializeOwned + 'static {
     /// Reads a configuration; `Value::Null` is the default one.
     ///
     /// # Errors
-    /// Fails with [`ErrorKind::Config`] and names the key whose value is wrong.
+    /// Fails with [`ErrorKind::Config`] when a key is unknown or has a value of the wrong type, and
+    /// names all problems of the configuration at once.
     fn from_value(config: Value) -> Result<Self> {
-        let config = match config {
-            Value::Null => Value::Object(serde_json::Map::new()),
-            config => config,
-        };
-        serde_path_to_error::deserialize(config).map_err(|error| Self::wrong(&[error.to_string()]))
+        let Read {
+            config: read,
+            problems,
+        } = config::read::<Self>(&config, Self::advice);
+        match read {
+            Some(read) if problems.is_empty() => Ok(read),
+            read => {
+                let problems = with_contradictions(read, problems);
+                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                Err(Self::wrong(&problems))
+            }
+        }
+    }
+
+    /// All that is wrong with a configuration, in whatever way; nothing when it can be built.
+    #[must_use]
+    fn check(config: &Value) -> Vec<ConfigProblem> {
+        let Read {
+            config: read,
+            problems,
+        } = config::read::<Self>(config, Self::advice);
+        with_contradictions(read, problems)
+    }
+
+    /// What is wrong with a configuration each of whose values can be read.
+    #[must_use]
+    fn contradictions(&self) -> Vec<ConfigProblem> {
+        Vec::new()
+    }
+
+    /// What to do about an unknown key, if there is more to say than which keys there are: for
+    /// keys of earlier versions and of other programs.
+    #[must_use]
+    fn advice(key: &str) -> Option<&'static str> {
+        let _ = key;
+        None
     }
 
     /// The error of a configuration that has these problems, one clause each.
@@ -106,4 +139,19 @@ pub trait BackendConfig: DeserializeOwned + 'static {
     /// Fails with [`ErrorKind::Config`] and names all problems of the
     /// configuration at once.
     fn build(self) -> Result<Self::Backend>;
+}
+
+/// The problems with those of the part that could be read. What such a key then lacks is no
+/// problem of its own.
+fn with_contradictions<C: BackendConfig>(
+    read: Option<C>,
+    mut problems: Vec<ConfigProblem>,
+) -> Vec<ConfigProblem> {
+    let more = read
+        .map(|config| config.contradictions())
+        .unwrap_or_default();
+    let is_new = |problem: &ConfigProblem| problems.iter().all(|told| told.key != problem.key);
+    let more: Vec<_> = more.into_iter().filter(is_new).collect();
+    problems.extend(more);
+    problems
 }

@@ -4,9 +4,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::{Backend, BackendConfig, Error, ErrorKind, LuaVm, Result, VmId};
+use crate::{Backend, BackendConfig, ConfigProblem, Error, ErrorKind, LuaVm, Result, VmId};
 
 type Open = fn(Value) -> Result<Arc<dyn Backend>>;
+
+/// What is done with a type.
+#[derive(Clone, Copy)]
+struct Type {
+    open: Open,
+    check: fn(&Value) -> Vec<ConfigProblem>,
+}
 
 /// Knows the VM types of this build by name, and opens their backends.
 ///
@@ -14,7 +21,7 @@ type Open = fn(Value) -> Result<Arc<dyn Backend>>;
 /// other.
 #[derive(Clone, Default)]
 pub struct VmFactory {
-    types: BTreeMap<&'static str, Open>,
+    types: BTreeMap<&'static str, Type>,
     /// Types that exist but are not compiled in, with the feature that adds each.
     missing: BTreeMap<&'static str, &'static str>,
 }
@@ -30,7 +37,9 @@ impl VmFactory {
     #[must_use]
     pub fn with<C: BackendConfig>(mut self) -> Self {
         self.missing.remove(C::VM_TYPE);
-        self.types.insert(C::VM_TYPE, open::<C>);
+        let check = C::check;
+        let open = open::<C>;
+        self.types.insert(C::VM_TYPE, Type { open, check });
         self
     }
 
@@ -55,7 +64,19 @@ impl VmFactory {
     /// [`ErrorKind::Config`] when the configuration is wrong.
     pub fn open(&self, vm_type: &str, config: Value) -> Result<Arc<dyn Backend>> {
         match self.types.get(vm_type) {
-            Some(open) => open(config),
+            Some(of_type) => (of_type.open)(config),
+            None => Err(self.unknown(vm_type)),
+        }
+    }
+
+    /// All that is wrong with a configuration of a type; nothing when [`open`](Self::open) would
+    /// take it.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Unsupported`] when the type is unknown or not compiled in.
+    pub fn check(&self, vm_type: &str, config: &Value) -> Result<Vec<ConfigProblem>> {
+        match self.types.get(vm_type) {
+            Some(of_type) => Ok((of_type.check)(config)),
             None => Err(self.unknown(vm_type)),
         }
     }

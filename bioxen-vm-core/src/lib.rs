@@ -2,6 +2,7 @@
 
 mod backend;
 mod capabilities;
+mod config;
 mod error;
 mod factory;
 mod input;
@@ -24,6 +25,7 @@ pub mod words;
 
 pub use backend::{Backend, BackendConfig};
 pub use capabilities::{Capabilities, Isolation, Wall};
+pub use config::ConfigProblem;
 pub use error::{Error, ErrorKind, Result};
 pub use factory::VmFactory;
 pub use input::{Input, InputStream};

@@ -106,6 +106,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How many letters must be changed, added or left out to make one text of the other: a small
+/// number speaks for a typing error.
+#[must_use]
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
 /// Splits `1.5 GB and more` into the number, its unit, and the rest.
 fn quantity(text: &str) -> Option<(f64, &str, &str)> {
     let end_of = |text: &str, part: fn(char) -> bool| text.find(|c| !part(c)).unwrap_or(text.len());
@@ -267,6 +285,12 @@ mod tests {
         assert_eq!(ByteSize(2 << 30).to_string(), "2 GiB");
         assert_eq!(ByteSize(1536 << 20).to_string(), "1536 MiB");
         assert_eq!(ByteSize(1000).to_string(), "1000 bytes");
+    }
+
+    #[test]
+    fn distances_count_letters() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
     }
 
     #[test]

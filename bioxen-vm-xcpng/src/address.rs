@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use xapi_client::api::{Vm, VmGuestMetrics, VmPowerState};
-use xapi_client::{Client, Ref};
+use xapi_client::api::{Cls, Vm, VmGuestMetrics, VmPowerState, VmRecord};
+use xapi_client::{Client, DateTime, Ref};
 
 use crate::error::{Error, Result};
+use crate::no_address::NoAddress;
 
 /// Waits until a running VM has an address.
 pub(crate) async fn wait(client: &Client, vm: &Ref<Vm>, limit: Duration) -> Result<IpAddr> {
@@ -18,17 +19,17 @@ pub(crate) async fn wait(client: &Client, vm: &Ref<Vm>, limit: Duration) -> Resu
         Ok(result) => result,
         Err(_) => Err(Error::NoAddress {
             seconds: limit.as_secs(),
-            reason: seen.explanation(),
+            why: NoAddress::find(client, vm, &seen).await,
         }),
     }
 }
 
 /// What has been seen of a VM that boots.
 #[derive(Debug, Default)]
-struct Seen {
-    interfaces: usize,
-    tools: bool,
-    networks: BTreeMap<String, String>,
+pub(crate) struct Seen {
+    pub(crate) interfaces: usize,
+    pub(crate) tools: bool,
+    pub(crate) networks: BTreeMap<String, String>,
 }
 
 async fn watch(client: &Client, vm: &Ref<Vm>, seen: &mut Seen) -> Result<IpAddr> {
@@ -43,10 +44,7 @@ async fn watch(client: &Client, vm: &Ref<Vm>, seen: &mut Seen) -> Result<IpAddr>
         for event in &batch.events {
             if let Some(record) = event.record::<Vm>().map_err(failed())? {
                 if record.power_state == VmPowerState::Halted {
-                    return Err(Error::State {
-                        state: "stopped again".into(),
-                        remedy: "look at its console for why it does not boot",
-                    });
+                    return Err(ended(client, &record).await);
                 }
                 seen.interfaces = record.vifs.len();
                 newer = Some(record.guest_metrics);
@@ -100,38 +98,24 @@ fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !is_link_local(address)
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 
-impl Seen {
-    /// Why there is no address, and what to do.
-    fn explanation(&self) -> String {
-        let link_local = self
-            .networks
-            .values()
-            .filter_map(|value| value.trim().parse::<IpAddr>().ok())
-            .find(|address| is_link_local(*address));
-        if self.interfaces == 0 {
-            "it has no network interface; set network to the name of one of the pool's networks"
-                .into()
-        } else if !self.tools {
-            "its guest tools have not reported; install xe-guest-utilities in the template, and \
-             look at the VM's console for whether it boots; boot_timeout sets how long to wait"
-                .into()
-        } else if let Some(address) = link_local {
-            format!(
-                "its guest tools report only {address}, which is good for its own link; check \
-                 that a DHCP server answers on its network"
-            )
-        } else {
-            "its guest tools run but report no address; check that a DHCP server answers on its \
-             network, and that the VM's system configures its interface"
-                .into()
-        }
+/// Tells a VM that crashed from one that switched itself off.
+async fn ended(client: &Client, record: &VmRecord) -> Error {
+    let has_crashed = async {
+        let (of, uuid) = (Cls::Vm, record.uuid.as_str());
+        let messages = client.message().get(of, uuid, DateTime::default()).await?;
+        let mut names = messages.values().map(|message| message.name.as_str());
+        Ok::<_, xapi_client::Error>(names.any(|name| name == "VM_CRASHED"))
+    };
+    Error::Ended {
+        // Without an answer it is only known to have ended.
+        crashed: has_crashed.await.unwrap_or(false),
     }
 }
 
@@ -184,26 +168,6 @@ mod tests {
         for (pairs, expected) in table {
             let chosen = choose(&networks(pairs)).map(|address| address.to_string());
             assert_eq!(chosen.as_deref(), expected, "{pairs:?}");
-        }
-    }
-
-    #[test]
-    fn the_lack_of_an_address_is_explained() {
-        let seen = |interfaces, tools, pairs: &[(&str, &str)]| Seen {
-            interfaces,
-            tools,
-            networks: networks(pairs),
-        };
-        for (seen, word) in [
-            (seen(0, true, &[]), "no network interface"),
-            (seen(1, false, &[]), "xe-guest-utilities"),
-            (seen(1, true, &[("0/ip", "")]), "report no address"),
-            (
-                seen(1, true, &[("0/ip", "169.254.1.1")]),
-                "only 169.254.1.1",
-            ),
-        ] {
-            assert!(seen.explanation().contains(word), "{seen:?}");
         }
     }
 }

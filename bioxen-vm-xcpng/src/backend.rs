@@ -270,6 +270,6 @@ impl Drop for Made {
 }
 
 /// A name that no other run or VM has.
-fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }

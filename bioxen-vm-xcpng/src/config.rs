@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bioxen_vm_core::words::ByteSize;
-use bioxen_vm_core::{BackendConfig, Result};
+use bioxen_vm_core::{BackendConfig, ConfigProblem, Result};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -47,7 +47,8 @@ pub struct XcpngConfig {
     /// Who logs in to the pool, `root` by default.
     #[serde(alias = "xcp_username")]
     pub username: String,
-    /// The password. Give exactly one of `password`, `password_file` and `password_command`.
+    /// The password. Give exactly one of `password`, `password_file`, `password_command` and
+    /// `password_variable`.
     #[serde(alias = "xcp_password", deserialize_with = "words::secret")]
     pub password: Option<SecretString>,
     /// A file whose first line is the password.
@@ -55,6 +56,9 @@ pub struct XcpngConfig {
     /// A program and its arguments; the first line that it prints is the password.
     #[serde(deserialize_with = "words::secret_command")]
     pub password_command: Vec<String>,
+    /// The environment variable with the password. The program `bioxen` puts its value in place of
+    /// it; libraries read no variables, so anywhere else it is a problem.
+    pub password_variable: Option<String>,
     /// How the certificate of the pool is judged.
     pub tls: TlsConfig,
     /// The template that VMs are made from: its name or UUID.
@@ -166,8 +170,9 @@ pub struct SshConfig {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FirstContact {
-    /// As the template says in its `other_config`, under the key `bioxen:first-contact`:
-    /// `config-drive` or `vm-data`. A template that says nothing gets `vm-data`.
+    /// `Fixed` when there is an `identity_file`, `host_key` or `known_hosts`. Otherwise as the
+    /// template says in its `other_config`, under the key `bioxen:first-contact`: `config-drive` or
+    /// `vm-data`. A template that says nothing gets `vm-data`.
     #[default]
     Auto,
     /// Keys made for each VM are handed to it on a config drive, which cloud-init in the template
@@ -188,6 +193,7 @@ impl Default for XcpngConfig {
             password: None,
             password_file: None,
             password_command: Vec::new(),
+            password_variable: None,
             tls: TlsConfig::default(),
             template: String::new(),
             memory: None,
@@ -337,8 +343,26 @@ impl XcpngConfig {
     /// All that is wrong with it, one clause each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        Settings::new(self.clone()).err().unwrap_or_default()
+        let problems = self.contradictions();
+        problems.iter().map(ToString::to_string).collect()
     }
+
+    /// What the keys of earlier libraries are called now.
+    pub const OLDER_KEYS: &[(&str, &str)] = &[
+        ("xcp_host", "xcpng_host"),
+        ("xapi_url", "xcpng_host"),
+        ("host", "xcpng_host"),
+        ("xcp_username", "username"),
+        ("xcp_password", "password"),
+        ("template_name", "template"),
+        ("storage_repository", "sr"),
+        ("network_uuid", "network"),
+        ("vm_name_prefix", "name_prefix"),
+        ("vm_username", "ssh.user"),
+        ("ssh_user", "ssh.user"),
+        ("vm_key_file", "ssh.identity_file"),
+        ("ssh_key_path", "ssh.identity_file"),
+    ];
 
     /// The user and the key of the older dialects.
     pub(crate) fn take_older_ssh_keys(&mut self) -> (Option<String>, Option<PathBuf>) {
@@ -353,8 +377,26 @@ impl BackendConfig for XcpngConfig {
     fn build(self) -> Result<XcpngBackend> {
         match Settings::new(self) {
             Ok(settings) => Ok(XcpngBackend::from_settings(settings)),
-            Err(problems) => Err(Self::wrong(&problems)),
+            Err(problems) => {
+                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                Err(Self::wrong(&problems))
+            }
         }
+    }
+
+    fn contradictions(&self) -> Vec<ConfigProblem> {
+        Settings::new(self.clone()).err().unwrap_or_default()
+    }
+
+    fn advice(key: &str) -> Option<&'static str> {
+        Some(match key {
+            "vm_password" => "logins by password are not supported; give ssh.identity_file",
+            "pool_uuid" => "leave it out: the pool is that of the host",
+            "save_credentials" => "leave it out: nothing is saved; give password_file",
+            "verify_ssl" => "give tls.fingerprint or tls.ca_file, or tls.insecure = true",
+            "vm_config" => "put its memory, vcpus and network beside the other keys",
+            _ => return None,
+        })
     }
 }
 

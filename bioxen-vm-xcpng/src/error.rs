@@ -8,6 +8,8 @@ use bioxen_vm_core::ErrorKind;
 use bioxen_vm_core::words::ByteSize;
 use xapi_client::{ErrorCode, Fingerprint};
 
+use crate::doctor::Check;
+use crate::no_address::NoAddress;
 use crate::ssh::SshError;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -46,6 +48,19 @@ pub enum Error {
          firewall blocks the port"
     )]
     Unreachable {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The reason.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// What listens there does not speak TLS as hosts do.
+    #[error(
+        "cannot establish a secure connection with {host} on port {port}; check that it is a host of \
+         the pool, and its port"
+    )]
+    NoTls {
         /// The host.
         host: String,
         /// The port.
@@ -182,12 +197,33 @@ pub enum Error {
         source: Box<xapi_client::Error>,
     },
     /// The VM got no address in time.
-    #[error("the VM has no address after {seconds} s: {reason}")]
+    #[error("the VM has no address after {seconds} s: {why}")]
     NoAddress {
         /// The time that was allowed.
         seconds: u64,
         /// What was seen, and what to do about it.
-        reason: String,
+        why: NoAddress,
+    },
+    /// The VM ended while it booted.
+    #[error(
+        "the VM {} while it booted; look at its console for why, and at whether its memory is \
+         enough", if *.crashed { "crashed" } else { "was switched off, or switched itself off," }
+    )]
+    Ended {
+        /// Whether the pool says that it crashed.
+        crashed: bool,
+    },
+    /// Whoever logs in to the VM has no shell that runs commands.
+    #[error(
+        "the login shell of {user:?} in the VM runs no commands{}; set ssh.user to a user with a \
+         shell, or give this one /bin/sh with `usermod --shell`",
+        if .said.is_empty() { String::new() } else { format!(": it says {:?}", .said) }
+    )]
+    NoShell {
+        /// The user.
+        user: String,
+        /// What came in place of a command's output.
+        said: String,
     },
     /// The VM is not in a state in which this can be done.
     #[error("it is {state}; {remedy}")]
@@ -233,6 +269,9 @@ pub enum Error {
     Guest(Box<bioxen_vm_core::Error>),
 }
 
+/// What is being done when the pool is asked to start a VM.
+pub(crate) const STARTING: &str = "start the VM";
+
 impl Error {
     /// Names what was being done when a call failed.
     pub(crate) fn pool(doing: &'static str) -> impl FnOnce(xapi_client::Error) -> Self {
@@ -255,7 +294,7 @@ impl Error {
             | Self::Ledger(_)
             | Self::MemoryTooSmall { .. }
             | Self::Topology { .. } => ErrorKind::Config,
-            Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::NoTls { .. } => ErrorKind::Unavailable,
             Self::Untrusted { .. } | Self::WrongPassword { .. } => ErrorKind::Denied,
             Self::NotFound { .. } | Self::NoLua { .. } => ErrorKind::NotFound,
             Self::Login { source, .. }
@@ -263,10 +302,45 @@ impl Error {
             | Self::LeftBehind { source, .. } => kind_of_call(source),
             Self::Cancelled => ErrorKind::Cancelled,
             Self::NoAddress { .. } => ErrorKind::Timeout,
-            Self::State { .. } | Self::Closed => ErrorKind::InvalidState,
+            Self::State { .. } | Self::Closed | Self::Ended { .. } => ErrorKind::InvalidState,
+            Self::NoShell { .. } => ErrorKind::Config,
             Self::ConfigDrive(_) | Self::CloudInit { .. } => ErrorKind::Internal,
             Self::Ssh { source, .. } | Self::Keys(source) => source.kind(),
             Self::Guest(error) => error.kind(),
+        }
+    }
+}
+
+impl Error {
+    /// The check of the [`Doctor`](crate::Doctor) that finds this.
+    #[must_use]
+    pub fn check(&self) -> Check {
+        match self {
+            Self::PasswordFile { .. } | Self::PasswordCommand { .. } => Check::Password,
+            Self::CaFile { .. } | Self::Untrusted { .. } | Self::NoTls { .. } => Check::Tls,
+            Self::Unreachable { .. } => Check::Tcp,
+            Self::WrongPassword { .. } | Self::Login { .. } => Check::Login,
+            Self::NotFound { what, .. } | Self::Ambiguous { what, .. } => match *what {
+                "network" => Check::Network,
+                "storage repository" => Check::Storage,
+                _ => Check::Template,
+            },
+            Self::Diskless { .. }
+            | Self::NoDrive { .. }
+            | Self::MemoryTooSmall { .. }
+            | Self::Topology { .. } => Check::Template,
+            Self::Ledger(_) => Check::Config,
+            Self::Ended { .. } | Self::State { .. } => Check::Boot,
+            Self::NoAddress { why, .. } => why.check(),
+            Self::Ssh { .. } => Check::Ssh,
+            Self::CloudInit { .. } => Check::CloudInit,
+            Self::NoShell { .. } | Self::Guest(_) => Check::Shell,
+            Self::NoLua { .. } => Check::Lua,
+            Self::LeftBehind { .. } => Check::Cleanup,
+            Self::Pool { source, .. } if kind_of_call(source) == ErrorKind::Denied => Check::Role,
+            Self::Pool { doing, .. } if *doing == STARTING => Check::Boot,
+            Self::Pool { .. } => Check::Deploy,
+            Self::Cancelled | Self::Closed | Self::Keys(_) | Self::ConfigDrive(_) => Check::Deploy,
         }
     }
 }
@@ -320,7 +394,9 @@ impl From<Error> for bioxen_vm_core::Error {
             | Error::CaFile { source, .. }
             | Error::ConfigDrive(source)
             | Error::Ledger(source) => Some(Box::new(source)),
-            Error::Unreachable { source, .. } | Error::Untrusted { source, .. } => Some(source),
+            Error::Unreachable { source, .. }
+            | Error::NoTls { source, .. }
+            | Error::Untrusted { source, .. } => Some(source),
             Error::Login { source, .. }
             | Error::Pool { source, .. }
             | Error::LeftBehind { source, .. } => Some(source),

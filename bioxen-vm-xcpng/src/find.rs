@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use xapi_client::api::{Network, Sr, Vbd, VbdRecord, VbdType, Vm, VmRecord};
+use bioxen_vm_core::words::distance;
+use xapi_client::api::{Network, NetworkRecord, Sr, Vbd, VbdRecord, VbdType, Vm, VmRecord};
 use xapi_client::{Class, Client, Ref};
 
 use crate::deploy::{Drive, Found, Named, Template, Told};
@@ -16,6 +17,7 @@ const LISTED: usize = 8;
 /// What a template says of how its VMs get their keys, in its `other_config`.
 const FIRST_CONTACT: &str = "bioxen:first-contact";
 const BY_DRIVE: &str = "config-drive";
+const BY_VM_DATA: &str = "vm-data";
 
 /// Looks up the template, the storage and the networks of a wish, and what it takes to hand the VM
 /// its keys.
@@ -44,7 +46,7 @@ pub(crate) async fn find(
             networks.push(choose("network", name, all.clone())?);
         }
     }
-    let by_drive = record.other_config.get(FIRST_CONTACT).map(String::as_str) == Some(BY_DRIVE);
+    let by_drive = contact_of(&record) == BY_DRIVE;
     let told = match handover {
         None => Told::Nothing,
         Some(Handover::Drive) => Told::Drive(drive(client, wish, disks, sr.as_ref()).await?),
@@ -94,7 +96,7 @@ async fn drive(
     })
 }
 
-async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
+pub(crate) async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
     // Snapshots count as templates to the pool, not to people.
     let all = client
         .vm()
@@ -143,7 +145,7 @@ pub(crate) async fn disks(
         .collect())
 }
 
-async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
+pub(crate) async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
     let all = client
         .sr()
         .get_all_records()
@@ -158,6 +160,25 @@ async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
             name: record.name_label,
         });
     choose("storage repository", name, named.collect())
+}
+
+/// The network of this name or UUID.
+pub(crate) fn network(
+    name: &str,
+    all: &BTreeMap<Ref<Network>, NetworkRecord>,
+) -> Result<Named<Network>> {
+    let named = all.iter().map(|(reference, record)| Named {
+        reference: reference.clone(),
+        uuid: record.uuid.as_str().to_owned(),
+        name: record.name_label.clone(),
+    });
+    choose("network", name, named.collect())
+}
+
+/// How VMs of a template get their keys unless the configuration says otherwise.
+pub(crate) fn contact_of(template: &VmRecord) -> &str {
+    let said = template.other_config.get(FIRST_CONTACT);
+    said.map_or(BY_VM_DATA, String::as_str)
 }
 
 async fn all_networks(client: &Client) -> Result<Vec<Named<Network>>> {
@@ -222,22 +243,6 @@ fn hint(name: &str, mut others: Vec<&str>) -> String {
     }
 }
 
-/// How many letters must be changed, added or left out to make one text of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,11 +292,5 @@ mod tests {
         assert!(error.ends_with("and 12 more"), "{error}");
         let error = choose::<Vm>("template", "x", Vec::new()).unwrap_err();
         assert!(error.to_string().ends_with("it has none"), "{error}");
-    }
-
-    #[test]
-    fn distances_count_letters() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
     }
 }

@@ -9,8 +9,10 @@ use bioxen_vm_core::{
     Command, Gather, Outcome, OutputSink, PackageSite, Runner, Script, Session, SessionOptions,
 };
 
+use crate::cloud_init;
 use crate::error::{Error, Result};
 use crate::first_contact::FirstContact;
+use crate::settings::Handover;
 use crate::ssh::{SshRunner, SshSession};
 
 /// Finds the interpreter `$1`, so that a program's own `PATH` does not change which one runs it,
@@ -19,6 +21,11 @@ const FIND: &str = r#"lua=$(command -v "$1") && printf '%s\n' "$lua" && exec "$l
 
 /// Prints the language version and the home directory.
 const PROBE: &str = "io.write(_VERSION, '\\n', os.getenv('HOME') or '', '\\n')";
+
+/// Any shell answers this, and one that only refuses does not.
+const SHELL: &str = "echo a-shell";
+const SHELL_ANSWER: &str = "a-shell";
+const SHELL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the interpreter may take to say who it is.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
@@ -37,7 +44,8 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Waits for a login, and asks the interpreter who it is.
+    /// Waits for a login and, where cloud-init gives the VM its keys, for the end of that: it may
+    /// install the interpreter. Then asks the interpreter who it is.
     pub(crate) async fn log_in(
         contact: &FirstContact,
         address: IpAddr,
@@ -55,13 +63,16 @@ impl Guest {
             }
         })?;
         let runner = Arc::new(SshRunner::new(Arc::clone(&session)));
+        if contact.handover() == Some(Handover::Drive) {
+            cloud_init::wait(&*runner, limit).await?;
+        }
         let probe = Command::new("sh")
             .args(["-c", FIND, "sh", interpreter, PROBE])
             .with_timeout(PROBE_LIMIT);
-        let outcome = runner
-            .run(probe)
-            .await
-            .map_err(|error| Error::Guest(Box::new(error)))?;
+        let outcome = match runner.run(probe).await {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(unless_no_shell(&session, error).await),
+        };
         let Some([interpreter, version, home]) = parse(&outcome) else {
             return Err(Error::NoLua {
                 lua: interpreter.to_owned(),
@@ -134,6 +145,17 @@ impl Guest {
     /// Ends the connections.
     pub(crate) async fn close(&self) {
         self.session.close().await;
+    }
+}
+
+/// Why a command could not be run: tells a login shell that runs none from all the rest.
+async fn unless_no_shell(session: &SshSession, error: bioxen_vm_core::Error) -> Error {
+    match session.shell_says(SHELL, SHELL_LIMIT).await {
+        Ok(said) if said.trim() != SHELL_ANSWER => Error::NoShell {
+            user: session.target().user.clone(),
+            said: said.split_whitespace().collect::<Vec<_>>().join(" "),
+        },
+        _ => Error::Guest(Box::new(error)),
     }
 }
 

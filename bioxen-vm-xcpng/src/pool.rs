@@ -44,21 +44,14 @@ impl Pool {
 }
 
 async fn log_in(settings: &Settings) -> Result<Client> {
-    let password = password(&settings.password).await?;
-    let trust = trust(&settings.tls).await?;
+    let access = Access::new(settings).await?;
     let mut failure = None;
     for host in &settings.hosts {
-        let login = Client::builder(host)
-            .credentials(&settings.username, password.clone())
-            .originator(ORIGINATOR)
-            .user_agent(ORIGINATOR)
-            .trust(trust.clone())
-            .login()
-            .await;
+        let login = access.log_in(host).await;
         match login.map_err(|error| refusal(host, &settings.username, error)) {
             Ok(client) => return Ok(client),
             // Another host of the pool may be up.
-            Err(error @ Error::Unreachable { .. }) => {
+            Err(error @ (Error::Unreachable { .. } | Error::NoTls { .. })) => {
                 tracing::debug!(%error, "the next host is tried");
                 failure.get_or_insert(error);
             }
@@ -69,11 +62,39 @@ async fn log_in(settings: &Settings) -> Result<Client> {
     Err(failure.unwrap_or(Error::Closed))
 }
 
-fn refusal(host: &str, username: &str, error: CallError) -> Error {
+/// What it takes to log in to a host of the pool.
+pub(crate) struct Access {
+    username: String,
+    password: SecretString,
+    trust: Trust,
+}
+
+impl Access {
+    /// Gets the password, and whatever else is not in the configuration itself.
+    pub(crate) async fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            username: settings.username.clone(),
+            password: password(&settings.password).await?,
+            trust: trust(&settings.tls).await?,
+        })
+    }
+
+    pub(crate) async fn log_in(&self, host: &str) -> Result<Client, CallError> {
+        Client::builder(host)
+            .credentials(&self.username, self.password.clone())
+            .originator(ORIGINATOR)
+            .user_agent(ORIGINATOR)
+            .trust(self.trust.clone())
+            .login()
+            .await
+    }
+}
+
+/// Why a host did not let us in.
+pub(crate) fn refusal(host: &str, username: &str, error: CallError) -> Error {
     match error {
-        CallError::Connect { host, port, source } | CallError::Tls { host, port, source } => {
-            Error::Unreachable { host, port, source }
-        }
+        CallError::Connect { host, port, source } => Error::Unreachable { host, port, source },
+        CallError::Tls { host, port, source } => Error::NoTls { host, port, source },
         CallError::Untrusted {
             host,
             fingerprint,

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bioxen_vm_core::ConfigProblem;
 use bioxen_vm_core::words::ByteSize;
 use secrecy::SecretString;
 use xapi_client::Fingerprint;
 
-use crate::config::{CloneMode, FirstContact, XcpngConfig};
+use crate::config::{CloneMode, FirstContact, SshConfig, XcpngConfig};
 use crate::config_drive::StaticAddress;
 
 /// A configuration without contradictions.
@@ -94,7 +95,7 @@ pub(crate) enum KnownHost {
 
 impl Settings {
     /// Checks a configuration, and gives all problems at once.
-    pub(crate) fn new(mut config: XcpngConfig) -> Result<Self, Vec<String>> {
+    pub(crate) fn new(mut config: XcpngConfig) -> Result<Self, Vec<ConfigProblem>> {
         let mut problems = Vec::new();
         merge_older_keys(&mut config, &mut problems);
         check_names(&config, &mut problems);
@@ -138,30 +139,30 @@ impl Settings {
     }
 }
 
-fn merge_older_keys(config: &mut XcpngConfig, problems: &mut Vec<String>) {
+fn merge_older_keys(config: &mut XcpngConfig, problems: &mut Vec<ConfigProblem>) {
     let (user, key) = config.take_older_ssh_keys();
     if let Some(user) = user {
         config.ssh.user = user;
     }
-    if let Some(key) = key {
-        if config.ssh.identity_file.replace(key).is_some() {
-            problems.push("ssh.identity_file is given twice, once by an older name".into());
-        }
-        // Templates of that time have keys of their own.
-        config.ssh.first_contact = FirstContact::Fixed;
+    if let Some(key) = key
+        && config.ssh.identity_file.replace(key).is_some()
+    {
+        let message = "ssh.identity_file is given twice, once by an older name";
+        problems.push(ConfigProblem::new("ssh.identity_file", message));
     }
 }
 
-fn check_names(config: &XcpngConfig, problems: &mut Vec<String>) {
+fn check_names(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
+    let mut tell = |key: &str, message: String| problems.push(ConfigProblem::new(key, message));
     if config.xcpng_host.is_empty() {
-        problems
-            .push("xcpng_host is missing; give the name or address of a host of the pool".into());
+        let message = "xcpng_host is missing; give the name or address of a host of the pool";
+        tell("xcpng_host", message.into());
     }
     for host in &config.xcpng_host {
         if let Err(reason) = check_host(host) {
             // What stands before an @ may be a password.
             let shown = host.rsplit('@').next().unwrap_or_default();
-            problems.push(format!("xcpng_host {shown:?} {reason}"));
+            tell("xcpng_host", format!("xcpng_host {shown:?} {reason}"));
         }
     }
     for (key, value) in [
@@ -171,26 +172,54 @@ fn check_names(config: &XcpngConfig, problems: &mut Vec<String>) {
         ("lua", &config.lua),
     ] {
         if value.trim().is_empty() {
-            problems.push(format!("{key} is missing"));
+            tell(key, format!("{key} is missing"));
         }
     }
-    let named = config.network.iter().chain(&config.sr).chain(&config.name);
-    if named.chain(&config.tags).any(|name| name.trim().is_empty()) {
-        problems.push("a network, sr, name or tag is empty".into());
+    for (key, mut names) in [
+        ("network", config.network.as_slice()),
+        ("sr", config.sr.as_slice()),
+        ("name", config.name.as_slice()),
+        ("tags", &config.tags),
+    ]
+    .map(|(key, names)| (key, names.iter()))
+    {
+        if names.any(|name| name.trim().is_empty()) {
+            tell(key, format!("{key} is empty; leave it out, or give a name"));
+        }
     }
     if config.sr.is_some() && config.clone == CloneMode::Fast {
-        problems.push(
+        tell(
+            "sr",
             "sr needs clone = \"copy\": a fast clone stays on the storage of its template".into(),
         );
     }
     if config.ssh.port == 0 {
-        problems.push("ssh.port cannot be 0".into());
+        tell("ssh.port", "ssh.port cannot be 0".into());
     }
-    if config.expiry.is_zero() {
-        problems.push("expiry cannot be 0".into());
+    for (key, time) in [
+        ("expiry", Some(config.expiry)),
+        ("boot_timeout", Some(config.boot_timeout)),
+        ("execution_timeout", config.execution_timeout),
+    ] {
+        if time.is_some_and(|time| time.is_zero()) {
+            tell(key, format!("{key} cannot be 0"));
+        }
     }
-    if config.boot_timeout.is_zero() || config.execution_timeout.is_some_and(|t| t.is_zero()) {
-        problems.push("a timeout cannot be 0".into());
+    for (key, path) in [
+        ("password_file", &config.password_file),
+        ("tls.ca_file", &config.tls.ca_file),
+        ("ssh.identity_file", &config.ssh.identity_file),
+        ("ssh.known_hosts", &config.ssh.known_hosts),
+        ("state_dir", &config.state_dir),
+    ] {
+        if path.as_ref().is_some_and(|path| path.starts_with("~")) {
+            tell(
+                key,
+                format!(
+                    "{key}: only the program bioxen knows whose home ~ is; give the whole path"
+                ),
+            );
+        }
     }
 }
 
@@ -209,36 +238,45 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn check_processors(config: &XcpngConfig, problems: &mut Vec<String>) {
-    if config.memory.is_some_and(|memory| memory.0 == 0) {
-        problems.push("memory cannot be 0".into());
+fn check_processors(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
+    for (key, is_zero) in [
+        ("memory", config.memory.is_some_and(|memory| memory.0 == 0)),
+        ("vcpus", config.vcpus == Some(0)),
+        ("cores_per_socket", config.cores_per_socket == Some(0)),
+    ] {
+        if is_zero {
+            problems.push(ConfigProblem::new(key, format!("{key} cannot be 0")));
+        }
     }
-    if config.vcpus == Some(0) || config.cores_per_socket == Some(0) {
-        problems.push("vcpus and cores_per_socket cannot be 0".into());
-    } else if let (Some(vcpus), Some(cores)) = (config.vcpus, config.cores_per_socket)
+    if let (Some(vcpus), Some(cores @ 1..)) = (config.vcpus, config.cores_per_socket)
         && !vcpus.is_multiple_of(cores)
     {
-        problems.push(format!(
-            "{vcpus} vcpus are no multiple of {cores} cores_per_socket"
+        problems.push(ConfigProblem::new(
+            "cores_per_socket",
+            format!("{vcpus} vcpus are no multiple of {cores} cores_per_socket"),
         ));
     }
 }
 
-fn check_drive(config: &XcpngConfig, problems: &mut Vec<String>) {
+fn check_drive(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
     if let Some(fixed) = &config.static_address {
-        problems.extend(fixed.problem());
+        let problem = fixed.problem().into_iter();
+        problems.extend(problem.map(|problem| ConfigProblem::new("static_address", problem)));
         if let FirstContact::VmData | FirstContact::Fixed = config.ssh.first_contact {
-            problems.push(
-                "static_address needs ssh.first_contact = \"config-drive\": nothing else carries it"
-                    .into(),
-            );
+            problems.push(ConfigProblem::new(
+                "static_address",
+                "static_address needs ssh.first_contact = \"config-drive\": nothing else carries it",
+            ));
         }
     }
     if config.ssh.first_contact == FirstContact::ConfigDrive && !is_user_name(&config.ssh.user) {
-        problems.push(format!(
-            "ssh.user {:?} is no name for a user that cloud-init can make; give lower-case \
-             letters, digits, _ and -",
-            config.ssh.user
+        problems.push(ConfigProblem::new(
+            "ssh.user",
+            format!(
+                "ssh.user {:?} is no name for a user that cloud-init can make; give lower-case \
+                 letters, digits, _ and -",
+                config.ssh.user
+            ),
         ));
     }
 }
@@ -249,7 +287,7 @@ pub(crate) fn is_user_name(name: &str) -> bool {
     name.len() <= 32 && name.starts_with(is_first) && name.chars().all(is_later)
 }
 
-fn password(config: &mut XcpngConfig, problems: &mut Vec<String>) -> Option<Password> {
+fn password(config: &mut XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Password> {
     let mut given = Vec::new();
     given.extend(config.password.take().map(Password::Value));
     given.extend(config.password_file.take().map(Password::File));
@@ -258,21 +296,32 @@ fn password(config: &mut XcpngConfig, problems: &mut Vec<String>) -> Option<Pass
             &mut config.password_command,
         )));
     }
+    if let Some(variable) = &config.password_variable {
+        problems.push(ConfigProblem::new(
+            "password_variable",
+            format!(
+                "password_variable: the program bioxen reads the variable {variable:?}, a library \
+                 reads none; give password"
+            ),
+        ));
+        return None;
+    }
     if given.len() == 1 {
         return given.pop();
     }
-    problems.push(
+    problems.push(ConfigProblem::new(
+        "password",
         if given.is_empty() {
-            "the password is missing; give password, password_file or password_command"
+            "the password is missing; give password, password_file, password_command or \
+             password_variable"
         } else {
             "give only one of password, password_file and password_command"
-        }
-        .into(),
-    );
+        },
+    ));
     None
 }
 
-fn tls(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Tls> {
+fn tls(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Tls> {
     let tls = &config.tls;
     match (&tls.fingerprint, &tls.ca_file, tls.insecure) {
         (None, None, false) => Some(Tls::SystemRoots),
@@ -281,60 +330,70 @@ fn tls(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Tls> {
         (Some(text), None, false) => match text.parse() {
             Ok(fingerprint) => Some(Tls::Pinned(fingerprint)),
             Err(error) => {
-                problems.push(format!("tls.fingerprint: {error}"));
+                let message = format!("tls.fingerprint: {error}");
+                problems.push(ConfigProblem::new("tls.fingerprint", message));
                 None
             }
         },
         _ => {
-            problems.push("give only one of tls.fingerprint, tls.ca_file and tls.insecure".into());
+            problems.push(ConfigProblem::new(
+                "tls",
+                "give only one of tls.fingerprint, tls.ca_file and tls.insecure",
+            ));
             None
         }
     }
 }
 
-fn keys(config: &XcpngConfig, problems: &mut Vec<String>) -> Option<Keys> {
+fn keys(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Keys> {
     let ssh = &config.ssh;
     let fixed = ssh.identity_file.is_some() || ssh.host_key.is_some() || ssh.known_hosts.is_some();
     match ssh.first_contact {
-        FirstContact::Auto | FirstContact::ConfigDrive | FirstContact::VmData if fixed => {
-            problems.push(
+        FirstContact::ConfigDrive | FirstContact::VmData if fixed => {
+            problems.push(ConfigProblem::new(
+                "ssh.first_contact",
                 "ssh.identity_file, ssh.host_key and ssh.known_hosts need ssh.first_contact = \
-                 \"fixed\""
-                    .into(),
-            );
+                 \"fixed\"",
+            ));
             None
         }
-        FirstContact::Auto => Some(Keys::PerVm(Handover::AsTemplate)),
+        FirstContact::Auto if !fixed => Some(Keys::PerVm(Handover::AsTemplate)),
         FirstContact::ConfigDrive => Some(Keys::PerVm(Handover::Drive)),
         FirstContact::VmData => Some(Keys::PerVm(Handover::VmData)),
-        FirstContact::Fixed => {
-            let host_key = match (&ssh.host_key, &ssh.known_hosts) {
-                (Some(key), None) if is_public_key(key) => {
-                    Some(KnownHost::Pinned(key.trim().to_owned()))
-                }
-                (Some(key), None) => {
-                    problems.push(format!(
-                        "ssh.host_key {key:?} is no public key; give it as \"ssh-ed25519 AAAA...\""
-                    ));
-                    None
-                }
-                (None, Some(path)) => Some(KnownHost::File(path.clone())),
-                _ => {
-                    problems.push(
-                        "ssh.first_contact = \"fixed\" needs either ssh.host_key or \
-                         ssh.known_hosts, so that the VM can be told from an impostor"
-                            .into(),
-                    );
-                    None
-                }
-            };
+        FirstContact::Auto | FirstContact::Fixed => {
+            let host_key = host_key(ssh, problems);
             if ssh.identity_file.is_none() {
-                problems.push("ssh.first_contact = \"fixed\" needs ssh.identity_file".into());
+                let message = "ssh.first_contact = \"fixed\" needs ssh.identity_file";
+                problems.push(ConfigProblem::new("ssh.identity_file", message));
             }
             Some(Keys::Fixed {
                 identity_file: ssh.identity_file.clone()?,
                 host_key: host_key?,
             })
+        }
+    }
+}
+
+fn host_key(ssh: &SshConfig, problems: &mut Vec<ConfigProblem>) -> Option<KnownHost> {
+    match (&ssh.host_key, &ssh.known_hosts) {
+        (Some(key), None) if is_public_key(key) => Some(KnownHost::Pinned(key.trim().to_owned())),
+        (Some(key), None) => {
+            problems.push(ConfigProblem::new(
+                "ssh.host_key",
+                format!(
+                    "ssh.host_key {key:?} is no public key; give it as \"ssh-ed25519 AAAA...\""
+                ),
+            ));
+            None
+        }
+        (None, Some(path)) => Some(KnownHost::File(path.clone())),
+        _ => {
+            problems.push(ConfigProblem::new(
+                "ssh.host_key",
+                "ssh.first_contact = \"fixed\" needs either ssh.host_key or ssh.known_hosts, so \
+                 that the VM can be told from an impostor",
+            ));
+            None
         }
     }
 }

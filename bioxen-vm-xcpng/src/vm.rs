@@ -14,9 +14,8 @@ use xapi_client::{Client, ErrorCode, Ref, TaskCall};
 
 use crate::address;
 use crate::backend::Shared;
-use crate::cloud_init;
 use crate::config::XcpngConfig;
-use crate::error::Error;
+use crate::error::{Error, STARTING};
 use crate::execute::{AttachedDrive, Deployed, end};
 use crate::first_contact::{FirstContact, HOST_KEY};
 use crate::guest::Guest;
@@ -112,6 +111,17 @@ impl XcpngVm {
         &self.names.name
     }
 
+    pub(crate) fn contact(&self) -> &FirstContact {
+        &self.contact
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<(), Error> {
+        match &mut *self.lifecycle.lock().await {
+            Lifecycle::Alive { key_in, started } => self.start_alive(key_in, started).await,
+            Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
+        }
+    }
+
     async fn start_alive(&self, key_in: &mut KeyIn, started: &mut bool) -> Result<(), Error> {
         let client = self.shared.client().await?;
         let state = match *started {
@@ -139,10 +149,6 @@ impl XcpngVm {
         };
         let login = Guest::log_in(&self.contact, address, &settings.lua, limit);
         let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
-        if let KeyIn::Drive(_) = key_in {
-            let runner = guest.package_site().runner;
-            cloud_init::wait(runner.as_ref(), limit).await?;
-        }
         *self.guest.write().await = Some(guest);
         self.take_key_back(client, key_in).await
     }
@@ -203,7 +209,7 @@ impl XcpngVm {
             Err(error) => Err(error),
         };
         match result {
-            Err(error) if !has_become(&error, "running") => Err(Error::pool("start the VM")(error)),
+            Err(error) if !has_become(&error, "running") => Err(Error::pool(STARTING)(error)),
             _ => Ok(()),
         }
     }
@@ -300,11 +306,7 @@ impl LuaVm for XcpngVm {
     }
 
     async fn start(&self) -> Result<()> {
-        match &mut *self.lifecycle.lock().await {
-            Lifecycle::Alive { key_in, started } => self.start_alive(key_in, started).await,
-            Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
-        }
-        .map_err(self.at("start"))
+        self.try_start().await.map_err(self.at("start"))
     }
 
     async fn stop(&self) -> Result<()> {

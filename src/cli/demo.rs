@@ -87,7 +87,7 @@ async fn on_pool(
     let defaults = json!({"template": TEMPLATE, "memory": "2GB", "vcpus": 2});
     let backend = Arc::new(XcpngConfig::from_value(pool.config(defaults))?.build()?);
     let mut progress = backend.subscribe();
-    let local_config = super::config(settings, "basic");
+    let local_config = super::config(settings, "basic")?;
     let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));
     let result = interrupts
         .unless(job(

@@ -28,7 +28,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     for assignment in &args.set {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
-    let config = XcpngConfig::from_value(config(&settings, XcpngConfig::VM_TYPE))?;
+    let config = XcpngConfig::from_value(config(&settings, XcpngConfig::VM_TYPE)?)?;
     let backend = config.build()?;
     let collected = backend.collect(args.dry_run).await;
     backend.close().await?;

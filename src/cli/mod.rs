@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bioxen_vm_basic::BasicConfig;
 use bioxen_vm_core::{BackendConfig as _, Value, VmManager};
 use clap::{Parser, Subcommand};
@@ -13,8 +13,11 @@ use clap::{Parser, Subcommand};
 use crate::settings::Settings;
 use interrupt::Interrupts;
 
+mod config;
 #[cfg(feature = "sim")]
 mod demo;
+#[cfg(feature = "xcpng")]
+mod doctor;
 #[cfg(feature = "xcpng")]
 mod gc;
 mod interrupt;
@@ -48,9 +51,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the configuration that holds in the end, or check it
+    Config(config::Args),
     /// Show the whole job: deploy a VM, install packages in it, analyse a genome
     #[cfg(feature = "sim")]
     Demo(demo::Args),
+    /// Tell what keeps VMs from being made on a pool, and what to do about it
+    #[cfg(feature = "xcpng")]
+    Doctor(doctor::Args),
     /// Remove what killed programs have left on a pool
     #[cfg(feature = "xcpng")]
     Gc(gc::Args),
@@ -87,14 +95,20 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         // A variable that is not text is none of ours.
         Some((name.into_string().ok()?, value.into_string().ok()?))
     }));
+    for note in settings.notes() {
+        warn(note);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         match cli.command {
+            Command::Config(args) => config::run(args, settings),
             #[cfg(feature = "sim")]
             Command::Demo(args) => Box::pin(demo::run(args, settings)).await,
+            #[cfg(feature = "xcpng")]
+            Command::Doctor(args) => Box::pin(doctor::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,
@@ -136,32 +150,43 @@ async fn with_vms(
     }
 }
 
-/// The configuration of a VM type as the user gave it. A local VM runs this program as its worker
-/// unless the user says otherwise, and what is made on pools is recorded where programs of a user
-/// keep their state.
-fn config(settings: &Settings, vm_type: &str) -> Value {
+/// The configuration of a VM type as the user gave it, once nothing is wrong with it.
+fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
+    let config = with_defaults(settings, vm_type);
+    let problems = settings.check(&crate::factory(), vm_type, &config)?;
+    ensure!(
+        problems.is_empty(),
+        "the configuration of VM type {vm_type:?} is wrong: {}",
+        problems.join("; ")
+    );
+    Ok(config)
+}
+
+/// The configuration of a VM type with what this program adds by itself. A local VM runs this program
+/// as its worker unless the user says otherwise, and what is made on pools is recorded where programs
+/// of a user keep their state.
+fn with_defaults(settings: &Settings, vm_type: &str) -> Value {
     let mut config = settings.config(vm_type);
-    if vm_type == "xcpng"
-        && config.get("state_dir").is_none()
-        && let Some(dir) = state_dir()
+    let added = match vm_type {
+        "xcpng" => ("state_dir", state_dir as fn() -> Option<String>),
+        BasicConfig::VM_TYPE => ("worker", this_program as fn() -> Option<String>),
+        _ => return config,
+    };
+    let (key, default) = added;
+    if config.get(key).is_none()
+        && let Some(value) = default()
     {
         if config.is_null() {
             config = Value::Object(serde_json::Map::new());
         }
-        config["state_dir"] = Value::String(dir);
-    }
-    if vm_type == BasicConfig::VM_TYPE
-        && config.get("worker").is_none()
-        && let Some(program) = std::env::current_exe()
-            .ok()
-            .and_then(|path| path.into_os_string().into_string().ok())
-    {
-        if config.is_null() {
-            config = Value::Object(serde_json::Map::new());
-        }
-        config["worker"] = Value::String(program);
+        config[key] = Value::String(value);
     }
     config
+}
+
+fn this_program() -> Option<String> {
+    let path = std::env::current_exe().ok()?;
+    path.into_os_string().into_string().ok()
 }
 
 /// Where what is made on pools is recorded, if there is such a place.

@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
     let work = async {
-        let config = config(&settings, &args.vm_type);
+        let config = config(&settings, &args.vm_type)?;
         manager.create_vm("run", &args.vm_type, config).await?;
         if !args.packages.is_empty() {
             let servers = args.servers.iter().map(|server| rocks_server(server));

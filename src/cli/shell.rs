@@ -48,7 +48,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     };
     let manager = VmManager::new(crate::factory());
     let work = async {
-        let config = config(&settings, &args.vm_type);
+        let config = config(&settings, &args.vm_type)?;
         tokio::select! {
             created = manager.create_vm("shell", &args.vm_type, config) => created?,
             () = pressed(&mut ctrl_c) => return Ok(ExitCode::from(INTERRUPTED)),

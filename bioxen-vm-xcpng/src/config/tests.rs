@@ -131,7 +131,7 @@ fn a_misspelt_key_is_refused_and_named() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("memroy") && error.contains("`memory`"),
+        error.contains("unknown key \"memroy\"; did you mean \"memory\"?"),
         "{error}"
     );
 }
@@ -189,5 +189,132 @@ fn a_fixed_host_key_must_be_one() {
     );
     for bad in ["", "AAAAC3Nza", "ssh-ed25519 AAAA\n* ssh-rsa AAAA", "a b c"] {
         assert_eq!(problems(ssh(bad)).len(), 1, "{bad:?}");
+    }
+}
+
+#[test]
+fn problems_of_all_kinds_are_told_at_once() {
+    let config = json!({
+        "xcp_host": "pool.example", "memroy": "2GB", "template": 7, "vcpus": 0,
+        "ssh": {"port": "22", "prt": 22}, "vm_password": "x", "sr": "s", "password_file": "~/p",
+    });
+    let told = XcpngConfig::check(&config);
+    let keys: Vec<_> = told.iter().map(|problem| &*problem.key).collect();
+    assert_eq!(
+        keys,
+        [
+            "memroy",
+            "ssh.port",
+            "ssh.prt",
+            "template",
+            "vm_password",
+            "sr",
+            "password_file",
+            "vcpus"
+        ],
+        "{told:#?}"
+    );
+    let error = read(config).unwrap_err().to_string();
+    for problem in &told {
+        assert!(error.contains(&problem.message), "{problem} in {error}");
+    }
+    assert!(error.contains("give ssh.identity_file"), "{error}");
+}
+
+#[test]
+fn a_variable_is_for_the_program_to_read() {
+    let told = problems(json!({"password": null, "password_variable": "POOL_PASSWORD"}));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("POOL_PASSWORD"), "{told:?}");
+}
+
+#[test]
+fn keys_of_a_template_make_the_first_contact_a_fixed_one() {
+    let ssh = json!({"ssh": {"identity_file": "/k", "host_key": "ssh-ed25519 AAAA"}});
+    let settings = Settings::new(read(with(ssh)).unwrap()).unwrap();
+    assert!(matches!(
+        settings.login.keys,
+        crate::settings::Keys::Fixed { .. }
+    ));
+}
+
+/// The keys that serde takes for a type, those of older dialects included.
+fn keys<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+    use serde::de::{Deserializer, Visitor, value::Error};
+    struct Ask<'a>(&'a mut Vec<&'static str>);
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = Error;
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(serde::de::Error::custom("no struct"))
+        }
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Error> {
+            self.0.extend(fields);
+            Err(serde::de::Error::custom("asked"))
+        }
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut found = Vec::new();
+    let _ = T::deserialize(Ask(&mut found));
+    found
+}
+
+#[test]
+fn every_key_is_in_the_documentation_and_no_other() {
+    let older: Vec<_> = XcpngConfig::OLDER_KEYS
+        .iter()
+        .map(|(old, _)| *old)
+        .collect();
+    let mut all: Vec<String> = Vec::new();
+    for key in keys::<XcpngConfig>() {
+        let table = match key {
+            "tls" => keys::<TlsConfig>(),
+            "ssh" => keys::<SshConfig>(),
+            _ if older.contains(&key) => continue,
+            _ => {
+                all.push(key.to_owned());
+                continue;
+            }
+        };
+        all.extend(table.iter().map(|inner| format!("{key}.{inner}")));
+    }
+    let page = include_str!("../../../docs/xcpng-configuration.md");
+    let (page, of_old) = page.split_once("## Older names").unwrap();
+    let in_first_column = |page: &str| -> Vec<String> {
+        let cells = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        cells
+            .filter_map(|rest| Some(rest.split_once(" |")?.0.to_owned()))
+            .flat_map(|cell| {
+                let names = cell
+                    .split(", ")
+                    .map(|name| name.trim_matches('`').to_owned());
+                names.collect::<Vec<_>>()
+            })
+            .filter(|name| !name.starts_with("vm-data/"))
+            .collect()
+    };
+    let mut documented = in_first_column(page);
+    all.sort();
+    documented.sort();
+    assert_eq!(documented, all);
+    let mut documented = in_first_column(of_old);
+    let mut older: Vec<_> = older.into_iter().map(str::to_owned).collect();
+    older.sort();
+    documented.sort();
+    assert_eq!(documented, older);
+    for (old, new) in XcpngConfig::OLDER_KEYS {
+        let mut config = with(json!({"template": null, "xcpng_host": null, "password": null}));
+        config[old] = json!("x");
+        let unknown = XcpngConfig::check(&config)
+            .into_iter()
+            .any(|problem| problem.key == *old);
+        assert!(!unknown, "{old} for {new}");
     }
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openssh::Stdio;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -157,6 +158,26 @@ impl SshSession {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         Err(SshError::Saturated)
+    }
+
+    /// What the login shell answers to a command, given as constant shell text: its standard output
+    /// as far as it comes within this time.
+    pub(crate) async fn shell_says(
+        &self,
+        command: &str,
+        limit: Duration,
+    ) -> Result<String, SshError> {
+        let mut channel = self.spawn(command).await?;
+        let mut said = Vec::new();
+        if let Some(output) = channel.child.stdout().take() {
+            // What it says later does not matter.
+            let _ = timeout_at(
+                Instant::now() + limit,
+                output.take(4096).read_to_end(&mut said),
+            )
+            .await;
+        }
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// A free channel of a living connection; opens one more when all are in use.

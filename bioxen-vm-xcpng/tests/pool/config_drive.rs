@@ -10,7 +10,7 @@ use xapi_sim::{FaultRule, GuestMode, Model, SimOptions, TemplateSpec};
 use crate::lab::Lab;
 
 const TEMPLATE: &str = "cloud";
-const NETWORK: &str = "Pool-wide network associated with eth0";
+pub(crate) const NETWORK: &str = "Pool-wide network associated with eth0";
 
 pub(crate) fn model() -> Model {
     let template = TemplateSpec::with_guest(TEMPLATE).cloud_init().vif(NETWORK);

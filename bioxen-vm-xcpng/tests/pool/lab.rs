@@ -220,3 +220,41 @@ impl Lab {
         api.destroy(&vm).await.unwrap();
     }
 }
+
+impl Lab {
+    /// Disconnects all hosts from all storage.
+    pub(crate) async fn unplug_storage(&self) {
+        let api = self.client.pbd();
+        for plug in api.get_all().await.unwrap() {
+            api.unplug(&plug).await.unwrap();
+        }
+    }
+}
+
+impl Lab {
+    /// Turns a VM into a template of this name, as an operator would by hand.
+    pub(crate) async fn make_template(&self, name: &str, template: &str) {
+        let vm = self.named(name).await;
+        let api = self.client.vm();
+        api.set_is_a_template(&vm, true).await.unwrap();
+        api.set_name_label(&vm, template).await.unwrap();
+    }
+
+    /// Ends a VM once it runs, as if it had crashed or switched itself off.
+    pub(crate) async fn end_vm(&self, name: &str, crashes: bool) {
+        use xapi_client::api::{Cls, VmPowerState};
+        let vm = self.named(name).await;
+        let api = self.client.vm();
+        let mut watch = self.client.watch(&["vm"]);
+        while api.get_power_state(&vm).await.unwrap() != VmPowerState::Running {
+            watch.next().await.unwrap();
+        }
+        if crashes {
+            let uuid = api.get_uuid(&vm).await.unwrap();
+            let messages = self.client.message();
+            let message = messages.create("VM_CRASHED", 3, Cls::Vm, uuid.as_str(), "");
+            message.await.unwrap();
+        }
+        api.hard_shutdown(&vm).await.unwrap();
+    }
+}

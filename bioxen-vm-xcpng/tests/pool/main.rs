@@ -5,6 +5,7 @@
 
 mod boot_script;
 mod config_drive;
+mod doctor;
 mod faults;
 mod first_screen;
 mod lab;

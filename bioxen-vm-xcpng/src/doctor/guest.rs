@@ -1,0 +1,237 @@
+//! What can only be seen in a VM: one is made, looked into and removed.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bioxen_vm_core::{Backend as _, BackendConfig as _, Command, LuaVm, PackageSite, VmId};
+
+use super::{Check, Finding, Report, after};
+use crate::backend::{XcpngBackend, random_name};
+use crate::config::XcpngConfig;
+use crate::error::{Error, chain};
+use crate::settings::{Handover, Settings};
+use crate::vm::XcpngVm;
+
+/// Says what there is for packages: the version of LuaRocks, a C compiler, and the headers of the
+/// Lua version `$1`. A line for each that is there, begun by its name.
+const LOOK: &str = r#"
+version=$(luarocks --version 2>/dev/null | head -n 1) && [ -n "$version" ] && printf 'luarocks %s\n' "$version"
+compiler=$(command -v cc || command -v gcc) && printf 'compiler %s\n' "$compiler"
+for dir in /usr/include /usr/local/include; do
+    for name in "lua$1" "lua-$1" "lua/$1" "lua${1%%.*}${1#*.}" lua .; do
+        [ -f "$dir/$name/lua.h" ] || continue
+        printf 'headers %s\n' "$dir/$name"
+        break 2
+    done
+done
+exit 0"#;
+
+/// Makes a VM, looks into it and removes it, also when `stop` ends before.
+pub(super) async fn look<F: FnMut(&Finding) + Send>(
+    config: &XcpngConfig,
+    settings: &Settings,
+    mut stop: Pin<&mut (impl Future<Output = ()> + Send)>,
+    report: &mut Report<F>,
+) {
+    let backend = match config.clone().build() {
+        Ok(backend) => backend,
+        // It was checked before.
+        Err(error) => return report.fails(Check::Deploy, chain(&error)),
+    };
+    let made = tokio::select! {
+        made = make(&backend) => Some(made),
+        () = &mut stop => None,
+    };
+    match made {
+        Some(Ok(vm)) => {
+            report.add(Finding::good(
+                Check::Deploy,
+                "a VM could be made of the template",
+            ));
+            tokio::select! {
+                () = start(&vm, settings, report) => {}
+                () = &mut stop => {}
+            }
+            match vm.destroy().await {
+                Ok(()) => report.add(Finding::good(Check::Cleanup, "the VM is gone again")),
+                Err(error) => report.add(Finding::failed(
+                    Check::Cleanup,
+                    chain(&error),
+                    "`bioxen gc` removes it",
+                )),
+            }
+        }
+        Some(Err(error)) => {
+            report.fails(Check::Deploy, chain(&error));
+            report.skip_after(Check::Deploy, Check::Deploy);
+        }
+        // What was begun is removed before the backend is closed.
+        None => {}
+    }
+    if let Err(error) = backend.close().await {
+        tracing::debug!(%error, "the session is left to the pool");
+    }
+}
+
+impl<F: FnMut(&Finding) + Send> Report<F> {
+    fn fails(&mut self, check: Check, found: String) {
+        let remedy = "the reason says what is wrong; `bioxen -vv` shows each call";
+        self.add(Finding::failed(check, found, remedy));
+    }
+}
+
+async fn make(backend: &XcpngBackend) -> bioxen_vm_core::Result<Arc<dyn LuaVm>> {
+    backend
+        .create(VmId::new(format!("doctor-{}", random_name()))?)
+        .await
+}
+
+/// Starts a VM, and tells how far it gets.
+async fn start<F: FnMut(&Finding) + Send>(
+    vm: &Arc<dyn LuaVm>,
+    settings: &Settings,
+    report: &mut Report<F>,
+) {
+    let any: &dyn Any = &**vm;
+    let Some(special) = any.downcast_ref::<XcpngVm>() else {
+        return;
+    };
+    let started = special.try_start().await;
+    let failed = started.as_ref().err().map(first_in_vain);
+    let by_drive = special.has_cloud_init();
+    for check in after(Check::Deploy) {
+        if check == Check::Luarocks || Some(check) == failed {
+            break;
+        }
+        let found = match check {
+            Check::Boot => "it starts and keeps running".to_owned(),
+            Check::GuestTools | Check::Address if settings.wish.fixed_address.is_some() => {
+                "not asked, as its address is fixed".to_owned()
+            }
+            Check::GuestTools => "they report".to_owned(),
+            Check::Address => match vm.info().await.ok().and_then(|info| info.address) {
+                Some(address) => address.to_string(),
+                None => "it has one".to_owned(),
+            },
+            Check::Ssh => format!("{:?} can log in", settings.login.user),
+            Check::CloudInit if by_drive => "it ended well".to_owned(),
+            Check::CloudInit => "not used by this template".to_owned(),
+            Check::Shell => "it runs commands".to_owned(),
+            Check::Lua => settings.lua.clone(),
+            _ => continue,
+        };
+        report.add(Finding::good(check, found));
+    }
+    match (started, failed) {
+        (Err(error), Some(first)) => {
+            let check = error.check();
+            report.add(Finding::of(check, &error));
+            let rest = std::iter::once(first).chain(after(first));
+            for left_out in rest.filter(|one| *one != check && *one != Check::Cleanup) {
+                report.add(Finding::skipped(left_out, check));
+            }
+        }
+        _ => packages(vm, report).await,
+    }
+}
+
+/// The first check of a VM that runs that an error keeps from being good. Its cause may be one that
+/// was good before the VM was made.
+fn first_in_vain(error: &Error) -> Check {
+    let check = error.check();
+    match error {
+        _ if after(Check::Deploy).any(|later| later == check) => check,
+        Error::NoAddress { .. } => Check::GuestTools,
+        _ => Check::Boot,
+    }
+}
+
+async fn packages<F: FnMut(&Finding) + Send>(vm: &Arc<dyn LuaVm>, report: &mut Report<F>) {
+    let looked = async {
+        let site = vm.package_site().await?;
+        let command = Command::new("sh").args(["-c", LOOK, "sh", &site.lua_version]);
+        let outcome = site.runner.run(command).await?;
+        Ok::<_, bioxen_vm_core::Error>((site, outcome.stdout_text().into_owned()))
+    };
+    match looked.await {
+        Ok((site, said)) => {
+            for finding in of_packages(&site, &said) {
+                report.add(finding);
+            }
+        }
+        Err(error) => {
+            report.fails(Check::Luarocks, chain(&error));
+            report.add(Finding::skipped(Check::BuildTools, Check::Luarocks));
+        }
+    }
+}
+
+fn of_packages(site: &PackageSite, said: &str) -> [Finding; 2] {
+    let value = |name: &str| {
+        said.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    };
+    let luarocks = match value("luarocks") {
+        Some(version) => Finding::good(Check::Luarocks, version),
+        None => Finding::warning(
+            Check::Luarocks,
+            "it is not installed, so no packages can be",
+            "install luarocks in the template",
+        ),
+    };
+    let version = &site.lua_version;
+    let missing = match (value("compiler"), value("headers")) {
+        (Some(compiler), Some(headers)) => {
+            let found = format!("{compiler} and the headers in {headers}");
+            return [luarocks, Finding::good(Check::BuildTools, found)];
+        }
+        (None, Some(_)) => "there is no C compiler".to_owned(),
+        (Some(_), None) => format!("the headers of Lua {version} are missing"),
+        (None, None) => format!("a C compiler and the headers of Lua {version} are missing"),
+    };
+    let tools = Finding::warning(
+        Check::BuildTools,
+        format!("{missing}, so packages with C code cannot be built"),
+        format!(
+            "install them in the template (Debian: build-essential liblua{version}-dev, Alpine: \
+             build-base lua{version}-dev, Fedora: gcc lua-devel)"
+        ),
+    );
+    [luarocks, tools]
+}
+
+impl XcpngVm {
+    /// Whether cloud-init gives it its keys.
+    fn has_cloud_init(&self) -> bool {
+        self.contact().handover() == Some(Handover::Drive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bioxen_vm_core::local::LocalRunner;
+
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn what_packages_need_is_told_apart() {
+        let site = PackageSite::new(Arc::new(LocalRunner::new()), "5.4", "/t");
+        let all =
+            "luarocks /usr/bin/luarocks 3.8.0\ncompiler /usr/bin/cc\nheaders /usr/include/lua5.4\n";
+        for (said, verdicts, words) in [
+            (all, [Verdict::Good, Verdict::Good], "/usr/include/lua5.4"),
+            (
+                "compiler /usr/bin/cc\n",
+                [Verdict::Warning, Verdict::Warning],
+                "liblua5.4-dev",
+            ),
+        ] {
+            let findings = of_packages(&site, said);
+            assert_eq!(findings.each_ref().map(|finding| finding.verdict), verdicts);
+            assert!(findings[1].to_string().contains(words), "{findings:?}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! From the name of a host to a session.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use xapi_client::{Client, Error as CallError};
+
+use super::{Check, Finding, Report};
+use crate::error::Error;
+use crate::pool::{self, Access};
+use crate::settings::{Settings, Tls};
+
+/// How long a name server or a host may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks at each host, and logs in to the first that lets us.
+pub(super) async fn log_in<F: FnMut(&Finding) + Send>(
+    settings: &Settings,
+    report: &mut Report<F>,
+) -> Option<Client> {
+    let access = match Access::new(settings).await {
+        Ok(access) => {
+            report.add(Finding::good(Check::Password, "it can be had"));
+            Some(access)
+        }
+        Err(error @ Error::CaFile { .. }) => {
+            report.add(Finding::of(Check::Tls, &error));
+            None
+        }
+        Err(error) => {
+            report.add(Finding::of(Check::Password, &error));
+            None
+        }
+    };
+    let mut hosts = Vec::new();
+    for host in &settings.hosts {
+        hosts.push(look(host, access.as_ref(), settings).await);
+    }
+    let is_reached = hosts.iter().any(|host| host.client.is_some());
+    let mut all = Vec::new();
+    let mut client = None;
+    for mut host in hosts {
+        // Another host does for it.
+        if is_reached && host.client.is_none() {
+            for finding in &mut host.findings {
+                if finding.verdict == super::Verdict::Failed {
+                    finding.verdict = super::Verdict::Warning;
+                }
+            }
+        }
+        all.append(&mut host.findings);
+        if let Some(found) = host.client {
+            if client.is_none() {
+                client = Some(found);
+            } else if let Err(error) = found.close().await {
+                tracing::debug!(%error, "the session is left to the pool");
+            }
+        }
+    }
+    all.sort_by_key(|finding| Check::ALL.iter().position(|check| *check == finding.check));
+    for finding in all {
+        report.add(finding);
+    }
+    client
+}
+
+#[derive(Default)]
+struct Host {
+    findings: Vec<Finding>,
+    client: Option<Client>,
+}
+
+async fn look(name: &str, access: Option<&Access>, settings: &Settings) -> Host {
+    let mut host = Host::default();
+    let (node, port) = node_and_port(name);
+    let addresses = match timeout(PATIENCE, lookup_host((node, port))).await {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(error)) => {
+            host.fails(Check::Dns, format!("{node} has no address: {error}"));
+            Vec::new()
+        }
+        Err(_) => {
+            let seconds = PATIENCE.as_secs();
+            let found = format!("{node} has no address: no name server answered in {seconds} s");
+            host.fails(Check::Dns, found);
+            Vec::new()
+        }
+    };
+    if addresses.is_empty() {
+        host.skip([Check::Tcp, Check::Tls, Check::Login], Check::Dns);
+        return host;
+    }
+    let listed: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
+    host.is_good(Check::Dns, format!("{node} is {}", listed.join(", ")));
+    match connect(&addresses).await {
+        Ok(address) => host.is_good(Check::Tcp, format!("{address} accepts connections")),
+        Err(reason) => {
+            host.fails(Check::Tcp, format!("{node} port {port}: {reason}"));
+            host.skip([Check::Tls, Check::Login], Check::Tcp);
+            return host;
+        }
+    }
+    let Some(access) = access else {
+        host.skip([Check::Tls, Check::Login], Check::Password);
+        return host;
+    };
+    let proved = match &settings.tls {
+        Tls::Insecure => Finding::warning(
+            Check::Tls,
+            format!("{node} need not prove who it is (tls.insecure)"),
+            "set tls.fingerprint, so that nobody on the way can read the password",
+        ),
+        Tls::Pinned(_) => Finding::good(Check::Tls, format!("{node} has the pinned certificate")),
+        Tls::CaFile(_) | Tls::SystemRoots => Finding::good(
+            Check::Tls,
+            format!("a trusted authority vouches for {node}"),
+        ),
+    };
+    match access.log_in(name).await {
+        Ok(client) => {
+            host.findings.push(proved);
+            let coordinator = match client.host_name() {
+                Ok(other) if other != node => format!(", whose coordinator {other} is asked"),
+                _ => String::new(),
+            };
+            let found = format!("{node} lets {:?} in{coordinator}", settings.username);
+            host.is_good(Check::Login, found);
+            host.client = Some(client);
+        }
+        Err(error) => {
+            let is_tls = matches!(
+                error,
+                CallError::Untrusted { .. } | CallError::Tls { .. } | CallError::Connect { .. }
+            );
+            let error = pool::refusal(name, &settings.username, error);
+            if is_tls {
+                host.findings.push(Finding::of(Check::Tls, &error));
+                host.skip([Check::Login], Check::Tls);
+            } else {
+                host.findings.push(proved);
+                host.findings.push(Finding::of(Check::Login, &error));
+            }
+        }
+    }
+    host
+}
+
+impl Host {
+    fn is_good(&mut self, check: Check, found: String) {
+        self.findings.push(Finding::good(check, found));
+    }
+
+    fn fails(&mut self, check: Check, found: String) {
+        let remedy = match check {
+            Check::Dns => "check the name in xcpng_host, or give the address",
+            _ => "check that the host is up, the port in xcpng_host, and the firewalls between",
+        };
+        self.findings.push(Finding::failed(check, found, remedy));
+    }
+
+    fn skip<const N: usize>(&mut self, checks: [Check; N], needed: Check) {
+        let skipped = checks.map(|check| Finding::skipped(check, needed));
+        self.findings.extend(skipped);
+    }
+}
+
+async fn connect(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
+    let mut reason = "it has no address".to_owned();
+    for address in addresses {
+        match timeout(PATIENCE, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Ok(*address),
+            Ok(Err(error)) => reason = error.to_string(),
+            Err(_) => reason = format!("no answer within {} s", PATIENCE.as_secs()),
+        }
+    }
+    Err(reason)
+}
+
+/// Name or address and port of a host as it is configured.
+fn node_and_port(host: &str) -> (&str, u16) {
+    const HTTPS: u16 = 443;
+    let host = host.strip_prefix("https://").unwrap_or(host);
+    let host = host.strip_suffix('/').unwrap_or(host);
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
+        return (address, port.unwrap_or(HTTPS));
+    }
+    match host.rsplit_once(':') {
+        // More than one colon is an IPv6 address.
+        Some((node, port)) if !node.contains(':') => (node, port.parse().unwrap_or(HTTPS)),
+        _ => (host, HTTPS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_taken_apart_in_every_form() {
+        for (host, expected) in [
+            ("pool", ("pool", 443)),
+            ("https://pool/", ("pool", 443)),
+            ("pool:8443", ("pool", 8443)),
+            ("10.0.0.1:8443", ("10.0.0.1", 8443)),
+            ("fe80::1", ("fe80::1", 443)),
+            ("[::1]:8443", ("::1", 8443)),
+            ("https://[::1]", ("::1", 443)),
+        ] {
+            assert_eq!(node_and_port(host), expected, "{host}");
+        }
+    }
+}

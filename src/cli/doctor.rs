@@ -1,0 +1,123 @@
+//! `bioxen doctor`: tells what keeps VMs from being made on a pool, and what to do.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bioxen_vm_core::BackendConfig as _;
+use bioxen_vm_xcpng::{Check, Doctor, Finding, Verdict, XcpngConfig};
+
+use super::interrupt::Interrupts;
+use super::{print, warn, with_defaults};
+use crate::settings::Settings;
+
+/// The exit code when something keeps VMs from being made or used.
+const ILL: u8 = 1;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Make no VM: leave out what can only be seen in one
+    #[arg(long)]
+    no_vm: bool,
+
+    /// Print JSON, one object to a line
+    #[arg(long)]
+    json: bool,
+
+    /// Set a key of the configuration, `xcpng_host=pool.example` for example
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for assignment in &args.set {
+        settings.set(XcpngConfig::VM_TYPE, assignment)?;
+    }
+    let interrupts = Interrupts::listen()?;
+    let config = with_defaults(&settings, XcpngConfig::VM_TYPE);
+    let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
+    if !problems.is_empty() {
+        for problem in problems {
+            let remedy = "correct it; `bioxen config show` tells what holds and why";
+            show(&Finding::failed(Check::Config, problem, remedy), args.json)?;
+        }
+        return Ok(ExitCode::from(ILL));
+    }
+    let mut doctor = Doctor::new(XcpngConfig::from_value(config)?);
+    if args.no_vm {
+        doctor = doctor.without_vm();
+    }
+    let mut tally = Tally::default();
+    let mut broken = None;
+    let stop = async {
+        let Err(told) = interrupts.unless(std::future::pending::<()>()).await else {
+            return;
+        };
+        warn(&format!(
+            "told to end; the VM, if there is one, is removed first (exit code {})",
+            told.exit_code()
+        ));
+    };
+    let tell = |finding: &Finding| {
+        tally.count(finding);
+        // Whoever reads no more still wants the VM to go.
+        if broken.is_none() {
+            broken = show(finding, args.json).err();
+        }
+    };
+    doctor.examine_until(stop, tell).await;
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    // Nothing ends a future that is told to end but this.
+    if let Err(interrupted) = interrupts.unless(std::future::ready(())).await {
+        return Ok(ExitCode::from(interrupted.exit_code()));
+    }
+    if !args.json {
+        print(&format!("{tally}\n"))?;
+    }
+    Ok(ExitCode::from(if tally.failed > 0 { ILL } else { 0 }))
+}
+
+fn show(finding: &Finding, json: bool) -> anyhow::Result<()> {
+    if json {
+        let json = serde_json::to_string(finding).context("cannot write JSON")?;
+        return print(&format!("{json}\n"));
+    }
+    print(&format!("{finding}\n"))
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    failed: usize,
+    warnings: usize,
+    skipped: usize,
+}
+
+impl Tally {
+    fn count(&mut self, finding: &Finding) {
+        match finding.verdict {
+            Verdict::Failed => self.failed += 1,
+            Verdict::Warning => self.warnings += 1,
+            Verdict::Skipped => self.skipped += 1,
+            _ => {}
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            failed,
+            warnings,
+            skipped,
+        } = self;
+        match (failed, warnings) {
+            (0, 0) => f.write_str("nothing is wrong")?,
+            _ => write!(f, "{failed} failed, {warnings} to be warned of")?,
+        }
+        if *skipped > 0 {
+            write!(f, ", {skipped} not looked at")?;
+        }
+        Ok(())
+    }
+}

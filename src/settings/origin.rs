@@ -1,0 +1,44 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where a setting comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// A line of a settings file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+    /// An option of the program.
+    Option,
+}
+
+impl Origin {
+    /// Whether both have the same weight.
+    pub(super) fn is_of_one_layer(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// Where relative paths start.
+    pub(super) fn folder(&self) -> &Path {
+        match self {
+            Self::File { path, .. } => path.parent().unwrap_or(Path::new("")),
+            Self::Variable(_) | Self::Option => Path::new(""),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{} line {line}", path.display()),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::Option => f.write_str("--set"),
+        }
+    }
+}
