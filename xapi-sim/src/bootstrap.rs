@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use secrecy::ExposeSecret as _;
 
-use crate::backing::GuestHost;
+use crate::backing::{Disk, GuestHost};
 use crate::classes::{self, pif, sr, vdi, vm, vm_placement, vm_power};
 use crate::clock;
 use crate::db::Release;
@@ -49,12 +49,8 @@ pub(crate) async fn fill(
     }
     for spec in &model.templates {
         let disk = if spec.guest {
-            Some(
-                guests
-                    .install(&spec.name, spec.report, spec.cloud_init)
-                    .await
-                    .map_err(Trouble::Guest)?,
-            )
+            let installed = guests.install(&spec.name, spec.report, spec.cloud_init);
+            Some(Disk::System(installed.await.map_err(Trouble::Guest)?))
         } else {
             None
         };

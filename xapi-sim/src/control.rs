@@ -272,10 +272,7 @@ async fn route(
             done()
         }
         "/emergency" if post => {
-            let failure = read_json(body, |table, problems| table.texts(problems, "fail"))?;
-            let failure = failure
-                .split_first()
-                .map(|(code, params)| Failure::new(code, params));
+            let failure = read_json(body, scenario::failure)?;
             shared.with(|world| world.emergency = failure);
             done()
         }

@@ -77,6 +77,7 @@ mod filter;
 pub mod guest;
 mod handlers;
 mod http;
+mod image;
 mod interp;
 mod journal;
 mod json;

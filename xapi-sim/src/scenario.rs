@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use xapi_client::meta;
 
 use crate::db::Release;
+use crate::failure::Failure;
 use crate::fault::FaultRule;
 use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
 use crate::report::GuestReport;
@@ -196,14 +197,7 @@ fn template(table: &mut Table, problems: &mut Problems) -> TemplateSpec {
     if let Some(number) = table.count(problems, "numbered_by_name") {
         template = template.report(GuestReport::NumberedByName(number));
     }
-    let reports = [
-        ("address", GuestReport::Address),
-        ("no-tools", GuestReport::NoTools),
-        ("no-address", GuestReport::NoAddress),
-        ("link-local", GuestReport::LinkLocal),
-        ("ipv6", GuestReport::Ipv6),
-    ];
-    if let Some(report) = table.word(problems, "report", &reports) {
+    if let Some(report) = table.word(problems, "report", &REPORTS) {
         template = template.report(report);
     }
     template
@@ -259,9 +253,8 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
         rule = rule.delay(delay);
     }
     let mut effects = usize::from(delay.is_some());
-    let failure = table.texts(problems, "fail");
-    if let Some((code, params)) = failure.split_first() {
-        rule = rule.fail(code, params);
+    if let Some(failure) = failure(table, problems) {
+        rule = rule.fail(failure.code, failure.params);
         effects += 1;
     }
     if table.flag(problems, "disconnect").unwrap_or(false) {
@@ -301,6 +294,19 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
     rule
 }
 
+/// The failure under `fail`: its code and its parameters.
+pub(crate) fn failure(table: &mut Table, problems: &mut Problems) -> Option<Failure> {
+    let texts = table.texts(problems, "fail");
+    let (code, params) = texts.split_first()?;
+    // Clients go where it says.
+    if code == "HOST_IS_SLAVE" && params.iter().all(String::is_empty) {
+        let why =
+            "fails with HOST_IS_SLAVE, which tells the address of the coordinator: give it, too";
+        table.refuse(problems, why);
+    }
+    Some(Failure::new(code, params))
+}
+
 /// Whether there is a method that a rule for this name would act on.
 fn has_a_method(name: &str) -> bool {
     let name = name.strip_prefix("Async.").unwrap_or(name);
@@ -312,6 +318,15 @@ fn has_a_method(name: &str) -> bool {
         }
     }
 }
+
+/// What agents report, in the words of a file.
+const REPORTS: [(&str, GuestReport); 5] = [
+    ("address", GuestReport::Address),
+    ("no-tools", GuestReport::NoTools),
+    ("no-address", GuestReport::NoAddress),
+    ("link-local", GuestReport::LinkLocal),
+    ("ipv6", GuestReport::Ipv6),
+];
 
 fn behaviour(table: &mut Table, problems: &mut Problems) -> SimOptions {
     let mut options = SimOptions::default();
@@ -332,6 +347,9 @@ fn behaviour(table: &mut Table, problems: &mut Problems) -> SimOptions {
         if let Some(given) = table.seconds(problems, key) {
             *time = given;
         }
+    }
+    if let Some(report) = table.word(problems, "image_report", &REPORTS) {
+        options.image_report = report;
     }
     if let Some(enabled) = table.flag(problems, "dynamic_memory") {
         options.dynamic_memory = enabled;

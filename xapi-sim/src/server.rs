@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +18,9 @@ use crate::tls::Identity;
 
 /// How many connections are served at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 800;
+
+/// How long to wait where the system refuses what it may grant later.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A simulator that answers on a socket. Dropping it ends the serving, not the simulator.
 pub struct Server {
@@ -57,7 +61,7 @@ impl Server {
         let acceptor = identity
             .as_ref()
             .map(|identity| TlsAcceptor::from(Arc::clone(&identity.config)));
-        let task = tokio::spawn(accept(face, listener, acceptor, stopped));
+        let task = tokio::spawn(accept(face, listener, address, acceptor, stopped));
         Ok(Server {
             address,
             identity,
@@ -118,6 +122,7 @@ impl Drop for Server {
 async fn accept(
     face: Face,
     listener: TcpListener,
+    address: SocketAddr,
     acceptor: Option<TlsAcceptor>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -126,8 +131,17 @@ async fn accept(
     tokio::pin!(stopped);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
+    // Closed while the host is down, so that connections are refused.
+    let mut listener = Some(listener);
     loop {
+        let ended = face.shared.end_of_life(&face.host());
+        if face.is_down() {
+            listener = None;
+        }
         let next = async {
+            let Some(listener) = &listener else {
+                return std::future::pending().await;
+            };
             let place = Arc::clone(&places).acquire_owned().await;
             (place, listener.accept().await)
         };
@@ -135,6 +149,10 @@ async fn accept(
             _ = &mut stopped => break,
             () = face.shared.closed() => break,
             Some(_) = connections.join_next() => {}
+            () = ended => {}
+            reopened = reopened(&face, address), if listener.is_none() => {
+                listener = Some(reopened);
+            }
             (place, accepted) = next => match accepted {
                 // Nobody is there to accept it.
                 Ok(_) if face.is_down() => {}
@@ -153,12 +171,33 @@ async fn accept(
                 // Most likely too many open files: those in use have to end first.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(RETRY).await;
                 }
             },
         }
     }
     connections.shutdown().await;
+}
+
+/// Listens again, once the host is no longer down.
+async fn reopened(face: &Face, address: SocketAddr) -> TcpListener {
+    let mut changes = face.shared.changes();
+    loop {
+        changes.borrow_and_update();
+        if !face.is_down() {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return listener,
+                // Somebody has taken the port meanwhile, and may give it back.
+                Err(error) => {
+                    tracing::warn!(%error, %address, "cannot listen again");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            }
+        }
+        // The sender lives as long as the simulator.
+        let _ = changes.changed().await;
+    }
 }
 
 async fn connection(face: Face, acceptor: Option<TlsAcceptor>, stream: TcpStream) {

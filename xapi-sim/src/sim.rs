@@ -20,6 +20,7 @@ use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung, STATE_PAR
 use crate::model::{Model, UserSpec};
 use crate::origin::Origin;
 use crate::outage;
+use crate::report::GuestReport;
 use crate::rpc::Face;
 use crate::secret;
 use crate::server::Server;
@@ -119,6 +120,9 @@ pub struct SimOptions {
     /// How long after its boot a guest's agent reports. A real one takes seconds; the default is
     /// none.
     pub agent_delay: Duration,
+    /// What the agents in uploaded images report. By default none is in them, as in the images
+    /// that distributions publish.
+    pub image_report: GuestReport,
     /// How long `event.from` gathers changes before it answers: 50 ms, as with a real host.
     pub event_delay: Duration,
     /// Whether the pool has Dynamic Memory Control, as XCP-ng has. Without it the limits of a
@@ -137,6 +141,7 @@ impl Default for SimOptions {
             login_delay: Duration::ZERO,
             latency: Duration::ZERO,
             agent_delay: Duration::ZERO,
+            image_report: GuestReport::NoTools,
             event_delay: Duration::from_millis(50),
             dynamic_memory: true,
         }
@@ -202,6 +207,13 @@ impl SimOptions {
     #[must_use]
     pub fn with_agent_delay(mut self, delay: Duration) -> Self {
         self.agent_delay = delay;
+        self
+    }
+
+    /// Lets the agents in uploaded images report this.
+    #[must_use]
+    pub fn with_image_report(mut self, report: GuestReport) -> Self {
+        self.image_report = report;
         self
     }
 

@@ -145,6 +145,18 @@ impl RawDisk {
         }
     }
 
+    /// The file from this place on, for those who read or write it by themselves.
+    pub(crate) fn file_at(&self, offset: u64) -> io::Result<File> {
+        let mut file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(file)
+    }
+
+    /// Where the bytes end; behind it are zeros.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
     /// Fills the buffer from this place on, with zeros where the file has none. Blocks.
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;

@@ -4,11 +4,13 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::wire::Wire;
 use common::{Pool, login, pool, pool_of, text};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
-use xapi_sim::{Control, Error, GuestMode, Model, Scenario, SimOptions, Value};
+use xapi_sim::{Control, Error, FaultRule, GuestMode, Model, Scenario, SimOptions, Value};
 
 async fn controlled(pool: &Pool) -> Control {
     let address = ([127, 0, 0, 1], 0).into();
@@ -107,8 +109,71 @@ async fn hosts_crash_and_the_toolstack_restarts() {
     )
     .await;
     well(&control, "POST /emergency", "").await;
+    // A client would go to nowhere.
+    let nowhere = r#"{"fail":["HOST_IS_SLAVE"]}"#;
+    let (status, body) = badly(&control, "POST /emergency", nowhere).await;
+    assert_eq!(status, 400);
+    assert!(body.contains("the address of the coordinator"), "{body}");
     let (status, _) = badly(&control, "POST /nowhere", "").await;
     assert_eq!(status, 404);
+}
+
+/// Each kind of rule: as Rust makes it, the keys of a TOML file, and the JSON of this endpoint.
+#[tokio::test]
+async fn every_kind_of_fault_is_the_same_in_rust_toml_and_json() {
+    let pool = pool().await;
+    let control = controlled(&pool).await;
+    let start = || FaultRule::method("VM.start");
+    let second = Duration::from_secs(1);
+    for (rule, toml) in [
+        (start().fail("NO", ["1", ""]), r#"fail = ["NO", "1", ""]"#),
+        (
+            start().delay(second).fail("NO", ["1"]),
+            "delay = 1.0\nfail = [\"NO\", \"1\"]",
+        ),
+        (start().delay(second), "delay = 1"),
+        (
+            start().object("web").times(2).after(3).disconnect(),
+            "object = \"web\"\ntimes = 2\nafter = 3\ndisconnect = true",
+        ),
+        (
+            start().disconnect().after_effect(),
+            "disconnect = true\nafter_effect = true",
+        ),
+        (
+            start().fail("NO", ["1"]).after_effect(),
+            "fail = [\"NO\", \"1\"]\nafter_effect = true",
+        ),
+        (
+            start().probability(0.25).http_status(503),
+            "probability = 0.25\nhttp_status = 503",
+        ),
+        (start().truncate(10), "truncate = 10"),
+        (start().slow_body(second), "slow_body = 1"),
+        (start().expire_session(), "expire_session = true"),
+        (start().crash_host(second), "crash_host = 1"),
+    ] {
+        let wanted = rule.to_string();
+        let text = format!("[[fault]]\nmethod = \"VM.start\"\n{toml}\n");
+        let scenario = Scenario::from_toml(&text).unwrap();
+        assert_eq!(scenario.faults[0].to_string(), wanted);
+        let pairs = toml.lines().map(|line| {
+            let (key, value) = line.split_once(" = ").unwrap();
+            format!("\"{key}\":{value}")
+        });
+        let pairs: Vec<String> = pairs.collect();
+        let json = format!("{{\"method\":\"VM.start\",{}}}", pairs.join(","));
+        well(&control, "POST /faults", &json).await;
+        let rules = pool.sim.faults();
+        assert_eq!(rules.last().unwrap().to_string(), wanted);
+    }
+    assert_eq!(
+        Scenario::from_toml("[[fault]]\nclass = \"VM\"\ndelay = 1\n")
+            .unwrap()
+            .faults[0]
+            .to_string(),
+        FaultRule::class("VM").delay(second).to_string()
+    );
 }
 
 #[tokio::test]

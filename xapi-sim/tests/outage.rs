@@ -181,10 +181,19 @@ async fn a_coordinator_that_is_down_answers_nobody() {
         client.vm().get_all().await,
         Err(Error::Transport { .. })
     ));
-    let stream = TcpStream::connect(server.address()).await.unwrap();
-    assert!(common::wire::Wire::over(stream).is_closed().await);
+    // The socket closes a moment after the crash, and until then nobody answers at it.
+    let refused = loop {
+        match TcpStream::connect(server.address()).await {
+            Ok(stream) => assert!(common::wire::Wire::over(stream).is_closed().await),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 
     pool.sim.boot_host(&coordinator).unwrap();
+    while TcpStream::connect(server.address()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
     // The client has the password, so it opens another session by itself.
     assert!(!client.vm().get_all().await.unwrap().is_empty());
 }

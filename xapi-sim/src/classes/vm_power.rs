@@ -358,6 +358,7 @@ fn pause(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let operation = Operation::begin(&shared, &call, "pause").await?;
         operation.work().await;
+        backing::sleep(&shared, call.text(0)).await;
         operation.finish(|world| {
             world
                 .db
@@ -388,6 +389,7 @@ async fn unpause(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         backing::follow(&shared, world, vm, domain, booted);
         Ok(())
     })?;
+    backing::wake(&shared, vm);
     done()
 }
 
@@ -407,12 +409,13 @@ fn remember(world: &mut World, vm: &str) -> Result<(), Failure> {
     world.db.set("VM", vm, "last_booted_record", text)
 }
 
-/// Suspends a VM. Its guest keeps running behind the scenes: only the records say that it sleeps.
+/// Suspends a VM. Its guest has no image: its processes stay where they are, stopped.
 fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let vm = call.text(0);
         let operation = Operation::begin(&shared, &call, "suspend").await?;
         operation.work().await;
+        backing::sleep(&shared, vm).await;
         operation.finish(|world| {
             mean_to_run(world, vm, false)?;
             remember(world, vm)?;
@@ -445,10 +448,18 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             } else {
                 vm_placement::choose(world, vm)?
             };
-            Ok((Operation::begin_with(&shared, world, &call, name)?, host))
+            // What a checkpoint has kept of a guest is its disk.
+            let plan = if paused || world.running.contains_key(vm) {
+                None
+            } else {
+                BootPlan::of(world, vm)?
+            };
+            let operation = Operation::begin_with(&shared, world, &call, name)?;
+            Ok((operation, host, plan))
         };
-        let (operation, host) = shared.patiently(begin).await?;
+        let (operation, host, plan) = shared.patiently(begin).await?;
         operation.work().await;
+        let booted = backing::boot(&shared, plan).await?;
         operation.finish(|world| {
             let image = world.db.text("VM", vm, "suspend_VDI")?;
             world.db.set("VM", vm, "suspend_VDI", NULL_REF)?;
@@ -459,7 +470,8 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             } else {
                 Power::Running
             };
-            build(world, vm, &host, power)?;
+            let domain = build(world, vm, &host, power)?;
+            backing::follow(&shared, world, vm, domain, booted);
             let place = host_text(world, &host)?;
             message::tell(
                 world,
@@ -468,6 +480,9 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
                 &format!("resumed on host: {place}"),
             )
         })?;
+        if !paused {
+            backing::wake(&shared, vm);
+        }
         done()
     })
 }

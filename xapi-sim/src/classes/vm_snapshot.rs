@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::operation::Operation;
 use super::vm_copy::{Purpose, duplicate};
 use super::{Table, power_of, vm_power};
+use crate::backing;
 use crate::dispatch::Handler::Later;
 use crate::failure::Reply;
 use crate::lifecycle::Power;
@@ -34,7 +35,10 @@ async fn snapshot(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
+    // All disks are of one moment.
+    let still = backing::freeze(&shared, vm).await;
     let copy = duplicate(&shared, vm, call.text(1), Purpose::Snapshot, &ignored).await?;
+    drop(still);
     operation.finish(|world| world.db.set("VM", vm, "parent", copy.as_str()))?;
     Ok(Value::String(copy))
 }
@@ -45,7 +49,9 @@ async fn checkpoint(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let vm = call.text(0);
     let operation = Operation::begin(&shared, &call, "checkpoint").await?;
     operation.work().await;
+    let still = backing::freeze(&shared, vm).await;
     let copy = duplicate(&shared, vm, call.text(1), Purpose::Checkpoint, &[]).await?;
+    drop(still);
     operation.finish(|world| {
         if power_of(world, vm)? == Power::Running {
             vm_power::renew_domain(world, vm)?;

@@ -18,13 +18,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::unistd::geteuid;
 
 use super::accounts;
 use super::cloud_init;
+use super::freeze::{Freezer, Frozen};
 use super::state::{make_dir, remove_tree};
 use super::{GuestError, Inner, Rung};
 
@@ -59,6 +60,9 @@ const DIRECTORIES: [(&str, u32); 26] = [
 ];
 
 const LINKS: [(&str, &str); 2] = [("var/run", "/run"), ("var/lock", "/run/lock")];
+
+/// What a copy of a disk consists of.
+pub(super) const PARTS: [&str; 5] = ["root", "upper", "etc", "ssh", cloud_init::INSTANCE];
 
 /// The disk of a guest, which outlives the guests that run on it.
 ///
@@ -100,6 +104,8 @@ pub(super) struct DiskFiles {
     name: String,
     path: PathBuf,
     is_running: AtomicBool,
+    /// Stops the guest that runs on it.
+    freezer: Mutex<Option<Arc<Freezer>>>,
     /// Keeps the state directory that the files are in.
     pub(super) guests: Arc<Inner>,
 }
@@ -107,6 +113,13 @@ pub(super) struct DiskFiles {
 /// Proof that one guest and no other runs on the disk.
 #[derive(Debug)]
 pub(super) struct Running(Arc<DiskFiles>);
+
+/// Proof that nobody writes to the disk: no guest runs on it, or the one that does stands still.
+#[derive(Debug)]
+pub(super) enum Still {
+    Idle { _claim: Running },
+    Frozen { _guest: Frozen },
+}
 
 impl DiskFiles {
     /// Makes an empty disk.
@@ -146,14 +159,11 @@ impl DiskFiles {
         Ok(disk)
     }
 
-    /// Makes a disk with the contents of this one, and an SSH identity of its own.
-    pub(super) fn copy(&self, name: &str) -> Result<Self, GuestError> {
+    /// Makes a disk with the contents of this one. A guest that runs on it stands still meanwhile.
+    pub(super) fn copy(self: &Arc<Self>, name: &str) -> Result<Self, GuestError> {
+        let _still = self.hold_still()?;
         let disk = Self::unfilled(&self.guests, name)?;
-        let mut parts = ["root", "upper", "etc", cloud_init::INSTANCE].to_vec();
-        if cloud_init::is_cleaned(self) {
-            parts.pop();
-        }
-        let parts: Vec<_> = parts.into_iter().map(|part| self.path.join(part)).collect();
+        let parts = self.parts().into_iter().map(|part| self.path.join(part));
         let output = Command::new("cp")
             .args([
                 "--archive",
@@ -162,7 +172,7 @@ impl DiskFiles {
                 "--target-directory",
             ])
             .arg(&disk.path)
-            .args(parts.iter().filter(|part| part.exists()))
+            .args(parts)
             .env_clear()
             .env("PATH", super::software::PATH)
             .stdin(Stdio::null())
@@ -177,20 +187,48 @@ impl DiskFiles {
                 message: super::one_line(&String::from_utf8_lossy(&output.stderr)),
             });
         }
-        disk.make_dir("ssh", 0o755)?;
         if self.guests.rung == Rung::Overlay {
             disk.make_layers("work")?;
         }
         Ok(disk)
     }
 
-    fn unfilled(guests: &Arc<Inner>, name: &str) -> Result<Self, GuestError> {
+    /// The files and folders that make the disk what it is.
+    pub(super) fn parts(&self) -> Vec<&'static str> {
+        let mut parts = PARTS.to_vec();
+        if cloud_init::is_cleaned(self) {
+            parts.retain(|part| *part != cloud_init::INSTANCE);
+        }
+        parts.retain(|part| fs::symlink_metadata(self.path.join(part)).is_ok());
+        parts
+    }
+
+    /// Keeps everybody from writing to the disk. Blocks.
+    pub(super) fn hold_still(self: &Arc<Self>) -> Result<Still, GuestError> {
+        let running = match self.claim() {
+            Ok(claim) => return Ok(Still::Idle { _claim: claim }),
+            Err(running) => running,
+        };
+        let freezer = self.freezer.lock().unwrap_or_else(PoisonError::into_inner);
+        let freezer = freezer.clone().ok_or(running)?;
+        Ok(Still::Frozen {
+            _guest: Frozen::new(freezer),
+        })
+    }
+
+    /// Notes how the guest is stopped that runs on the disk, if one does.
+    pub(super) fn set_freezer(&self, freezer: Option<Arc<Freezer>>) {
+        *self.freezer.lock().unwrap_or_else(PoisonError::into_inner) = freezer;
+    }
+
+    pub(super) fn unfilled(guests: &Arc<Inner>, name: &str) -> Result<Self, GuestError> {
         let path = guests.next_disk();
         make_dir(&path, 0o755).map_err(GuestError::files("create", &path))?;
         Ok(Self {
             name: name.to_owned(),
             path,
             is_running: AtomicBool::new(false),
+            freezer: Mutex::default(),
             guests: Arc::clone(guests),
         })
     }
@@ -264,7 +302,7 @@ impl DiskFiles {
     }
 
     /// Makes a directory for each layer, with the mode and owner that the layer is to show.
-    fn make_layers(&self, kind: &str) -> Result<(), GuestError> {
+    pub(super) fn make_layers(&self, kind: &str) -> Result<(), GuestError> {
         let software = &self.guests.software;
         for layer in software.layers() {
             let below = software.root().join(layer);
@@ -338,6 +376,7 @@ impl std::ops::Deref for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.0.set_freezer(None);
         self.0.is_running.store(false, Ordering::Release);
     }
 }

@@ -79,6 +79,15 @@ pub enum GuestError {
         message: String,
     },
 
+    /// The bytes of an imported disk hold no files that a guest could run from.
+    #[error("the disk of {name} holds no system that can run here: {reason}")]
+    Image {
+        /// Name of the guest whose disk it is.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A value in the boot data cannot be used.
     #[error("vm-data/{key} of {name} is not usable: {reason}")]
     BootData {

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::address::Lease;
 use super::disk::{DiskFiles, Running};
+use super::freeze::Freezer;
 use super::process::{self, Process};
 use super::sshd::{self, SshdConfig};
 use super::{
@@ -22,6 +24,7 @@ pub struct Guest {
     has_ended: watch::Receiver<bool>,
     address: Lease,
     host_key: String,
+    freezer: Arc<Freezer>,
     disk: Running,
 }
 
@@ -36,16 +39,22 @@ impl Guest {
             cloud_init::prepare(&disk, &mut boot)?;
             let host_key = sshd::install_keys(&disk, &boot)?;
             let command = boot_command(&disk, &boot, address.socket_addr())?;
-            let process = Process::spawn(command, disk.guests.rung.is_namespaced())?;
-            Ok((process, address, disk, host_key))
+            let rung = disk.guests.rung;
+            let process = Process::spawn(command, rung.is_namespaced())?;
+            let mark = (rung == Rung::Plain).then(|| plain::mark(&disk));
+            let freezer = Freezer::new(process.id(), rung.is_namespaced(), mark);
+            let freezer = Arc::new(freezer);
+            disk.set_freezer(Some(Arc::clone(&freezer)));
+            Ok((process, address, disk, host_key, freezer))
         };
-        let (process, address, disk, host_key) = blocking(start).await?;
+        let (process, address, disk, host_key, freezer) = blocking(start).await?;
         let has_ended = process.ready(&name).await?;
         Ok(Self {
             process,
             has_ended,
             address,
             host_key,
+            freezer,
             disk,
         })
     }
@@ -60,6 +69,27 @@ impl Guest {
     #[must_use]
     pub fn host_key(&self) -> &str {
         &self.host_key
+    }
+
+    /// Stops all processes of the guest where they are. Calls add up: it goes on after as many
+    /// calls of [`thaw`](Self::thaw).
+    ///
+    /// # Cancel safety
+    ///
+    /// The guest stops also when the future is dropped.
+    pub async fn freeze(&self) {
+        let freezer = self.freezer();
+        // Only a runtime that shuts down refuses, and the guest with it.
+        let _ = tokio::task::spawn_blocking(move || freezer.freeze()).await;
+    }
+
+    /// Undoes one [`freeze`](Self::freeze).
+    pub fn thaw(&self) {
+        self.freezer.thaw();
+    }
+
+    pub(crate) fn freezer(&self) -> Arc<Freezer> {
+        Arc::clone(&self.freezer)
     }
 
     /// Shuts the guest down: asks its processes to end, and ends those that do not within the

@@ -32,6 +32,8 @@ mod bubblewrap;
 pub(crate) mod cloud_init;
 mod disk;
 mod error;
+pub(crate) mod freeze;
+mod image;
 mod machine;
 mod options;
 mod overlay;
@@ -42,6 +44,7 @@ mod software;
 mod sshd;
 pub(crate) mod state;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -205,20 +208,42 @@ impl Guests {
         self.inner.create(name, true).await
     }
 
-    /// Makes a disk with what another one holds, except its host key.
+    /// Makes a disk with what another one holds, its host key included. A guest that runs on that
+    /// one stands still meanwhile, so that the copy is what a power cut would have left.
     ///
     /// # Errors
     ///
-    /// Returns [`GuestError::Running`] when a guest runs on that one, whose files would be caught
-    /// half-written, and [`GuestError::Copy`] when the copying fails.
+    /// Returns [`GuestError::Running`] when a guest starts on that one or somebody else copies it,
+    /// and [`GuestError::Copy`] when the copying fails.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future removes what it has begun.
     pub async fn copy(&self, of: &GuestDisk, name: &str) -> Result<GuestDisk, GuestError> {
-        let source = of.files.claim()?;
+        let source = Arc::clone(&of.files);
         let name = name.to_owned();
         let files = blocking(move || source.copy(&name)).await?;
+        Ok(GuestDisk {
+            files: Arc::new(files),
+        })
+    }
+
+    /// Writes the files of a disk behind what a file holds so far, in a form that [`unpack`] reads.
+    ///
+    /// [`unpack`]: Self::unpack
+    pub(crate) async fn pack(&self, disk: &GuestDisk, into: File) -> Result<(), GuestError> {
+        let files = Arc::clone(&disk.files);
+        blocking(move || image::pack(&files, into)).await
+    }
+
+    /// Makes a disk of what [`pack`](Self::pack) has written; `open` gives the file anew.
+    pub(crate) async fn unpack(
+        &self,
+        name: &str,
+        open: impl Fn() -> std::io::Result<File> + Send + 'static,
+    ) -> Result<GuestDisk, GuestError> {
+        let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
+        let files = blocking(move || image::unpack(&inner, &name, open)).await?;
         Ok(GuestDisk {
             files: Arc::new(files),
         })

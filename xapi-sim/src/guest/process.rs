@@ -67,6 +67,11 @@ impl Process {
         })
     }
 
+    /// The number of the supervisor, of which all others descend.
+    pub(super) fn id(&self) -> u32 {
+        self.supervisor.id()
+    }
+
     /// Waits until sshd accepts connections; the receiver changes when the guest has ended.
     pub(super) async fn ready(&self, name: &str) -> Result<watch::Receiver<bool>, GuestError> {
         let log = self.log.try_clone().and_then(pipe::Receiver::from_owned_fd);

@@ -173,10 +173,7 @@ async fn receive(
     chunked: bool,
 ) -> Result<(), Failure> {
     let attached = Attached::new(request, vdi, true)?;
-    let disk = backing::raw(&request.shared, vdi).await.map_err(|error| {
-        tracing::error!(%error, "a disk has no place for its bytes");
-        broken()
-    })?;
+    let disk = backing::to_write(&request.shared, vdi).await?;
     let mut sink = Sink {
         disk,
         size: attached.size,
@@ -358,7 +355,7 @@ async fn send(
         Format::Vhd => ("application/vhd", "vhd"),
         Format::Other(_) => return Err(broken().into()),
     };
-    let disk = backing::bytes_of(&request.shared, vdi).await?;
+    let disk = backing::to_read(&request.shared, vdi).await?;
     let uuid = request
         .shared
         .with(|world| world.db.text("VDI", vdi, "uuid"))?;

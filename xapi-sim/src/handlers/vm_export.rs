@@ -119,7 +119,7 @@ async fn send(
         files.push(DiskFile {
             name,
             size: device.size,
-            disk: backing::bytes_of(&request.shared, &vdi).await?,
+            disk: backing::to_read(&request.shared, &vdi).await?,
         });
         attached.push(device);
     }

@@ -10,7 +10,7 @@ use super::request::{self, Request, Task};
 use super::vm_export::trouble;
 use super::xva::{self, Broken, DiskFile};
 use super::{BAD, OK, finish, pump, redirect};
-use crate::backing::{self, Disk};
+use crate::backing::Disk;
 use crate::classes::{self, vdi};
 use crate::failure::Failure;
 use crate::http::Connection;
@@ -128,12 +128,7 @@ async fn receive(
         }
     });
     match result {
-        Ok(()) => {
-            for (_, vdi) in &imported.disks {
-                backing::settle(shared, vdi).await?;
-            }
-            Ok(imported.vms)
-        }
+        Ok(()) => Ok(imported.vms),
         Err(broken) => {
             if !force {
                 undo(shared, imported).await;

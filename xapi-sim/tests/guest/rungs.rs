@@ -20,7 +20,7 @@ on_every_rung!(
     runs_lua_and_luarocks,
     has_a_private_home_and_its_boot_data,
     keeps_its_disk_from_start_to_start,
-    copies_its_disk_with_another_identity,
+    copies_its_disk_also_while_it_runs,
     presents_the_host_key_it_is_given,
     refuses_a_host_key_that_is_none,
     ends_processes_that_ignore_being_asked,
@@ -93,7 +93,7 @@ async fn keeps_its_disk_from_start_to_start(rung: Rung) {
     }
 }
 
-async fn copies_its_disk_with_another_identity(rung: Rung) {
+async fn copies_its_disk_also_while_it_runs(rung: Rung) {
     let Some(fixture) = Fixture::new(rung).await else {
         return;
     };
@@ -101,17 +101,19 @@ async fn copies_its_disk_with_another_identity(rung: Rung) {
     let guest = fixture.boot(&template).await;
     let host_key = guest.host_key().to_owned();
     fixture.run(&guest, "echo from the template >~/note").await;
-    let refused = fixture.guests.copy(&template, "clone").await;
-    assert!(
-        matches!(refused, Err(GuestError::Running { .. })),
-        "{refused:?}"
-    );
+    let early = fixture.guests.copy(&template, "early").await.unwrap();
+    // It went on afterwards.
+    fixture.run(&guest, "echo later >~/later").await;
+    guest.shutdown().await;
+    let guest = fixture.boot(&early).await;
+    let files = fixture.run(&guest, "cat ~/note; ls ~").await;
+    assert_eq!(files, "from the template\nnote");
     guest.shutdown().await;
 
     let clone = fixture.guests.copy(&template, "clone").await.unwrap();
     let guest = fixture.boot(&clone).await;
     assert_eq!(fixture.run(&guest, "cat ~/note").await, "from the template");
-    assert_ne!(guest.host_key(), host_key);
+    assert_eq!(guest.host_key(), host_key, "as any file it is copied");
     fixture.run(&guest, "echo changed >~/note").await;
     guest.shutdown().await;
 

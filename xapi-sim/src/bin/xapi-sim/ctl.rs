@@ -61,6 +61,8 @@ enum Command {
     Emergency {
         /// The failure that nearly every call gets, HOST_STILL_BOOTING for example.
         code: Option<String>,
+        /// Its parameters; HOST_IS_SLAVE has the address of the coordinator.
+        params: Vec<String>,
     },
     /// Lists the calls so far.
     Calls,
@@ -118,9 +120,12 @@ fn request(command: &Command) -> Result<(Method, &'static str, String), Failed> 
         Command::AdvanceClock { seconds } => {
             post("/shift-clock", &[("seconds", seconds.to_string())])
         }
-        Command::Emergency { code } => {
-            let failure = code.as_deref().map(quoted).unwrap_or_default();
-            post("/emergency", &[("fail", format!("[{failure}]"))])
+        Command::Emergency { code, params } => {
+            let failure: Vec<String> = code.iter().chain(params).map(|text| quoted(text)).collect();
+            post(
+                "/emergency",
+                &[("fail", format!("[{}]", failure.join(",")))],
+            )
         }
         Command::Calls => get("/calls"),
         Command::CallsPerVm => get("/calls-per-vm"),

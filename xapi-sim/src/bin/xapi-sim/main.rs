@@ -8,7 +8,7 @@
 
 mod ctl;
 
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,6 +99,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let result = match Cli::parse().command {
         Command::Serve(options) => serve(options).await,
@@ -126,7 +127,30 @@ fn read(path: &Path) -> Result<String, Failed> {
     Ok(text.map_err(|error| format!("cannot read {}: {error}", path.display()))?)
 }
 
+/// Tells whoever lets others in what that means.
+fn warn_of_others(options: &Serve) {
+    let mut open = std::iter::once(options.listen).chain(options.member.iter().copied());
+    let Some(address) = open.find(|address| !address.ip().is_loopback()) else {
+        return;
+    };
+    let guests = if options.no_guests {
+        ""
+    } else {
+        " and run programs on this machine as guests"
+    };
+    let plain = if options.plain {
+        " Without TLS it travels in the clear."
+    } else {
+        ""
+    };
+    eprintln!(
+        "xapi-sim: warning: {address} can be reached from other machines. Whoever has the password \
+         can fill its disks{guests}.{plain} Listen on 127.0.0.1 if that is not wanted."
+    );
+}
+
 async fn serve(options: Serve) -> Result<(), Failed> {
+    warn_of_others(&options);
     let mut scenario = match &options.model {
         Some(path) => Scenario::from_toml(&read(path)?)
             .map_err(|error| format!("{}: {error}", path.display()))?,

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod images;
+mod snapshots;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -20,6 +23,10 @@ struct Real {
 }
 
 async fn real() -> Real {
+    real_with(Model::single_host(), SimOptions::default()).await
+}
+
+async fn real_with(model: Model, options: SimOptions) -> Real {
     // The names of other directories may hold what mounts cannot name.
     let directory = tempfile::Builder::new()
         .prefix("backed-")
@@ -32,9 +39,9 @@ async fn real() -> Real {
         .status()
         .unwrap();
     assert!(status.success());
-    let options = GuestOptions::default().with_state_dir(directory.path());
-    let options = SimOptions::default().with_guests(GuestMode::RealWith(options));
-    let sim = Sim::start(Model::single_host(), options).await.unwrap();
+    let guests = GuestOptions::default().with_state_dir(directory.path());
+    let options = options.with_guests(GuestMode::RealWith(guests));
+    let sim = Sim::start(model, options).await.unwrap();
     let session = login(&sim).await;
     Real {
         pool: Pool { sim, session },
@@ -127,6 +134,15 @@ impl Real {
     async fn run(&self, address: SocketAddr, command: &str) -> String {
         self.ssh(address, self.pool.sim.guest_user().unwrap(), command)
             .await
+    }
+
+    async fn stop(&self, vm: &str) {
+        self.pool.call("VM.hard_shutdown", vec![vm.into()]).await;
+    }
+
+    /// Runs a command in the guest of a VM that runs.
+    async fn inside(&self, vm: &str, command: &str) -> String {
+        self.run(self.address(vm).await, command).await
     }
 
     async fn disk(&self, vm: &str) -> String {
