@@ -15,7 +15,7 @@ BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, EMBOSS, jellyfish.
 TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish mtools dosfstools
 
-.PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check \
+.PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check rocks \
 	coverage bench bench-peers demo-packages test-packages test-tools data clean
 
 help:
@@ -85,6 +85,14 @@ target/peers/.ready:
 		echo "npm is not installed: the benchmark leaves the npm package xen-api out"; \
 	fi
 	@touch $@
+
+# This project's rocks, checked by `luarocks lint` and packed into a directory to install from.
+rocks: demo-packages
+	@for rockspec in rocks/*/*.rockspec; do \
+		luarocks --lua-version 5.4 lint "$$rockspec" || exit 1; \
+	done
+	$(CARGO) run --quiet --features cli --bin bioxen -- \
+		pkg publish rocks/bio_compute rocks/bio_sequence_analysis --into target/rocks
 
 demo-packages:
 	@.ci/packages $(BUILD_PACKAGES) $(GUEST_PACKAGES)

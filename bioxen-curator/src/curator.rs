@@ -1,23 +1,32 @@
-//! Installs, removes and describes the rocks of one tree.
+//! Takes care of the rocks of one tree: what is there, and what goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bioxen_vm_core::PackageSite;
-use tokio::sync::Mutex;
+use bytes::Bytes;
+use tokio::sync::{Mutex, broadcast};
 
-use crate::diagnose::{Attempt, unreachable};
-use crate::error::{Servers, Unreachable};
-use crate::luarocks::{Answer, Site};
-use crate::parse::{self, Record};
+use crate::builds::Builds;
+use crate::diagnose::Attempt;
+use crate::fetch::Fetcher;
+use crate::index::Index;
+use crate::luarocks::{Answer, Changed, Site, Step};
+use crate::parse;
 use crate::{
-    Error, Found, InstallReport, InstalledRock, RemoveReport, Result, Rock, RockInfo, RockName,
-    RockRequest, RocksServer,
+    Cache, Error, Found, Offered, Progress, RemoveReport, Result, Rock, RockInfo, RockName,
+    RockRequest, RocksServer, UndoReport, Verified,
 };
 
 /// How long an operation may take unless the curator is given another time: 10 minutes.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How often a change is planned anew because somebody else was faster.
+pub(crate) const ATTEMPTS: usize = 20;
+
+/// How many steps may be told before a slow subscriber misses the oldest.
+const PROGRESS_KEPT: usize = 256;
 
 /// Takes care of the rocks of one tree, on the machine that holds it.
 ///
@@ -26,26 +35,33 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// it in the same call is taken back too.
 #[derive(Debug, Clone)]
 pub struct Curator {
-    site: PackageSite,
-    servers: Vec<RocksServer>,
-    timeout: Duration,
-    turn: Arc<Mutex<()>>,
+    pub(crate) site: PackageSite,
+    pub(crate) servers: Vec<RocksServer>,
+    pub(crate) timeout: Duration,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) builds: Option<Builds>,
+    pub(crate) progress: broadcast::Sender<Progress>,
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 impl Curator {
-    /// Makes a curator that asks the servers that the machine's LuaRocks is set up with, which is
-    /// `luarocks.org` unless somebody changed it.
+    /// Makes a curator that asks the servers that the machine's LuaRocks is set up with, which are
+    /// `luarocks.org` and its mirrors unless somebody changed it.
     #[must_use]
     pub fn new(site: PackageSite) -> Self {
         Self {
             site,
             servers: Vec::new(),
             timeout: DEFAULT_TIMEOUT,
+            cache: None,
+            builds: None,
+            progress: broadcast::channel(PROGRESS_KEPT).0,
             turn: Arc::default(),
         }
     }
 
-    /// Asks these servers, in this order, and no others. The newest version wins, wherever it is.
+    /// Asks these servers, in this order, and no others. The newest version wins, wherever it is;
+    /// a version that several have comes from the first of them.
     #[must_use]
     pub fn with_servers(mut self, servers: impl IntoIterator<Item = RocksServer>) -> Self {
         self.servers = servers.into_iter().collect();
@@ -56,6 +72,21 @@ impl Curator {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Downloads on this machine and keeps what was downloaded, for all curators with this cache.
+    /// Without one, the machine of the tree downloads.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Shares what was built with other curators, see [`Builds`].
+    #[must_use]
+    pub fn with_builds(mut self, builds: Builds) -> Self {
+        self.builds = Some(builds);
         self
     }
 
@@ -71,68 +102,10 @@ impl Curator {
         &self.site
     }
 
-    /// Installs one rock, given as in a rockspec: `lpeg`, `lpeg 1.0.2-1`, `lpeg >= 1.0, < 2`.
-    ///
-    /// # Errors
-    /// As [`install`](Self::install), and with [`Error::Invalid`] when the text is no request.
-    ///
-    /// # Cancel safety
-    /// As [`install`](Self::install).
-    pub async fn install_package(&self, request: &str) -> Result<InstallReport> {
-        self.install(&[request.parse()?]).await
-    }
-
-    /// Installs rocks and what they need: all of them, or none when one fails.
-    ///
-    /// A rock that the tree has in a version that answers the request stays as it is. Afterwards
-    /// it is checked that Lua finds every file of every new rock.
-    ///
-    /// # Errors
-    /// Tells why a rock could not be installed, and keeps the log; see [`Error`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends LuaRocks. The tree is then put back by the next operation on it.
-    pub async fn install(&self, requests: &[RockRequest]) -> Result<InstallReport> {
-        const OPERATION: &str = "install rocks";
-        let started = Instant::now();
-        let _turn = self.turn.lock().await;
-        let site = Site::open(&self.site, &self.servers, self.timeout).await?;
-        let known = site.list(OPERATION).await?;
-        let before = rocks(&known);
-        let mut report = InstallReport {
-            installed: Vec::new(),
-            present: Vec::new(),
-            replaced: Vec::new(),
-            repaired: known.has("repaired"),
-            duration: Duration::ZERO,
-            log: known.log.clone(),
-        };
-        let mut wanted = Vec::new();
-        for request in requests {
-            match before.iter().find(|rock| request.accepts(rock)) {
-                Some(rock) => report.present.push(rock.clone()),
-                None => wanted.push((request, self.version_for(&site, request).await?)),
-            }
-        }
-        if !wanted.is_empty() {
-            let steps: Vec<_> = wanted
-                .iter()
-                .map(|(request, version)| ["install", request.name.as_str(), version.as_str()])
-                .collect();
-            let answer = site.change(OPERATION, &known, &steps).await?;
-            if let Some(failed) = Failed::of(&answer) {
-                let request = wanted
-                    .get(failed.step)
-                    .map_or_else(String::new, |(request, _)| request.to_string());
-                return Err(self.failure(&site, &request, failed, answer));
-            }
-            let wanted: Vec<_> = wanted.into_iter().map(|(request, _)| request).collect();
-            self.report_change(&site, &before, &wanted, &answer, &mut report)?;
-            report.log = answer.log;
-        }
-        report.duration = started.elapsed();
-        tracing::debug!(machine = site.machine(), tree = self.site.tree, %report, "rocks installed");
-        Ok(report)
+    /// Hears what goes on from now on. Whoever listens too slowly misses the oldest of 256 steps.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Progress> {
+        self.progress.subscribe()
     }
 
     /// Removes rocks: all of them, or none when one fails. What came along with them stays.
@@ -149,30 +122,102 @@ impl Curator {
         const OPERATION: &str = "remove rocks";
         let started = Instant::now();
         let _turn = self.turn.lock().await;
-        let site = Site::open(&self.site, &[], self.timeout).await?;
-        let known = site.list(OPERATION).await?;
-        let before = rocks(&known);
-        if let Some(name) = names
-            .iter()
-            .find(|name| before.iter().all(|rock| rock.name != **name))
-        {
-            return Err(self.not_installed(&site, name));
+        let site = self.open()?;
+        for _ in 0..ATTEMPTS {
+            let known = site.list(OPERATION).await?;
+            let before = rocks(&known);
+            let mut steps = Vec::new();
+            for name in names {
+                let rock = before.iter().find(|rock| rock.name == *name);
+                let rock = rock.ok_or_else(|| self.not_installed(&site, name))?;
+                steps.push(Step {
+                    verb: if force { "force-remove" } else { "remove" },
+                    rock: rock.clone(),
+                    sha256: String::new(),
+                    file: String::new(),
+                });
+            }
+            let changed = site.change(OPERATION, &known, Bytes::new(), &steps).await?;
+            let Changed::Tried(answer) = changed else {
+                continue;
+            };
+            if let Some(failed) = Failed::of(&answer) {
+                let name = steps
+                    .get(failed.step)
+                    .map(|step| step.rock.name.to_string());
+                let request = name.unwrap_or_default();
+                return Err(self.attempt(&site, &request).removal_failure(answer.log));
+            }
+            let after = rocks(&answer);
+            return Ok(RemoveReport {
+                removed: before.difference(&after).cloned().collect(),
+                duration: started.elapsed(),
+                log: answer.log,
+            });
         }
-        let verb = if force { "force-remove" } else { "remove" };
-        let steps: Vec<_> = names.iter().map(|name| [verb, name.as_str(), ""]).collect();
-        let answer = site.change(OPERATION, &known, &steps).await?;
-        if let Some(failed) = Failed::of(&answer) {
-            let request = names
-                .get(failed.step)
-                .map_or_else(String::new, RockName::to_string);
-            let attempt = self.attempt(&site, &request);
-            return Err(attempt.removal_failure(answer.log));
+        Err(self.busy(&site))
+    }
+
+    /// Returns to the rocks that were there before the last change. Doing it twice returns to those
+    /// that were there at first.
+    ///
+    /// # Errors
+    /// Fails with [`Error::NothingToUndo`], and when the machine or the tree cannot be used.
+    ///
+    /// # Cancel safety
+    /// As [`install`](Self::install).
+    pub async fn undo(&self) -> Result<UndoReport> {
+        const OPERATION: &str = "return to the previous rocks";
+        let _turn = self.turn.lock().await;
+        let site = self.open()?;
+        let answer = site.run(OPERATION, "back", &[]).await?;
+        let (mut was, mut now) = (BTreeSet::new(), BTreeSet::new());
+        let mut is_now = false;
+        for record in answer.records() {
+            is_now |= record.name == "now";
+            if let ("rock", Some(rock)) = (record.name, record.rock()) {
+                if is_now { &mut now } else { &mut was }.insert(rock);
+            }
         }
-        let after = rocks(&answer);
-        Ok(RemoveReport {
-            removed: before.difference(&after).cloned().collect(),
-            duration: started.elapsed(),
-            log: answer.log,
+        Ok(UndoReport {
+            removed: was.difference(&now).cloned().collect(),
+            restored: now.difference(&was).cloned().collect(),
+        })
+    }
+
+    /// Compares the files of the tree with what the last change of a curator left, by their SHA-256,
+    /// and its rocks with a lock.
+    ///
+    /// # Errors
+    /// Fails when the machine cannot be asked or a broken tree cannot be repaired.
+    pub async fn verify(&self, lock: Option<&crate::Lock>) -> Result<Verified> {
+        let site = self.open()?;
+        let answer = site.run("verify rocks", "sums", &[]).await?;
+        let sums = |name: &'static str| -> BTreeSet<(&str, &str)> {
+            let lines = answer.records().filter(move |record| record.name == name);
+            lines
+                .filter_map(|record| record.text().split_once("  "))
+                .map(|(hash, file)| (file, hash))
+                .collect()
+        };
+        let (was, is) = (sums("was"), sums("is"));
+        let names = |sums: &BTreeSet<(&str, &str)>| -> BTreeSet<String> {
+            sums.iter().map(|(file, _)| (*file).to_owned()).collect()
+        };
+        let (were, are) = (names(&was), names(&is));
+        let differing = names(&was.difference(&is).copied().collect());
+        let there = rocks(&answer);
+        let locked: BTreeSet<Rock> = lock.into_iter().flat_map(crate::Lock::rocks).collect();
+        Ok(Verified {
+            unchanged: was.intersection(&is).count(),
+            changed: differing.intersection(&are).cloned().collect(),
+            missing: were.difference(&are).cloned().collect(),
+            foreign: are.difference(&were).cloned().collect(),
+            unlocked: locked.difference(&there).cloned().collect(),
+            extra: match lock {
+                Some(_) => there.difference(&locked).cloned().collect(),
+                None => Vec::new(),
+            },
         })
     }
 
@@ -181,9 +226,20 @@ impl Curator {
     /// # Errors
     /// Fails when the machine cannot be asked or a broken tree cannot be repaired.
     pub async fn list(&self) -> Result<Vec<Rock>> {
-        let site = Site::open(&self.site, &[], self.timeout).await?;
-        let answer = site.list("list rocks").await?;
+        let answer = self.open()?.list("list rocks").await?;
         Ok(rocks(&answer).into_iter().collect())
+    }
+
+    /// The rocks of the tree as requests, `alpha == 1.0-1` to a line, which
+    /// [`RockRequest::read_all`] reads.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn export(&self) -> Result<String> {
+        let rocks = self.list().await?.into_iter();
+        Ok(rocks
+            .map(|rock| format!("{}\n", RockRequest::from(rock)))
+            .collect())
     }
 
     /// What a rock of the tree says of itself.
@@ -192,7 +248,7 @@ impl Curator {
     /// Fails with [`Error::NotInstalled`], and when the machine or the tree cannot be used.
     pub async fn info(&self, name: &RockName) -> Result<RockInfo> {
         const OPERATION: &str = "describe a rock";
-        let site = Site::open(&self.site, &[], self.timeout).await?;
+        let site = self.open()?;
         let (success, answer) = site
             .ask(OPERATION, &["show", "--porcelain", name.as_str()])
             .await?;
@@ -203,163 +259,162 @@ impl Curator {
             .ok_or_else(|| site.senseless(OPERATION, "it names no rock", &answer.log))
     }
 
+    /// What the servers have of a rock.
+    ///
+    /// # Errors
+    /// Fails with [`Error::NoSuchRock`], and with [`Error::ServerUnreachable`] when a server could
+    /// not be read that might have it.
+    pub async fn offered(&self, request: &RockRequest) -> Result<Offered> {
+        let site = self.open()?;
+        let index = self.index(&site, "describe a rock").await?;
+        let Some(offer) = index.newest(request) else {
+            let log = crate::Log::default();
+            return Err(match index.dead() {
+                Some(unreachable) => Error::ServerUnreachable {
+                    request: request.to_string(),
+                    unreachable,
+                    log,
+                },
+                None => Error::NoSuchRock {
+                    request: request.to_string(),
+                    lua_version: self.site.lua_version.clone(),
+                    servers: crate::Servers(index.servers()),
+                    log,
+                },
+            });
+        };
+        let info = index.rockspec(&offer.rock).await?.info;
+        let versions = index.versions().remove(&request.name);
+        Ok(Offered {
+            info,
+            server: index.label(offer).to_owned(),
+            versions: versions.unwrap_or_default(),
+        })
+    }
+
     /// The rocks of the servers whose names contain this text, oldest version first.
     ///
     /// # Errors
     /// Fails with [`Error::ServerUnreachable`] when nothing was found and a server could not be read,
     /// and when the machine or the tree cannot be used.
     pub async fn search(&self, name: &RockName) -> Result<Vec<Found>> {
-        let site = Site::open(&self.site, &self.servers, self.timeout).await?;
-        self.found(&site, name, name.as_str()).await
-    }
-
-    /// The servers in use.
-    pub(crate) fn servers(&self) -> &[RocksServer] {
-        &self.servers
-    }
-
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    async fn found(&self, site: &Site<'_>, name: &RockName, request: &str) -> Result<Vec<Found>> {
-        let (_, answer) = site
-            .ask("search rocks", &["search", "--porcelain", name.as_str()])
-            .await?;
-        let mut found = parse::search(&answer.text);
-        let unreachable = unreachable(answer.log.as_str());
-        if found.is_empty() && !unreachable.is_empty() {
-            return Err(Error::ServerUnreachable {
-                request: request.to_owned(),
-                unreachable: Unreachable(unreachable),
-                log: answer.log,
-            });
-        }
-        for found in &mut found {
-            found.server = site.server_of(&found.server);
-        }
-        found.sort_by(|a, b| a.rock.cmp(&b.rock));
-        Ok(found)
-    }
-
-    /// The version to give LuaRocks, which itself understands none or an exact one only.
-    async fn version_for(&self, site: &Site<'_>, request: &RockRequest) -> Result<String> {
-        if request.constraints.is_empty() {
-            return Ok(String::new());
-        }
-        if let Some(version) = request.constraints.exact() {
-            return Ok(version.to_string());
-        }
-        let shown = request.to_string();
-        let found = self.found(site, &request.name, &shown).await?;
-        let best = found
-            .into_iter()
-            .rfind(|found| request.accepts(&found.rock))
-            .ok_or_else(|| Error::NoSuchRock {
-                request: shown,
-                lua_version: self.site.lua_version.clone(),
-                servers: Servers(site.servers()),
+        let site = self.open()?;
+        let index = self.index(&site, "search rocks").await?;
+        let found = index.search(name.as_str());
+        match index.dead() {
+            Some(unreachable) if found.is_empty() => Err(Error::ServerUnreachable {
+                request: name.to_string(),
+                unreachable,
                 log: crate::Log::default(),
-            })?;
-        Ok(best.rock.version.to_string())
-    }
-
-    fn failure(&self, site: &Site<'_>, request: &str, failed: Failed, answer: Answer) -> Error {
-        if failed.misplaced {
-            return Error::Misplaced {
-                request: request.to_owned(),
-                lua_version: self.site.lua_version.clone(),
-                missing: format!("lib/luarocks/rocks-{}", self.site.lua_version),
-                log: answer.log,
-            };
+            }),
+            _ => Ok(found),
         }
-        let mut attempt = self.attempt(site, request);
-        attempt.free = answer
-            .records()
-            .find(|record| record.name == "free")
-            .and_then(|record| record.field(0).parse().ok());
-        attempt.failure(answer.log)
     }
 
-    fn attempt<'s>(&'s self, site: &'s Site<'_>, request: &'s str) -> Attempt<'s> {
+    pub(crate) fn open(&self) -> Result<Site<'_>> {
+        Site::open(&self.site, self.timeout, &self.progress)
+    }
+
+    /// What the servers have for the machine of this tree.
+    pub(crate) async fn index(&self, site: &Site<'_>, operation: &'static str) -> Result<Index> {
+        let known = site.look(operation).await?;
+        self.index_for(site, &known, operation).await
+    }
+
+    pub(crate) async fn index_for(
+        &self,
+        site: &Site<'_>,
+        known: &Answer,
+        operation: &'static str,
+    ) -> Result<Index> {
+        let servers = if self.servers.is_empty() {
+            configured(site, operation).await?
+        } else {
+            self.servers.clone()
+        };
+        Index::read(
+            &servers,
+            self.fetcher(),
+            &self.site.lua_version,
+            &arch(known),
+        )
+        .await
+    }
+
+    /// Downloads where it is to be done.
+    pub(crate) fn fetcher(&self) -> Fetcher {
+        let runner = match &self.cache {
+            Some(cache) => cache.runner(),
+            None => &self.site.runner,
+        };
+        Fetcher {
+            runner: Arc::clone(runner),
+            timeout: self.timeout,
+            cache: self.cache.clone(),
+        }
+    }
+
+    pub(crate) fn attempt<'s>(&'s self, site: &'s Site<'_>, request: &'s str) -> Attempt<'s> {
         Attempt {
             machine: site.machine(),
             tree: &self.site.tree,
             lua_version: &self.site.lua_version,
             request,
-            servers: site.servers(),
+            servers: self.servers.iter().map(RocksServer::to_string).collect(),
             free: None,
         }
     }
 
-    fn not_installed(&self, site: &Site<'_>, name: &RockName) -> Error {
+    pub(crate) fn busy(&self, site: &Site<'_>) -> Error {
+        Error::Busy {
+            tree: self.site.tree.clone(),
+            machine: site.machine().to_owned(),
+        }
+    }
+
+    pub(crate) fn not_installed(&self, site: &Site<'_>, name: &RockName) -> Error {
         Error::NotInstalled {
             rock: name.to_string(),
             tree: self.site.tree.clone(),
             machine: site.machine().to_owned(),
         }
     }
+}
 
-    /// Fills a report from the answer of a change, and checks that everything is in its place.
-    fn report_change(
-        &self,
-        site: &Site<'_>,
-        before: &BTreeSet<Rock>,
-        wanted: &[&RockRequest],
-        answer: &Answer,
-        report: &mut InstallReport,
-    ) -> Result<()> {
-        let misplaced = |request: &str, missing: String| Error::Misplaced {
-            request: request.to_owned(),
-            lua_version: self.site.lua_version.clone(),
-            missing,
-            log: answer.log.clone(),
+/// The servers that LuaRocks is set up with on the machine.
+async fn configured(site: &Site<'_>, operation: &'static str) -> Result<Vec<RocksServer>> {
+    let (_, answer) = site.ask(operation, &["config", "rocks_servers"]).await?;
+    let servers = crate::lua_table::parse(&format!("servers = {}", answer.text.trim()));
+    let servers = servers.map_err(|reason| {
+        let reason = format!("its list of servers: {reason}");
+        site.senseless(operation, &reason, &answer.log)
+    })?;
+    let text = |value: &crate::lua_table::Value| value.as_str().map(str::to_owned);
+    let all = servers.get("servers").map(|list| list.items());
+    Ok(all
+        .unwrap_or_default()
+        .iter()
+        .map(|entry| match text(entry) {
+            Some(url) => RocksServer::Url(url),
+            None => RocksServer::Mirrors(entry.items().iter().filter_map(text).collect()),
+        })
+        .collect())
+}
+
+/// The kind of machine as LuaRocks calls it, `linux-x86_64`.
+fn arch(known: &Answer) -> String {
+    let machine = known.records().find(|record| record.name == "machine");
+    machine.map_or_else(String::new, |record| {
+        let system = match record.field(0) {
+            "Darwin" => "macosx".to_owned(),
+            other => other.to_ascii_lowercase(),
         };
-        let after = rocks(answer);
-        for request in wanted {
-            if !after.iter().any(|rock| request.accepts(rock)) {
-                return Err(misplaced(&request.to_string(), request.to_string()));
-            }
-        }
-        let files: BTreeSet<_> = answer
-            .records()
-            .filter(|record| record.name == "file")
-            .map(|record| record.text())
-            .collect();
-        let origins: BTreeMap<_, _> = parse::origins(answer.log.as_str())
-            .into_iter()
-            .map(|found| (found.rock.clone(), found))
-            .collect();
-        for (rock, manifest) in manifests(answer) {
-            let modules = parse::rock_manifest(&manifest).map_err(|reason| {
-                let reason = format!("the manifest of {rock}: {reason}");
-                site.senseless("install rocks", &reason, &answer.log)
-            })?;
-            let lua = modules.lua.iter().map(|file| ("share", file));
-            let native = modules.native.iter().map(|file| ("lib", file));
-            for (place, file) in lua.chain(native) {
-                let path = format!("{place}/lua/{}/{file}", self.site.lua_version);
-                if !files.contains(path.as_str()) {
-                    return Err(misplaced(&rock.to_string(), path));
-                }
-            }
-            let origin = origins.get(&rock);
-            report.installed.push(InstalledRock {
-                requested: wanted.iter().any(|request| request.accepts(&rock)),
-                form: origin.map(|found| found.form),
-                server: origin.map(|found| site.server_of(&found.server)),
-                native: !modules.native.is_empty(),
-                modules: modules.lua.len() + modules.native.len(),
-                rock,
-            });
-        }
-        report.replaced = before.difference(&after).cloned().collect();
-        Ok(())
-    }
+        format!("{system}-{}", record.field(1))
+    })
 }
 
 /// The rocks of the tree.
-fn rocks(answer: &Answer) -> BTreeSet<Rock> {
+pub(crate) fn rocks(answer: &Answer) -> BTreeSet<Rock> {
     answer
         .records()
         .filter(|record| record.name == "rock")
@@ -368,15 +423,15 @@ fn rocks(answer: &Answer) -> BTreeSet<Rock> {
 }
 
 /// Where a change failed.
-#[derive(Clone, Copy)]
-struct Failed {
-    step: usize,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failed {
+    pub(crate) step: usize,
     /// Whether LuaRocks reported success, but the rock is not there.
-    misplaced: bool,
+    pub(crate) misplaced: bool,
 }
 
 impl Failed {
-    fn of(answer: &Answer) -> Option<Self> {
+    pub(crate) fn of(answer: &Answer) -> Option<Self> {
         let record = answer
             .records()
             .find(|record| matches!(record.name, "failed" | "misplaced"))?;
@@ -385,20 +440,4 @@ impl Failed {
             misplaced: record.name == "misplaced",
         })
     }
-}
-
-/// The new rocks with the text of their manifests.
-fn manifests(answer: &Answer) -> Vec<(Rock, String)> {
-    let mut all: Vec<(Rock, String)> = Vec::new();
-    for record in answer.records() {
-        match (record.name, all.last_mut()) {
-            ("new", _) => all.extend(record.rock().map(|rock| (rock, String::new()))),
-            ("manifest", Some((_, text))) => {
-                text.push_str(Record::text(&record));
-                text.push('\n');
-            }
-            _ => {}
-        }
-    }
-    all
 }

@@ -53,6 +53,7 @@ impl Attempt<'_> {
                     request,
                     dependency,
                     servers: Servers(self.servers),
+                    offered: Vec::new(),
                     log,
                 }
             };

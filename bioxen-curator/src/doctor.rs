@@ -4,9 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::diagnose::unreachable;
 use crate::luarocks::{Answer, Site};
-use crate::{Curator, Result, RocksServer, remedy};
+use crate::{Curator, Error, Result, RocksServer, remedy};
 
 /// What [`Curator::doctor`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,15 +88,15 @@ impl Curator {
     /// is in the answer.
     pub async fn doctor(&self) -> Result<Health> {
         const OPERATION: &str = "look at the machine";
-        let site = Site::open(self.site(), self.servers(), self.timeout()).await?;
-        let found = site.inspect(OPERATION).await?;
+        let site = self.open()?;
+        let found = site.inspect(OPERATION, &[]).await?;
         let lua_version = &self.site().lua_version;
         let mut checks = vec![
             luarocks(&found),
             tree(&found, &self.site().tree),
             unzip(&found),
         ];
-        checks.extend(fetching(&found, self.servers()));
+        checks.extend(fetching(&found, &self.servers));
         checks.push(interpreter(&found, lua_version));
         checks.push(headers(&found, lua_version));
         checks.push(lock(&found));
@@ -114,31 +113,29 @@ impl Curator {
     }
 
     async fn servers_answer(&self, site: &Site<'_>, operation: &'static str) -> Result<Check> {
-        // A name that no rock has, so that the answer is short.
-        let (_, answer) = site
-            .ask(
-                operation,
-                &["search", "--porcelain", "no-rock-has-this-name"],
-            )
-            .await?;
-        let unreachable = unreachable(answer.log.as_str());
-        let servers = match self.servers() {
-            [] => "the servers that LuaRocks is set up with".to_owned(),
-            _ => site.servers().join(", "),
+        let failed = |message: String| Check {
+            name: "servers",
+            verdict: Verdict::Failed,
+            message,
+            remedy: Some("start the server, or take a directory, which needs no network".into()),
         };
-        if unreachable.is_empty() {
+        let index = match self.index(site, operation).await {
+            Ok(index) => index,
+            // What is wrong with a server is what was asked for.
+            Err(error @ (Error::BadManifest { .. } | Error::MissingProgram { .. })) => {
+                return Ok(failed(error.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(unreachable) = index.dead() else {
+            let servers = index.servers().join(", ");
             return Ok(good("servers", format!("{servers} can be read")));
-        }
+        };
         let reasons: Vec<_> = unreachable
             .iter()
             .map(|(server, reason)| format!("{server} cannot be read: {reason}"))
             .collect();
-        Ok(Check {
-            name: "servers",
-            verdict: Verdict::Failed,
-            message: reasons.join("; "),
-            remedy: Some("start the server, or take a directory, which needs no network".into()),
-        })
+        Ok(failed(reasons.join("; ")))
     }
 }
 
@@ -248,24 +245,35 @@ fn interpreter(found: &Answer, lua_version: &str) -> Check {
     }
 }
 
-fn headers(found: &Answer, lua_version: &str) -> Check {
-    let header = found
+/// The header of this Lua version.
+fn header<'a>(found: &'a Answer, lua_version: &str) -> Option<&'a str> {
+    found
         .records()
         .find(|record| record.name == "header" && record.field(1) == lua_version)
-        .map(|record| record.field(0));
+        .map(|record| record.field(0))
+}
+
+/// What is missing to build rocks with C code.
+pub(crate) fn missing_for_builds(found: &Answer, lua_version: &str) -> Option<String> {
     let compiler = tool(found, &["cc", "gcc"]);
-    let missing = match (header, compiler) {
-        (Some(header), Some(compiler)) => {
-            return good("headers", format!("{header} and {compiler}"));
-        }
-        (None, Some(_)) => format!("the headers of Lua {lua_version} are missing"),
-        (Some(_), None) => "there is no C compiler".to_owned(),
-        (None, None) => format!("the headers of Lua {lua_version} and a C compiler are missing"),
+    match (header(found, lua_version), compiler) {
+        (Some(_), Some(_)) => None,
+        (None, Some(_)) => Some(format!("headers of Lua {lua_version}")),
+        (Some(_), None) => Some("C compiler".to_owned()),
+        (None, None) => Some(format!("headers of Lua {lua_version} and C compiler")),
+    }
+}
+
+fn headers(found: &Answer, lua_version: &str) -> Check {
+    let Some(missing) = missing_for_builds(found, lua_version) else {
+        let header = header(found, lua_version).unwrap_or_default();
+        let compiler = tool(found, &["cc", "gcc"]).unwrap_or_default();
+        return good("headers", format!("{header} and {compiler}"));
     };
     Check {
         name: "headers",
         verdict: Verdict::Warning,
-        message: format!("{missing}; rocks with C code cannot be built"),
+        message: format!("the machine has no {missing}; rocks with C code cannot be built"),
         remedy: Some(remedy::headers(lua_version)),
     }
 }

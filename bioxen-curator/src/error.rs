@@ -115,16 +115,113 @@ pub enum Error {
     },
 
     /// A rock that another one needs is on no server.
-    #[error("{request} needs {dependency}, which is not on {servers}; add a server that has it")]
+    #[error(
+        "{request} needs {dependency}, which is not on {servers}{}; add a server that has it",
+        versions(offered)
+    )]
     MissingDependency {
-        /// The request.
+        /// The rock that needs it.
         request: String,
         /// The dependency, as the rockspec writes it.
         dependency: String,
         /// The servers that were asked.
         servers: Servers,
+        /// The versions that the servers do have.
+        offered: Vec<String>,
         /// What LuaRocks said.
         log: Log,
+    },
+
+    /// Rocks need different versions of another one.
+    #[error(
+        "{by} needs {need}, but {taken} is there or was chosen; ask for other versions, or take an environment of its own"
+    )]
+    Conflict {
+        /// What is needed.
+        need: String,
+        /// The rock that needs it.
+        by: String,
+        /// The version that stands in the way.
+        taken: String,
+    },
+
+    /// The manifest of a server makes no sense.
+    #[error("the manifest of {server} cannot be read: {reason}; it is damaged or was cut short")]
+    BadManifest {
+        /// The server.
+        server: String,
+        /// What makes no sense, and where.
+        reason: String,
+    },
+
+    /// The file of a rock is damaged.
+    #[error("{file} of {server} cannot be used: {reason}; nothing was installed")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// The server that it came from.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The file of a rock is not the one that was locked.
+    #[error(
+        "{file} of {source_name} has changed since it was locked: its SHA-256 is {found}, not {locked}; nothing was installed"
+    )]
+    Changed {
+        /// The file.
+        file: String,
+        /// Where it was read from.
+        source_name: String,
+        /// The SHA-256 in the lock.
+        locked: String,
+        /// The SHA-256 that it has.
+        found: String,
+    },
+
+    /// A rock comes without its sources, so that nobody can say what it will be.
+    #[error(
+        "{rock} is offered only as a rockspec, whose sources are elsewhere and may change; pack it with `luarocks pack` into a directory of rocks, and take that"
+    )]
+    NoSources {
+        /// The rock.
+        rock: String,
+    },
+
+    /// There is no earlier set of rocks to return to.
+    #[error("the tree {tree} on {machine} has no previous set of rocks; nothing was changed")]
+    NothingToUndo {
+        /// The tree.
+        tree: String,
+        /// The machine.
+        machine: String,
+    },
+
+    /// The tree was changed by others again and again while changes of it were planned.
+    #[error("the tree {tree} on {machine} keeps being changed by others; try again later")]
+    Busy {
+        /// The tree.
+        tree: String,
+        /// The machine.
+        machine: String,
+    },
+
+    /// A library that a rock is built with is not on the machine.
+    #[error(
+        "{request} is built with {library}, but {machine} has no {missing}; install it there ({remedy})"
+    )]
+    NoLibrary {
+        /// The rock.
+        request: String,
+        /// The machine.
+        machine: String,
+        /// The library, as the rockspec calls it.
+        library: String,
+        /// The file that is missing.
+        missing: String,
+        /// The commands that install it, by distribution.
+        remedy: String,
     },
 
     /// A rock is not for the Lua version of the tree.
@@ -258,7 +355,7 @@ pub enum Error {
     },
 
     /// A directory holds no rocks that could be served.
-    #[error("{} has no manifest of rocks for Lua {lua_version}; make one with `publish` or with `luarocks-admin make_manifest`", path.display())]
+    #[error("{} has no manifest of rocks for Lua {lua_version}; make one with `bioxen pkg publish` or with `luarocks-admin make_manifest`", path.display())]
     NoManifest {
         /// The directory.
         path: PathBuf,
@@ -283,23 +380,31 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid(_) | Self::VmType { .. } | Self::NoManifest { .. } => ErrorKind::Config,
+            Self::Invalid(_)
+            | Self::VmType { .. }
+            | Self::NoManifest { .. }
+            | Self::Conflict { .. } => ErrorKind::Config,
             Self::Machine { source, .. } | Self::Vm { source, .. } => source.kind(),
-            Self::MissingProgram { .. } | Self::NoToolchain { .. } | Self::WrongLua { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::MissingProgram { .. }
+            | Self::NoToolchain { .. }
+            | Self::NoLibrary { .. }
+            | Self::NoSources { .. }
+            | Self::WrongLua { .. } => ErrorKind::Unsupported,
             Self::NotWritable { .. } => ErrorKind::Denied,
             Self::DiskFull { .. } => ErrorKind::Exhausted,
             Self::NoSuchRock { .. }
             | Self::MissingDependency { .. }
             | Self::NotInstalled { .. } => ErrorKind::NotFound,
-            Self::ServerUnreachable { .. } => ErrorKind::Unavailable,
-            Self::StillNeeded { .. } => ErrorKind::InvalidState,
+            Self::ServerUnreachable { .. } | Self::Busy { .. } => ErrorKind::Unavailable,
+            Self::StillNeeded { .. } | Self::NothingToUndo { .. } => ErrorKind::InvalidState,
             Self::TimedOut { .. } => ErrorKind::Timeout,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 ErrorKind::NotFound
             }
             Self::Failed { .. }
+            | Self::BadManifest { .. }
+            | Self::Damaged { .. }
+            | Self::Changed { .. }
             | Self::Misplaced { .. }
             | Self::Journal { .. }
             | Self::Answer { .. }
@@ -332,9 +437,25 @@ impl Error {
             | Self::VmType { .. }
             | Self::MissingProgram { .. }
             | Self::NotInstalled { .. }
+            | Self::Conflict { .. }
+            | Self::BadManifest { .. }
+            | Self::Damaged { .. }
+            | Self::Changed { .. }
+            | Self::NoSources { .. }
+            | Self::NoLibrary { .. }
+            | Self::NothingToUndo { .. }
+            | Self::Busy { .. }
             | Self::Io { .. }
             | Self::NoManifest { .. } => None,
         }
+    }
+}
+
+/// The versions that are offered instead, where there are any.
+fn versions(offered: &[String]) -> String {
+    match offered {
+        [] => String::new(),
+        offered => format!(" (only in {})", offered.join(", ")),
     }
 }
 

@@ -11,7 +11,7 @@ use bioxen_vm_core::{LuaVm, VmId, VmManager};
 use tokio::sync::Mutex;
 
 use crate::curator::DEFAULT_TIMEOUT;
-use crate::{Curator, Error, InstallReport, Result, RocksServer};
+use crate::{Builds, Cache, Curator, Error, InstallReport, Result, RocksServer};
 
 /// Installs packages in the VMs of a manager.
 ///
@@ -20,6 +20,8 @@ pub struct PackageInstaller<M> {
     manager: M,
     servers: Vec<RocksServer>,
     timeout: Duration,
+    cache: Option<Cache>,
+    builds: Option<Builds>,
     turns: std::sync::Mutex<HashMap<VmId, Arc<Mutex<()>>>>,
 }
 
@@ -30,6 +32,8 @@ impl<M: Borrow<VmManager>> PackageInstaller<M> {
             manager,
             servers: Vec::new(),
             timeout: DEFAULT_TIMEOUT,
+            cache: None,
+            builds: None,
             turns: std::sync::Mutex::default(),
         }
     }
@@ -45,6 +49,20 @@ impl<M: Borrow<VmManager>> PackageInstaller<M> {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Downloads on this machine, once for all VMs, and keeps what was downloaded.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Lets VMs of one kind build a set of rocks once; see [`Builds`] for whom that trusts.
+    #[must_use]
+    pub fn with_builds(mut self, builds: Builds) -> Self {
+        self.builds = Some(builds);
         self
     }
 
@@ -90,11 +108,15 @@ impl<M: Borrow<VmManager>> PackageInstaller<M> {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(turns.entry(vm.id().clone()).or_default())
         };
-        let curator = vm.curator().await?;
-        Ok(curator
+        let mut curator = vm
+            .curator()
+            .await?
             .with_servers(self.servers.clone())
             .with_timeout(self.timeout)
-            .with_turn(turn))
+            .with_turn(turn);
+        curator.cache.clone_from(&self.cache);
+        curator.builds.clone_from(&self.builds);
+        Ok(curator)
     }
 }
 

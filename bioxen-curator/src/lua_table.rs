@@ -19,6 +19,35 @@ impl Value {
             _ => None,
         }
     }
+
+    /// The entries without names.
+    pub(crate) fn items(&self) -> &[Value] {
+        match self {
+            Self::Table(_, items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The entry of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.fields()?.get(name)
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as `..` joins it.
+    fn to_text(&self) -> Option<String> {
+        match self {
+            Self::String(text) => Some(text.clone()),
+            Self::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
 }
 
 /// Reads a file of assignments, `name = constant`.
@@ -26,17 +55,43 @@ impl Value {
 /// # Errors
 /// Fails with what is wrong and the line it is in.
 pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, Value>, String> {
-    let mut reader = Reader { text, at: 0 };
+    read(text, None)
+}
+
+/// Reads a file of assignments that may use locals, names that were assigned before, and `..`, as
+/// rockspecs do to write their version once.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn evaluate(text: &str) -> Result<BTreeMap<String, Value>, String> {
+    read(text, Some(BTreeMap::new()))
+}
+
+fn read(
+    text: &str,
+    names: Option<BTreeMap<String, Value>>,
+) -> Result<BTreeMap<String, Value>, String> {
+    let mut reader = Reader { text, at: 0, names };
     let mut all = BTreeMap::new();
     loop {
         reader.blanks();
         if reader.rest().is_empty() {
             return Ok(all);
         }
-        let name = reader.name()?;
+        let mut name = reader.name()?;
+        let is_local = name == "local" && reader.names.is_some();
+        if is_local {
+            name = reader.name()?;
+        }
         reader.expect('=')?;
         let value = reader.value(0)?;
-        all.insert(name, value);
+        if let Some(names) = &mut reader.names {
+            names.insert(name.clone(), value.clone());
+            reader.take(';');
+        }
+        if !is_local {
+            all.insert(name, value);
+        }
     }
 }
 
@@ -46,6 +101,8 @@ const MAX_DEPTH: usize = 64;
 struct Reader<'t> {
     text: &'t str,
     at: usize,
+    /// What was assigned so far, where expressions may use it.
+    names: Option<BTreeMap<String, Value>>,
 }
 
 impl<'t> Reader<'t> {
@@ -63,8 +120,16 @@ impl<'t> Reader<'t> {
             let rest = self.rest();
             let trimmed = rest.trim_start();
             self.at += rest.len() - trimmed.len();
-            if !trimmed.starts_with("--") {
+            let Some(comment) = trimmed.strip_prefix("--") else {
                 return;
+            };
+            let is_long = comment.starts_with("[[") || comment.starts_with("[=");
+            if is_long {
+                self.at += 2;
+                if self.long_string().is_ok() {
+                    continue;
+                }
+                self.at -= 2;
             }
             self.at += trimmed.find('\n').unwrap_or(trimmed.len());
         }
@@ -109,6 +174,24 @@ impl<'t> Reader<'t> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, String> {
+        let mut value = self.operand(depth)?;
+        while self.names.is_some() {
+            self.blanks();
+            if !self.rest().starts_with("..") {
+                break;
+            }
+            self.at += 2;
+            let (Some(mut left), Some(right)) = (value.to_text(), self.operand(depth)?.to_text())
+            else {
+                return self.error("something else than texts and numbers is joined");
+            };
+            left.push_str(&right);
+            value = Value::String(left);
+        }
+        Ok(value)
+    }
+
+    fn operand(&mut self, depth: usize) -> Result<Value, String> {
         self.blanks();
         let rest = self.rest();
         if rest.starts_with('{') {
@@ -119,6 +202,16 @@ impl<'t> Reader<'t> {
         }
         if rest.starts_with("[[") || rest.starts_with("[=") {
             return Ok(Value::String(self.long_string()?));
+        }
+        if let Some(names) = &self.names {
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .unwrap_or(rest.len());
+            if let Some(value) = names.get(&rest[..end]) {
+                let value = value.clone();
+                self.at += end;
+                return Ok(value);
+            }
         }
         let word = self.word();
         let value = match word {
@@ -159,6 +252,10 @@ impl<'t> Reader<'t> {
     fn key(&mut self) -> Result<Option<String>, String> {
         self.blanks();
         let start = self.at;
+        // Most entries of a manifest are tables, and an error would count all lines before it.
+        if self.rest().starts_with(['{', '"', '\'']) {
+            return Ok(None);
+        }
         if self.rest().starts_with('[') && !self.rest().starts_with("[[") {
             self.take('[');
             let key = match self.value(MAX_DEPTH)? {
@@ -269,6 +366,37 @@ two]] lines]==] } },
             )
         );
         assert_eq!(all["commands"], empty());
+    }
+
+    #[test]
+    fn a_rockspec_may_write_its_version_once() {
+        let text = r#"
+            --[[ two
+            lines ]]
+            local name, _ver = nil
+        "#;
+        assert!(evaluate(text).is_err());
+        let text = r#"
+            --[[ two
+            lines ]]
+            local ver = "1.0"; local rev = 2
+            package = "a"
+            version = ver .. "-" .. rev
+            source = { url = "https://x/" .. package .. "-" .. ver, tag = "v"..ver }
+        "#;
+        let all = evaluate(text).unwrap();
+        assert_eq!(all["version"], Value::String("1.0-2".into()));
+        assert_eq!(
+            all["source"].get("url").and_then(Value::as_str),
+            Some("https://x/a-1.0")
+        );
+        assert_eq!(
+            all["source"].get("tag").and_then(Value::as_str),
+            Some("v1.0")
+        );
+        assert!(!all.contains_key("ver"));
+        assert!(parse(text).is_err(), "data files compute nothing");
+        assert!(evaluate("a = b .. 'x'").is_err());
     }
 
     #[test]

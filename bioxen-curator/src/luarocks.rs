@@ -1,25 +1,30 @@
 //! Runs `site.sh` on the machine of a tree, which runs LuaRocks.
 
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use bioxen_vm_core::{Command, PackageSite, Status};
+use async_trait::async_trait;
+use bioxen_vm_core::{Command, Gather, Outcome, OutputSink, OutputStream, PackageSite, Status};
 use bytes::Bytes;
+use tokio::sync::broadcast;
 
 use crate::diagnose::last_line;
 use crate::error::Log;
 use crate::parse::{Record, records};
-use crate::server::{Archive, RocksServer, Source, joined};
-use crate::{Error, Result, remedy};
+use crate::{Error, Progress, Result, Rock, remedy};
 
 const SCRIPT: &str = include_str!("site.sh");
 
-/// A tree, checked, and the servers as its machine gets them.
+/// What the script may tell: 512 MiB, for the tar of a tree.
+const MAX_OUTPUT: usize = 512 << 20;
+
+/// A tree, checked.
 #[derive(Debug)]
 pub(crate) struct Site<'a> {
     site: &'a PackageSite,
     machine: String,
     timeout: Duration,
-    sources: Vec<(RocksServer, Source)>,
+    progress: &'a broadcast::Sender<Progress>,
 }
 
 /// What the script told and what LuaRocks said.
@@ -27,6 +32,8 @@ pub(crate) struct Site<'a> {
 pub(crate) struct Answer {
     pub(crate) text: String,
     pub(crate) log: Log,
+    /// How long each step of a change took, as far as it came.
+    pub(crate) times: Vec<Duration>,
 }
 
 impl Answer {
@@ -37,24 +44,50 @@ impl Answer {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.records().any(|record| record.name == name)
     }
+
+    /// The lines that name the rocks of the tree: whether they are the same tells whether somebody
+    /// has changed the tree.
+    fn state(&self) -> String {
+        let lines: Vec<_> = self
+            .text
+            .lines()
+            .filter(|line| line.starts_with("rock\t"))
+            .collect();
+        lines.join("\n")
+    }
+}
+
+/// A step of a change.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) verb: &'static str,
+    pub(crate) rock: Rock,
+    /// The SHA-256 of the file to install and its name; both empty when nothing is installed.
+    pub(crate) sha256: String,
+    pub(crate) file: String,
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub(crate) enum Changed {
+    /// It was tried.
+    Tried(Answer),
+    /// The tree or its store are not as they were when it was planned; nothing was done.
+    Moved,
 }
 
 impl<'a> Site<'a> {
-    pub(crate) async fn open(
+    pub(crate) fn open(
         site: &'a PackageSite,
-        servers: &[RocksServer],
         timeout: Duration,
+        progress: &'a broadcast::Sender<Progress>,
     ) -> Result<Self> {
         check(site)?;
-        let mut sources = Vec::with_capacity(servers.len());
-        for server in servers {
-            sources.push((server.clone(), server.load(&site.lua_version).await?));
-        }
         Ok(Self {
             site,
             machine: site.runner.describe(),
             timeout,
-            sources,
+            progress,
         })
     }
 
@@ -62,31 +95,40 @@ impl<'a> Site<'a> {
         &self.machine
     }
 
-    /// The servers in words.
-    pub(crate) fn servers(&self) -> Vec<String> {
-        self.sources
-            .iter()
-            .map(|(server, _)| server.to_string())
-            .collect()
+    pub(crate) fn tell(&self, progress: Progress) {
+        // Nobody has to listen.
+        let _ = self.progress.send(progress);
     }
 
-    /// The server that LuaRocks calls by this location, in the words of the caller.
-    pub(crate) fn server_of(&self, location: &str) -> String {
-        let known = self.sources.iter().find(|(_, source)| match source {
-            Source::Url(url) => url == location,
-            Source::Archive(archive) => location.ends_with(&format!("/{}", archive.hash)),
-        });
-        known.map_or_else(|| location.to_owned(), |(server, _)| server.to_string())
-    }
-
-    /// Looks at the tree and repairs it if need be.
+    /// The rocks of the tree, which is repaired if need be.
     pub(crate) async fn list(&self, operation: &'static str) -> Result<Answer> {
-        self.run(operation, "look", &[], Bytes::new()).await
+        self.run(operation, "look", &[]).await
     }
 
-    /// Looks at the machine and changes nothing.
-    pub(crate) async fn inspect(&self, operation: &'static str) -> Result<Answer> {
-        self.run(operation, "inspect", &[], Bytes::new()).await
+    /// The rocks of the tree, what they need, and the files that it has been sent.
+    pub(crate) async fn look(&self, operation: &'static str) -> Result<Answer> {
+        self.run(operation, "look", &["specs"]).await
+    }
+
+    /// Looks at the machine and changes nothing. Looks for these headers and libraries, too.
+    pub(crate) async fn inspect(&self, operation: &'static str, files: &[&str]) -> Result<Answer> {
+        self.run(operation, "inspect", files).await
+    }
+
+    /// Runs an action that takes no input and changes no rocks.
+    pub(crate) async fn run(
+        &self,
+        operation: &'static str,
+        action: &'static str,
+        arguments: &[&str],
+    ) -> Result<Answer> {
+        let run = Run {
+            action,
+            arguments,
+            stdin: Bytes::new(),
+            steps: &[],
+        };
+        self.answer(operation, run).await
     }
 
     /// Runs LuaRocks with these arguments and gives its output and whether it succeeded.
@@ -95,10 +137,7 @@ impl<'a> Site<'a> {
         operation: &'static str,
         arguments: &[&str],
     ) -> Result<(bool, Answer)> {
-        let known = self.list(operation).await?;
-        let answer = self
-            .with_archives(operation, "ask", &known, arguments)
-            .await?;
+        let answer = self.run(operation, "ask", arguments).await?;
         let (_, output) = answer
             .text
             .split_once("output\n")
@@ -111,114 +150,131 @@ impl<'a> Site<'a> {
         let answer = Answer {
             text: output.to_owned(),
             log: answer.log,
+            times: Vec::new(),
         };
         Ok((exit.trim() == "0", answer))
     }
 
-    /// Changes the tree: verb, name and version for each step.
+    /// Changes the tree, which has to be as it is known. Sends a tar of files for its store first.
     pub(crate) async fn change(
         &self,
         operation: &'static str,
         known: &Answer,
-        steps: &[[&str; 3]],
-    ) -> Result<Answer> {
-        let changed = self
-            .with_archives(operation, "change", known, steps.as_flattened())
-            .await;
-        if matches!(changed, Err(Error::TimedOut { .. })) {
+        files: Bytes,
+        steps: &[Step],
+    ) -> Result<Changed> {
+        let state = known.state();
+        let mut arguments = vec![if files.is_empty() { "" } else { "upload" }, &state];
+        for step in steps {
+            let Rock { name, version } = &step.rock;
+            arguments.extend([step.verb, name.as_str(), version.as_str()]);
+            arguments.extend([step.sha256.as_str(), step.file.as_str()]);
+        }
+        let run = Run {
+            action: "change",
+            arguments: &arguments,
+            stdin: files,
+            steps,
+        };
+        self.changed(operation, run).await
+    }
+
+    /// Makes the tree what a tar says that [`pack`](Self::pack) gave.
+    pub(crate) async fn place(
+        &self,
+        operation: &'static str,
+        known: &Answer,
+        tar: Bytes,
+    ) -> Result<Changed> {
+        let state = known.state();
+        let run = Run {
+            action: "place",
+            arguments: &[&state],
+            stdin: tar,
+            steps: &[],
+        };
+        self.changed(operation, run).await
+    }
+
+    async fn changed(&self, operation: &'static str, run: Run<'_>) -> Result<Changed> {
+        let answer = self.answer(operation, run).await;
+        if matches!(answer, Err(Error::TimedOut { .. })) {
             // Puts the tree back now. If that fails too, the next operation does it.
             if let Err(error) = self.list(operation).await {
                 tracing::warn!(machine = self.machine, %error, "a tree is not repaired yet");
             }
         }
-        changed
-    }
-
-    /// Runs an action that needs the servers, and sends the directories that the machine lacks.
-    async fn with_archives(
-        &self,
-        operation: &'static str,
-        action: &'static str,
-        known: &Answer,
-        arguments: &[&str],
-    ) -> Result<Answer> {
-        let there: Vec<_> = known
-            .records()
-            .filter(|record| record.name == "server")
-            .map(|record| record.field(0))
-            .collect();
-        let all = || {
-            self.sources
-                .iter()
-                .filter_map(|(_, source)| source.archive())
-        };
-        let missing = all().filter(|archive| !there.contains(&archive.hash.as_str()));
-        let first = self
-            .run_with(operation, action, joined(missing), arguments)
-            .await?;
-        if !first.records().any(|record| is_absent(&record)) {
-            return Ok(first);
+        let answer = answer?;
+        if answer.records().any(|record| is_moved(&record)) {
+            return Ok(Changed::Moved);
         }
-        // Somebody else's change has removed a directory since it was listed.
-        self.run_with(operation, action, joined(all()), arguments)
-            .await
+        Ok(Changed::Tried(answer))
     }
 
-    async fn run_with(
-        &self,
-        operation: &'static str,
-        action: &'static str,
-        archives: Bytes,
-        arguments: &[&str],
-    ) -> Result<Answer> {
-        let upload = if archives.is_empty() { "" } else { "upload" };
-        let arguments: Vec<_> = [upload]
-            .into_iter()
-            .chain(arguments.iter().copied())
-            .collect();
-        self.run(operation, action, &arguments, archives).await
+    /// A tar of the whole tree.
+    pub(crate) async fn pack(&self, operation: &'static str) -> Result<Bytes> {
+        let run = Run {
+            action: "pack",
+            arguments: &[],
+            stdin: Bytes::new(),
+            steps: &[],
+        };
+        let (outcome, _) = self.outcome(operation, run).await?;
+        let log = Log::new(outcome.stderr_text().into_owned());
+        if outcome.success() && !outcome.stdout_truncated {
+            return Ok(outcome.stdout);
+        }
+        let reason = format!("{}: {}", outcome.status, last_line(log.as_str()));
+        Err(self.senseless(operation, &reason, &log))
     }
 
-    async fn run(
+    async fn outcome(
         &self,
         operation: &'static str,
-        action: &'static str,
-        arguments: &[&str],
-        stdin: Bytes,
-    ) -> Result<Answer> {
-        let servers: Vec<_> = self
-            .sources
-            .iter()
-            .map(|(_, source)| source.location())
-            .collect();
-        let hashes: Vec<_> = self
-            .sources
-            .iter()
-            .filter_map(|(_, source)| source.archive())
-            .map(|archive| archive.hash.as_str())
-            .collect();
+        run: Run<'_>,
+    ) -> Result<(Outcome, Vec<Duration>)> {
         let PackageSite {
             tree, lua_version, ..
         } = self.site;
         let command = Command::new("sh")
-            .args(["-c", SCRIPT, "bioxen-curator", action, tree, lua_version])
-            .args([servers.join("\n"), hashes.join(" ")])
-            .args(arguments.iter().copied())
-            .with_stdin(stdin)
+            .args([
+                "-c",
+                SCRIPT,
+                "bioxen-curator",
+                run.action,
+                tree,
+                lua_version,
+            ])
+            .args(run.arguments.iter().copied())
+            .with_stdin(run.stdin)
             .with_timeout(self.timeout);
+        let mut listener = Listener {
+            gather: Gather::new(MAX_OUTPUT),
+            line: (run.action != "pack").then(Vec::new),
+            steps: run.steps,
+            progress: self.progress,
+            since: Instant::now(),
+            times: Vec::new(),
+        };
         let outcome = self
             .site
             .runner
-            .run(command)
+            .run_streaming(command, &mut listener)
             .await
             .map_err(|source| Error::Machine {
                 operation,
                 machine: self.machine.clone(),
                 source: Box::new(source),
             })?;
+        Ok((listener.gather.into_outcome(outcome), listener.times))
+    }
+
+    async fn answer(&self, operation: &'static str, run: Run<'_>) -> Result<Answer> {
+        let (outcome, times) = self.outcome(operation, run).await?;
         let answer = Answer {
             text: outcome.stdout_text().into_owned(),
             log: Log::new(outcome.stderr_text().into_owned()),
+            times,
         };
         match outcome.status {
             Status::Exited(0) if !outcome.stdout_truncated => self.checked(operation, answer),
@@ -245,7 +301,7 @@ impl<'a> Site<'a> {
                 Err(self.senseless(operation, "it has no end", &answer.log))
             };
         };
-        if is_absent(&problem) {
+        if is_moved(&problem) {
             return Ok(answer);
         }
         let (machine, tree) = (self.machine.clone(), self.site.tree.clone());
@@ -257,6 +313,7 @@ impl<'a> Site<'a> {
                 program: problem.field(1).to_owned(),
                 remedy: remedy::program(problem.field(1)),
             },
+            "nothing" => Error::NothingToUndo { tree, machine },
             _ if full => Error::DiskFull { machine, tree, log },
             "unwritable" => Error::NotWritable { machine, tree, log },
             "journal" => Error::Journal {
@@ -282,25 +339,89 @@ impl<'a> Site<'a> {
     }
 }
 
-impl Source {
-    fn archive(&self) -> Option<&Archive> {
-        match self {
-            Self::Archive(archive) => Some(archive),
-            Self::Url(_) => None,
-        }
-    }
+/// One run of the script.
+struct Run<'r> {
+    action: &'static str,
+    arguments: &'r [&'r str],
+    stdin: Bytes,
+    steps: &'r [Step],
+}
 
-    /// The server as the script's configuration of LuaRocks reads it.
-    fn location(&self) -> String {
-        match self {
-            Self::Url(url) => url.clone(),
-            Self::Archive(archive) => format!("cache:{}", archive.hash),
+/// Keeps what the script says, and tells of its steps as they come.
+struct Listener<'l> {
+    gather: Gather,
+    /// The line that has begun; `None` when there are no lines.
+    line: Option<Vec<u8>>,
+    steps: &'l [Step],
+    progress: &'l broadcast::Sender<Progress>,
+    since: Instant,
+    times: Vec<Duration>,
+}
+
+impl Listener<'_> {
+    fn hear(&mut self, line: &str) {
+        let (name, field) = line.split_once('\t').unwrap_or((line, ""));
+        let step = || {
+            let number: usize = field.parse().ok()?;
+            Some((number, self.steps.get(number)?.rock.clone()))
+        };
+        let progress = match name {
+            "waiting" => Some(Progress::Waiting),
+            "repaired" => Some(Progress::Repaired),
+            "step" => step().map(|(number, rock)| {
+                self.since = Instant::now();
+                Progress::Started {
+                    rock,
+                    number: number + 1,
+                    of: self.steps.len(),
+                }
+            }),
+            "done" => step().map(|(_, rock)| {
+                let took = self.since.elapsed();
+                self.times.push(took);
+                Progress::Finished { rock, took }
+            }),
+            "failed" | "misplaced" => {
+                let number = field.split('\t').next().unwrap_or_default();
+                let number: Option<usize> = number.parse().ok();
+                let step = number.and_then(|number| self.steps.get(number));
+                step.map(|step| Progress::RolledBack {
+                    rock: step.rock.clone(),
+                })
+            }
+            _ => None,
+        };
+        if let Some(progress) = progress {
+            // Nobody has to listen.
+            let _ = self.progress.send(progress);
         }
     }
 }
 
-fn is_absent(record: &Record<'_>) -> bool {
-    record.name == "problem" && record.field(0) == "absent"
+#[async_trait]
+impl OutputSink for Listener<'_> {
+    async fn write(&mut self, stream: OutputStream, piece: Bytes) -> ControlFlow<()> {
+        if stream == OutputStream::Stdout
+            && let Some(mut begun) = self.line.take()
+        {
+            let mut lines = piece.split(|&byte| byte == b'\n');
+            // The last has not ended.
+            let open = lines.next_back().unwrap_or_default();
+            for line in lines {
+                begun.extend_from_slice(line);
+                self.hear(&String::from_utf8_lossy(&begun));
+                begun.clear();
+            }
+            begun.extend_from_slice(open);
+            self.line = Some(begun);
+        }
+        self.gather.write(stream, piece).await
+    }
+}
+
+/// Whether the tree or its store are not as they were when a change was planned.
+fn is_moved(record: &Record<'_>) -> bool {
+    record.name == "problem" && matches!(record.field(0), "absent" | "moved")
 }
 
 /// Refuses trees and versions that the script cannot keep apart from its own words.

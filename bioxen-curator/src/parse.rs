@@ -1,7 +1,7 @@
 //! Reads what the machine and LuaRocks print.
 
 use crate::lua_table::{self, Value};
-use crate::{Form, Found, Rock, RockInfo, RockName, RockVersion};
+use crate::{Rock, RockInfo, RockName, RockVersion};
 
 /// A line of `site.sh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,31 +80,6 @@ fn walk(value: &Value, path: &str, into: &mut Vec<String>) {
     }
 }
 
-/// Reads `luarocks search --porcelain`: name, version, form and server in columns.
-pub(crate) fn search(text: &str) -> Vec<Found> {
-    text.lines()
-        .filter_map(|line| {
-            let mut columns = line.split('\t');
-            let rock = rock(columns.next()?, columns.next()?)?;
-            let form = Form::of_arch(columns.next()?)?;
-            let server = columns.next()?.to_owned();
-            Some(Found { rock, form, server })
-        })
-        .collect()
-}
-
-impl Form {
-    /// The form that LuaRocks calls by this architecture. Rocks that are installed or that come
-    /// with the interpreter are none to install.
-    fn of_arch(arch: &str) -> Option<Self> {
-        match arch {
-            "installed" => None,
-            "src" | "rockspec" => Some(Self::Source),
-            _ => Some(Self::Binary),
-        }
-    }
-}
-
 /// Reads `luarocks show --porcelain`: a key and its values in columns per line.
 pub(crate) fn show(text: &str) -> Option<RockInfo> {
     let all = |key: &'static str| {
@@ -123,28 +98,6 @@ pub(crate) fn show(text: &str) -> Option<RockInfo> {
         modules,
         dependencies: all("dependency").collect(),
     })
-}
-
-/// The files that LuaRocks says to install, `<server>/<name>-<version>.<arch>.rock`, in the log of
-/// an installation: the rock, its form and its server.
-pub(crate) fn origins(log: &str) -> Vec<Found> {
-    log.lines()
-        .filter_map(|line| line.strip_prefix("Installing "))
-        .filter_map(|url| {
-            let (server, file) = url.trim().rsplit_once('/')?;
-            let (stem, arch) = match file.strip_suffix(".rockspec") {
-                Some(stem) => (stem, "rockspec"),
-                None => file.strip_suffix(".rock")?.rsplit_once('.')?,
-            };
-            let (rest, revision) = stem.rsplit_once('-')?;
-            let (name, version) = rest.rsplit_once('-')?;
-            Some(Found {
-                rock: rock(name, &format!("{version}-{revision}"))?,
-                form: Form::of_arch(arch)?,
-                server: server.to_owned(),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -178,34 +131,6 @@ mod tests {
     }
 
     #[test]
-    fn a_log_tells_where_each_rock_came_from() {
-        let log = "Installing http://127.0.0.1:8/alpha-1.0-1.src.rock\nnoise\n\
-                   Installing /t/lua-cjson-2.1.0.10-1.linux-x86_64.rock\n\
-                   Installing https://luarocks.org/x-scm-1.rockspec\n\
-                   Installing dependencies\n";
-        let found: Vec<_> = origins(log)
-            .into_iter()
-            .map(|found| (found.rock.to_string(), found.form, found.server))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                (
-                    "alpha 1.0-1".into(),
-                    Form::Source,
-                    "http://127.0.0.1:8".into()
-                ),
-                ("lua-cjson 2.1.0.10-1".into(), Form::Binary, "/t".into()),
-                (
-                    "x scm-1".into(),
-                    Form::Source,
-                    "https://luarocks.org".into()
-                ),
-            ]
-        );
-    }
-
-    #[test]
     fn a_rock_is_described_by_keys_and_columns() {
         let info = show(
             "package\talpha\nversion\t1.0-1\nsummary\tNeeds beta\nlicense\tMIT\n\
@@ -221,15 +146,5 @@ mod tests {
             (Some("MIT"), None)
         );
         assert_eq!(show("package\talpha\n"), None);
-    }
-
-    #[test]
-    fn a_search_finds_what_can_be_installed() {
-        let found = search(
-            "beta\t1.0-1\tsrc\t/srv\nbeta\t1.0-1\tall\thttp://x\nlua\t5.4-1\tinstalled\tprovided by VM\n",
-        );
-        assert_eq!(found.len(), 2);
-        assert_eq!((found[0].form, found[1].form), (Form::Source, Form::Binary));
-        assert_eq!(found[1].server, "http://x");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bioxen_vm_core::local::PrivateDir;
 use bioxen_vm_core::{Command, Runner};
+use bytes::Bytes;
 
 use crate::diagnose::reason;
 use crate::error::Log;
@@ -56,6 +57,29 @@ pub async fn publish(sources: &[PathBuf], into: &Path, runner: &dyn Runner) -> R
     }
     make_manifests(&into, scratch.path(), runner).await?;
     Ok(rocks)
+}
+
+/// Packs a rockspec together with its sources, which are fetched from where it says.
+pub(crate) async fn pack_rockspec(
+    file: &str,
+    rockspec: &[u8],
+    scratch: &Path,
+    runner: &dyn Runner,
+) -> Result<Bytes> {
+    let path = scratch.join(file);
+    std::fs::write(&path, rockspec).map_err(io("write", &path))?;
+    let packing = Packing {
+        source: &path,
+        scratch,
+        runner,
+    };
+    let command = Command::new("luarocks")
+        .args(["--lua-version", LUA_VERSION, "pack", file])
+        .with_cwd(text(scratch)?);
+    packing.run(command).await?;
+    let packed = scratch.join(format!("{}.src.rock", file.trim_end_matches(".rockspec")));
+    let content = std::fs::read(&packed).map_err(io("read", &packed))?;
+    Ok(content.into())
 }
 
 async fn make_manifests(into: &Path, scratch: &Path, runner: &dyn Runner) -> Result<()> {

@@ -118,6 +118,27 @@ impl RockRequest {
         }
     }
 
+    /// Reads requests, one to a line. Blank lines and what follows a `#` do not count.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Invalid`] and the number of the line.
+    pub fn read_all(text: &str) -> Result<Vec<Self>> {
+        let lines = text.lines().enumerate();
+        lines
+            .map(|(number, line)| {
+                (
+                    number + 1,
+                    line.split('#').next().unwrap_or_default().trim(),
+                )
+            })
+            .filter(|(_, line)| !line.is_empty())
+            .map(|(number, line)| {
+                let request = line.parse();
+                request.map_err(|error| Error::Invalid(format!("line {number}: {error}")))
+            })
+            .collect()
+    }
+
     /// Whether this rock answers the request.
     #[must_use]
     pub fn accepts(&self, rock: &Rock) -> bool {
@@ -219,6 +240,10 @@ mod tests {
             assert_eq!(request.to_string(), shown);
             assert_eq!(request.to_string().parse::<RockRequest>().unwrap(), request);
         }
+        let all = RockRequest::read_all("# all\nlpeg >= 1 # new\n\nargparse\n").unwrap();
+        assert_eq!(all.len(), 2);
+        let error = RockRequest::read_all("lpeg\n$(x)\n").unwrap_err();
+        assert!(error.to_string().starts_with("line 2: "), "{error}");
         for bad in ["", ">= 1", "lpeg >=", "lpeg ? 1", "lpeg 1 2;", "a b/c"] {
             assert!(bad.parse::<RockRequest>().is_err(), "{bad}");
         }

@@ -1,27 +1,36 @@
 # What the curator does on the machine that holds a tree. Runs as
 #
-#   sh -c THIS bioxen-curator ACTION TREE LUA SERVERS HASHES [ARGUMENT...]
+#   sh -c THIS bioxen-curator ACTION TREE LUA [ARGUMENT...]
 #
 # and tells what it found in lines of tab-separated fields on standard output, the last of which is
-# "end". What LuaRocks says goes to standard error, so that no rock can forge a line; only "ask"
-# gives its output between the lines "output" and "exit".
+# "end". What LuaRocks says goes to standard error, so that no rock can forge a line; "ask" gives its
+# output between the lines "output" and "exit", and "pack" writes a tar and nothing else.
 #
 # A change of the tree is kept in a journal, TREE/.bioxen/before: a copy of what was there. While it
 # exists the change is not complete, and whoever comes next puts the copy back. Each step can be
-# repeated after being killed in the middle.
+# repeated after being killed in the middle. A change that is complete leaves the journal as
+# TREE/.bioxen/previous-LUA, to which "back" returns.
+#
+# Rocks that were sent are in TREE/.bioxen/rocks, each file in a folder that is named by its SHA-256.
 set -u
 LC_ALL=C
 export LC_ALL
 
-action=$1 tree=$2 lua=$3 servers=$4 hashes=$5
-shift 5
+action=$1 tree=$2 lua=$3
+shift 3
 own=$tree/.bioxen
 scratch=$own/scratch
 before=$own/before
-cache=$own/servers
+previous=$own/previous-$lua
+store=$own/rocks
+sums=$own/sums-$lua
 rocks=$tree/lib/luarocks/rocks-$lua
+
 # All that LuaRocks writes in a tree for one version of Lua. None of these words has a blank.
-parts="bin lib/lua/$lua lib/luarocks/rocks-$lua share/lua/$lua"
+parts_of() {
+    echo "bin lib/lua/$1 lib/luarocks/rocks-$1 share/lua/$1"
+}
+parts=$(parts_of "$lua")
 
 tell() {
     record=$1
@@ -41,6 +50,7 @@ open_tree() {
     if command -v flock >/dev/null; then
         exec 9>>"$own/lock"
         flock -n 9 || {
+            tell waiting
             echo "waiting for another change of this tree to end" >&2
             flock 9
         }
@@ -49,64 +59,104 @@ open_tree() {
         restore || stop journal
         tell repaired
     fi
-    rm -rf "$before.partial" "$before.done" "$own/incoming" "$scratch"
+    rm -rf "$before.partial" "$before.done" "$previous.gone" "$own/incoming" "$scratch"
 }
 
 save() {
-    mkdir "$before.partial" || return
+    mkdir "$before.partial" && echo "$lua" >"$before.partial/lua" || return
     n=0
     for part in $parts; do
         n=$((n + 1))
         [ -e "$tree/$part" ] || continue
         cp -RPp "$tree/$part" "$before.partial/$n" || return
     done
+    [ ! -e "$sums" ] || cp -p "$sums" "$before.partial/sums" || return
     mv "$before.partial" "$before"
 }
 
-restore() {
+# Makes the tree what a journal says it was. Argument: the journal.
+put() {
+    of=$(cat "$1/lua" 2>/dev/null) || of=$lua
     mkdir -p "$tree/lib/lua" "$tree/lib/luarocks" "$tree/share/lua" || return
     n=0
-    for part in $parts; do
+    for part in $(parts_of "$of"); do
         n=$((n + 1))
         rm -rf "${tree:?}/$part" || return
-        [ -e "$before/$n" ] || continue
-        cp -RPp "$before/$n" "$tree/$part" || return
+        [ -e "$1/$n" ] || continue
+        cp -RPp "$1/$n" "$tree/$part" || return
     done
+    rm -f "$own/sums-$of" || return
+    [ ! -e "$1/sums" ] || cp -p "$1/sums" "$own/sums-$of" || return
     for dir in lib/lua lib/luarocks lib share/lua share; do
         rmdir "$tree/$dir" 2>/dev/null
     done
-    forget
+    return 0
 }
 
-forget() {
-    mv "$before" "$before.done" && rm -rf "$before.done"
+restore() {
+    put "$before" && mv "$before" "$before.done" && rm -rf "$before.done"
 }
 
-# Takes the servers that come as a tar on standard input, each a directory named by its hash, and
-# checks that all that are needed are here.
-receive() {
-    if [ "$1" = upload ]; then
-        command -v tar >/dev/null || stop missing tar
-        mkdir -p "$own/incoming" "$cache" || stop unwritable
-        tar -xf - -C "$own/incoming" || stop upload
-        for dir in "$own/incoming"/*/; do
-            dir=${dir%/}
-            [ -d "$cache/${dir##*/}" ] || mv "$dir" "$cache/" || stop upload
-        done
-        rm -rf "$own/incoming"
+# The change is complete: what was there before is now the previous set.
+commit() {
+    (cd "$tree" && sum_all) >"$sums.new" && mv "$sums.new" "$sums" || return
+    if [ -d "$previous" ]; then
+        mv "$previous" "$previous.gone" || return
     fi
-    for hash in $hashes; do
-        [ -d "$cache/$hash" ] || stop absent "$hash"
+    mv "$before" "$previous" && rm -rf "$previous.gone"
+}
+
+if command -v sha256sum >/dev/null; then
+    sha256() { sha256sum "$@"; }
+else
+    sha256() { shasum -a 256 "$@"; }
+fi
+
+# The SHA-256 of each file of the parts that are there. Runs in the tree.
+sum_all() {
+    for part in $parts; do
+        [ ! -e "$part" ] || find "$part" -type f -exec sh -c 'if command -v sha256sum >/dev/null; then
+            exec sha256sum "$@"; else exec shasum -a 256 "$@"; fi' sh {} +
     done
 }
 
-# Removes the servers that are not in use any more.
+# Whether a file has this SHA-256.
+is_whole() {
+    [ -f "$2" ] || return 1
+    found=$(sha256 <"$2")
+    [ "${found%% *}" = "$1" ]
+}
+
+# Takes the files that come as a tar on standard input, each in a folder named by its SHA-256.
+receive() {
+    [ "$1" = upload ] || return 0
+    command -v tar >/dev/null || stop missing tar
+    mkdir -p "$own/incoming" "$store" || stop unwritable
+    tar -xf - -C "$own/incoming" || stop upload
+    for file in "$own/incoming"/*/*; do
+        dir=${file%/*}
+        is_whole "${dir##*/}" "$file" || stop upload
+        rm -rf "$store/${dir##*/}"
+        mv "$dir" "$store/" || stop upload
+    done
+    rm -rf "$own/incoming"
+}
+
+# Removes the files of rocks that are not in the tree any more.
 prune() {
-    for dir in "$cache"/*/; do
+    there=' '
+    for dir in "$rocks"/*/*/; do
         dir=${dir%/}
-        case " $hashes " in
-            *" ${dir##*/} "*) ;;
-            *) rm -rf "$dir" ;;
+        name=${dir%/*}
+        there="$there${name##*/}-${dir##*/} "
+    done
+    for file in "$store"/*/*; do
+        stem=${file##*/}
+        stem=${stem%.rockspec}
+        stem=${stem%.rock}
+        case "$there" in
+            *" $stem "* | *" ${stem%.*} "*) ;;
+            *) rm -rf "${file%/*}" ;;
         esac
     done
 }
@@ -118,16 +168,6 @@ prepare() {
 -- The defaults remember for a day that a server was down.
 cache_timeout = 0
 cache_fail_timeout = 0
-local list = os_getenv("BIOXEN_SERVERS")
-if list ~= "" then
-   rocks_servers = {}
-   for server in list:gmatch("[^\n]+") do
-      if server:sub(1, 6) == "cache:" then
-         server = os_getenv("BIOXEN_CACHE") .. "/" .. server:sub(7)
-      end
-      rocks_servers[#rocks_servers + 1] = server
-   end
-end
 CONFIG
 }
 
@@ -144,7 +184,6 @@ run_luarocks() {
         unset LUAROCKS_CONFIG_5_4 LUAROCKS_CONFIG_5_5
         cd "$scratch/cwd" && exec env HOME="$scratch" TMPDIR="$scratch/tmp" \
             LUAROCKS_CONFIG="$scratch/config.lua" \
-            BIOXEN_SERVERS="$servers" BIOXEN_CACHE="$cache" \
             "$luarocks" --lua-version "$lua" --tree "$tree" "$@"
     ) </dev/null 9>&-
 }
@@ -160,10 +199,13 @@ listen_to_luarocks() {
     return "${said##*luarocks ended with exit code }"
 }
 
-# Installs a rock. LuaRocks wants the headers of Lua before it builds anything, even rocks of Lua
-# alone; where there are none it gets some that only a compiler would notice.
+# Installs the file of a rock. What it needs is there already, which LuaRocks checks once more; it
+# asks no server. An older version of the rock goes, whoever may need it: the plan has seen to that.
+#
+# LuaRocks wants the headers of Lua before it builds anything, even rocks of Lua alone; where
+# there are none it gets some that only a compiler would notice.
 install() {
-    listen_to_luarocks install --deps-mode one "$@"
+    listen_to_luarocks install --deps-mode one --force --only-server "$scratch" "$@"
     code=$?
     case $code$said in
         0*) ;;
@@ -171,7 +213,7 @@ install() {
             mkdir -p "$scratch/include"
             printf '#define LUA_VERSION_NUM %s0%s\n#error no headers of Lua %s are installed\n' \
                 "${lua%.*}" "${lua#*.}" "$lua" >"$scratch/include/lua.h"
-            listen_to_luarocks install --deps-mode one "$@" LUA_INCDIR="$scratch/include"
+            listen_to_luarocks install --deps-mode one --force --only-server "$scratch" "$@" LUA_INCDIR="$scratch/include"
             code=$?
             ;;
     esac
@@ -210,26 +252,40 @@ list_new() {
     done
 }
 
-undo() {
+fail() {
     restore || stop journal
     rm -rf "$scratch"
     tell end
     exit 0
 }
 
-# Arguments: the upload, then VERB NAME VERSION for each step. VERSION may be empty.
+# Arguments: the upload, the rocks that the plan was made for, then VERB NAME VERSION SHA256 FILE for
+# each step.
 change() {
     open_tree
     receive "$1"
-    shift
+    [ "$(list)" = "$2" ] || stop moved
+    shift 2
+    expect=$#
+    while [ $expect -gt 0 ]; do
+        verb=$1 name=$2 version=$3 hash=$4 file=$5
+        shift 5
+        expect=$((expect - 5))
+        if [ "$verb" = install ] && ! is_whole "$hash" "$store/$hash/$file"; then
+            rm -rf "${store:?}/$hash"
+            stop absent "$hash"
+        fi
+        set -- "$@" "$verb" "$name" "$version" "$hash" "$file"
+    done
     prepare
     save || stop journal
     step=0
     while [ $# -gt 0 ]; do
-        verb=$1 name=$2 version=$3
-        shift 3
+        verb=$1 name=$2 version=$3 hash=$4 file=$5
+        shift 5
+        tell step $step
         case $verb in
-            install) install "$name" ${version:+"$version"} ;;
+            install) install "$store/$hash/$file" ;;
             remove) run_luarocks remove --deps-mode one "$name" >&2 ;;
             force-remove) run_luarocks remove --deps-mode one --force "$name" >&2 ;;
         esac
@@ -238,32 +294,77 @@ change() {
             tell failed $step $code
             # LuaRocks does not always say that the disk is full.
             tell free "$(df -Pk "$tree" | awk 'NR == 2 { print $4 }')"
-            undo
+            fail
         fi
-        if [ "$verb" = install ]; then
-            found=
-            for file in "$rocks/$name"/*/rock_manifest; do
-                [ ! -f "$file" ] || found=1
-            done
-            if [ -z "$found" ]; then
-                tell misplaced $step
-                undo
-            fi
+        if [ "$verb" = install ] && [ ! -f "$rocks/$name/$version/rock_manifest" ]; then
+            tell misplaced $step
+            fail
         fi
+        tell done $step
         step=$((step + 1))
     done
     list_new
-    forget || stop journal
+    commit || fail
     rm -rf "$scratch"
     prune
     list
 }
 
-# Arguments: the upload, then those of LuaRocks, whose output follows the line "output".
+# Returns to the set that was there before the last change, which is then the previous one.
+back() {
+    open_tree
+    [ -d "$previous" ] || stop nothing
+    tell was
+    list
+    save || stop journal
+    put "$previous" || fail
+    commit || fail
+    tell now
+    list
+}
+
+# What the files of the tree were after the last change, and what they are.
+sums() {
+    [ ! -w "$own" ] || open_tree
+    [ ! -f "$sums" ] || sed 's/^/was	/' "$sums"
+    [ ! -d "$tree" ] || (cd "$tree" && sum_all | sed 's/^/is	/')
+    list
+}
+
+# Writes a tar of the whole tree.
+pack() {
+    open_tree >&2
+    present=
+    for part in $parts; do
+        [ ! -e "$tree/$part" ] || present="$present $part"
+    done
+    # shellcheck disable=SC2086 # no part has a blank
+    exec tar -cf - -C "$tree" ".bioxen/${sums##*/}" $present
+}
+
+# Makes the tree what a tar on standard input says. Argument: the rocks that the plan was made for.
+place() {
+    open_tree
+    [ "$(list)" = "$1" ] || stop moved
+    command -v tar >/dev/null || stop missing tar
+    mkdir -p "$own/incoming" && tar -xf - -C "$own/incoming" || stop upload
+    came=$own/incoming/.bioxen/${sums##*/}
+    [ -f "$came" ] && [ "$(cd "$own/incoming" && sum_all)" = "$(cat "$came")" ] || stop upload
+    save || stop journal
+    for part in $parts; do
+        rm -rf "${tree:?}/$part" || fail
+        [ -e "$own/incoming/$part" ] || continue
+        mkdir -p "$tree/${part%/*}" && mv "$own/incoming/$part" "$tree/$part" || fail
+    done
+    rm -rf "$own/incoming"
+    list_new
+    commit || fail
+    list
+}
+
+# Arguments: those of LuaRocks, whose output follows the line "output".
 ask() {
     open_tree
-    receive "$1"
-    shift
     prepare
     tell output
     run_luarocks "$@"
@@ -271,8 +372,17 @@ ask() {
     rm -rf "$scratch"
 }
 
-# What the machine has. Changes nothing.
+# What the machine has. Changes nothing. Arguments: headers and libraries to look for.
 inspect() {
+    triple=$(uname -m)-linux-gnu
+    for wanted; do
+        for dir in /usr/include /usr/local/include "/usr/include/$triple" \
+            /usr/lib /usr/lib64 /usr/local/lib "/usr/lib/$triple"; do
+            for file in "$dir/$wanted" "$dir/lib$wanted.so" "$dir/lib$wanted.a"; do
+                [ ! -e "$file" ] || tell external "$wanted" "$file"
+            done
+        done
+    done
     for tool in luarocks "luarocks-$lua" tar unzip flock cc gcc make curl wget; do
         path=$(command -v "$tool") && tell tool "$tool" "$path"
     done
@@ -295,14 +405,42 @@ inspect() {
         tell version "$("$luarocks" --version </dev/null 2>/dev/null | head -n 1)"
 }
 
-# The rocks of the tree and the servers that were sent. Does not make a tree.
+# The names of the environments: trees below this one.
+environments() {
+    for dir in "$tree"/envs/*/; do
+        dir=${dir%/}
+        [ ! -d "$dir" ] || tell environment "${dir##*/}"
+    done
+}
+
+# Removes this tree, which has to be an environment.
+drop() {
+    case $tree in */envs/*) ;; *) stop foreign ;; esac
+    [ -d "$tree" ] || return 0
+    open_tree
+    rm -rf "$tree" || stop unwritable
+}
+
+# The rocks of the tree. Does not make a tree. With "specs" also what a plan needs to know: their
+# rockspecs, the files that were sent, the kind of machine.
 look() {
     if [ -w "$own" ]; then open_tree; fi
-    for dir in "$cache"/*/; do
-        dir=${dir%/}
-        [ ! -d "$dir" ] || tell server "${dir##*/}"
-    done
     list
+    [ "${1:-}" = specs ] || return 0
+    system=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
+    tell machine "$(uname -s)" "$(uname -m)" "$system"
+    for dir in "$store"/*/; do
+        dir=${dir%/}
+        [ ! -d "$dir" ] || tell stored "${dir##*/}"
+    done
+    for file in "$rocks"/*/*/*.rockspec; do
+        [ -f "$file" ] || continue
+        dir=${file%/*}
+        name=${dir%/*}
+        tell spec "${name##*/}" "${dir##*/}"
+        sed 's/^/line	/' "$file"
+        echo
+    done
 }
 
 "$action" "$@"

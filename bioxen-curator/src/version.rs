@@ -212,14 +212,6 @@ impl Constraints {
         self.0.is_empty()
     }
 
-    /// The version that alone is asked for by `==`, which LuaRocks can look up itself.
-    pub(crate) fn exact(&self) -> Option<&RockVersion> {
-        match self.0.as_slice() {
-            [(Operator::Equal, version)] => Some(version),
-            _ => None,
-        }
-    }
-
     /// Whether a version satisfies all of them, by the rules of LuaRocks: where one of two versions
     /// has no revision, revisions do not count.
     #[must_use]

@@ -176,7 +176,7 @@ async fn a_failure_leaves_the_tree_as_it_was() {
         .unwrap_err();
     assert!(
         matches!(&error, Error::MissingDependency { request, dependency, .. }
-            if request == "alpha" && dependency == "nothere >= 2"),
+            if request == "alpha 1.0-1" && dependency == "nothere >= 2"),
         "{error}"
     );
     assert_eq!(world.snapshot(), before);
@@ -190,7 +190,6 @@ async fn a_failure_leaves_the_tree_as_it_was() {
              that has it"
         )
     );
-    assert!(error.log().unwrap().contains("No results matching query"));
     assert_eq!(world.snapshot(), before);
 
     if can_compile("5.4") {
@@ -297,7 +296,7 @@ async fn a_cancelled_installation_ends_and_is_undone_by_the_next_operation() {
 #[tokio::test]
 async fn a_change_that_takes_too_long_is_ended_and_undone() {
     let world = World::new();
-    let slow = rock_with_command(&world.path("sources"), "slow", "sleep 3600");
+    let slow = rock_with_command(&world.path("sources"), "slow", "echo begun; sleep 3600");
     publish(&[slow], &world.rocks(), &LocalRunner::new())
         .await
         .unwrap();
@@ -308,11 +307,7 @@ async fn a_change_that_takes_too_long_is_ended_and_undone() {
         error.to_string().contains("took longer than 3 s"),
         "{error}"
     );
-    assert!(
-        error.log().unwrap().contains("Installing "),
-        "{:?}",
-        error.log()
-    );
+    assert!(error.log().unwrap().contains("begun"), "{:?}", error.log());
     assert!(!world.tree().join(".bioxen/before").exists());
     assert!(world.snapshot().is_empty());
 }
@@ -528,13 +523,13 @@ async fn a_rock_is_removed_unless_others_need_it() {
 }
 
 #[tokio::test]
-async fn a_changed_directory_is_sent_anew_and_the_old_one_is_gone() {
+async fn each_rock_is_sent_once_and_kept_as_long_as_it_is_installed() {
     let world = World::new();
     world.publish(&[Source::lua("alpha", "1.0-1", "")]).await;
     let curator = world.curator();
     curator.install_package("alpha").await.unwrap();
     let sent = || {
-        std::fs::read_dir(world.tree().join(".bioxen/servers"))
+        std::fs::read_dir(world.tree().join(".bioxen/rocks"))
             .unwrap()
             .count()
     };
@@ -553,7 +548,11 @@ async fn a_changed_directory_is_sent_anew_and_the_old_one_is_gone() {
         report.to_string(),
         "installed alpha 1.1-1, beta 1.0-1; replaced alpha 1.0-1"
     );
-    assert_eq!(sent(), 1);
+    assert!(report.sent > 0);
+    assert_eq!(sent(), 2);
+    curator.undo().await.unwrap();
+    let report = curator.install(&requests(&["alpha > 1.0"])).await.unwrap();
+    assert_eq!(report.sent, 0, "the machine still has its file");
 }
 
 #[tokio::test]
@@ -613,8 +612,24 @@ async fn a_machine_that_lacks_something_says_so() {
     let bin = world.path("bin");
     std::fs::create_dir(&bin).unwrap();
     for program in [
-        "sh", "mkdir", "rm", "rmdir", "mv", "cp", "cat", "tar", "flock", "env", "find", "dirname",
-        "head", "sed", "df", "awk",
+        "sh",
+        "mkdir",
+        "rm",
+        "rmdir",
+        "mv",
+        "cp",
+        "cat",
+        "tar",
+        "uname",
+        "sha256sum",
+        "flock",
+        "env",
+        "find",
+        "dirname",
+        "head",
+        "sed",
+        "df",
+        "awk",
     ] {
         let found = Command::new("sh")
             .args(["-c", "command -v \"$1\"", "sh", program])

@@ -5,7 +5,9 @@
 
 mod support;
 
-use bioxen_curator::{Curator, Error, Mirror, RocksServer, Verdict};
+use bioxen_curator::{Cache, Curator, Error, Mirror, RocksServer, Verdict};
+use bioxen_vm_core::PackageSite;
+use bioxen_vm_core::local::LocalRunner;
 use support::{Source, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -71,6 +73,40 @@ async fn a_dead_server_is_told_from_a_missing_rock_and_does_not_hide_a_living_on
     let both = Curator::new(world.site("5.4")).with_servers([dead, living]);
     both.install_package("alpha").await.unwrap();
     let error = both.install_package("nope").await.unwrap_err();
+    assert!(matches!(error, Error::ServerUnreachable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn of_mirrors_the_first_that_answers_is_asked_and_a_cache_outlives_all_of_them() {
+    let world = World::new();
+    world
+        .publish(&[
+            Source::lua("alpha", "1.0-1", "\"beta\""),
+            Source::lua("beta", "1.0-1", ""),
+        ])
+        .await;
+    let mirror = Mirror::serve(world.rocks()).await.unwrap();
+    // Nobody listens on port 1.
+    let mirrors = RocksServer::Mirrors(vec!["http://127.0.0.1:1".into(), mirror.url()]);
+    let curator = Curator::new(world.site("5.4"))
+        .with_servers([mirrors.clone()])
+        .with_cache(Cache::new(world.path("cache")));
+    let lock = curator.lock(&["alpha".parse().unwrap()]).await.unwrap();
+    curator.install_package("alpha").await.unwrap();
+    drop(mirror);
+
+    let tree = world.path("second");
+    let site = PackageSite::new(
+        std::sync::Arc::new(LocalRunner::new()),
+        "5.4",
+        tree.to_str().unwrap(),
+    );
+    let second = Curator::new(site)
+        .with_servers([mirrors])
+        .with_cache(Cache::new(world.path("cache")));
+    let report = second.install_locked(&lock).await.unwrap();
+    assert_eq!(report.to_string(), "installed alpha 1.0-1, beta 1.0-1");
+    let error = second.install_package("gamma").await.unwrap_err();
     assert!(matches!(error, Error::ServerUnreachable { .. }), "{error}");
 }
 

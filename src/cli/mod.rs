@@ -22,6 +22,7 @@ mod doctor;
 mod gc;
 mod interrupt;
 mod lines;
+mod pkg;
 mod run;
 mod shell;
 mod streams;
@@ -62,6 +63,8 @@ enum Command {
     /// Remove what killed programs have left on a pool
     #[cfg(feature = "xcpng")]
     Gc(gc::Args),
+    /// Install, lock and look after rocks in a tree of this machine or in a VM that was kept
+    Pkg(Box<pkg::Args>),
     /// Run a Lua program in a VM made for it
     Run(run::Args),
     /// Talk to a living Lua state in a VM made for it
@@ -111,6 +114,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Doctor(args) => Box::pin(doctor::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
+            Command::Pkg(args) => Box::pin(pkg::run(*args, settings)).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,
             Command::Types => {

@@ -93,12 +93,16 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     with_vms(&manager, &interrupts, work).await
 }
 
-/// A server as the user writes it: what has a scheme is a URL, anything else a directory.
-fn rocks_server(text: &str) -> RocksServer {
-    if text.contains("://") {
-        RocksServer::Url(text.to_owned())
-    } else {
-        RocksServer::Directory(text.into())
+/// A server as the user writes it: what has a scheme is a URL, or several between `|`; what ends in
+/// `.tar.gz` a bundle; anything else a directory.
+pub(super) fn rocks_server(text: &str) -> RocksServer {
+    match text.split('|').collect::<Vec<_>>().as_slice() {
+        [url] if url.contains("://") => RocksServer::Url((*url).to_owned()),
+        mirrors if text.contains("://") => {
+            RocksServer::Mirrors(mirrors.iter().map(|url| (*url).to_owned()).collect())
+        }
+        _ if text.ends_with(".tar.gz") => RocksServer::Archive(text.into()),
+        _ => RocksServer::Directory(text.into()),
     }
 }
 

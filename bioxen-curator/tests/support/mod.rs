@@ -8,12 +8,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bioxen_curator::{Curator, RocksServer, publish};
-use bioxen_vm_core::PackageSite;
 use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::{Command, Outcome, OutputSink, PackageSite, Result, Runner};
 use tempfile::TempDir;
 
 /// A temporary folder with a tree and a directory of rocks.
@@ -28,7 +29,7 @@ impl World {
             ("lua5.4", "lua5.4"),
             ("zip", "zip"),
         ] {
-            let found = Command::new("sh")
+            let found = process::Command::new("sh")
                 .args(["-c", "command -v \"$1\"", "sh", program])
                 .output()
                 .unwrap();
@@ -86,8 +87,20 @@ impl World {
     pub fn run_lua(&self, lua_version: &str, program: &str) -> String {
         let tree = self.tree();
         let variables = bioxen_vm_core::lua::search_path(lua_version, tree.to_str().unwrap());
-        let output = Command::new(format!("lua{lua_version}"))
+        self.run(&format!("lua{lua_version}"), variables, program)
+    }
+
+    /// What an interpreter prints with these variables and no others.
+    pub fn run(
+        &self,
+        interpreter: &str,
+        variables: [(String, String); 2],
+        program: &str,
+    ) -> String {
+        let output = process::Command::new(interpreter)
             .args(["-e", program])
+            .env_clear()
+            .env("PATH", bioxen_vm_core::local::DEFAULT_PATH)
             .envs(variables)
             .output()
             .unwrap();
@@ -184,6 +197,11 @@ impl Source {
         )
     }
 
+    pub fn with_content(mut self, content: String) -> Self {
+        self.content = content;
+        self
+    }
+
     pub fn with_dependencies(mut self, dependencies: &'static str) -> Self {
         self.dependencies = dependencies;
         self
@@ -213,14 +231,68 @@ impl Source {
     }
 }
 
-/// Whether rocks of C code can be built for this Lua. Says so aloud where not.
+/// Runs commands on this machine after changing them.
+pub struct Through {
+    runner: LocalRunner,
+    change: Box<dyn Fn(Command) -> Command + Send + Sync>,
+}
+
+impl Through {
+    pub fn new(change: impl Fn(Command) -> Command + Send + Sync + 'static) -> Self {
+        Self {
+            runner: LocalRunner::new(),
+            change: Box::new(change),
+        }
+    }
+}
+
+impl std::fmt::Debug for Through {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Through").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Runner for Through {
+    async fn run(&self, command: Command) -> Result<Outcome> {
+        self.runner.run((self.change)(command)).await
+    }
+
+    async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        self.runner
+            .run_streaming((self.change)(command), sink)
+            .await
+    }
+
+    fn describe(&self) -> String {
+        "a machine of its own".into()
+    }
+}
+
+/// Runs a command where there is no network, not even loopback.
+pub fn without_network(mut command: Command) -> Command {
+    let program = std::mem::replace(&mut command.program, "unshare".into());
+    let mut args = vec!["-rn".to_owned(), "--".to_owned(), program];
+    args.append(&mut command.args);
+    command.args = args;
+    command
+}
+
+/// Says aloud what is not tested here, and what it takes.
 #[allow(clippy::print_stderr, reason = "the only way for a test to be heard")]
+pub fn skipped(what: &str) {
+    eprintln!("NOT TESTED: {what}");
+}
+
+/// Whether rocks of C code can be built for this Lua. Says so aloud where not.
 pub fn can_compile(lua_version: &str) -> bool {
     let header = format!("/usr/include/lua{lua_version}/lua.h");
     let compiler = ["/usr/bin/cc", "/usr/bin/gcc"];
     if Path::new(&header).is_file() && compiler.iter().any(|path| Path::new(path).exists()) {
         return true;
     }
-    eprintln!("NOT TESTED: rocks of C code; for that apt-get install liblua{lua_version}-dev gcc");
+    skipped(&format!(
+        "rocks of C code; for that apt-get install liblua{lua_version}-dev gcc"
+    ));
     false
 }

@@ -1,0 +1,258 @@
+//! Packages of VMs of both types, and `bioxen pkg`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use bioxen::curator::{Bundle, Curator, LuaVmPackages as _, RockRequest, RocksServer, publish};
+use bioxen::embedded::EmbeddedPool;
+use bioxen::local::LocalRunner;
+use bioxen::{LuaVm, Script, Value, VmManager};
+use serde_json::json;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn own_rocks() -> [PathBuf; 2] {
+    ["bio_compute", "bio_sequence_analysis"].map(|name| Path::new(ROOT).join("rocks").join(name))
+}
+
+/// Writes the sources of a rock of C code.
+fn answer(folder: &Path) -> PathBuf {
+    let dir = folder.join("answer");
+    std::fs::create_dir_all(&dir).unwrap();
+    let code = "#include <lua.h>\n\
+                int luaopen_answer(lua_State *L) { lua_pushinteger(L, 42); return 1; }\n";
+    std::fs::write(dir.join("answer.c"), code).unwrap();
+    let rockspec = "package = \"answer\"\nversion = \"1.0-1\"\n\
+                    source = { url = \"file://none\" }\n\
+                    description = { summary = \"A rock for tests\", license = \"MIT\" }\n\
+                    dependencies = { \"lua >= 5.1\" }\n\
+                    build = { type = \"builtin\", modules = { answer = \"answer.c\" } }\n";
+    std::fs::write(dir.join("answer-1.0-1.rockspec"), rockspec).unwrap();
+    dir
+}
+
+async fn said(vm: &dyn LuaVm, script: Script) -> String {
+    let outcome = vm.execute(script).await.unwrap();
+    format!("{}{}", outcome.stdout_text(), outcome.stderr_text())
+}
+
+/// What holds for the packages of every VM.
+async fn packages_of(vm: &dyn LuaVm, bundle: &Path) {
+    let curator: Curator = vm.curator().await.unwrap();
+    let curator = curator.with_servers([RocksServer::Archive(bundle.to_owned())]);
+    let requests: Vec<RockRequest> = ["bio_sequence_analysis", "answer"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    let lock = curator.lock(&requests).await.unwrap();
+    let report = curator.install_locked(&lock).await.unwrap();
+    assert_eq!(report.installed.len(), 3);
+    let program = "print(require('bio_compute').reverse_complement('AACG'), (require('answer')))";
+    assert_eq!(said(vm, Script::new(program)).await, "CGTT\t42\n");
+    assert!(curator.verify(Some(&lock)).await.unwrap().is_good());
+
+    // An environment beside it sees its own rocks only, and is not seen.
+    let env = curator.environment("other").unwrap();
+    env.curator().install_package("bio_compute").await.unwrap();
+    let program = "print(pcall(require, 'bio_compute'), (pcall(require, 'answer')))";
+    let heard = said(vm, env.activate(Script::new(program))).await;
+    assert!(heard.starts_with("true\ttable"), "{heard}");
+    assert!(heard.trim_end().ends_with("false"), "{heard}");
+
+    curator.undo().await.unwrap();
+    assert!(curator.list().await.unwrap().is_empty());
+    let heard = said(vm, Script::new("print((pcall(require, 'bio_compute')))")).await;
+    assert_eq!(heard, "false\n");
+}
+
+#[tokio::test]
+async fn vms_of_both_types_install_lock_and_undo_from_a_bundle_without_any_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sources = own_rocks().to_vec();
+    sources.push(answer(folder.path()));
+    let rocks = folder.path().join("rocks");
+    publish(&sources, &rocks, &LocalRunner::new())
+        .await
+        .unwrap();
+    let bundle = folder.path().join("bundle.tar.gz");
+    let requests: Vec<RockRequest> = ["bio_sequence_analysis", "answer"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    Bundle::new([RocksServer::Directory(rocks.clone())])
+        .write_archive(&requests, &bundle)
+        .await
+        .unwrap();
+    std::fs::remove_dir_all(&rocks).unwrap();
+
+    let pool = EmbeddedPool::start().await.unwrap();
+    let manager = VmManager::new(bioxen::factory());
+    let guest = manager
+        .create_vm("guest", "xcpng", pool.config())
+        .await
+        .unwrap();
+    packages_of(&*guest, &bundle).await;
+    let config = json!({"worker": env!("CARGO_BIN_EXE_bioxen")});
+    let local = manager.create_vm("local", "basic", config).await.unwrap();
+    pure_packages_of(&*local, &bundle).await;
+    manager.shutdown_all().await.unwrap();
+    pool.shutdown().await;
+}
+
+/// What holds for local VMs, whose Lua is not that of the machine.
+async fn pure_packages_of(vm: &dyn LuaVm, bundle: &Path) {
+    let curator: Curator = vm.curator().await.unwrap();
+    let curator = curator.with_servers([RocksServer::Archive(bundle.to_owned())]);
+    let env = curator.environment("bio").unwrap();
+    env.curator().install_package("bio_compute").await.unwrap();
+    let program = "print((pcall(require, 'bio_compute')))";
+    assert_eq!(said(vm, Script::new(program)).await, "false\n");
+    assert_eq!(said(vm, env.activate(Script::new(program))).await, "true\n");
+}
+
+/// Runs `bioxen pkg` with homes of its own.
+fn pkg(home: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .arg("pkg")
+        .args(args)
+        .env("HOME", home)
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_CACHE_HOME")
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn stdout(home: &Path, args: &[&str]) -> String {
+    let output = pkg(home, args);
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    let [compute, analysis] = own_rocks().map(|path| path.to_str().unwrap().to_owned());
+    let said = stdout(home, &["publish", &compute, &analysis, "--into", "rocks"]);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let from = ["--server", "rocks"];
+    let with = |args: &[&str]| stdout(home, &[args, &from].concat());
+
+    let said = with(&["install", "--dry-run", "bio_sequence_analysis"]);
+    assert!(said.starts_with("install bio_compute "), "{said}");
+    assert_eq!(with(&["list"]), "");
+    assert!(with(&["lock", "bio_sequence_analysis"]).starts_with("2 rocks in bioxen.lock"));
+    let said = with(&["install", "--locked"]);
+    assert!(said.starts_with("installed bio_compute "), "{said}");
+    let exported = with(&["export"]);
+    assert_eq!(exported.lines().count(), 2, "{exported}");
+    assert!(with(&["verify", "--lock", "bioxen.lock"]).contains("as they were installed"));
+    let json: Value = serde_json::from_str(&with(&["list", "--json"])).unwrap();
+    assert_eq!(json[0]["name"], "bio_compute");
+    assert!(with(&["info", "bio_compute"]).contains("state: installed"));
+    assert!(with(&["search", "bio"]).contains("bio_sequence_analysis"));
+    assert!(with(&["doctor"]).contains("luarocks: good"));
+    assert!(
+        with(&["upgrade"]).starts_with("bio_compute"),
+        "nothing is newer"
+    );
+    let path = with(&["path"]);
+    assert!(path.starts_with("export LUA_PATH_5_4='"), "{path}");
+    let lua = Command::new("sh")
+        .args([
+            "-c",
+            &format!("{path} exec lua5.4 -e \"print(require('bio_compute').gc_content('GC'))\""),
+        ])
+        .output()
+        .unwrap();
+    assert!(lua.status.success(), "{lua:?}");
+
+    assert!(with(&["bundle", "bio_compute", "--into", "b.tar.gz"]).starts_with("1 rocks"));
+    let said = stdout(
+        home,
+        &[
+            "install",
+            "bio_compute",
+            "--env",
+            "e",
+            "--server",
+            "b.tar.gz",
+        ],
+    );
+    assert!(said.starts_with("installed bio_compute"), "{said}");
+    assert_eq!(with(&["env"]), "e\n");
+    with(&["env", "--remove", "e"]);
+    assert_eq!(with(&["env"]), "");
+
+    let share = home.join(".local/share/bioxen/rocks-5.4/share/lua/5.4");
+    std::fs::remove_file(share.join("bio_compute.lua"))
+        .or_else(|_| std::fs::remove_file(share.join("bio_compute/init.lua")))
+        .unwrap();
+    let broken = pkg(home, &["verify"]);
+    assert_eq!(broken.status.code(), Some(1));
+    with(&["remove", "bio_sequence_analysis"]);
+    assert!(with(&["undo"]).starts_with("restored bio_sequence_analysis"));
+}
+
+#[test]
+fn wrong_input_is_one_line_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    std::fs::create_dir(home.join("rocks")).unwrap();
+    for (args, said) in [
+        (
+            vec!["install", "x", "--server", "rocks"],
+            "make one with `bioxen pkg publish`",
+        ),
+        (vec!["install"], "name a rock"),
+        (
+            vec!["install", "--locked", "gone.lock"],
+            "cannot read the lock gone.lock",
+        ),
+        (
+            vec!["profiles", "nope"],
+            "there is no profile \"nope\"; there are ",
+        ),
+        (vec!["undo"], "has no previous set of rocks"),
+    ] {
+        let output = pkg(home, &args);
+        assert_eq!(output.status.code(), Some(125), "{args:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(said), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    let output = pkg(home, &["install", "x; reboot"]);
+    assert_eq!(output.status.code(), Some(2));
+    let profiles = stdout(home, &["profiles", "bioxen-ai"]);
+    assert!(
+        profiles.contains("# gabby-lua is unavailable"),
+        "{profiles}"
+    );
+    std::fs::write(
+        home.join("manifest.json"),
+        r#"{"packages": {"lpeg": {}, "packages": {}}}"#,
+    )
+    .unwrap();
+    let imported = stdout(home, &["import", "manifest.json"]);
+    assert!(imported.ends_with("\nlpeg\n"), "{imported}");
+}
+
+#[test]
+fn the_rockspecs_of_this_project_pass_luarocks_lint() {
+    for dir in own_rocks() {
+        let rockspec = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|end| end == "rockspec"))
+            .unwrap();
+        let lint = Command::new("luarocks")
+            .args(["--lua-version", "5.4", "lint"])
+            .arg(&rockspec)
+            .env("HOME", env!("CARGO_TARGET_TMPDIR"))
+            .output()
+            .unwrap();
+        assert!(lint.status.success(), "{lint:?}");
+    }
+}
