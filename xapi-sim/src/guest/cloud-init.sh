@@ -100,6 +100,53 @@ authorize() {
     if [ "$(id -u)" = 0 ]; then chown -R "$name:" "$home/.ssh"; fi
 }
 
+passwords() {
+    # Options by which it asks no PAM, which guests may lack.
+    for kind in "passwords --crypt-method=SHA512" "password-hashes --encrypted"; do
+        file=$seed/${kind%% *}
+        [ -f "$file" ] || continue
+        chpasswd "${kind#* }" <"$file" ||
+            fail set-passwords "ProcessExecutionError('chpasswd ${kind#* }')"
+    done
+    [ -f "$seed/expired" ] || return 0
+    while read -r name; do
+        passwd --expire "$name" >/dev/null || fail set-passwords "cannot expire the password of $name"
+    done <"$seed/expired"
+}
+
+# Installs what is not there already, and tells the package manager's own outcome.
+packages() {
+    if [ -f "$seed/package-update" ]; then
+        apt-get --quiet update || fail package-update-upgrade-install \
+            "ProcessExecutionError('apt-get update')"
+    fi
+    [ -f "$seed/packages" ] || return 0
+    set --
+    while read -r package; do
+        status=$(dpkg-query --show --showformat='${db:Status-Status}=${Version}' "${package%%=*}")
+        case $package=$status in
+            *=installed=*)
+                case $package in *=*) [ "$status" = "installed=${package#*=}" ] && continue ;; *) continue ;; esac ;;
+        esac
+        set -- "$@" "$package"
+    done <"$seed/packages"
+    [ $# -gt 0 ] || return 0
+    DEBIAN_FRONTEND=noninteractive apt-get --quiet --assume-yes install "$@" || fail \
+        package-update-upgrade-install "ProcessExecutionError('apt-get --quiet --assume-yes install $*')"
+}
+
+# The log ends with it; $words stand for what is known at the end.
+final_message() {
+    message='Cloud-init v. $version finished at $timestamp. Datasource $datasource.  Up $uptime seconds'
+    if [ -f "$seed/final-message" ]; then message=$(cat "$seed/final-message"); fi
+    read -r uptime _ </proc/uptime
+    printf '%s\n' "$message" | sed -E \
+        -e 's/\$\{?(version|VERSION)\}?/22.4.2-xapi-sim/g' \
+        -e "s/\\$\\{?(timestamp|TIMESTAMP)\\}?/$(date -u '+%a, %d %b %Y %H:%M:%S +0000')/g" \
+        -e 's/\$\{?(datasource|DATASOURCE)\}?/DataSourceNoCloud/g' \
+        -e "s/\\$\\{?(uptime|UPTIME)\\}?/$uptime/g"
+}
+
 # Runs script $2 for module $1.
 run_script() {
     [ -f "$seed/$2" ] || return 0
@@ -150,15 +197,18 @@ case $1 in
         if [ -f "$seed/new" ]; then
             write_files
             users_groups
+            passwords
         fi
         tell '"modules-config"'
         ;;
     final)
         if [ -f "$seed/new" ]; then
             tell '"modules-final"'
+            packages
             run_script scripts-user runcmd
             run_script scripts-user user-script
         fi
+        final_message
         end
         ;;
 esac

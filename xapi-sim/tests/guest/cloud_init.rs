@@ -267,3 +267,45 @@ async fn keys_of_nobody_in_particular_are_the_default_users() {
     assert_eq!(keys, fixture.public_key().trim());
     guest.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_set_packages_looked_for_and_the_log_ends_as_told() {
+    let Some((fixture, disk)) = overlay().await else {
+        return;
+    };
+    let key = fixture.public_key();
+    let text = format!(
+        "#cloud-config\n\
+         disable_root: false\n\
+         users:\n\
+         - {{name: root, ssh_authorized_keys: ['{key}']}}\n\
+         - name: lab\n\
+         chpasswd: {{expire: false, users: [{{name: lab, password: 'open:sesame', type: text}}]}}\n\
+         packages: [openssh-client, no-such-package-anywhere]\n\
+         final_message: at last $UPTIME of $datasource\n",
+        key = key.trim(),
+    );
+    let guest = boot(&fixture, &disk, vec![drive("i-1", &text)]).await;
+    let root = |command: &'static str| {
+        let output = fixture.ssh(&guest, "root", command).output();
+        async move { String::from_utf8(output.await.unwrap().stdout).unwrap() }
+    };
+    let status = root("cloud-init status --wait --format json").await;
+    for line in [
+        "\n  \"status\": \"error\"\n",
+        "\n  \"datasource\": \"nocloud\",\n",
+        "package-update-upgrade-install",
+        "install no-such-package-anywhere",
+    ] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    let hash = root("getent shadow lab | cut -d: -f2").await;
+    assert!(hash.starts_with("$6$"), "{hash}");
+    let log = root("tail -n 1 /var/log/cloud-init-output.log").await;
+    assert!(log.starts_with("at last "), "{log}");
+    assert!(
+        log.ends_with(" of DataSourceNoCloud\n") && !log.contains('$'),
+        "{log}"
+    );
+    guest.shutdown().await;
+}

@@ -22,6 +22,16 @@ pub(crate) struct CloudConfig {
     pub(crate) bootcmd: Option<String>,
     pub(crate) runcmd: Option<String>,
     pub(crate) user_script: Option<String>,
+    /// Lines for `chpasswd`: `user:password`, and those whose password is a hash.
+    pub(crate) passwords: Vec<String>,
+    pub(crate) password_hashes: Vec<String>,
+    /// Users who have to choose another password.
+    pub(crate) expired: Vec<String>,
+    /// Packages in the words of the package manager, and whether its lists are fetched first.
+    pub(crate) packages: Vec<String>,
+    pub(crate) package_update: bool,
+    /// What the log ends with.
+    pub(crate) final_message: Option<String>,
     /// The address that `network-config` gives the first interface, if it is fixed.
     pub(crate) address: Option<std::net::IpAddr>,
     /// What is wrong, one line each.
@@ -50,8 +60,9 @@ pub(crate) struct FileConfig {
 }
 
 /// Keys of cloud-config that are carried out, or change nothing here.
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 27] = [
     "bootcmd",
+    "chpasswd",
     "disable_root",
     "final_message",
     "fqdn",
@@ -63,6 +74,9 @@ const KNOWN: [&str; 23] = [
     "network",
     "no_ssh_fingerprints",
     "output",
+    "packages",
+    "password",
+    "package_reboot_if_required",
     "package_update",
     "package_upgrade",
     "preserve_hostname",
@@ -146,6 +160,23 @@ impl CloudConfig {
             }
         }
         self.read_users(config, default_user);
+        self.read_passwords(config, default_user);
+        self.package_update =
+            config.flag_at("package_update", false) || config.flag_at("package_upgrade", false);
+        for package in config.get("packages").map_or(&[][..], Node::items) {
+            match package {
+                Node::Scalar(name, _) => self.packages.push(name.clone()),
+                // A name and a version.
+                Node::List(words) if words.len() == 2 => {
+                    let words: Vec<&str> = words.iter().filter_map(Node::text).collect();
+                    self.packages.push(words.join("="));
+                }
+                _ => self.errors.push(
+                    "packages: an entry is neither a name nor a name and a version".to_owned(),
+                ),
+            }
+        }
+        self.final_message = config.text_at("final_message");
         for file in config.get("write_files").map_or(&[][..], Node::items) {
             match file.text_at("path") {
                 Some(path) => self.files.push(file_config(path, file)),
@@ -161,6 +192,57 @@ impl CloudConfig {
                 Some(Err(error)) => self
                     .errors
                     .push(format!("Failed to shellify {key}: {error}")),
+            }
+        }
+    }
+
+    fn read_passwords(&mut self, config: &Node, default_user: &str) {
+        let nothing = Node::Nothing;
+        let settings = config.get("chpasswd").unwrap_or(&nothing);
+        let mut pairs: Vec<(String, String, Option<String>)> = Vec::new();
+        if let Some(password) = config.text_at("password") {
+            pairs.push((default_user.to_owned(), password, None));
+        }
+        let lines = match settings.get("list") {
+            Some(Node::Scalar(text, _)) => text.lines().map(str::to_owned).collect(),
+            Some(list) => list.words_or_line(),
+            None => Vec::new(),
+        };
+        for line in lines.iter().filter(|line| !line.trim().is_empty()) {
+            match line.split_once(':') {
+                Some((name, password)) => pairs.push((name.to_owned(), password.to_owned(), None)),
+                None => self
+                    .errors
+                    .push("chpasswd: a line of list is no USER:PASSWORD".to_owned()),
+            }
+        }
+        for user in settings.get("users").map_or(&[][..], Node::items) {
+            match (user.text_at("name"), user.text_at("password")) {
+                (Some(name), Some(password)) => {
+                    let kind = user.text_at("type").unwrap_or_else(|| "hash".to_owned());
+                    pairs.push((name, password, Some(kind)));
+                }
+                _ => self
+                    .errors
+                    .push("chpasswd: an entry of users lacks name or password".to_owned()),
+            }
+        }
+        for (name, password, kind) in pairs {
+            let is_hash = ["$1$", "$2a$", "$2y$", "$5$", "$6$"]
+                .iter()
+                .any(|start| password.starts_with(start));
+            let hashed = kind.map_or(is_hash, |kind| kind == "hash");
+            let line = format!("{name}:{password}");
+            if hashed {
+                self.password_hashes.push(line);
+            } else if matches!(password.as_str(), "R" | "RANDOM") {
+                let text = format!("chpasswd: xapi-sim makes up no password for {name}");
+                self.errors.push(text);
+            } else {
+                self.passwords.push(line);
+                if settings.flag_at("expire", true) {
+                    self.expired.push(name);
+                }
             }
         }
     }
@@ -390,6 +472,26 @@ mod tests {
     }
 
     #[test]
+    fn passwords_packages_and_the_last_word_are_read() {
+        let config = config(
+            "#cloud-config\n\
+             password: one\n\
+             chpasswd:\n  expire: false\n  list: |\n    lab:two\n    bio:$6$salt$hash\n  \
+             users:\n  - {name: eve, password: three, type: text}\n\
+             packages: [lua5.4, [luarocks, 3.8.0]]\n\
+             package_update: true\n\
+             final_message: up $UPTIME\n",
+        );
+        assert_eq!(config.errors, Vec::<String>::new());
+        assert_eq!(config.passwords, ["debian:one", "lab:two", "eve:three"]);
+        assert_eq!(config.password_hashes, ["bio:$6$salt$hash"]);
+        assert_eq!(config.expired, Vec::<String>::new());
+        assert_eq!(config.packages, ["lua5.4", "luarocks=3.8.0"]);
+        assert!(config.package_update);
+        assert_eq!(config.final_message.as_deref(), Some("up $UPTIME"));
+    }
+
+    #[test]
     fn root_is_let_in_where_that_is_said() {
         let config = config(
             "#cloud-config\ndisable_root: false\nusers:\n- {name: root, ssh_authorized_keys: k}\n",
@@ -402,7 +504,7 @@ mod tests {
     fn what_is_not_understood_is_told() {
         for (user_data, word) in [
             ("#cloud-config\na: [", "Failed loading yaml"),
-            ("#cloud-config\nchpasswd: {}\n", "chpasswd"),
+            ("#cloud-config\nswap: {}\n", "swap"),
             ("hostname: x\n", "no #cloud-config"),
             ("#cloud-config\nruncmd: {a: b}\n", "shellify"),
         ] {

@@ -18,10 +18,16 @@ pub struct ConfigDrive {
 }
 
 impl ConfigDrive {
-    /// Reads the bytes of a disk. `None` for one that is no config drive: no FAT volume, another
-    /// label, or without `meta-data` or `user-data`, which both have to be there.
+    /// Reads the bytes of a disk, or of a disk with one partition that holds them. `None` for one
+    /// that is no config drive: no FAT volume, another label, or without `meta-data` or
+    /// `user-data`, which both have to be there.
     #[must_use]
     pub fn read(bytes: Vec<u8>) -> Option<Self> {
+        let partition = first_partition(&bytes).map(<[u8]>::to_vec);
+        Self::read_volume(bytes).or_else(|| Self::read_volume(partition?))
+    }
+
+    fn read_volume(bytes: Vec<u8>) -> Option<Self> {
         let mut disk = Cursor::new(bytes);
         let volume = FileSystem::new(&mut disk, FsOptions::new()).ok()?;
         let label = match volume.read_volume_label_from_root_dir() {
@@ -43,6 +49,21 @@ impl ConfigDrive {
             network_config: read("network-config"),
         })
     }
+}
+
+/// What the first entry of a table of partitions leads to.
+fn first_partition(disk: &[u8]) -> Option<&[u8]> {
+    let entry = disk.get(446..462)?;
+    let number = |at: usize| {
+        let bytes = entry.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let (start, length) = (number(8)?.checked_mul(512)?, number(12)?.checked_mul(512)?);
+    let signed = disk.get(510..512)? == [0x55, 0xaa];
+    if !signed || start == 0 || length == 0 {
+        return None;
+    }
+    disk.get(start..start.checked_add(length)?)
 }
 
 impl std::fmt::Debug for ConfigDrive {
@@ -86,5 +107,19 @@ mod tests {
         assert_eq!(ConfigDrive::read(volume(b"cidata     ", &both[..1])), None);
         assert_eq!(ConfigDrive::read(vec![0; 1 << 20]), None);
         assert_eq!(ConfigDrive::read(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_drive_may_be_in_a_partition() {
+        let inner = volume(b"cidata     ", &[("meta-data", "m"), ("user-data", "u")]);
+        let mut disk = vec![0; 1 << 20];
+        disk[450] = 0x0c;
+        disk[454..458].copy_from_slice(&2048_u32.to_le_bytes());
+        disk[458..462].copy_from_slice(&2048_u32.to_le_bytes());
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        disk.extend_from_slice(&inner);
+        assert!(ConfigDrive::read(disk.clone()).is_some());
+        disk.truncate((1 << 20) + 512);
+        assert_eq!(ConfigDrive::read(disk), None, "it is cut off");
     }
 }

@@ -145,10 +145,24 @@ fn lay_out(disk: &DiskFiles, config: &CloudConfig, is_new: bool) -> Result<(), G
         ("bootcmd", &config.bootcmd),
         ("runcmd", &config.runcmd),
         ("user-script", &config.user_script),
+        ("final-message", &config.final_message),
     ] {
         if let Some(script) = script {
             write(name, script)?;
         }
+    }
+    for (name, texts) in [
+        ("passwords", &config.passwords),
+        ("password-hashes", &config.password_hashes),
+        ("expired", &config.expired),
+        ("packages", &config.packages),
+    ] {
+        if !texts.is_empty() {
+            write(name, &lines(texts))?;
+        }
+    }
+    if config.package_update {
+        write("package-update", "")?;
     }
     for (number, user) in config.users.iter().enumerate() {
         let entry = format!("users/{number:04}");
