@@ -42,3 +42,8 @@ pub fn factory() -> VmFactory {
     let factory = factory.with::<xcpng::XcpngConfig>();
     factory
 }
+
+/// The programs in the documents compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+mod migration {}
