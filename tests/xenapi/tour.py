@@ -216,6 +216,69 @@ class Tour(client.Case):
         assert self.api.VM.get_parent(vm) == snapshot
         self.remove(snapshot)
 
+    def drivers(self):
+        drivers = self.api.SM.get_all_records().values()
+        types = {driver["type"] for driver in drivers}
+        (host,) = self.api.host.get_all()
+        assert set(self.api.SR.get_supported_types()) == types
+        (nfs,) = [driver for driver in drivers if driver["type"] == "nfs"]
+        assert nfs["features"]["VDI_MIRROR"] == "1", nfs["features"]
+        (sr,) = self.api.SR.get_by_name_label("Shared storage")
+        (pbd,) = self.api.SR.get_PBDs(sr)
+        place = self.api.PBD.get_device_config(pbd)
+        (found,) = self.api.SR.probe_ext(host, place, "nfs", {})
+        assert found["sr"]["uuid"] == self.api.SR.get_uuid(sr)
+        assert int(found["sr"]["total_space"]) == int(self.api.SR.get_physical_size(sr))
+        self.fails("SR_BACKEND_FAILURE_101", self.api.SR.probe, host, {"server": "x"}, "nfs", {})
+        self.fails("SR_UNKNOWN_DRIVER", self.api.SR.probe, host, {}, "floppy", {})
+
+    def moves(self, vm):
+        (vbd,) = [b for b in self.api.VM.get_VBDs(vm) if self.api.VBD.get_type(b) == "Disk"]
+        old = self.api.VBD.get_VDI(vbd)
+        (target,) = self.api.SR.get_by_name_label("Shared storage")
+        if self.api.VDI.get_SR(old) == target:
+            (target,) = self.api.SR.get_by_name_label("Local storage")
+        new = self.api.VDI.pool_migrate(old, target, {})
+        assert self.api.VBD.get_VDI(vbd) == new != old
+        assert self.api.VDI.get_SR(new) == target
+        (host,) = self.api.host.get_all()
+        pif = self.api.host.get_management_interface(host)
+        dest = self.api.host.migrate_receive(host, self.api.PIF.get_network(pif), {})
+        assert set(dest) == {"SM", "host", "xenops", "session_id", "master"}
+        self.api.VM.assert_can_migrate(vm, dest, True, {}, {}, {})
+        assert self.fails(
+            "CANNOT_CONTACT_HOST",
+            self.api.VM.assert_can_migrate,
+            vm, {**dest, "host": "OpaqueRef:away", "master": "http://192.0.2.9/"}, True, {}, {}, {},
+        ) == ["192.0.2.9"]
+
+    def measurements(self):
+        (host,) = self.api.host.get_all()
+        sources = {s["name_label"]: s for s in self.api.host.get_data_sources(host)}
+        assert sources["memory_total_kib"]["enabled"] is True
+        value = self.api.host.query_data_source(host, "memory_total_kib")
+        assert value == sources["memory_total_kib"]["value"] > 0
+        assert "BEGIN CERTIFICATE" in self.api.host.get_server_certificate(host)
+
+    def high_availability(self):
+        (sr,) = self.api.SR.get_by_name_label("Shared storage")
+        self.fails("HA_NOT_ENABLED", self.api.pool.disable_ha)
+        self.api.pool.enable_ha([sr], {})
+        (pool,) = self.api.pool.get_all()
+        (statefile,) = self.api.pool.get_ha_statefiles(pool)
+        assert self.fails("HA_IS_ENABLED", self.api.VDI.destroy, statefile) == []
+        assert self.api.pool.ha_compute_max_host_failures_to_tolerate() == "0"
+        self.api.pool.disable_ha()
+        assert self.api.pool.get_ha_enabled(pool) is False
+
+    def absent_hardware(self, vm):
+        group = self.api.GPU_group.create("tour", "", {})
+        assert self.fails(
+            "GPU_GROUP_CONTAINS_NO_PGPUS", self.api.VGPU.create, vm, group, "0", {}
+        ) == [group]
+        self.api.GPU_group.destroy(group)
+        assert self.api.PGPU.get_all() == [] and self.api.PUSB.get_all() == []
+
     def remove(self, vm):
         disks = [self.api.VBD.get_VDI(vbd) for vbd in self.api.VM.get_VBDs(vm)]
         self.api.VM.destroy(vm)
@@ -267,6 +330,11 @@ def main():
     vbd, vif = tour.devices(vm, vdi, network)
     tour.run(vm, vbd, vif, vdi)
     tour.snapshots(vm)
+    tour.drivers()
+    tour.moves(vm)
+    tour.measurements()
+    tour.high_availability()
+    tour.absent_hardware(vm)
     tour.remove(vm)
     tour.api.network.destroy(network)
     tour.tasks()

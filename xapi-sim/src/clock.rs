@@ -28,6 +28,13 @@ impl Clock {
         self.ahead = self.ahead.saturating_add(seconds);
     }
 
+    /// A clock that is ahead of this one by so many seconds.
+    pub(crate) fn ahead_by(&self, seconds: i64) -> Clock {
+        let mut other = self.clone();
+        other.shift(seconds);
+        other
+    }
+
     /// Seconds since 1970.
     pub(crate) fn seconds(&self) -> u64 {
         let now = self.started + self.since.elapsed();

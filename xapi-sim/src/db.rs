@@ -4,15 +4,17 @@
 //! relations are kept here: whoever sets `VBD.VM` moves the reference between `VM.VBDs` of the
 //! old and the new VM, and both sides count as changed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod table;
 
-use xapi_client::meta::{self, Class, Field, Type};
+use std::collections::BTreeMap;
 
-use crate::dbtext;
+use xapi_client::meta::{self, Field};
+
+use self::table::{Deleted, owns_relation, storable};
+pub(crate) use self::table::{Row, Table, typed_default, zero};
 use crate::failure::Failure;
 use crate::journal::Journal;
-use crate::json;
-use crate::value::{EPOCH, NULL_REF, Value};
+use crate::value::{NULL_REF, Value};
 
 /// How many deletions a table remembers, and how many it keeps when it forgets. A client that
 /// polls too slowly misses the rest, as with a real server.
@@ -57,62 +59,12 @@ impl Release {
     }
 }
 
-/// The rows of a class.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) class: &'static Class,
-    columns: HashMap<&'static str, usize>,
-    /// For each field, whether it stays inside the server.
-    hidden: Vec<bool>,
-    /// For each field, what it is when nobody says.
-    defaults: Vec<Value>,
-    /// For each field, whether writing it has to write the other side of a relation.
-    owning: Vec<bool>,
-    pub(crate) rows: BTreeMap<String, Row>,
-    /// The newest first.
-    pub(crate) deleted: VecDeque<Deleted>,
-}
-
-/// An object.
-#[derive(Debug)]
-pub(crate) struct Row {
-    fields: Vec<Value>,
-    pub(crate) created: i64,
-    pub(crate) modified: i64,
-}
-
-/// What is remembered of a deleted object.
-#[derive(Debug)]
-pub(crate) struct Deleted {
-    pub(crate) reference: String,
-    pub(crate) created: i64,
-    pub(crate) deleted: i64,
-}
-
 impl Db {
     pub(crate) fn new(release: Release) -> Self {
         let tables = meta::CLASSES
             .iter()
             .filter(|class| release.has(class.absent_in_xcpng))
-            .map(|class| {
-                let columns = class
-                    .fields
-                    .iter()
-                    .enumerate()
-                    .map(|(at, field)| (field.name, at))
-                    .collect();
-                let hidden = |field: &Field| field.internal || !release.has(field.absent_in_xcpng);
-                let table = Table {
-                    class,
-                    columns,
-                    hidden: class.fields.iter().map(hidden).collect(),
-                    defaults: class.fields.iter().map(default_value).collect(),
-                    owning: class.fields.iter().map(owns_relation).collect(),
-                    rows: BTreeMap::new(),
-                    deleted: VecDeque::new(),
-                };
-                (class.name, table)
-            })
+            .map(|class| (class.name, Table::new(class, release)))
             .collect();
         Db {
             tables,
@@ -299,7 +251,7 @@ impl Db {
         table.rows.insert(reference.to_owned(), row);
         self.note("add", class, reference);
         for (field, value) in related {
-            self.relate(field, reference, &empty_of(field), &value, true);
+            self.relate(field, reference, &zero(field.ty), &value, true);
         }
         Ok(())
     }
@@ -345,7 +297,7 @@ impl Db {
             })
             .collect();
         for (field, value) in related {
-            self.relate(field, reference, &value, &empty_of(field), false);
+            self.relate(field, reference, &value, &zero(field.ty), false);
         }
         let generation = self.next_generation();
         if let Some(table) = self.tables.get_mut(class)
@@ -454,60 +406,6 @@ impl Db {
     }
 }
 
-impl Table {
-    /// Everything that clients see of a row.
-    pub(crate) fn record(&self, row: &Row) -> Value {
-        Value::Struct(
-            self.class
-                .fields
-                .iter()
-                .zip(&row.fields)
-                .zip(&self.hidden)
-                .filter(|(_, hidden)| !**hidden)
-                .map(|((field, value), _)| (field.name.to_owned(), value.clone()))
-                .collect(),
-        )
-    }
-
-    /// The whole row, internal fields included, as one text of the database. The last column comes
-    /// first.
-    pub(crate) fn dump(&self, reference: &str, row: &Row, release: Release) -> String {
-        let fields = self.class.fields.iter().zip(&row.fields);
-        let mut columns: Vec<(String, String)> = fields
-            .filter(|(field, _)| release.has(field.absent_in_xcpng))
-            .map(|(field, value)| (field.column.to_owned(), dbtext::write(value)))
-            .collect();
-        columns.push(("_ref".to_owned(), reference.to_owned()));
-        columns.sort_unstable_by(|a, b| b.cmp(a));
-        dbtext::write_pairs(columns)
-    }
-
-    /// The text of a column in the database's own form, for filters. Columns are named with
-    /// double underscores; `_ref` is the reference.
-    pub(crate) fn column_text(&self, reference: &str, row: &Row, column: &str) -> Option<String> {
-        if column == "_ref" {
-            return Some(reference.to_owned());
-        }
-        let at = self
-            .class
-            .fields
-            .iter()
-            .position(|field| field.column == column)?;
-        Some(dbtext::write(&row.fields[at]))
-    }
-}
-
-/// Whether writing this field has to write the other side: the single reference of a
-/// one-to-many relation, or either set of a many-to-many one.
-fn owns_relation(field: &Field) -> bool {
-    let Some((class, other)) = field.relation else {
-        return false;
-    };
-    meta::class(class)
-        .and_then(|class| class.field(other))
-        .is_some_and(|field| matches!(field.ty, Type::Set(_)))
-}
-
 fn targets(value: &Value) -> Vec<String> {
     match value {
         Value::String(reference) if reference != NULL_REF => vec![reference.clone()],
@@ -520,82 +418,11 @@ fn targets(value: &Value) -> Vec<String> {
     }
 }
 
-fn empty_of(field: &Field) -> Value {
-    zero(field.ty)
-}
-
-fn default_value(field: &Field) -> Value {
-    let Some(default) = field.default else {
-        return zero(field.ty);
-    };
-    match json::parse(default) {
-        Ok(value) => typed_default(field.ty, value),
-        Err(_) => zero(field.ty),
-    }
-}
-
-/// A default as the datamodel's JSON has it, in the type of its field.
-pub(crate) fn typed_default(ty: Type, value: Value) -> Value {
-    match (ty, value) {
-        (Type::DateTime, Value::String(text)) => Value::DateTime(if text.is_empty() {
-            EPOCH.to_owned()
-        } else {
-            text
-        }),
-        (Type::Float, Value::Int(number)) => Value::Float(number as f64),
-        (_, value) => value,
-    }
-}
-
-/// The value of a field that nobody has set.
-pub(crate) fn zero(ty: Type) -> Value {
-    match ty {
-        Type::Void | Type::String | Type::SecretString => Value::void(),
-        Type::Int => Value::Int(0),
-        Type::Float => Value::Float(0.0),
-        Type::Bool => Value::Bool(false),
-        Type::DateTime => Value::DateTime(EPOCH.to_owned()),
-        Type::Enum(name) => {
-            let first = meta::ENUMS
-                .iter()
-                .find(|entry| entry.name == name)
-                .and_then(|entry| entry.values.first());
-            Value::string(*first.unwrap_or(&""))
-        }
-        Type::Ref(_) => Value::null_ref(),
-        Type::Set(_) => Value::Array(Vec::new()),
-        Type::Map(..) | Type::Record(_) | Type::EventBatch => Value::Struct(Vec::new()),
-        Type::Option(_) => Value::Nil,
-    }
-}
-
-/// Refuses what the database cannot store.
-fn storable(value: &Value) -> Result<(), Failure> {
-    match value {
-        Value::String(text) => {
-            if text
-                .chars()
-                .any(|c| c < ' ' && !matches!(c, '\t' | '\n' | '\r'))
-            {
-                return Err(Failure::internal("Db_exn.Invalid_value"));
-            }
-            Ok(())
-        }
-        Value::Array(items) => items.iter().try_for_each(storable),
-        Value::Struct(members) => members.iter().try_for_each(|(key, value)| {
-            if key.is_empty() {
-                return Err(Failure::internal("Db_exn.Empty_key_in_map"));
-            }
-            storable(&Value::String(key.clone()))?;
-            storable(value)
-        }),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::value::EPOCH;
 
     fn world() -> Db {
         let mut db = Db::new(Release::Newest);

@@ -14,6 +14,7 @@ use xapi_client::meta::{self, Class, Kind, Message, State};
 
 use crate::check;
 use crate::classes;
+use crate::classes::operation::{self, Marks};
 use crate::classes::{session, task};
 use crate::db::{self, Release};
 use crate::failure::{Failure, Reply};
@@ -32,6 +33,9 @@ pub(crate) type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
 pub(crate) enum Handler {
     /// Runs to its end under the lock: nobody sees it half done.
     Now(fn(&mut World, &Call) -> Reply),
+    /// The same where it takes time on a host: the objects that the first function names are
+    /// marked meanwhile.
+    Held(Marks, fn(&mut World, &Call) -> Reply),
     /// Waits for something: a guest, a delay, a change.
     Later(fn(Arc<Shared>, Arc<Call>) -> Pending),
 }
@@ -414,6 +418,7 @@ async fn carry_out(shared: &Arc<Shared>, call: &Arc<Call>) -> Reply {
     shared.with(|world| outage::assert_reachable(world, call))?;
     match shared.registry.handlers.get(call.message.wire_name) {
         Some(Handler::Now(run)) => shared.patiently(|world| run(world, call)).await,
+        Some(Handler::Held(marks, run)) => operation::hold(shared, call, *marks, *run).await,
         Some(Handler::Later(run)) => run(Arc::clone(shared), Arc::clone(call)).await,
         None => shared.with(|world| implicit(world, call)),
     }

@@ -40,6 +40,8 @@ pub struct Model {
     /// How many halted VMs there are.
     pub(crate) vms: usize,
     pub(crate) users: Vec<UserSpec>,
+    /// Host → seconds by which its clock is ahead.
+    pub(crate) skews: Vec<(usize, i64)>,
 }
 
 impl Default for Model {
@@ -65,6 +67,7 @@ impl Model {
             templates: Vec::new(),
             vms: 0,
             users: Vec::new(),
+            skews: Vec::new(),
         }
     }
 
@@ -105,8 +108,9 @@ impl Model {
             .sr(SrSpec::drives("DVD drives", "iso"))
             .sr(SrSpec::drives("Removable storage", "disk"))
             .network(NetworkSpec::external(network, "eth0"));
-        for (name, disk, memory) in BUILT_IN {
+        for (name, disk, memory, since) in BUILT_IN {
             let mut template = TemplateSpec::built_in(*name, *disk).memory(*memory, 2 * *memory);
+            template.built_in_since = Some(*since);
             if name.starts_with("Windows") {
                 template = template.vcpus(2).cores_per_socket(2);
             }
@@ -187,6 +191,15 @@ impl Model {
         self
     }
 
+    /// Lets the clock of a host, counted from 0, be ahead by so many seconds, or behind if negative:
+    /// what `host.get_servertime` tells of it. The times in records are those of the coordinator.
+    #[must_use]
+    pub fn clock_skew(mut self, host: usize, seconds: i64) -> Self {
+        self.skews.retain(|(known, _)| *known != host);
+        self.skews.push((host, seconds));
+        self
+    }
+
     /// Adds somebody who can log in beside root.
     #[must_use]
     pub fn user(mut self, user: UserSpec) -> Self {
@@ -203,19 +216,39 @@ impl Model {
 }
 
 impl Model {
+    /// Whether there is an SR for disks.
+    pub(crate) fn has_storage(&self) -> bool {
+        self.srs.iter().any(|sr| sr.content == "user")
+    }
+
+    pub(crate) fn has_network(&self, name: &str) -> bool {
+        self.networks.iter().any(|known| known.name == name)
+    }
+
+    /// The templates as the release of the pool has them.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = &TemplateSpec> {
+        let old = self.release == Release::Xcpng82;
+        let shown = move |template: &&TemplateSpec| match template.built_in_since {
+            None => true,
+            Some(Since::Xcpng82) => true,
+            Some(Since::Xcpng83) => !old,
+            Some(Since::OnlyXcpng82) => old,
+        };
+        self.templates.iter().filter(shown)
+    }
+
     /// What does not fit together, with all users of the pool.
     pub(crate) fn problems(&self, users: &[UserSpec]) -> Vec<String> {
         let mut problems = Vec::new();
-        let has_storage = self.srs.iter().any(|sr| sr.content == "user");
         for template in &self.templates {
             let name = &template.name;
-            if !template.default && template.disk.is_some() && !has_storage {
+            if template.needs_storage() && !self.has_storage() {
                 problems.push(format!(
                     "template {name} has a disk and the pool has no SR for it"
                 ));
             }
             for network in &template.vifs {
-                if !self.networks.iter().any(|known| known.name == *network) {
+                if !self.has_network(network) {
                     problems.push(format!(
                         "template {name} is on network {network}, which the model lacks"
                     ));
@@ -382,9 +415,24 @@ pub struct TemplateSpec {
     pub(crate) memory_max: i64,
     pub(crate) vcpus: i64,
     pub(crate) cores_per_socket: Option<i64>,
+    /// Which releases have it, of those that come with the pool.
+    pub(crate) built_in_since: Option<Since>,
+}
+
+/// Which releases bring a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    Xcpng82,
+    Xcpng83,
+    OnlyXcpng82,
 }
 
 impl TemplateSpec {
+    /// Whether it has a disk of its own.
+    pub(crate) fn needs_storage(&self) -> bool {
+        !self.default && self.disk.is_some()
+    }
+
     /// A built-in template: no disk of its own, but a provision text that asks for one of so many
     /// bytes (0: for none) on an SR that whoever deploys it has to fill in.
     pub fn built_in(name: impl Into<String>, disk: i64) -> Self {
@@ -401,6 +449,7 @@ impl TemplateSpec {
             memory_max: 2 * GIB,
             vcpus: 1,
             cores_per_socket: None,
+            built_in_since: None,
         }
     }
 
@@ -486,27 +535,95 @@ impl TemplateSpec {
     }
 }
 
-/// Some built-in templates of XCP-ng 8.3, with the disk that each asks for and the least memory: a
-/// clone begins with twice as much.
-const BUILT_IN: &[(&str, i64, i64)] = &[
-    ("AlmaLinux 8", 10 * GIB, 2 * GIB),
-    ("AlmaLinux 9", 15 * GIB, 2 * GIB),
-    ("CentOS 7", 10 * GIB, 2 * GIB),
-    ("Debian Bookworm 12", 10 * GIB, GIB),
-    ("Debian Bullseye 11", 10 * GIB, GIB),
-    ("Generic Linux BIOS", 10 * GIB, GIB),
-    ("Generic Linux UEFI", 10 * GIB, GIB),
-    ("Oracle Linux 8", 10 * GIB, 2 * GIB),
-    ("Other install media", 0, GIB / 8),
-    ("Red Hat Enterprise Linux 8", 10 * GIB, 2 * GIB),
-    ("Red Hat Enterprise Linux 9", 15 * GIB, 2 * GIB),
-    ("Rocky Linux 8", 10 * GIB, 2 * GIB),
-    ("Rocky Linux 9", 15 * GIB, 2 * GIB),
-    ("SUSE Linux Enterprise 15 (64-bit)", 8 * GIB, GIB),
-    ("Ubuntu Focal Fossa 20.04", 10 * GIB, GIB),
-    ("Ubuntu Jammy Jellyfish 22.04", 10 * GIB, GIB),
-    ("Ubuntu Noble Numbat 24.04", 10 * GIB, GIB),
-    ("Windows 10 (64-bit)", 32 * GIB, 2 * GIB),
-    ("Windows 11", 64 * GIB, 4 * GIB),
-    ("Windows Server 2022 (64-bit)", 32 * GIB, GIB),
+/// Some built-in templates of XCP-ng, with the disk that each asks for, the least memory (a clone
+/// begins with twice as much) and the releases that have it.
+const BUILT_IN: &[(&str, i64, i64, Since)] = &[
+    ("AlmaLinux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
+    ("AlmaLinux 9", 15 * GIB, 2 * GIB, Since::Xcpng83),
+    ("CentOS 6 (64-bit)", 8 * GIB, GIB, Since::OnlyXcpng82),
+    ("CentOS 7", 10 * GIB, 2 * GIB, Since::Xcpng82),
+    ("CentOS 8", 10 * GIB, 2 * GIB, Since::OnlyXcpng82),
+    ("CoreOS", 5 * GIB, GIB, Since::OnlyXcpng82),
+    ("Debian Bookworm 12", 10 * GIB, GIB, Since::Xcpng83),
+    ("Debian Bullseye 11", 10 * GIB, GIB, Since::Xcpng82),
+    ("Debian Buster 10", 10 * GIB, GIB, Since::OnlyXcpng82),
+    ("Debian Jessie 8.0", 8 * GIB, GIB / 8, Since::OnlyXcpng82),
+    ("Debian Stretch 9.0", 10 * GIB, GIB / 4, Since::OnlyXcpng82),
+    ("Generic Linux BIOS", 10 * GIB, GIB, Since::Xcpng83),
+    ("Generic Linux UEFI", 10 * GIB, GIB, Since::Xcpng83),
+    ("Oracle Linux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
+    ("Other install media", 0, GIB / 8, Since::Xcpng82),
+    (
+        "Red Hat Enterprise Linux 8",
+        10 * GIB,
+        2 * GIB,
+        Since::Xcpng82,
+    ),
+    (
+        "Red Hat Enterprise Linux 9",
+        15 * GIB,
+        2 * GIB,
+        Since::Xcpng83,
+    ),
+    ("Rocky Linux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
+    ("Rocky Linux 9", 15 * GIB, 2 * GIB, Since::Xcpng83),
+    (
+        "SUSE Linux Enterprise 15 (64-bit)",
+        8 * GIB,
+        GIB,
+        Since::Xcpng82,
+    ),
+    (
+        "Ubuntu Bionic Beaver 18.04",
+        10 * GIB,
+        GIB,
+        Since::OnlyXcpng82,
+    ),
+    ("Ubuntu Focal Fossa 20.04", 10 * GIB, GIB, Since::Xcpng82),
+    (
+        "Ubuntu Jammy Jellyfish 22.04",
+        10 * GIB,
+        GIB,
+        Since::Xcpng83,
+    ),
+    ("Ubuntu Noble Numbat 24.04", 10 * GIB, GIB, Since::Xcpng83),
+    (
+        "Ubuntu Xenial Xerus 16.04",
+        8 * GIB,
+        GIB / 2,
+        Since::OnlyXcpng82,
+    ),
+    ("Windows 7 (64-bit)", 32 * GIB, 2 * GIB, Since::OnlyXcpng82),
+    (
+        "Windows 8.1 (64-bit)",
+        32 * GIB,
+        2 * GIB,
+        Since::OnlyXcpng82,
+    ),
+    ("Windows 10 (64-bit)", 32 * GIB, 2 * GIB, Since::Xcpng82),
+    ("Windows 11", 64 * GIB, 4 * GIB, Since::Xcpng83),
+    (
+        "Windows Server 2012 R2 (64-bit)",
+        32 * GIB,
+        GIB,
+        Since::OnlyXcpng82,
+    ),
+    (
+        "Windows Server 2016 (64-bit)",
+        32 * GIB,
+        GIB,
+        Since::Xcpng82,
+    ),
+    (
+        "Windows Server 2019 (64-bit)",
+        32 * GIB,
+        GIB,
+        Since::Xcpng82,
+    ),
+    (
+        "Windows Server 2022 (64-bit)",
+        32 * GIB,
+        GIB,
+        Since::Xcpng83,
+    ),
 ];

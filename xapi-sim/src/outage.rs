@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backing::Running;
 use crate::bootstrap;
-use crate::classes::vm_power;
+use crate::classes::{pool_ha, vm_power};
 use crate::failure::Failure;
 use crate::sim::Error;
 use crate::value::{NULL_REF, Value};
@@ -28,7 +28,7 @@ pub(crate) fn restart_toolstack(shared: &Shared) {
 /// # Errors
 ///
 /// `HANDLE_INVALID` for a host that does not exist.
-pub(crate) fn crash(shared: &Shared, host: &str) -> Result<(), Failure> {
+pub(crate) fn crash(shared: &Arc<Shared>, host: &str) -> Result<(), Failure> {
     let ended = shared.with(|world| {
         let metrics = world.db.text("host", host, "metrics")?;
         world.down.insert(host.to_owned());
@@ -42,7 +42,7 @@ pub(crate) fn crash(shared: &Shared, host: &str) -> Result<(), Failure> {
     // Guests take time to end, and nobody needs the world for it.
     drop(ended);
     shared.end_life(&[host.to_owned()]);
-    Ok(())
+    pool_ha::after_crash(shared, host)
 }
 
 /// Boots a host that is down. Its VMs are halted now.

@@ -9,6 +9,7 @@ use crate::db::Release;
 use crate::failure::Failure;
 use crate::fault::FaultRule;
 use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
+use crate::rbac;
 use crate::report::GuestReport;
 use crate::sim::{Error, GuestMode, Sim, SimOptions};
 use crate::spec::{Problems, SpecError, Table, read_toml};
@@ -120,10 +121,25 @@ fn scenario(table: &mut Table, problems: &mut Problems) -> Scenario {
     for network in table.tables(problems, "network", network) {
         model = model.network(network);
     }
-    for template in table.tables(problems, "template", template) {
+    if let Some(skews) = table.ints(problems, "clock_skews") {
+        if skews.len() > model.hosts {
+            let text = format!("has more numbers than the {} hosts", model.hosts);
+            table.refuse_value(problems, "clock_skews", text);
+        }
+        for (host, seconds) in skews.into_iter().enumerate() {
+            model = model.clock_skew(host, seconds);
+        }
+    }
+    for template in table.tables(problems, "template", |table, problems| {
+        template(table, problems, &model)
+    }) {
         model = model.template(template);
     }
-    for user in table.tables(problems, "user", user) {
+    let mut names: Vec<String> = model.users.iter().map(|user| user.name.clone()).collect();
+    names.push("root".to_owned());
+    for user in table.tables(problems, "user", |table, problems| {
+        user(table, problems, &mut names)
+    }) {
         model = model.user(user);
     }
     let faults = table.tables(problems, "fault", fault);
@@ -159,7 +175,7 @@ fn network(table: &mut Table, problems: &mut Problems) -> NetworkSpec {
     }
 }
 
-fn template(table: &mut Table, problems: &mut Problems) -> TemplateSpec {
+fn template(table: &mut Table, problems: &mut Problems, model: &Model) -> TemplateSpec {
     let name = table.required(problems, "name");
     let kinds = [
         ("guest", TemplateSpec::with_guest("")),
@@ -175,7 +191,18 @@ fn template(table: &mut Table, problems: &mut Problems) -> TemplateSpec {
     if let Some(size) = table.bytes(problems, "disk") {
         template = template.disk(size);
     }
+    if template.needs_storage() && !model.has_storage() {
+        table.refuse(
+            problems,
+            "has a disk and the pool has no SR for it; add an [[sr]]",
+        );
+    }
     for network in table.texts(problems, "vifs") {
+        if !model.has_network(&network) {
+            let text =
+                format!("names the network {network}, which the model lacks; add a [[network]]");
+            table.refuse_value(problems, "vifs", text);
+        }
         template = template.vif(network);
     }
     let (min, max) = (template.memory_min, template.memory_max);
@@ -203,11 +230,20 @@ fn template(table: &mut Table, problems: &mut Problems) -> TemplateSpec {
     template
 }
 
-fn user(table: &mut Table, problems: &mut Problems) -> UserSpec {
+fn user(table: &mut Table, problems: &mut Problems, taken: &mut Vec<String>) -> UserSpec {
     let name = table.required(problems, "name");
+    if taken.contains(&name) {
+        table.refuse_value(
+            problems,
+            "name",
+            format_args!("is taken: there are two users {name}"),
+        );
+    }
+    taken.push(name.clone());
     let password = SecretString::from(table.required(problems, "password"));
     let user = UserSpec::new(name, password);
-    match table.text(problems, "role") {
+    let roles: Vec<(&str, &str)> = rbac::names().map(|role| (role, role)).collect();
+    match table.word(problems, "role", &roles) {
         Some(role) => user.role(role),
         None => user,
     }

@@ -57,6 +57,9 @@ impl Server {
             None
         };
         face.shared.serve_at(&face.host(), address);
+        if let Some(identity) = &identity {
+            face.shared.show(&face.host(), &identity.pem);
+        }
         let (stop, stopped) = watch::channel(false);
         let acceptor = identity
             .as_ref()

@@ -1,14 +1,16 @@
 //! The simulator as its users see it.
 
+mod options;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use xapi_client::Transport;
 
+pub use self::options::{GuestMode, SimOptions};
 use crate::assertions::{self, CallRecord, Leak};
 use crate::backing::GuestHost;
 use crate::bootstrap;
@@ -16,16 +18,14 @@ use crate::control::Control;
 use crate::dispatch::{Request, dispatch};
 use crate::failure::Failure;
 use crate::fault::FaultRule;
-use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung, STATE_PARENTS};
-use crate::model::{Model, UserSpec};
+use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung};
+use crate::model::Model;
 use crate::origin::Origin;
 use crate::outage;
-use crate::report::GuestReport;
 use crate::rpc::Face;
 use crate::secret;
 use crate::server::Server;
 use crate::storage::Storage;
-use crate::tls::Certificate;
 use crate::transport::InProcess;
 use crate::value::Value;
 use crate::world::Shared;
@@ -81,155 +81,6 @@ pub enum Error {
         /// The reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// What stands behind the VMs of templates with a guest.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum GuestMode {
-    /// Real guests that are reached over SSH, run as the options say. The default.
-    #[default]
-    Real,
-    /// Real guests with options of their own.
-    RealWith(GuestOptions),
-    /// Records only: VMs report an address at which nobody answers.
-    Simulated,
-}
-
-/// How a simulator behaves. Every default is meant for tests in the same process.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct SimOptions {
-    /// The password of `root`. By default a fresh one that nobody can guess.
-    pub password: Option<SecretString>,
-    /// Further users.
-    pub users: Vec<UserSpec>,
-    /// What stands behind VMs.
-    pub guests: GuestMode,
-    /// The directory in which a private one is made for the bytes that clients write to disks, once
-    /// there are any. By default the one for the files of guests.
-    pub state_dir: Option<PathBuf>,
-    /// The certificate that servers show. By default a fresh one, as a new host has it.
-    pub certificate: Certificate,
-    /// How long a wrong password waits for its answer. A real host takes about 2 seconds; the
-    /// default is none.
-    pub login_delay: Duration,
-    /// How long each operation on a domain takes at least. A real host takes a second or more;
-    /// the default is none.
-    pub latency: Duration,
-    /// How long after its boot a guest's agent reports. A real one takes seconds; the default is
-    /// none.
-    pub agent_delay: Duration,
-    /// What the agents in uploaded images report. By default none is in them, as in the images
-    /// that distributions publish.
-    pub image_report: GuestReport,
-    /// How long `event.from` gathers changes before it answers: 50 ms, as with a real host.
-    pub event_delay: Duration,
-    /// Whether the pool has Dynamic Memory Control, as XCP-ng has. Without it the limits of a
-    /// VM's memory have to be equal.
-    pub dynamic_memory: bool,
-}
-
-impl Default for SimOptions {
-    fn default() -> Self {
-        SimOptions {
-            password: None,
-            users: Vec::new(),
-            guests: GuestMode::default(),
-            state_dir: None,
-            certificate: Certificate::default(),
-            login_delay: Duration::ZERO,
-            latency: Duration::ZERO,
-            agent_delay: Duration::ZERO,
-            image_report: GuestReport::NoTools,
-            event_delay: Duration::from_millis(50),
-            dynamic_memory: true,
-        }
-    }
-}
-
-impl SimOptions {
-    /// Gives `root` this password.
-    #[must_use]
-    pub fn with_password(mut self, password: SecretString) -> Self {
-        self.password = Some(password);
-        self
-    }
-
-    /// Lets another user log in, with a role of the datamodel.
-    #[must_use]
-    pub fn with_user(
-        mut self,
-        name: impl Into<String>,
-        password: SecretString,
-        role: impl Into<String>,
-    ) -> Self {
-        self.users.push(UserSpec::new(name, password).role(role));
-        self
-    }
-
-    /// Chooses what stands behind VMs.
-    #[must_use]
-    pub fn with_guests(mut self, guests: GuestMode) -> Self {
-        self.guests = guests;
-        self
-    }
-
-    /// Keeps the bytes of disks in this directory.
-    #[must_use]
-    pub fn with_state_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.state_dir = Some(path.into());
-        self
-    }
-
-    /// Lets servers show this certificate.
-    #[must_use]
-    pub fn with_certificate(mut self, certificate: Certificate) -> Self {
-        self.certificate = certificate;
-        self
-    }
-
-    /// Lets a wrong password wait this long for its answer.
-    #[must_use]
-    pub fn with_login_delay(mut self, delay: Duration) -> Self {
-        self.login_delay = delay;
-        self
-    }
-
-    /// Lets every operation on a domain take at least this long.
-    #[must_use]
-    pub fn with_latency(mut self, latency: Duration) -> Self {
-        self.latency = latency;
-        self
-    }
-
-    /// Lets agents report this long after the boot of their guests.
-    #[must_use]
-    pub fn with_agent_delay(mut self, delay: Duration) -> Self {
-        self.agent_delay = delay;
-        self
-    }
-
-    /// Lets the agents in uploaded images report this.
-    #[must_use]
-    pub fn with_image_report(mut self, report: GuestReport) -> Self {
-        self.image_report = report;
-        self
-    }
-
-    /// Lets `event.from` gather changes for this long.
-    #[must_use]
-    pub fn with_event_delay(mut self, delay: Duration) -> Self {
-        self.event_delay = delay;
-        self
-    }
-
-    /// Takes Dynamic Memory Control from the pool, or gives it back.
-    #[must_use]
-    pub fn with_dynamic_memory(mut self, enabled: bool) -> Self {
-        self.dynamic_memory = enabled;
-        self
-    }
 }
 
 /// Who may log in.
@@ -297,7 +148,7 @@ impl Sim {
         faults: Vec<FaultRule>,
     ) -> Result<Sim, Error> {
         let needs_guests = model.templates.iter().any(|template| template.guest);
-        let storage = Storage::new(places(&options));
+        let storage = Storage::new(options.places());
         let guests = match options.guests.clone() {
             GuestMode::Real if needs_guests => Some(GuestOptions::default()),
             GuestMode::RealWith(guests) if needs_guests => Some(guests),
@@ -522,6 +373,18 @@ impl Sim {
         outage::shift_clock(&self.shared, seconds);
     }
 
+    /// Moves the clock of one host by so many seconds against that of the pool, as
+    /// [`Model::clock_skew`] does from the start.
+    ///
+    /// # Errors
+    ///
+    /// As [`crash_host`](Sim::crash_host).
+    pub fn skew_clock(&self, host: &str, seconds: i64) -> Result<(), Failure> {
+        let host = outage::find(&self.shared, "host", host)?;
+        self.shared.with(|world| world.skews.insert(host, seconds));
+        Ok(())
+    }
+
     /// Makes the pool anew from its model, with the faults of its [`Scenario`](crate::Scenario).
     /// Connections break, what runs is ended, and references are those of the first start.
     /// Functions of [`on`](Sim::on) stay.
@@ -655,17 +518,5 @@ impl Drop for Sim {
         });
         // Guests before the disks that they run from.
         drop(left);
-    }
-}
-
-/// Where the bytes of disks may be kept, the best place first.
-fn places(options: &SimOptions) -> Vec<PathBuf> {
-    let of_guests = match &options.guests {
-        GuestMode::RealWith(guests) => guests.state_dir.clone(),
-        _ => None,
-    };
-    match options.state_dir.clone().or(of_guests) {
-        Some(path) => vec![path],
-        None => STATE_PARENTS.map(PathBuf::from).to_vec(),
     }
 }

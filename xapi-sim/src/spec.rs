@@ -100,6 +100,7 @@ fn read_all<R>(
         line: None,
         entries,
         asked: Vec::new(),
+        lines: Vec::new(),
     };
     let result = read(&mut table, &mut problems);
     table.end(&mut problems);
@@ -182,13 +183,17 @@ pub(crate) struct Table {
     line: Option<usize>,
     entries: Vec<(String, Spot)>,
     asked: Vec<&'static str>,
+    /// The lines of what has been taken.
+    lines: Vec<(&'static str, Option<usize>)>,
 }
 
 impl Table {
     fn take(&mut self, key: &'static str) -> Option<Spot> {
         self.asked.push(key);
         let at = self.entries.iter().position(|(known, _)| known == key)?;
-        Some(self.entries.swap_remove(at).1)
+        let spot = self.entries.swap_remove(at).1;
+        self.lines.push((key, spot.line));
+        Some(spot)
     }
 
     /// Tells what is wrong with a value.
@@ -204,6 +209,15 @@ impl Table {
         problems
             .0
             .push((self.line, format!("{} {why}", self.place)));
+    }
+
+    /// Tells that a value which has been taken makes no sense.
+    pub(crate) fn refuse_value(&self, problems: &mut Problems, key: &str, why: impl fmt::Display) {
+        let line = self.lines.iter().find(|(known, _)| *known == key);
+        let line = line.and_then(|(_, line)| *line).or(self.line);
+        problems
+            .0
+            .push((line, format!("{key} in {} {why}", self.place)));
     }
 
     fn mistyped(&self, problems: &mut Problems, spot: &Spot, key: &str, wanted: &str) {
@@ -331,6 +345,22 @@ impl Table {
         bytes
     }
 
+    /// A list of whole numbers.
+    pub(crate) fn ints(&mut self, problems: &mut Problems, key: &'static str) -> Option<Vec<i64>> {
+        let spot = self.take(key)?;
+        if let Node::List(items) = &spot.node {
+            let numbers = items.iter().map(|item| match item.node {
+                Node::Int(number) => Some(number),
+                _ => None,
+            });
+            if let Some(numbers) = numbers.collect() {
+                return Some(numbers);
+            }
+        }
+        self.complain(problems, &spot, key, "has to be a list of whole numbers");
+        None
+    }
+
     /// A list of texts; empty where it is missing.
     pub(crate) fn texts(&mut self, problems: &mut Problems, key: &'static str) -> Vec<String> {
         let Some(spot) = self.take(key) else {
@@ -376,6 +406,7 @@ impl Table {
                         line,
                         entries,
                         asked: Vec::new(),
+                        lines: Vec::new(),
                     };
                     found.push(read(&mut table, problems));
                     table.end(problems);
@@ -403,6 +434,7 @@ impl Table {
             line: spot.line,
             entries,
             asked: Vec::new(),
+            lines: Vec::new(),
         };
         let found = read(&mut table, problems);
         table.end(problems);

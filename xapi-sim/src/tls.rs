@@ -174,6 +174,61 @@ impl Identity {
     }
 }
 
+/// From when and until when a certificate holds, as the server writes points in time.
+pub(crate) fn validity(der: &[u8]) -> Option<(String, String)> {
+    // Certificate > TBSCertificate: version, serial number, algorithm, issuer, validity.
+    let (_, certificate, _) = element(der)?;
+    let (_, mut rest, _) = element(certificate)?;
+    // The version has a default and may be missing.
+    const VERSION: u8 = 0xa0;
+    if let Some((VERSION, _, after)) = element(rest) {
+        rest = after;
+    }
+    for _ in 0..3 {
+        rest = element(rest)?.2;
+    }
+    let (_, validity, _) = element(rest)?;
+    times(validity)
+}
+
+fn times(content: &[u8]) -> Option<(String, String)> {
+    let (from_kind, from, after) = element(content)?;
+    let (until_kind, until, _) = element(after)?;
+    Some((time(from_kind, from)?, time(until_kind, until)?))
+}
+
+/// The tag of a DER element, what is in it, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = if first < 0x80 {
+        (usize::from(first), rest)
+    } else {
+        let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+        let length = digits.iter().try_fold(0_usize, |length, digit| {
+            length.checked_mul(256)?.checked_add(usize::from(*digit))
+        })?;
+        (length, rest)
+    };
+    let (content, after) = rest.split_at_checked(length)?;
+    Some((tag, content, after))
+}
+
+/// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` in the server's form.
+fn time(tag: u8, text: &[u8]) -> Option<String> {
+    const UTC_TIME: u8 = 0x17;
+    let text = std::str::from_utf8(text).ok()?;
+    let text = match (tag, text.get(..2)?.parse::<u8>().ok()?) {
+        (UTC_TIME, year) if year < 50 => format!("20{text}"),
+        (UTC_TIME, _) => format!("19{text}"),
+        _ => text.to_owned(),
+    };
+    let (day, clock) = (text.get(..8)?, text.get(8..14)?);
+    let (hour, rest) = clock.split_at(2);
+    let (minute, second) = rest.split_at(2);
+    Some(format!("{day}T{hour}:{minute}:{second}Z"))
+}
+
 fn crypto() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![

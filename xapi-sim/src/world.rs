@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,10 @@ use xapi_client::meta::{Class, Message};
 
 use crate::assertions::Log;
 use crate::backing::{Disk, GuestHost, Running};
+use crate::classes::certificate;
 use crate::classes::event::Listener;
+use crate::classes::vdi_cbt::Blocks;
+use crate::classes::vdi_introduce::Forgotten;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::dispatch::Registry;
@@ -21,7 +24,7 @@ use crate::fault::Faults;
 use crate::origin::Origin;
 use crate::seed::Seed;
 use crate::storage::Storage;
-use crate::tls::{Certificate, HostKey};
+use crate::tls::{Certificate, HostKey, Identity, TlsError};
 use crate::value::Value;
 
 /// How long the server waits for others to end what they do to an object.
@@ -40,6 +43,20 @@ pub(crate) struct World {
     pub(crate) listeners: HashMap<String, Listener>,
     /// VDI → what is on it, where that is more than zeros.
     pub(crate) disks: HashMap<String, Disk>,
+    /// VDI whose data are gone → the blocks that they took.
+    pub(crate) blocks: HashMap<String, Blocks>,
+    /// What lies on SRs without a record.
+    pub(crate) forgotten: Vec<Forgotten>,
+    /// Object and data source that is not recorded.
+    pub(crate) unrecorded: BTreeSet<(String, String)>,
+    /// Before this no VM is restarted for a lost host, in seconds since 1970.
+    pub(crate) no_restarts_before: u64,
+    /// Host → seconds by which its clock is ahead of that of the coordinator's database.
+    pub(crate) skews: HashMap<String, i64>,
+    /// Host → how its scheduler groups processors, where somebody has said.
+    pub(crate) granularity: HashMap<String, String>,
+    /// The revocation lists of the pool.
+    pub(crate) crls: BTreeSet<String>,
     /// VM → the guest that runs in it.
     pub(crate) running: HashMap<String, Running>,
     /// VM whose guest is being stopped → dropped when it has ended.
@@ -221,6 +238,8 @@ pub(crate) struct Shared {
     pub(crate) host_key: HostKey,
     /// Host → where it is served, for those who are sent there.
     served: Mutex<HashMap<String, SocketAddr>>,
+    /// Host → the certificate that it shows.
+    shown: Mutex<HashMap<String, String>>,
 }
 
 impl fmt::Debug for Shared {
@@ -251,6 +270,7 @@ impl Shared {
             origin,
             host_key: HostKey::default(),
             served: Mutex::default(),
+            shown: Mutex::default(),
         })
     }
 
@@ -316,6 +336,35 @@ impl Shared {
         served.insert(host.to_owned(), address);
     }
 
+    /// Notes which certificate a host shows.
+    pub(crate) fn show(&self, host: &str, pem: &str) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.insert(host.to_owned(), pem.to_owned());
+        drop(shown);
+        self.with(|world| {
+            if let Err(failure) = certificate::note(world, host, pem) {
+                tracing::warn!(%failure, "the certificate of a host has no record");
+            }
+        });
+    }
+
+    /// The certificate that a host shows; one that nobody serves has one as well.
+    pub(crate) async fn certificate_of(&self, host: &str) -> Result<String, TlsError> {
+        let shown = |this: &Shared| {
+            let shown = this.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.get(host).cloned()
+        };
+        if let Some(pem) = shown(self) {
+            return Ok(pem);
+        }
+        let address = self.with(|world| world.db.text("host", host, "address"));
+        let address = address.ok().and_then(|text| text.parse().ok());
+        let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let made = Identity::new(&self.certificate, &self.host_key, address).await?;
+        self.show(host, &made.pem);
+        Ok(made.pem)
+    }
+
     /// Where a host is served, if it is.
     pub(crate) fn address_of(&self, host: &str) -> Option<SocketAddr> {
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
@@ -379,6 +428,11 @@ impl World {
             .into_iter()
             .next()
             .unwrap_or_default()
+    }
+
+    /// The seconds by which the clock of a host is wrong.
+    pub(crate) fn skew(&self, host: &str) -> i64 {
+        self.skews.get(host).copied().unwrap_or_default()
     }
 
     /// Adds an object with a fresh reference and a fresh uuid, and gives the reference.

@@ -137,6 +137,43 @@ async fn a_token_belongs_to_its_subscription() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_token_is() {
+    let pool = pool().await;
+    for bad in ["garbage", "1", "1,2,3", " ", "9223372036854775808,0"] {
+        let classes = Value::strings(["vm"]);
+        let args = vec![classes, bad.into(), 0.0.into()];
+        assert_eq!(
+            pool.fails("event.from", args).await,
+            format!("EVENT_FROM_TOKEN_PARSE_FAILURE|{bad}")
+        );
+    }
+    // Two numbers of twenty digits; shorter ones are read as well.
+    let batch = pool.events(&["vm"], "", 0.0).await;
+    let token = batch.token();
+    let parts: Vec<&str> = token.split(',').collect();
+    assert!(
+        parts.len() == 2 && parts.iter().all(|part| part.len() == 20),
+        "{token}"
+    );
+    let all = pool.events(&["vm"], "0,0", 0.0).await;
+    assert_eq!(all.list().len(), batch.list().len());
+    assert_eq!(pool.events(&["vm"], "-1,-1", 0.0).await.list(), all.list());
+    // Without events the reply has the token that was sent, and zeros for none.
+    assert_eq!(pool.events(&["vm"], &token, 0.0).await.token(), token);
+    let zeros = format!("{:020},{:020}", 0, 0);
+    assert_eq!(pool.events(&["nothing"], "", 0.0).await.token(), zeros);
+    let future = "00000009000000000000,00000000000000000000";
+    let late = pool.events(&["vm"], future, 5.0).await;
+    assert_eq!((late.list().len(), late.token()), (0, future.to_owned()));
+    // A token can be used again, and tells the same.
+    let vm = pool.vm("worker").await;
+    let first = pool.events(&["vm"], &token, 0.0).await;
+    let again = pool.events(&["vm"], &token, 0.0).await;
+    assert_eq!(first.list(), [format!("add vm {vm}")]);
+    assert_eq!((first.list(), first.token()), (again.list(), again.token()));
+}
+
 #[tokio::test]
 async fn nonsense_matches_nothing() {
     let pool = pool().await;

@@ -464,3 +464,102 @@ async fn a_forgotten_card_is_found_again() {
     let all = pool.call("PIF.get_all", vec![]).await;
     assert_eq!(all.items().len(), 2, "a card has one record");
 }
+
+#[tokio::test]
+async fn cards_that_differ_or_are_in_use_otherwise_cannot_be_bonded() {
+    let pool = pool().await;
+    let (first, second) = (card(&pool, "eth0").await, card(&pool, "eth1").await);
+    let free = network(&pool, "free").await;
+    let both = || bond(&free, &[&first, &second], "", "balance-slb");
+    let property = |value: &str| vec![second.as_str().into(), "gro".into(), value.into()];
+    pool.call("PIF.set_property", property("off")).await;
+    assert_eq!(
+        pool.fails("Bond.create", both()).await,
+        "INCOMPATIBLE_PIF_PROPERTIES"
+    );
+    pool.call("PIF.set_property", property("on")).await;
+
+    let tunnelled = network(&pool, "tunnelled").await;
+    let args = vec![first.as_str().into(), tunnelled.as_str().into()];
+    let tunnel = text(&pool.call("tunnel.create", args).await);
+    let access = text(&pool.get("tunnel", "access_PIF", &tunnel).await);
+    assert_eq!(
+        pool.fails("Bond.create", bond(&free, &[&second, &access], "", "lacp"))
+            .await,
+        format!("IS_TUNNEL_ACCESS_PIF|{access}")
+    );
+    assert_eq!(
+        pool.fails(
+            "PIF.set_property",
+            vec![access.into(), "gro".into(), "off".into()]
+        )
+        .await
+        .split('|')
+        .next(),
+        Some("CANNOT_CHANGE_PIF_PROPERTIES")
+    );
+
+    // As long as hosts watch over each other, the way to them stays as it is.
+    let shared = pool.named("SR", "Shared storage").await;
+    let none: [(&str, &str); 0] = [];
+    let args = vec![Value::strings([shared]), Value::map(none)];
+    pool.call("pool.enable_ha", args).await;
+    assert_eq!(
+        pool.fails("Bond.create", both()).await,
+        "HA_CANNOT_CHANGE_BOND_STATUS_OF_MGMT_IFACE"
+    );
+    pool.call("pool.disable_ha", vec![]).await;
+    let made = text(&pool.call("Bond.create", both()).await);
+    // What is set on a bond is set on its members.
+    let above = text(&pool.get("Bond", "master", &made).await);
+    let args = vec![above.as_str().into(), "gro".into(), "off".into()];
+    pool.call("PIF.set_property", args).await;
+    let off = Value::map([("gro", "off")]);
+    for pif in [&first, &second, &above] {
+        assert_eq!(pool.get("PIF", "properties", pif).await, off);
+    }
+    assert_eq!(
+        pool.fails("PIF.set_property", property("on")).await,
+        format!("CANNOT_CHANGE_PIF_PROPERTIES|{second}")
+    );
+}
+
+#[tokio::test]
+async fn the_older_way_to_a_vlan_names_the_device() {
+    let pool = pool().await;
+    let first = card(&pool, "eth0").await;
+    let host = text(&pool.get("PIF", "host", &first).await);
+    let tagged = network(&pool, "tagged").await;
+    let vlan = |device: &str, tag: i64| {
+        vec![
+            device.into(),
+            tagged.as_str().into(),
+            host.as_str().into(),
+            tag.into(),
+        ]
+    };
+    assert_eq!(
+        pool.fails("PIF.create_VLAN", vlan("eth7", 7)).await,
+        "INVALID_VALUE|device|eth7"
+    );
+    assert_eq!(
+        pool.fails("PIF.create_VLAN", vlan("eth0", 4095)).await,
+        "VLAN_TAG_INVALID|4095"
+    );
+    let pif = text(&pool.call("PIF.create_VLAN", vlan("eth0", 7)).await);
+    assert_fields(
+        &pool,
+        "PIF",
+        &pif,
+        &[
+            ("VLAN", Value::Int(7)),
+            ("device", "eth0".into()),
+            ("network", tagged.as_str().into()),
+            ("physical", false.into()),
+        ],
+    )
+    .await;
+    pool.call("PIF.destroy", this(&pif)).await;
+    let pifs = pool.get("network", "PIFs", &tagged).await;
+    assert_eq!(pifs, Value::Array(vec![]));
+}

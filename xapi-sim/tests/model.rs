@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::{Pool, pool_of, text};
 use xapi_sim::{
-    GuestReport, Model, NULL_REF, NetworkSpec, SimOptions, SrSpec, TemplateSpec, Value,
+    GuestMode, GuestReport, Model, NULL_REF, NetworkSpec, Release, SecretString, Sim, SimOptions,
+    SrSpec, TemplateSpec, UserSpec, Value,
 };
 
 /// A pool with a running VM whose guest reports so.
@@ -132,13 +133,14 @@ async fn built_in_templates_boot_with_the_firmware_of_their_system() {
         ("Windows 11", "uefi", Some("auto"), None, 4_i64 << 30, 2),
         ("Generic Linux UEFI", "uefi", Some("auto"), None, 1 << 30, 1),
         (
-            "Rocky Linux 9",
+            "Rocky Linux 8",
             "bios",
             None,
             Some("qemu-upstream-compat"),
             2 << 30,
             1,
         ),
+        ("Debian Bookworm 12", "uefi", Some("auto"), None, 1 << 30, 1),
     ] {
         let template = pool.named("VM", name).await;
         let record = pool
@@ -197,4 +199,40 @@ async fn some_settings_of_a_pool_are_those_of_its_hosts() {
             assert_eq!(pool.get("host", field, &text(host)).await, value, "{field}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_older_release_has_its_own_templates() {
+    let model = Model::single_host().release(Release::Xcpng82);
+    let pool = pool_of(model, SimOptions::default()).await;
+    let named = |name: &str| pool.call("VM.get_by_name_label", vec![name.into()]);
+    for (name, count) in [
+        ("CentOS 8", 1),
+        ("Debian Buster 10", 1),
+        ("Debian Bookworm 12", 0),
+        ("Windows 11", 0),
+        ("Other install media", 1),
+    ] {
+        assert_eq!(named(name).await.items().len(), count, "{name}");
+    }
+    let template = pool.named("VM", "AlmaLinux 8").await;
+    let boot = pool.get("VM", "HVM_boot_params", &template).await;
+    assert_eq!(boot.get("firmware"), Some(&Value::from("bios")));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_together_is_told_at_once() {
+    let password = || SecretString::from("x".to_owned());
+    let model = Model::new()
+        .template(TemplateSpec::with_guest("worker").vif("LAN"))
+        .user(UserSpec::new("root", password()).role("king"));
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let refused = Sim::start(model, options).await;
+    assert_eq!(
+        refused.map(|_: Sim| ()).unwrap_err().to_string(),
+        "the model of the pool does not fit together: template worker has a disk and the pool has \
+         no SR for it; template worker is on network LAN, which the model lacks; there are two \
+         users root; user root has the role king, which does not exist; use one of read-only, \
+         vm-operator, vm-admin, vm-power-admin, pool-operator, pool-admin"
+    );
 }

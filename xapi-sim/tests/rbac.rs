@@ -274,3 +274,20 @@ async fn an_old_release_refuses_strangers_in_its_own_words() {
     let refused = try_login(&pool.sim, "stranger", "").await.unwrap_err();
     assert_eq!(refused.code, "SESSION_AUTHENTICATION_FAILED");
 }
+
+#[tokio::test]
+async fn tasks_of_others_are_theirs() {
+    let pool = pool_of(model(), SimOptions::default()).await;
+    let create = || vec!["mine".into(), "".into()];
+    let task = text(&pool.call("task.create", create()).await);
+    let pool = as_user(pool, "operator").await;
+    for method in ["task.cancel", "task.destroy"] {
+        let refused = pool.fails(method, vec![task.as_str().into()]).await;
+        let expected = "RBAC_PERMISSION_DENIED|task.destroy/any|";
+        assert!(refused.starts_with(expected), "{refused}");
+    }
+    let own = text(&pool.call("task.create", create()).await);
+    pool.call("task.cancel", vec![own.as_str().into()]).await;
+    let pool = as_user(pool, "boss").await;
+    pool.call("task.cancel", vec![own.into()]).await;
+}

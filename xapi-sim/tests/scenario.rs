@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Pool, login, text};
-use xapi_sim::{GuestReport, Scenario, Sim, Value};
+use xapi_sim::{GuestReport, Scenario, Value};
 
 async fn started(toml: &str) -> Pool {
     let sim = Scenario::from_toml(toml).unwrap().start().await.unwrap();
@@ -103,30 +103,6 @@ async fn the_same_file_gives_the_same_pool() {
     assert_ne!(all(started(&other).await).await, first);
 }
 
-#[tokio::test]
-async fn what_does_not_fit_together_is_told_at_once() {
-    let toml = r#"
-        preset = "empty"
-        [[template]]
-        name = "worker"
-        vifs = ["LAN"]
-        [[user]]
-        name = "root"
-        password = "x"
-        role = "king"
-        [behaviour]
-        guests = "simulated"
-    "#;
-    let refused = Scenario::from_toml(toml).unwrap().start().await;
-    assert_eq!(
-        refused.map(|_: Sim| ()).unwrap_err().to_string(),
-        "the model of the pool does not fit together: template worker has a disk and the pool has \
-         no SR for it; template worker is on network LAN, which the model lacks; there are two \
-         users root; user root has the role king, which does not exist; use one of read-only, \
-         vm-operator, vm-admin, vm-power-admin, pool-operator, pool-admin"
-    );
-}
-
 #[test]
 fn all_mistakes_of_a_file_are_told_with_their_lines() {
     let toml = "\
@@ -153,7 +129,8 @@ name = \"x\"
             "line 1: preset in the file has to be one of single-host, pool-of-three, fleet, empty",
             "line 2: hosts in the file has to be a whole number, 0 or more",
             "line 3: colour in the file is unknown; known are preset, name, seed, release, hosts, \
-             host_memory, host_cpus, vms, sr, network, template, user, fault, behaviour",
+             host_memory, host_cpus, vms, sr, network, clock_skews, template, user, fault, \
+             behaviour",
             "line 5: [[fault]] does nothing; give it delay, fail, disconnect, http_status, \
              truncate, slow_body, expire_session or crash_host",
             "line 8: [[fault]] has both method and class; give one of them",
@@ -186,4 +163,46 @@ fn a_fault_names_a_method_that_there_is() {
         let toml = format!("[[fault]]\nmethod = {method:?}\ndisconnect = true\n");
         assert!(Scenario::from_toml(&toml).is_ok(), "{method}");
     }
+}
+
+#[test]
+fn what_does_not_fit_together_is_told_with_its_lines_and_all_at_once() {
+    let text = r#"preset = "empty"
+hosts = 2
+clock_skews = [0, 5, 9]
+
+[[network]]
+name = "LAN"
+
+[[template]]
+name = "worker"
+vifs = ["LAN", "WAN"]
+
+[[user]]
+name = "op"
+password = "x"
+role = "king"
+
+[[user]]
+name = "op"
+password = "y"
+
+[[user]]
+name = "root"
+password = "z"
+"#;
+    let error = Scenario::from_toml(text).unwrap_err();
+    assert_eq!(
+        error.problems(),
+        [
+            "line 3: clock_skews in the file has more numbers than the 2 hosts",
+            "line 8: [[template]] has a disk and the pool has no SR for it; add an [[sr]]",
+            "line 10: vifs in [[template]] names the network WAN, which the model lacks; add a \
+             [[network]]",
+            "line 15: role in [[user]] has to be one of read-only, vm-operator, vm-admin, \
+             vm-power-admin, pool-operator, pool-admin",
+            "line 18: name in [[user]] is taken: there are two users op",
+            "line 22: name in [[user]] is taken: there are two users root",
+        ]
+    );
 }

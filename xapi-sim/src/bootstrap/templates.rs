@@ -3,6 +3,7 @@
 use super::Trouble;
 use crate::backing::Disk;
 use crate::classes::{self, vbd, vdi, vif, vm, vm_memory};
+use crate::db::Release;
 use crate::model::TemplateSpec;
 use crate::value::Value;
 use crate::world::World;
@@ -66,7 +67,7 @@ impl Family {
     }
 
     /// The limits that graphical clients keep to.
-    fn recommendations(self, spec: &TemplateSpec) -> String {
+    fn recommendations(self, spec: &TemplateSpec, release: Release) -> String {
         let memory: i64 = match self {
             Family::Linux | Family::Windows => 1536 << 30,
             Family::Other => 128 << 30,
@@ -74,8 +75,8 @@ impl Family {
         let windows = self == Family::Windows;
         let word = |yes: bool| if yes { "yes" } else { "no" };
         // Windows 11 is for UEFI alone, and the installation media may be for anything.
-        let bios = !windows || spec.name != WINDOWS_11;
-        let uefi = is_uefi(spec) || self == Family::Other;
+        let bios = spec.name != WINDOWS_11;
+        let uefi = is_uefi(spec, release) || self == Family::Other;
         let least = if windows {
             "<restriction field=\"vcpus-min\" min=\"2\"/>"
         } else {
@@ -126,15 +127,34 @@ impl Family {
 const WINDOWS_11: &str = "Windows 11";
 
 /// Whether clones of a built-in template boot with UEFI. Their device model is left open: it is
-/// the one that goes with the firmware when they start.
-fn is_uefi(spec: &TemplateSpec) -> bool {
-    spec.default && (spec.name.starts_with("Windows") || spec.name == "Generic Linux UEFI")
+/// the one that goes with the firmware when they start. Systems of Linux do since XCP-ng 8.3.
+fn is_uefi(spec: &TemplateSpec, release: Release) -> bool {
+    const LINUX: [&str; 9] = [
+        "AlmaLinux 8",
+        "AlmaLinux 9",
+        "Debian Bookworm 12",
+        "Generic Linux UEFI",
+        "Red Hat Enterprise Linux 8",
+        "Red Hat Enterprise Linux 9",
+        "Rocky Linux 9",
+        "Ubuntu Focal Fossa 20.04",
+        "Ubuntu Jammy Jellyfish 22.04",
+    ];
+    const OLD_WINDOWS: [&str; 3] = [
+        "Windows 7 (64-bit)",
+        "Windows 8.1 (64-bit)",
+        "Windows Server 2012 R2 (64-bit)",
+    ];
+    let name = spec.name.as_str();
+    let windows = name.starts_with("Windows") && !OLD_WINDOWS.contains(&name);
+    let linux = release != Release::Xcpng82 && LINUX.contains(&name);
+    spec.default && (windows || linux)
 }
 
 /// What the platform of a template has beside that of its family.
-fn peculiarities(spec: &TemplateSpec) -> Vec<(&'static str, &'static str)> {
+fn peculiarities(spec: &TemplateSpec, release: Release) -> Vec<(&'static str, &'static str)> {
     let mut platform = Vec::new();
-    if is_uefi(spec) {
+    if is_uefi(spec, release) {
         platform.push(("secureboot", "auto"));
     } else {
         platform.push(("device-model", "qemu-upstream-compat"));
@@ -181,6 +201,7 @@ fn add_machine(
     let seed = world.seed.uuid();
     let mut other_config = vec![("mac_seed", seed)];
     let family = Family::of(spec);
+    let release = world.db.release();
     if spec.default {
         if let Some(size) = spec.disk {
             let bootable = family != Family::Windows;
@@ -208,13 +229,17 @@ fn add_machine(
         ("pae", "true"),
         ("hpet", "true"),
     ];
-    let platform = peculiarities(spec).into_iter().chain(platform);
+    let platform = peculiarities(spec, release).into_iter().chain(platform);
     let platform = platform.chain(family.platform().iter().copied());
     let platform = platform
         .map(|(key, value)| (key, value.to_owned()))
         .chain(cores);
-    let firmware = if is_uefi(spec) { "uefi" } else { "bios" };
-    let limits = family.recommendations(spec);
+    let firmware = if is_uefi(spec, release) {
+        "uefi"
+    } else {
+        "bios"
+    };
+    let limits = family.recommendations(spec, release);
     let template = world.create(
         "VM",
         vec![

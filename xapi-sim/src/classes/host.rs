@@ -31,12 +31,14 @@ pub(crate) const TABLE: Table = &[
 
 fn get_servertime(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
-    Ok(Value::DateTime(world.clock.now()))
+    let now = world.clock.ahead_by(world.skew(call.text(0))).now();
+    Ok(Value::DateTime(now))
 }
 
 fn get_server_localtime(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
-    Ok(Value::DateTime(world.clock.local()))
+    let now = world.clock.ahead_by(world.skew(call.text(0))).local();
+    Ok(Value::DateTime(now))
 }
 
 fn set_enabled(world: &mut World, call: &Call, enabled: bool) -> Reply {
@@ -45,30 +47,71 @@ fn set_enabled(world: &mut World, call: &Call, enabled: bool) -> Reply {
     done()
 }
 
-/// Brings the allowed operations up to date: a host goes down only when it is disabled.
+/// The operations in the order in which a real server lists them.
+const OPERATIONS: [&str; 10] = [
+    "vm_migrate",
+    "power_on",
+    "provision",
+    "vm_resume",
+    "apply_updates",
+    "enable",
+    "reboot",
+    "evacuate",
+    "vm_start",
+    "shutdown",
+];
+
+/// Brings the allowed operations up to date.
 pub(crate) fn refresh(world: &mut World, host: &str) -> Result<(), Failure> {
-    // In the order in which a real server lists them.
-    const OPERATIONS: [&str; 9] = [
-        "vm_migrate",
-        "provision",
-        "vm_resume",
-        "apply_updates",
-        "enable",
-        "reboot",
-        "evacuate",
-        "vm_start",
-        "shutdown",
-    ];
-    let enabled = world.db.flag("host", host, "enabled")?;
     let old = world.db.release() == Release::Xcpng82;
-    let allowed = OPERATIONS.into_iter().filter(|operation| match *operation {
-        "apply_updates" => !enabled && !old,
-        "enable" => !old,
-        "reboot" | "shutdown" => !enabled,
-        _ => true,
-    });
+    let known = |operation: &&str| !old || !matches!(*operation, "apply_updates" | "enable");
+    let allowed: Vec<&str> = OPERATIONS
+        .into_iter()
+        .filter(known)
+        .filter(|operation| check(world, host, operation).is_ok())
+        .collect();
     let allowed = Value::strings(allowed);
     world.db.set("host", host, "allowed_operations", allowed)
+}
+
+/// Refuses an operation with the first failure that a real server would find. What brings VMs does
+/// not go along with what takes them away, and a host goes down only when it is disabled.
+pub(crate) fn check(world: &World, host: &str, operation: &str) -> Result<(), Failure> {
+    const BRINGS: [&str; 3] = ["provision", "vm_resume", "vm_migrate"];
+    const TAKES: [&str; 3] = ["evacuate", "reboot", "shutdown"];
+    const ENDS: [&str; 3] = ["reboot", "shutdown", "apply_updates"];
+    let db = &world.db;
+    let current = db.get("host", host, "current_operations")?;
+    let clashes = |other: &str| {
+        (BRINGS.contains(&operation) && TAKES.contains(&other))
+            || (TAKES.contains(&operation) && BRINGS.contains(&other))
+            || (ENDS.contains(&operation) && ENDS.contains(&other))
+            || (operation == "provision" && other == "provision")
+            || (operation == "enable" && other == "enable")
+    };
+    for (task, other) in current.members() {
+        let other = other.as_str().unwrap_or_default();
+        if operation == "evacuate" && other == "evacuate" {
+            return Err(Failure::new("HOST_EVACUATE_IN_PROGRESS", [host]));
+        }
+        if clashes(other) {
+            let params = ["host", host, other, task];
+            return Err(Failure::new("OTHER_OPERATION_IN_PROGRESS", params));
+        }
+    }
+    if ENDS.contains(&operation) && db.flag("host", host, "enabled")? {
+        return Err(Failure::code("HOST_NOT_DISABLED"));
+    }
+    if operation == "power_on" {
+        let metrics = db.text("host", host, "metrics")?;
+        if db.flag("host_metrics", &metrics, "live")? {
+            return Err(Failure::new("HOST_IS_LIVE", [host]));
+        }
+        if db.text("host", host, "power_on_mode")?.is_empty() {
+            return Err(Failure::code("HOST_POWER_ON_MODE_DISABLED"));
+        }
+    }
+    Ok(())
 }
 
 fn get_management_interface(world: &mut World, call: &Call) -> Reply {

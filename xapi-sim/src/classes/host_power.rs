@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::operation::{Mark, Operation};
 use super::{Table, done, power_of, vm_placement};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::{Pending, Request, dispatch};
@@ -27,7 +28,10 @@ pub(crate) const TABLE: Table = &[
         "host.power_on",
         Later(|shared, call| {
             Box::pin(async move {
+                let operation = begin(&shared, &call, "power_on").await?;
+                operation.work().await;
                 outage::boot(&shared, call.text(0))?;
+                drop(operation);
                 done()
             })
         }),
@@ -56,6 +60,19 @@ pub(crate) const TABLE: Table = &[
 
 /// How long after the answer a host goes down, and how long it then takes to be back.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Checks that the host that a call names allows an operation, and marks it.
+async fn begin(
+    shared: &Arc<Shared>,
+    call: &Call,
+    operation: &'static str,
+) -> Result<Operation, Failure> {
+    let attempt = |world: &mut World| {
+        let marks = vec![Mark::new("host", call.text(0), operation)];
+        Operation::begin_all(shared, world, &call.task, marks)
+    };
+    shared.patiently(attempt).await
+}
 
 /// Does something when the answer is on its way.
 fn soon<F: Future<Output = ()> + Send + 'static>(
@@ -92,14 +109,12 @@ fn restart_agent(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 fn go_down(shared: Arc<Shared>, call: Arc<Call>, comes_back: bool) -> Pending {
     Box::pin(async move {
         let host = call.text(0).to_owned();
-        shared.with(|world| {
-            if world.db.flag("host", &host, "enabled")? {
-                return Err(Failure::code("HOST_NOT_DISABLED"));
-            }
-            match residents(world, &host)?.first() {
-                Some(vm) => Err(Failure::new("HOST_IN_USE", [host.as_str(), "vm", vm])),
-                None => Ok(()),
-            }
+        let name = if comes_back { "reboot" } else { "shutdown" };
+        let operation = begin(&shared, &call, name).await?;
+        operation.work().await;
+        operation.finish(|world| match residents(world, &host)?.first() {
+            Some(vm) => Err(Failure::new("HOST_IN_USE", [host.as_str(), "vm", vm])),
+            None => Ok(()),
         })?;
         soon(&shared, move |shared| async move {
             match outage::crash(&shared, &host) {
@@ -182,10 +197,9 @@ fn assert_can_evacuate(world: &mut World, call: &Call) -> Reply {
 fn evacuate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let host = call.text(0);
-        let vms = shared.with(|world| {
-            assert_can_evacuate(world, &call)?;
-            residents(world, host)
-        })?;
+        shared.with(|world| assert_can_evacuate(world, &call))?;
+        let operation = begin(&shared, &call, "evacuate").await?;
+        let vms = shared.with(|world| residents(world, host))?;
         for vm in vms {
             let target = shared.with(|world| refuge(world, &vm, host))?;
             let params = vec![
@@ -202,6 +216,7 @@ fn evacuate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             };
             dispatch(&shared, request).await?;
         }
+        drop(operation);
         done()
     })
 }
@@ -209,10 +224,15 @@ fn evacuate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 fn designate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let host = call.text(0).to_owned();
-        shared.with(|world| {
+        let attempt = |world: &mut World| {
             world.db.require("host", &host)?;
-            outage::assert_up(world, &host)
-        })?;
+            outage::assert_up(world, &host)?;
+            let marks = vec![Mark::new("pool", world.pool(), "designate_new_master")];
+            Operation::begin_all(&shared, world, &call.task, marks)
+        };
+        let operation = shared.patiently(attempt).await?;
+        operation.work().await;
+        drop(operation);
         soon(&shared, move |shared| async move {
             if let Err(failure) = outage::fail_over(&shared, &host) {
                 tracing::warn!(%failure, "the pool keeps its coordinator");

@@ -2,35 +2,55 @@
 
 pub(crate) mod appliance;
 pub(crate) mod bond;
+pub(crate) mod caller;
+pub(crate) mod certificate;
+pub(crate) mod cluster;
+pub(crate) mod data_source;
 pub(crate) mod event;
+pub(crate) mod external_auth;
+pub(crate) mod hardware;
 pub(crate) mod host;
 pub(crate) mod host_power;
+pub(crate) mod host_service;
 pub(crate) mod hotplug;
 pub(crate) mod message;
 pub(crate) mod network;
 pub(crate) mod operation;
 pub(crate) mod pif;
+pub(crate) mod pif_record;
 pub(crate) mod pool;
+pub(crate) mod pool_ha;
+pub(crate) mod pool_member;
+pub(crate) mod pvs;
+pub(crate) mod recovery;
 pub(crate) mod role;
 pub(crate) mod session;
 pub(crate) mod settings;
+pub(crate) mod sm;
 pub(crate) mod sr;
 pub(crate) mod sr_create;
+pub(crate) mod sr_probe;
 pub(crate) mod task;
 pub(crate) mod tunnel;
+pub(crate) mod update;
 pub(crate) mod vbd;
 pub(crate) mod vdi;
 pub(crate) mod vdi_cbt;
+pub(crate) mod vdi_copy;
+pub(crate) mod vdi_introduce;
 pub(crate) mod vif;
 pub(crate) mod vlan;
 pub(crate) mod vm;
 pub(crate) mod vm_copy;
+pub(crate) mod vm_firmware;
 pub(crate) mod vm_live;
 pub(crate) mod vm_memory;
+pub(crate) mod vm_migrate;
 pub(crate) mod vm_placement;
 pub(crate) mod vm_power;
 pub(crate) mod vm_provision;
 pub(crate) mod vm_revert;
+pub(crate) mod vm_sleep;
 pub(crate) mod vm_snapshot;
 
 use crate::db::Release;
@@ -49,33 +69,52 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
     let tables: &[Table] = &[
         appliance::TABLE,
         bond::TABLE,
+        caller::TABLE,
+        certificate::TABLE,
+        cluster::TABLE,
+        data_source::TABLE,
         event::TABLE,
+        external_auth::TABLE,
+        hardware::TABLE,
         host::TABLE,
         host_power::TABLE,
+        host_service::TABLE,
         message::TABLE,
         network::TABLE,
         pif::TABLE,
+        pif_record::TABLE,
         pool::TABLE,
+        pool_ha::TABLE,
+        pool_member::TABLE,
+        pvs::TABLE,
+        recovery::TABLE,
         role::TABLE,
         session::TABLE,
         settings::TABLE,
         sr::TABLE,
         sr_create::TABLE,
+        sr_probe::TABLE,
         task::TABLE,
         tunnel::TABLE,
+        update::TABLE,
         vbd::TABLE,
         vdi::TABLE,
         vdi_cbt::TABLE,
+        vdi_copy::TABLE,
+        vdi_introduce::TABLE,
         vif::TABLE,
         vlan::TABLE,
         vm::TABLE,
         vm_copy::TABLE,
+        vm_firmware::TABLE,
         vm_live::TABLE,
         vm_memory::TABLE,
+        vm_migrate::TABLE,
         vm_placement::TABLE,
         vm_power::TABLE,
         vm_provision::TABLE,
         vm_revert::TABLE,
+        vm_sleep::TABLE,
         vm_snapshot::TABLE,
     ];
     tables.iter().copied().flatten().copied()

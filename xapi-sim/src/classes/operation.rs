@@ -1,20 +1,113 @@
-//! Operations on VMs that take time, and the marks that others see meanwhile.
+//! Operations that take time, and the marks that others see meanwhile.
 
 use std::sync::Arc;
 
-use super::{check, mark, refresh, unmark};
-use crate::failure::Failure;
+use super::{check, host, mark, pool, refresh, sr, unmark, vbd, vdi, vif};
+use crate::failure::{Failure, Reply};
+use crate::value::Value;
 use crate::world::{Call, Shared, World};
 
-/// An operation under way: the mark goes when this is dropped, however the operation ends.
+/// An object, and what is done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    class: &'static str,
+    reference: String,
+    operation: &'static str,
+}
+
+impl Mark {
+    pub(crate) fn new(
+        class: &'static str,
+        reference: impl Into<String>,
+        operation: &'static str,
+    ) -> Mark {
+        Mark {
+            class,
+            reference: reference.into(),
+            operation,
+        }
+    }
+
+    /// Refuses an operation that the object does not allow now.
+    fn check(&self, world: &World) -> Result<(), Failure> {
+        let (reference, operation) = (self.reference.as_str(), self.operation);
+        match self.class {
+            "VM" => check(world, reference, operation),
+            "VDI" => vdi::check(world, reference, operation),
+            "VBD" => vbd::check(world, reference, operation, false),
+            "VIF" => vif::check(world, reference, operation),
+            "SR" => sr::check(world, reference, operation),
+            "host" => host::check(world, reference, operation),
+            "pool" => pool::check(world, reference, operation),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the allowed operations of the object up to date. What is gone needs none.
+    fn refresh(&self, world: &mut World) {
+        let reference = self.reference.as_str();
+        let _ = match self.class {
+            "VM" => {
+                refresh(world, reference);
+                Ok(())
+            }
+            "VDI" => {
+                vdi::refresh(world, reference);
+                Ok(())
+            }
+            "VBD" => vbd::refresh(world, reference).and_then(|()| {
+                let vdi = world.db.text("VBD", reference, "VDI")?;
+                vdi::refresh(world, &vdi);
+                Ok(())
+            }),
+            "VIF" => vif::refresh(world, reference),
+            "SR" => sr::refresh_own(world, reference),
+            "host" => host::refresh(world, reference),
+            "pool" => pool::refresh(world, reference),
+            _ => Ok(()),
+        };
+    }
+}
+
+/// What a disk and its SR are marked with while something is done to the disk.
+pub(crate) fn of_disk(
+    world: &World,
+    vdi: &str,
+    operation: &'static str,
+    on_sr: Option<&'static str>,
+) -> Result<Vec<Mark>, Failure> {
+    let sr = world.db.text("VDI", vdi, "SR")?;
+    let mut marks = vec![Mark::new("VDI", vdi, operation)];
+    marks.extend(on_sr.map(|operation| Mark::new("SR", sr, operation)));
+    Ok(marks)
+}
+
+/// `OTHER_OPERATION_IN_PROGRESS`, if something is under way on an object.
+pub(crate) fn assert_idle(world: &World, class: &str, reference: &str) -> Result<(), Failure> {
+    let current = world.db.get(class, reference, "current_operations")?;
+    match current.members().first() {
+        None => Ok(()),
+        Some((task, operation)) => {
+            let operation = operation.as_str().unwrap_or_default();
+            let params = [class, reference, operation, task];
+            Err(Failure::new("OTHER_OPERATION_IN_PROGRESS", params))
+        }
+    }
+}
+
+/// An operation under way: its marks go when this is dropped, however the operation ends. Nobody
+/// may hold the lock then.
+#[derive(Debug)]
 pub(crate) struct Operation {
     shared: Arc<Shared>,
-    vm: String,
+    /// What it is about comes first.
+    marks: Vec<Mark>,
     task: String,
 }
 
 impl Operation {
-    /// Checks that the VM allows the operation and marks it, when others have ended.
+    /// Checks that the VM that a call names first allows the operation and marks it, when others
+    /// have ended.
     pub(crate) async fn begin(
         shared: &Arc<Shared>,
         call: &Call,
@@ -42,23 +135,58 @@ impl Operation {
         vm: &str,
         operation: &'static str,
     ) -> Result<Operation, Failure> {
-        check(world, vm, operation)?;
-        mark(world, "VM", vm, &call.task, operation)?;
-        refresh(world, vm);
+        let marks = vec![Mark::new("VM", vm, operation)];
+        Self::begin_all(shared, world, &call.task, marks)
+    }
+
+    /// Checks that all objects allow what is to be done to them, and marks them.
+    pub(crate) fn begin_all(
+        shared: &Arc<Shared>,
+        world: &mut World,
+        task: &str,
+        marks: Vec<Mark>,
+    ) -> Result<Operation, Failure> {
+        marks.iter().try_for_each(|mark| mark.check(world))?;
+        for it in &marks {
+            // They exist, or the checks had failed.
+            let _ = mark(world, it.class, &it.reference, task, it.operation);
+        }
+        marks.iter().for_each(|mark| mark.refresh(world));
         Ok(Operation {
             shared: Arc::clone(shared),
-            vm: vm.to_owned(),
-            task: call.task.clone(),
+            marks,
+            task: task.to_owned(),
         })
+    }
+
+    /// Marks something else that the operation is about, without a check.
+    pub(crate) fn also(&mut self, world: &mut World, it: Mark) {
+        if mark(world, it.class, &it.reference, &self.task, it.operation).is_ok() {
+            it.refresh(world);
+            self.marks.push(it);
+        }
+    }
+
+    /// Marks what the start of a VM is about beside the VM: its devices and its host.
+    pub(crate) fn also_start(&mut self, world: &mut World, vm: &str, host: &str) {
+        for (class, field) in [("VBD", "VBDs"), ("VIF", "VIFs")] {
+            for device in world.db.list("VM", vm, field).unwrap_or_default() {
+                self.also(world, Mark::new(class, device, "attach"));
+            }
+        }
+        self.also(world, Mark::new("host", host, "vm_start"));
     }
 
     /// Cancels other operations on the VM that this one does not wait for.
     pub(crate) fn overtake(&self, others: &[&str]) {
         self.shared.with(|world| {
-            let Ok(current) = world.db.get("VM", &self.vm, "current_operations") else {
+            let Some(mark) = self.marks.first() else {
                 return;
             };
-            for (task, operation) in current.members() {
+            let current = world
+                .db
+                .get(mark.class, &mark.reference, "current_operations");
+            for (task, operation) in current.map(Value::members).unwrap_or_default() {
                 let overtaken = operation.as_str().is_some_and(|o| others.contains(&o));
                 if overtaken
                     && *task != self.task
@@ -70,7 +198,7 @@ impl Operation {
         });
     }
 
-    /// Waits as long as operations on domains take here.
+    /// Waits as long as operations on domains and disks take here.
     pub(crate) async fn work(&self) {
         let latency = self.shared.with(|world| world.rules.latency);
         if !latency.is_zero() {
@@ -81,24 +209,56 @@ impl Operation {
     /// Makes the last changes and ends the operation in the same moment, so that nobody sees the
     /// new state with the old mark.
     pub(crate) fn finish<R>(
-        self,
+        mut self,
         change: impl FnOnce(&mut World) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        let shared = Arc::clone(&self.shared);
-        shared.with(|world| {
-            let result = change(world)?;
-            unmark(world, "VM", &self.vm, &self.task);
-            refresh(world, &self.vm);
-            Ok(result)
+        let marks = std::mem::take(&mut self.marks);
+        self.shared.with(|world| {
+            take_away(world, &marks, &self.task);
+            let result = change(world);
+            marks.iter().for_each(|mark| mark.refresh(world));
+            result
         })
+    }
+}
+
+fn take_away(world: &mut World, marks: &[Mark], task: &str) {
+    for mark in marks {
+        unmark(world, mark.class, &mark.reference, task);
     }
 }
 
 impl Drop for Operation {
     fn drop(&mut self) {
+        if self.marks.is_empty() {
+            return;
+        }
         self.shared.with(|world| {
-            unmark(world, "VM", &self.vm, &self.task);
-            refresh(world, &self.vm);
+            take_away(world, &self.marks, &self.task);
+            self.marks.iter().for_each(|mark| mark.refresh(world));
         });
     }
+}
+
+/// What a call marks while it is carried out.
+pub(crate) type Marks = fn(&World, &Call) -> Result<Vec<Mark>, Failure>;
+
+/// Carries out something that is done in a moment and yet takes time on a host. Where it takes
+/// none here, nobody could see the marks, and there are none.
+pub(crate) async fn hold(
+    shared: &Arc<Shared>,
+    call: &Call,
+    marks: Marks,
+    run: fn(&mut World, &Call) -> Reply,
+) -> Reply {
+    if shared.with(|world| world.rules.latency.is_zero()) {
+        return shared.patiently(|world| run(world, call)).await;
+    }
+    let begin = |world: &mut World| {
+        let marks = marks(world, call)?;
+        Operation::begin_all(shared, world, &call.task, marks)
+    };
+    let operation = shared.patiently(begin).await?;
+    operation.work().await;
+    operation.finish(|world| run(world, call))
 }

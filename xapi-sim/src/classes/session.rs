@@ -147,6 +147,15 @@ pub(crate) fn touch(world: &mut World, session: &str) -> Result<(), Failure> {
 }
 
 /// Opens a session. Its reference is a secret, so it does not come from the seed.
+/// Another session of whoever has this one.
+pub(crate) fn another(world: &mut World, session: &str) -> Result<String, Failure> {
+    let login = world.sessions.get(session).cloned();
+    let login = login.ok_or_else(|| Failure::session_invalid(session))?;
+    let sid = world.db.text("session", session, "auth_user_sid")?;
+    let subject = world.db.text("session", session, "subject")?;
+    open(world, login, &sid, subject, "")
+}
+
 fn open(
     world: &mut World,
     login: Login,

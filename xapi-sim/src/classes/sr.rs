@@ -1,86 +1,131 @@
 //! Storage repositories.
 
-use super::{Table, done, plain, vdi};
-use crate::dispatch::Handler::Now;
+use super::operation::{self, Mark};
+use super::{Table, done, plain, sm, vdi, vdi_introduce};
+use crate::dispatch::Handler::{Held, Now};
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
 use crate::world::{Call, World};
 
 pub(crate) const TABLE: Table = &[
-    ("SR.scan", Now(touch)),
-    ("SR.update", Now(touch)),
+    ("SR.scan", Held(|_, call| this_sr(call, "scan"), touch)),
+    ("SR.update", Held(|_, call| this_sr(call, "update"), touch)),
     ("SR.get_supported_types", Now(get_supported_types)),
     ("SR.set_name_label", Now(plain)),
     ("SR.set_name_description", Now(plain)),
     ("SR.set_shared", Now(plain)),
-    ("SR.forget", Now(forget)),
+    ("SR.forget", Held(|_, call| this_sr(call, "forget"), forget)),
     ("SR.get_live_hosts", Now(get_live_hosts)),
-    ("PBD.plug", Now(|world, call| attach(world, call, true))),
-    ("PBD.unplug", Now(|world, call| attach(world, call, false))),
+    (
+        "PBD.plug",
+        Held(
+            |world, call| of_pbd(world, call, "plug"),
+            |world, call| attach(world, call, true),
+        ),
+    ),
+    (
+        "PBD.unplug",
+        Held(
+            |world, call| of_pbd(world, call, "unplug"),
+            |world, call| attach(world, call, false),
+        ),
+    ),
 ];
 
-/// What an SR allows, in the order in which a real server lists it.
-pub(crate) const OPERATIONS: [&str; 12] = [
-    "vdi_introduce",
-    "unplug",
-    "plug",
-    "pbd_create",
-    "update",
-    "pbd_destroy",
-    "vdi_resize",
-    "vdi_clone",
-    "scan",
-    "vdi_snapshot",
-    "vdi_create",
-    "vdi_destroy",
+/// The operations in the order in which a real server lists them, each with what the driver has to
+/// be able to do for it.
+const OPERATIONS: [(&str, &str); 20] = [
+    ("vdi_enable_cbt", "VDI_CONFIG_CBT"),
+    ("vdi_list_changed_blocks", "VDI_CONFIG_CBT"),
+    ("vdi_introduce", "VDI_INTRODUCE"),
+    ("destroy", ""),
+    ("unplug", ""),
+    ("plug", ""),
+    ("pbd_create", ""),
+    ("vdi_disable_cbt", "VDI_CONFIG_CBT"),
+    ("update", "SR_UPDATE"),
+    ("pbd_destroy", ""),
+    ("vdi_resize", "VDI_RESIZE"),
+    ("forget", ""),
+    // The server copies where the driver cannot clone.
+    ("vdi_clone", ""),
+    ("vdi_data_destroy", "VDI_CONFIG_CBT"),
+    ("scan", ""),
+    ("vdi_snapshot", "VDI_SNAPSHOT"),
+    ("vdi_mirror", "VDI_MIRROR"),
+    ("vdi_create", "VDI_CREATE"),
+    ("vdi_destroy", "VDI_DELETE"),
+    ("vdi_set_on_boot", "VDI_RESET_ON_BOOT"),
 ];
 
-/// What an SR that is attached nowhere allows besides, in the places where a real server lists it.
-const ALL_OPERATIONS: [&str; 14] = [
-    "vdi_introduce",
-    "destroy",
-    "unplug",
-    "plug",
-    "pbd_create",
-    "update",
-    "pbd_destroy",
-    "vdi_resize",
-    "forget",
-    "vdi_clone",
-    "scan",
-    "vdi_snapshot",
-    "vdi_create",
-    "vdi_destroy",
-];
-
-/// Brings the allowed operations up to date with where the SR is attached.
-pub(crate) fn refresh(world: &mut World, sr: &str) -> Result<(), Failure> {
+/// Refuses an operation with the first failure that a real server would find.
+pub(crate) fn check(world: &World, sr: &str, operation: &str) -> Result<(), Failure> {
     let db = &world.db;
-    let before = db.list("SR", sr, "allowed_operations")?;
-    let attached = assert_attached(world, sr).is_ok();
-    let mut holds_disks = false;
-    for vdi in db.list("SR", sr, "VDIs")? {
-        holds_disks |= db.flag("VDI", &vdi, "managed")?;
+    db.require("SR", sr)?;
+    let needed = OPERATIONS.iter().find(|(known, _)| *known == operation);
+    if let Some((_, feature)) = needed
+        && !feature.is_empty()
+        && !sm::can(db, sr, feature)
+    {
+        return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
     }
-    let bare = db.list("SR", sr, "PBDs")?.is_empty();
-    let allowed = ALL_OPERATIONS.iter().filter(|operation| match **operation {
-        "forget" => !attached,
-        "destroy" => !attached && !bare && !holds_disks,
-        other => before.iter().any(|known| known == other),
-    });
-    let allowed = Value::strings(allowed.copied());
-    let vdis = db.list("SR", sr, "VDIs")?;
-    world.db.set("SR", sr, "allowed_operations", allowed)?;
-    for vdi in vdis {
+    if matches!(operation, "destroy" | "forget") && assert_attached(world, sr).is_ok() {
+        return Err(Failure::new("SR_HAS_PBD", [sr]));
+    }
+    if operation == "destroy" {
+        if db.list("SR", sr, "PBDs")?.is_empty() {
+            return Err(Failure::new("SR_HAS_NO_PBDS", [sr]));
+        }
+        for vdi in db.list("SR", sr, "VDIs")? {
+            if db.flag("VDI", &vdi, "managed")? {
+                return Err(Failure::code("SR_NOT_EMPTY"));
+            }
+        }
+    }
+    // One at a time, but hosts may attach while others do.
+    let current = db.get("SR", sr, "current_operations")?;
+    let along = |other: &Value| operation == "plug" && other.as_str() == Some("plug");
+    if current.members().iter().all(|(_, other)| along(other)) {
+        return Ok(());
+    }
+    operation::assert_idle(world, "SR", sr)
+}
+
+/// Brings the allowed operations up to date, and those of the disks.
+pub(crate) fn refresh(world: &mut World, sr: &str) -> Result<(), Failure> {
+    refresh_own(world, sr)?;
+    for vdi in world.db.list("SR", sr, "VDIs")? {
         vdi::refresh(world, &vdi);
     }
     Ok(())
 }
 
-/// Asks the storage for news, of which there are none.
+/// Brings the allowed operations up to date, but not those of the disks.
+pub(crate) fn refresh_own(world: &mut World, sr: &str) -> Result<(), Failure> {
+    let operations = OPERATIONS.iter().map(|(operation, _)| *operation);
+    let allowed: Vec<&str> = operations
+        .filter(|operation| check(world, sr, operation).is_ok())
+        .collect();
+    let allowed = Value::strings(allowed);
+    world.db.set("SR", sr, "allowed_operations", allowed)
+}
+
+fn this_sr(call: &Call, operation: &'static str) -> Result<Vec<Mark>, Failure> {
+    Ok(vec![Mark::new("SR", call.text(0), operation)])
+}
+
+fn of_pbd(world: &World, call: &Call, operation: &'static str) -> Result<Vec<Mark>, Failure> {
+    let sr = world.db.text("PBD", call.text(0), "SR")?;
+    Ok(vec![Mark::new("SR", sr, operation)])
+}
+
+/// Asks the storage for news.
 fn touch(world: &mut World, call: &Call) -> Reply {
-    world.db.require("SR", call.text(0))?;
+    check(world, call.text(0), call.message.name)?;
     assert_attached(world, call.text(0))?;
+    if call.message.name == "scan" {
+        vdi_introduce::find_again(world, call.text(0))?;
+    }
     done()
 }
 
@@ -151,20 +196,8 @@ pub(crate) fn account(world: &mut World, sr: &str) -> Result<(), Failure> {
     db.set("SR", sr, "physical_utilisation", used)
 }
 
-/// The drivers of the hosts.
-pub(crate) const DRIVERS: [&str; 8] = [
-    "ext",
-    "nfs",
-    "lvm",
-    "lvmoiscsi",
-    "lvmohba",
-    "iso",
-    "udev",
-    "smb",
-];
-
 fn get_supported_types(_: &mut World, _: &Call) -> Reply {
-    Ok(Value::strings(DRIVERS))
+    Ok(Value::strings(sm::DRIVERS.iter().map(|driver| driver.kind)))
 }
 
 fn get_live_hosts(world: &mut World, call: &Call) -> Reply {
@@ -181,29 +214,26 @@ fn get_live_hosts(world: &mut World, call: &Call) -> Reply {
 /// Forgets an SR that is attached nowhere: its records go, its data are not touched.
 fn forget(world: &mut World, call: &Call) -> Reply {
     let sr = call.text(0);
-    let db = &mut world.db;
-    let pbds = db.list("SR", sr, "PBDs")?;
-    let attached = |pbd: &String| db.flag("PBD", pbd, "currently_attached").unwrap_or(false);
-    if pbds.iter().any(attached) {
-        return Err(Failure::new("SR_HAS_PBD", [sr]));
+    check(world, sr, "forget")?;
+    for vdi in world.db.list("SR", sr, "VDIs")? {
+        vdi_introduce::forget(world, &vdi)?;
     }
-    for (class, items) in [("PBD", pbds), ("VDI", db.list("SR", sr, "VDIs")?)] {
-        for item in items {
-            db.destroy(class, &item)?;
-        }
+    for pbd in world.db.list("SR", sr, "PBDs")? {
+        world.db.destroy("PBD", &pbd)?;
     }
-    db.destroy("SR", sr)?;
+    world.db.destroy("SR", sr)?;
     done()
 }
 
 /// `PBD.plug(self)` and `PBD.unplug(self)`. Doing what is done already is no failure.
 fn attach(world: &mut World, call: &Call, attached: bool) -> Reply {
     let pbd = call.text(0);
-    let db = &mut world.db;
+    let db = &world.db;
     let sr = db.text("PBD", pbd, "SR")?;
     if db.flag("PBD", pbd, "currently_attached")? == attached {
         return done();
     }
+    check(world, &sr, call.message.name)?;
     if !attached {
         let used = disks_in_use(world, &sr, &world.db.text("PBD", pbd, "host")?)?;
         if !used.is_empty() {

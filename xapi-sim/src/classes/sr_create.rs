@@ -1,9 +1,9 @@
 //! SRs and PBDs that come and go. What would lie below an SR is not modelled: all that its driver
 //! is asked for succeeds.
 
-use super::sr::{self, OPERATIONS};
-use super::{Table, done};
-use crate::dispatch::Handler::Now;
+use super::operation::Mark;
+use super::{Table, done, sm, sr};
+use crate::dispatch::Handler::{Held, Now};
 use crate::failure::{Failure, Reply};
 use crate::value::{NULL_REF, Value};
 use crate::world::{Call, World};
@@ -11,9 +11,30 @@ use crate::world::{Call, World};
 pub(crate) const TABLE: Table = &[
     ("SR.create", Now(create)),
     ("SR.introduce", Now(introduce)),
-    ("SR.destroy", Now(destroy)),
-    ("PBD.create", Now(create_pbd)),
-    ("PBD.destroy", Now(destroy_pbd)),
+    (
+        "SR.destroy",
+        Held(
+            |_, call| Ok(vec![Mark::new("SR", call.text(0), "destroy")]),
+            destroy,
+        ),
+    ),
+    (
+        "PBD.create",
+        Held(
+            |_, call| Ok(vec![Mark::new("SR", call.field_text("SR"), "pbd_create")]),
+            create_pbd,
+        ),
+    ),
+    (
+        "PBD.destroy",
+        Held(
+            |world, call| {
+                let sr = world.db.text("PBD", call.text(0), "SR")?;
+                Ok(vec![Mark::new("SR", sr, "pbd_destroy")])
+            },
+            destroy_pbd,
+        ),
+    ),
 ];
 
 /// The space on an SR whose creator does not say.
@@ -48,9 +69,7 @@ impl Description {
     }
 
     fn add(self, world: &mut World) -> Result<String, Failure> {
-        if !sr::DRIVERS.contains(&self.kind.as_str()) {
-            return Err(Failure::new("SR_UNKNOWN_DRIVER", [self.kind]));
-        }
+        sm::driver(&self.kind)?;
         let uuid = match self.uuid {
             Some(uuid) if world.db.by_uuid("SR", &uuid).is_some() => {
                 return Err(Failure::new("SR_UUID_EXISTS", [uuid]));
@@ -67,7 +86,6 @@ impl Description {
             ("shared", Value::Bool(self.shared)),
             ("sm_config", self.config),
             ("physical_size", Value::Int(self.size)),
-            ("allowed_operations", Value::strings(OPERATIONS)),
         ];
         let sr = world.create("SR", values)?;
         sr::refresh(world, &sr)?;
@@ -116,19 +134,9 @@ fn introduce(world: &mut World, call: &Call) -> Reply {
 /// Destroys an SR that is attached nowhere and holds no disks.
 fn destroy(world: &mut World, call: &Call) -> Reply {
     let sr = call.text(0);
+    sr::check(world, sr, "destroy")?;
     let pbds = world.db.list("SR", sr, "PBDs")?;
-    if sr::assert_attached(world, sr).is_ok() {
-        return Err(Failure::new("SR_HAS_PBD", [sr]));
-    }
-    if pbds.is_empty() {
-        return Err(Failure::new("SR_HAS_NO_PBDS", [sr]));
-    }
     let vdis = world.db.list("SR", sr, "VDIs")?;
-    for vdi in &vdis {
-        if world.db.flag("VDI", vdi, "managed")? {
-            return Err(Failure::code("SR_NOT_EMPTY"));
-        }
-    }
     for pbd in pbds {
         world.db.destroy("PBD", &pbd)?;
     }

@@ -4,6 +4,7 @@ use super::{Table, done, plain};
 use crate::clock;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
+use crate::rbac;
 use crate::value::{EPOCH, NULL_REF, Value};
 use crate::world::{Call, World};
 use crate::xmlrpc;
@@ -187,8 +188,19 @@ fn create(world: &mut World, call: &Call) -> Reply {
     Ok(Value::String(task))
 }
 
+/// Tasks are their owner's; those of others take a right of its own.
+fn assert_owner(world: &World, call: &Call) -> Result<(), Failure> {
+    let session = world.db.text("task", call.text(0), "session")?;
+    let user = |session: &str| world.sessions.get(session).map(|login| &login.user);
+    if user(&session).is_some() && user(&session) == user(&call.session) {
+        return Ok(());
+    }
+    rbac::reach(world, &call.session, "task.destroy/any", "pool-operator")
+}
+
 fn destroy(world: &mut World, call: &Call) -> Reply {
     let task = call.text(0);
+    assert_owner(world, call)?;
     if is_final(&world.db.text("task", task, "status")?) {
         world.db.destroy("task", task)?;
         return done();
@@ -213,6 +225,7 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
 
 fn cancel(world: &mut World, call: &Call) -> Reply {
     let task = call.text(0);
+    assert_owner(world, call)?;
     if is_final(&world.db.text("task", task, "status")?) {
         return done();
     }

@@ -1,8 +1,9 @@
 //! Block devices of VMs.
 
+use super::operation::{self, Mark};
 use super::{Table, done, hotplug, plain, power_of};
 use crate::db::Db;
-use crate::dispatch::Handler::Now;
+use crate::dispatch::Handler::{Held, Now};
 use crate::failure::{Failure, Reply};
 use crate::lifecycle::{self, Power};
 use crate::value::{NULL_REF, Value, parse_int};
@@ -11,14 +12,21 @@ use crate::world::{Call, World};
 pub(crate) const TABLE: Table = &[
     ("VBD.create", Now(create)),
     ("VBD.destroy", Now(destroy)),
-    ("VBD.plug", Now(plug)),
-    ("VBD.unplug", Now(unplug)),
-    ("VBD.unplug_force", Now(unplug)),
-    ("VBD.insert", Now(insert)),
-    ("VBD.eject", Now(eject)),
+    ("VBD.plug", Held(|_, call| marked(call, "plug"), plug)),
+    ("VBD.unplug", Held(|_, call| marked(call, "unplug"), unplug)),
+    (
+        "VBD.unplug_force",
+        Held(|_, call| marked(call, "unplug_force"), unplug),
+    ),
+    ("VBD.insert", Held(|_, call| marked(call, "insert"), insert)),
+    ("VBD.eject", Held(|_, call| marked(call, "eject"), eject)),
     ("VBD.assert_attachable", Now(assert_attachable)),
     ("VBD.set_mode", Now(set_mode)),
 ];
+
+fn marked(call: &Call, operation: &'static str) -> Result<Vec<Mark>, Failure> {
+    Ok(vec![Mark::new("VBD", call.text(0), operation)])
+}
 
 /// The number of a device by any of its names: `0`, `xvda`, `hda`, `sda`.
 pub(crate) fn disk_number(device: &str) -> Option<i64> {
@@ -176,8 +184,14 @@ pub(crate) fn refresh(world: &mut World, vbd: &str) -> Result<(), Failure> {
 }
 
 /// Refuses an operation with the first failure that a real server would find.
-fn check(world: &World, vbd: &str, operation: &str, sharing: bool) -> Result<(), Failure> {
+pub(crate) fn check(
+    world: &World,
+    vbd: &str,
+    operation: &str,
+    sharing: bool,
+) -> Result<(), Failure> {
     let db = &world.db;
+    operation::assert_idle(world, "VBD", vbd)?;
     let flag = |field: &str| db.flag("VBD", vbd, field);
     let vm = db.text("VBD", vbd, "VM")?;
     let power = power_of(world, &vm)?;
@@ -210,6 +224,10 @@ fn check(world: &World, vbd: &str, operation: &str, sharing: bool) -> Result<(),
     }
     if !empty && !db.flag("VDI", &db.text("VBD", vbd, "VDI")?, "managed")? {
         return Err(Failure::new("VDI_NOT_MANAGED", [vbd]));
+    }
+    // What is done to a disk comes first, unless it is about to be attached by the same VM.
+    if sharing && !empty && matches!(operation, "attach" | "plug") {
+        operation::assert_idle(world, "VDI", &db.text("VBD", vbd, "VDI")?)?;
     }
     if sharing && !empty && !attached && matches!(operation, "attach" | "insert" | "plug") {
         check_sharing(world, vbd)?;

@@ -2,37 +2,49 @@
 
 use std::sync::Arc;
 
-use super::{Table, done, nothing, plain, sr};
-use crate::backing::{self, Disk};
-use crate::dispatch::Handler::{Later, Now};
+use super::operation::{self, Mark, Operation, of_disk};
+use super::{Table, done, plain, sr};
+use crate::backing::Disk;
+use crate::dispatch::Handler::{Held, Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
-use crate::value::{EPOCH, NULL_REF, Value};
+use crate::value::{NULL_REF, Value};
 use crate::world::{Call, Shared, World};
 
 pub(crate) const TABLE: Table = &[
-    ("VDI.create", Now(create)),
+    (
+        "VDI.create",
+        Held(
+            |_, call| Ok(vec![Mark::new("SR", call.field_text("SR"), "vdi_create")]),
+            create,
+        ),
+    ),
     ("VDI.destroy", Later(destroy)),
-    ("VDI.forget", Later(destroy)),
-    ("VDI.resize", Now(resize)),
     (
-        "VDI.clone",
-        Later(|shared, call| copy_call(shared, call, CopyKind::Clone)),
+        "VDI.resize",
+        Held(
+            |world, call| of_disk(world, call.text(0), "resize", Some("vdi_resize")),
+            resize,
+        ),
     ),
     (
-        "VDI.copy",
-        Later(|shared, call| copy_call(shared, call, CopyKind::Copy)),
+        "VDI.update",
+        Held(
+            |world, call| of_disk(world, call.text(0), "update", None),
+            update,
+        ),
     ),
-    (
-        "VDI.snapshot",
-        Later(|shared, call| copy_call(shared, call, CopyKind::Snapshot)),
-    ),
-    ("VDI.update", Now(nothing)),
     ("VDI.set_name_label", Now(plain)),
     ("VDI.set_name_description", Now(plain)),
     ("VDI.set_sharable", Now(plain)),
     ("VDI.set_read_only", Now(plain)),
-    ("VDI.set_on_boot", Now(set_on_boot)),
+    (
+        "VDI.set_on_boot",
+        Held(
+            |world, call| of_disk(world, call.text(0), "set_on_boot", Some("vdi_set_on_boot")),
+            set_on_boot,
+        ),
+    ),
     ("VDI.resize_online", Now(resize_online)),
     ("VDI.set_allow_caching", Now(plain)),
     ("VDI.set_managed", Now(plain)),
@@ -41,6 +53,14 @@ pub(crate) const TABLE: Table = &[
     ("VDI.set_snapshot_of", Now(plain)),
     ("VDI.set_snapshot_time", Now(plain)),
 ];
+
+/// Lets the storage know of new names, which it does already.
+fn update(world: &mut World, call: &Call) -> Reply {
+    let vdi = call.text(0);
+    check(world, vdi, "update")?;
+    sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
+    done()
+}
 
 /// Whether a disk forgets what was written to it when its VM starts.
 fn set_on_boot(world: &mut World, call: &Call) -> Reply {
@@ -56,24 +76,6 @@ fn set_on_boot(world: &mut World, call: &Call) -> Reply {
 fn resize_online(world: &mut World, call: &Call) -> Reply {
     check(world, call.text(0), "resize_online")?;
     done()
-}
-
-/// How a disk comes from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CopyKind {
-    Clone,
-    Copy,
-    Snapshot,
-}
-
-impl CopyKind {
-    fn operation(self) -> &'static str {
-        match self {
-            CopyKind::Clone => "clone",
-            CopyKind::Copy => "copy",
-            CopyKind::Snapshot => "snapshot",
-        }
-    }
 }
 
 fn create(world: &mut World, call: &Call) -> Reply {
@@ -171,11 +173,17 @@ pub(crate) fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Fai
     if operation == "resize" {
         sr::assert_attached(world, &sr)?;
     }
+    operation::assert_idle(world, "VDI", vdi)?;
     let (mut read, mut written) = (false, false);
     for vbd in db.list("VDI", vdi, "VBDs")? {
         if db.flag("VBD", &vbd, "currently_attached")? {
             read = true;
             written |= db.text("VBD", &vbd, "mode")? == "RW";
+        }
+        if let Some((task, other)) = db.get("VBD", &vbd, "current_operations")?.members().first() {
+            let other = other.as_str().unwrap_or_default();
+            let params = ["VDI", vdi, other, task];
+            return Err(Failure::new("OTHER_OPERATION_IN_PROGRESS", params));
         }
     }
     let blocked = match operation {
@@ -228,6 +236,16 @@ pub(crate) fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Fai
             return Err(Failure::new("VDI_INCOMPATIBLE_TYPE", [vdi, &kind]));
         }
     }
+    let of_ha = matches!(kind.as_str(), "ha_statefile" | "redo_log");
+    if of_ha && operation == "copy" {
+        let text = "VDI containing HA statefile or redo log cannot be copied (check the VDI's \
+                    allowed operations).";
+        return Err(Failure::not_allowed(text));
+    }
+    let changes = matches!(operation, "destroy" | "resize" | "resize_online" | "forget");
+    if of_ha && changes && db.flag("pool", &world.pool(), "ha_enabled")? {
+        return Err(Failure::code("HA_IS_ENABLED"));
+    }
     if operation == "destroy" && db.text("SR", &sr, "type")? == "udev" {
         return Err(Failure::new("VDI_IS_A_PHYSICAL_DEVICE", [vdi]));
     }
@@ -251,11 +269,15 @@ pub(crate) fn check(world: &World, vdi: &str, operation: &str) -> Result<(), Fai
 /// answer comes.
 fn destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
-        let disk = shared.with(|world| {
-            let vdi = call.text(0);
-            check(world, vdi, call.message.name)?;
-            remove(world, vdi)
-        })?;
+        let vdi = call.text(0);
+        let begin = |world: &mut World| {
+            check(world, vdi, "destroy")?;
+            let marks = of_disk(world, vdi, "destroy", Some("vdi_destroy"))?;
+            Operation::begin_all(&shared, world, &call.task, marks)
+        };
+        let operation = shared.patiently(begin).await?;
+        operation.work().await;
+        let disk = operation.finish(|world| remove(world, vdi))?;
         release(disk).await;
         done()
     })
@@ -280,6 +302,7 @@ pub(crate) fn remove(world: &mut World, vdi: &str) -> Result<Option<Disk>, Failu
         }
     }
     world.db.destroy("VDI", vdi)?;
+    world.blocks.remove(vdi);
     if world.db.exists("SR", &sr) {
         // Adding up what is left would make large pools slow.
         sr::grow(world, &sr, -size, -used)?;
@@ -312,130 +335,4 @@ fn resize(world: &mut World, call: &Call) -> Reply {
         .set("VDI", vdi, "physical_utilisation", used.max(space))?;
     sr::account(world, &sr)?;
     done()
-}
-
-/// `VDI.clone(vdi)`, `VDI.snapshot(vdi)` and `VDI.copy(vdi, sr, base_vdi, into_vdi)`.
-fn copy_call(shared: Arc<Shared>, call: Arc<Call>, kind: CopyKind) -> Pending {
-    Box::pin(async move {
-        let vdi = call.text(0);
-        let target = (kind == CopyKind::Copy).then(|| call.text(1).to_owned());
-        let into = call.text(3);
-        if target.is_some() && shared.with(|world| world.db.exists("VDI", into)) {
-            return copy_into(&shared, vdi, into).await;
-        }
-        shared.with(|world| {
-            world.db.require("VDI", vdi)?;
-            match &target {
-                Some(sr) => world.db.require("SR", sr),
-                None => sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?),
-            }
-        })?;
-        copy(&shared, vdi, kind, target.as_deref())
-            .await
-            .map(Value::String)
-    })
-}
-
-/// Copies what is on a disk over what is on another.
-async fn copy_into(shared: &Shared, vdi: &str, into: &str) -> Reply {
-    let (disk, name) = shared.with(|world| {
-        check(world, vdi, "copy")?;
-        let db = &world.db;
-        if db.flag("VDI", into, "read_only")? {
-            return Err(Failure::new("VDI_READONLY", [into]));
-        }
-        let needed = db.int("VDI", vdi, "virtual_size")?;
-        let size = db.int("VDI", into, "virtual_size")?;
-        if size < needed {
-            return Err(Failure::new(
-                "VDI_TOO_SMALL",
-                [into.to_owned(), needed.to_string()],
-            ));
-        }
-        Ok((
-            world.disks.get(vdi).cloned(),
-            db.text("VDI", into, "name_label")?,
-        ))
-    })?;
-    let disk = match &disk {
-        Some(disk) => Some(backing::copy(shared, disk, &name).await?),
-        None => None,
-    };
-    let old = shared.with(|world| match disk {
-        Some(disk) => world.disks.insert(into.to_owned(), disk),
-        None => world.disks.remove(into),
-    });
-    release(old).await;
-    Ok(Value::from(into))
-}
-
-/// Makes a disk from another, files included. Without a target it stays in the same SR.
-pub(crate) async fn copy(
-    shared: &Shared,
-    vdi: &str,
-    kind: CopyKind,
-    target: Option<&str>,
-) -> Result<String, Failure> {
-    let (disk, name) = shared.with(|world| {
-        check(world, vdi, kind.operation())?;
-        Ok((
-            world.disks.get(vdi).cloned(),
-            world.db.text("VDI", vdi, "name_label")?,
-        ))
-    })?;
-    let disk = match &disk {
-        Some(disk) => Some(backing::copy(shared, disk, &name).await?),
-        None => None,
-    };
-    let (result, unused) = shared.with(|world| match copy_record(world, vdi, kind, target) {
-        Ok(copy) => {
-            if let Some(disk) = disk {
-                world.disks.insert(copy.clone(), disk);
-            }
-            (Ok(copy), None)
-        }
-        Err(failure) => (Err(failure), disk),
-    });
-    release(unused).await;
-    result
-}
-
-fn copy_record(
-    world: &mut World,
-    vdi: &str,
-    kind: CopyKind,
-    target: Option<&str>,
-) -> Result<String, Failure> {
-    let source = world.db.record("VDI", vdi)?;
-    let size = world.db.int("VDI", vdi, "virtual_size")?;
-    let snapshot = kind == CopyKind::Snapshot;
-    let now = if snapshot {
-        world.clock.now()
-    } else {
-        EPOCH.to_owned()
-    };
-    let mut values: Vec<(&str, Value)> = source
-        .members()
-        .iter()
-        .filter(|(name, _)| match name.as_str() {
-            "name_label" | "name_description" | "SR" | "type" | "sharable" | "other_config"
-            | "xenstore_data" | "on_boot" | "allow_caching" => true,
-            // Only a full copy is a disk of its own with the marks of the original.
-            "tags" => kind == CopyKind::Copy,
-            "cbt_enabled" => snapshot,
-            _ => false,
-        })
-        .map(|(name, value)| (name.as_str(), value.clone()))
-        .collect();
-    if let Some(sr) = target {
-        values.retain(|(name, _)| *name != "SR");
-        values.push(("SR", Value::from(sr)));
-    }
-    values.push(("is_a_snapshot", Value::Bool(snapshot)));
-    values.push((
-        "snapshot_of",
-        Value::from(if snapshot { vdi } else { NULL_REF }),
-    ));
-    values.push(("snapshot_time", Value::DateTime(now)));
-    add(world, values, size)
 }

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use md5::{Digest, Md5};
 
+use super::operation::{self, Mark};
 use super::{Table, done, hotplug, plain, power_of, vm_placement};
 use crate::db::Db;
-use crate::dispatch::Handler::Now;
+use crate::dispatch::Handler::{Held, Now};
 use crate::failure::{Failure, Reply};
 use crate::lifecycle::Power;
 use crate::value::{Value, parse_int};
@@ -15,10 +16,16 @@ use crate::world::{Call, World};
 pub(crate) const TABLE: Table = &[
     ("VIF.create", Now(create)),
     ("VIF.destroy", Now(destroy)),
-    ("VIF.plug", Now(plug)),
-    ("VIF.unplug", Now(unplug)),
-    ("VIF.unplug_force", Now(unplug)),
+    ("VIF.plug", Held(|_, call| marked(call, "plug"), plug)),
+    ("VIF.unplug", Held(|_, call| marked(call, "unplug"), unplug)),
+    (
+        "VIF.unplug_force",
+        Held(|_, call| marked(call, "unplug"), unplug),
+    ),
     ("VIF.move", Now(change_network)),
+    ("VIF.set_trunks", Now(set_trunks)),
+    ("VIF.add_trunks", Now(set_trunks)),
+    ("VIF.remove_trunks", Now(plain)),
     ("VIF.set_locking_mode", Now(plain)),
     ("VIF.set_ipv4_allowed", Now(allow)),
     ("VIF.add_ipv4_allowed", Now(allow)),
@@ -35,6 +42,10 @@ pub(crate) const TABLE: Table = &[
         Now(|world, call| configure(world, call, "ipv6")),
     ),
 ];
+
+fn marked(call: &Call, operation: &'static str) -> Result<Vec<Mark>, Failure> {
+    Ok(vec![Mark::new("VIF", call.text(0), operation)])
+}
 
 /// The address that the server derives from a VM's `mac_seed` for a device.
 pub(crate) fn derived_mac(seed: &str, device: i64) -> String {
@@ -132,7 +143,8 @@ pub(crate) fn refresh(world: &mut World, vif: &str) -> Result<(), Failure> {
         .set("VIF", vif, "allowed_operations", Value::strings(allowed))
 }
 
-fn check(world: &World, vif: &str, operation: &str) -> Result<(), Failure> {
+pub(crate) fn check(world: &World, vif: &str, operation: &str) -> Result<(), Failure> {
+    operation::assert_idle(world, "VIF", vif)?;
     let vm = world.db.text("VIF", vif, "VM")?;
     if operation == "plug" && world.db.flag("VM", &vm, "is_control_domain")? {
         let text = "Control domain does not support hotplug";
@@ -200,6 +212,21 @@ fn allow(world: &mut World, call: &Call) -> Reply {
             .db
             .set("VIF", call.text(0), field, Value::strings(addresses))?;
         return done();
+    }
+    plain(world, call)
+}
+
+/// The VLANs that pass through an interface, by their tags.
+fn set_trunks(world: &mut World, call: &Call) -> Reply {
+    let given = call.arg(1);
+    let tags = match &given {
+        Value::Array(tags) => tags.as_slice(),
+        tag => std::slice::from_ref(tag),
+    };
+    for tag in tags.iter().filter_map(Value::as_int) {
+        if !(0..=4094).contains(&tag) {
+            return Err(Failure::new("VLAN_TAG_INVALID", [tag.to_string()]));
+        }
     }
     plain(world, call)
 }

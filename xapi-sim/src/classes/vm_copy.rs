@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::operation::Operation;
-use super::vdi::{self, CopyKind};
-use super::{Table, power_of, refresh, vbd, vif, vm};
+use super::vdi_copy::{self, CopyKind, Unfinished};
+use super::{Table, power_of, refresh, vbd, vdi, vif, vm};
 use crate::dispatch::Handler::Later;
 use crate::failure::{Failure, Reply};
 use crate::lifecycle::Power;
@@ -26,9 +26,16 @@ pub(crate) const TABLE: Table = &[
 async fn clone(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let operation = Operation::begin(&shared, &call, "clone").await?;
     operation.work().await;
-    duplicate(&shared, call.text(0), call.text(1), Purpose::Clone, &[])
-        .await
-        .map(Value::String)
+    duplicate(
+        &shared,
+        &call.task,
+        call.text(0),
+        call.text(1),
+        Purpose::Clone,
+        &[],
+    )
+    .await
+    .map(Value::String)
 }
 
 /// `VM.copy(vm, new_name, sr)`. A reference to no SR is no failure: each disk then stays where
@@ -43,9 +50,16 @@ async fn copy(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         return Err(Failure::not_allowed(text));
     }
     let purpose = Purpose::Copy(content.is_ok().then_some(sr));
-    duplicate(&shared, call.text(0), call.text(1), purpose, &[])
-        .await
-        .map(Value::String)
+    duplicate(
+        &shared,
+        &call.task,
+        call.text(0),
+        call.text(1),
+        purpose,
+        &[],
+    )
+    .await
+    .map(Value::String)
 }
 
 /// What a duplicate of a VM is for.
@@ -86,7 +100,8 @@ type CopiedDisk = (String, String, bool);
 /// Makes a VM from another with its disks and devices. When something fails, what was made so far
 /// goes again.
 pub(crate) async fn duplicate(
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    task: &str,
     source: &str,
     name: &str,
     purpose: Purpose<'_>,
@@ -106,6 +121,7 @@ pub(crate) async fn duplicate(
         Ok(vbds)
     })?;
     let mut copies: Vec<CopiedDisk> = Vec::new();
+    let mut made = Unfinished::new(shared);
     for (vbd, vdi, shares) in vbds {
         if shares {
             copies.push((vbd, vdi, false));
@@ -115,28 +131,23 @@ pub(crate) async fn duplicate(
             Purpose::Copy(target) => target,
             _ => None,
         };
-        match vdi::copy(shared, &vdi, purpose.disks(), target).await {
-            Ok(copy) => copies.push((vbd, copy, true)),
+        match vdi_copy::copy(shared, task, &vdi, purpose.disks(), target).await {
+            Ok(copy) => {
+                made.add(&copy);
+                copies.push((vbd, copy, true));
+            }
             Err(failure) => {
-                discard(shared, &copies).await;
+                made.discard().await;
                 return Err(failure);
             }
         }
     }
-    let made = shared.with(|world| record(world, source, name, purpose, &copies));
-    if made.is_err() {
-        discard(shared, &copies).await;
+    let vm = shared.with(|world| record(world, source, name, purpose, &copies));
+    match vm {
+        Ok(_) => made.keep(),
+        Err(_) => made.discard().await,
     }
-    made
-}
-
-async fn discard(shared: &Shared, copies: &[CopiedDisk]) {
-    for (_, vdi, _) in copies.iter().filter(|(.., made)| *made) {
-        let disk = shared
-            .with(|world| vdi::remove(world, vdi))
-            .unwrap_or_default();
-        vdi::release(disk).await;
-    }
+    vm
 }
 
 /// Fields that a copy starts afresh with, or that get values of their own below.

@@ -49,7 +49,7 @@ pub(crate) fn assert_configuration(world: &World, vm: &str) -> Result<(), Failur
 
 /// The memory that a VM takes from its host, when that is short: memory between the dynamic limits
 /// can be taken back.
-fn footprint(world: &World, vm: &str) -> Result<i64, Failure> {
+pub(crate) fn footprint(world: &World, vm: &str) -> Result<i64, Failure> {
     let memory = world.db.int("VM", vm, "memory_dynamic_min")?;
     Ok(memory.saturating_add(world.db.int("VM", vm, "memory_overhead")?))
 }
@@ -62,7 +62,7 @@ fn taken(world: &World, vm: &str) -> Result<i64, Failure> {
 }
 
 /// The memory that a host can give to further VMs.
-fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
+pub(crate) fn free_memory(world: &World, host: &str) -> Result<i64, Failure> {
     remaining(world, host, footprint)
 }
 
@@ -104,6 +104,22 @@ pub(crate) fn assert_can_boot(
     host: &str,
     with_memory: bool,
 ) -> Result<(), Failure> {
+    assert_host(world, vm, host, with_memory, true)
+}
+
+/// The same for a VM that brings its disks along, and perhaps is there already.
+pub(crate) fn assert_can_live(world: &World, vm: &str, host: &str) -> Result<(), Failure> {
+    let moves = world.db.text("VM", vm, "resident_on")? != host;
+    assert_host(world, vm, host, moves, false)
+}
+
+fn assert_host(
+    world: &World,
+    vm: &str,
+    host: &str,
+    with_memory: bool,
+    with_storage: bool,
+) -> Result<(), Failure> {
     assert_basics(world, vm)?;
     let db = &world.db;
     let metrics = db.text("host", host, "metrics")?;
@@ -121,7 +137,7 @@ pub(crate) fn assert_can_boot(
     }
     for vbd in db.list("VM", vm, "VBDs")? {
         let vdi = db.text("VBD", &vbd, "VDI")?;
-        if vdi == NULL_REF {
+        if vdi == NULL_REF || !with_storage {
             continue;
         }
         let sr = db.text("VDI", &vdi, "SR")?;
@@ -189,7 +205,7 @@ fn assert_basics(world: &World, vm: &str) -> Result<(), Failure> {
     Err(Failure::new("VALUE_NOT_SUPPORTED", params))
 }
 
-fn has_storage(world: &World, sr: &str, host: &str) -> bool {
+pub(crate) fn has_storage(world: &World, sr: &str, host: &str) -> bool {
     let db = &world.db;
     db.list("SR", sr, "PBDs")
         .unwrap_or_default()
@@ -261,7 +277,17 @@ pub(crate) fn possible_hosts(world: &World, vm: &str) -> Vec<String> {
 }
 
 fn assert_agile(world: &mut World, call: &Call) -> Reply {
-    let vm = call.text(0);
+    check_agile(world, call.text(0))?;
+    done()
+}
+
+/// Whether a VM can run on any host.
+pub(crate) fn is_agile(world: &World, vm: &str) -> Result<bool, Failure> {
+    world.db.require("VM", vm)?;
+    Ok(check_agile(world, vm).is_ok())
+}
+
+fn check_agile(world: &World, vm: &str) -> Result<(), Failure> {
     let db = &world.db;
     for vbd in db.list("VM", vm, "VBDs")? {
         let vdi = db.text("VBD", &vbd, "VDI")?;
@@ -273,7 +299,15 @@ fn assert_agile(world: &mut World, call: &Call) -> Reply {
             return Err(Failure::new("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", [sr]));
         }
     }
-    done()
+    for vif in db.list("VM", vm, "VIFs")? {
+        let network = db.text("VIF", &vif, "network")?;
+        let here = |host: &String| has_network(world, &network, host);
+        if !db.references("host").iter().all(here) {
+            let code = "HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED";
+            return Err(Failure::new(code, [network]));
+        }
+    }
+    Ok(())
 }
 
 /// `VM.maximise_memory(vm, total, approximate)`: how much memory a VM can have of so much.

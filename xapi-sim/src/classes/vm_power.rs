@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::operation::Operation;
+use xapi_client::meta;
+
+use super::operation::{Mark, Operation};
 use super::{Table, check, done, message, power_of, refresh, task, vbd, vm, vm_placement};
 use crate::backing::{self, BootPlan};
 use crate::dispatch::Handler::{Later, Now};
@@ -47,9 +49,6 @@ pub(crate) const TABLE: Table = &[
         "VM.hard_reboot",
         Later(|shared, call| Box::pin(reboot(shared, call, "hard_reboot"))),
     ),
-    ("VM.suspend", Later(suspend)),
-    ("VM.resume", Later(resume)),
-    ("VM.resume_on", Later(resume)),
     ("VM.power_state_reset", Now(power_state_reset)),
     ("VM.pool_migrate", Later(pool_migrate)),
 ];
@@ -94,7 +93,8 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
             BootPlan::of(world, vm)?
         };
         // Nothing may fail after this: dropping the operation needs the lock that we hold.
-        let operation = Operation::begin_with(&shared, world, &call, operation_name)?;
+        let mut operation = Operation::begin_with(&shared, world, &call, operation_name)?;
+        operation.also_start(world, vm, &host);
         Ok(Some((operation, host, plan)))
     };
     let Some((operation, host, plan)) = shared.patiently(begin).await? else {
@@ -121,6 +121,27 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     done()
 }
 
+/// Starts a VM for the pool itself.
+pub(crate) async fn start_for_pool(shared: &Arc<Shared>, vm: &str) -> Reply {
+    let class = meta::class("VM").ok_or_else(|| Failure::code("NOT_IMPLEMENTED"))?;
+    let message = class.message("start");
+    let message = message.ok_or_else(|| Failure::code("NOT_IMPLEMENTED"))?;
+    let (task, host) = shared.with(|world| {
+        let task = format!("DummyRef:|{}|VM.start", world.seed.uuid());
+        (task, world.coordinator())
+    });
+    let call = Call {
+        class,
+        message,
+        args: vec![Value::from(vm), Value::Bool(false), Value::Bool(false)],
+        fields: Vec::new(),
+        session: String::new(),
+        task,
+        host,
+    };
+    start(Arc::clone(shared), Arc::new(call)).await
+}
+
 /// Fills in what a platform leaves open, where it stays.
 fn complete_platform(world: &mut World, vm: &str) -> Result<(), Failure> {
     let db = &mut world.db;
@@ -144,7 +165,7 @@ fn complete_platform(world: &mut World, vm: &str) -> Result<(), Failure> {
 }
 
 /// Notes whether a VM that High Availability looks after is meant to run.
-fn mean_to_run(world: &mut World, vm: &str, runs: bool) -> Result<(), Failure> {
+pub(super) fn mean_to_run(world: &mut World, vm: &str, runs: bool) -> Result<(), Failure> {
     let protected = world.db.text("VM", vm, "ha_restart_priority")? == "restart";
     if !runs || protected {
         world.db.set("VM", vm, "ha_always_run", runs)?;
@@ -153,7 +174,7 @@ fn mean_to_run(world: &mut World, vm: &str, runs: bool) -> Result<(), Failure> {
 }
 
 /// A host as messages name it.
-fn host_text(world: &World, host: &str) -> Result<String, Failure> {
+pub(super) fn host_text(world: &World, host: &str) -> Result<String, Failure> {
     let name = world.db.text("host", host, "name_label")?;
     Ok(format!(
         "{name} (uuid: {})",
@@ -162,7 +183,7 @@ fn host_text(world: &World, host: &str) -> Result<String, Failure> {
 }
 
 /// Makes a VM live on a host and gives the number of its domain.
-fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, Failure> {
+pub(super) fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, Failure> {
     world.counters.domains += 1;
     let domain = world.counters.domains;
     let now = Value::DateTime(world.clock.now());
@@ -257,7 +278,7 @@ pub(crate) fn halt(world: &mut World, vm: &str) -> Result<(), Failure> {
 
 /// Takes a VM off its host. Its devices are a matter of their own: those of a VM that sleeps count
 /// as attached.
-fn leave_host(world: &mut World, vm: &str) -> Result<(), Failure> {
+pub(super) fn leave_host(world: &mut World, vm: &str) -> Result<(), Failure> {
     let db = &mut world.db;
     for console in db.list("VM", vm, "consoles")? {
         db.destroy("console", &console)?;
@@ -393,100 +414,6 @@ async fn unpause(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     done()
 }
 
-/// Keeps what a VM is to wake up as, in a form that only the server reads.
-fn remember(world: &mut World, vm: &str) -> Result<(), Failure> {
-    let db = &world.db;
-    let text = format!(
-        "{{\"uuid\":\"{}\",\"domid\":{},\"vcpus\":{},\"memory_dynamic_min\":{},\"memory_dynamic_max\":{},\
-         \"hvm\":{},\"suspended\":true}}",
-        db.text("VM", vm, "uuid")?,
-        db.int("VM", vm, "domid")?,
-        db.int("VM", vm, "VCPUs_at_startup")?,
-        db.int("VM", vm, "memory_dynamic_min")?,
-        db.int("VM", vm, "memory_dynamic_max")?,
-        db.text("VM", vm, "domain_type")? == "hvm",
-    );
-    world.db.set("VM", vm, "last_booted_record", text)
-}
-
-/// Suspends a VM. Its guest has no image: its processes stay where they are, stopped.
-fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
-    Box::pin(async move {
-        let vm = call.text(0);
-        let operation = Operation::begin(&shared, &call, "suspend").await?;
-        operation.work().await;
-        backing::sleep(&shared, vm).await;
-        operation.finish(|world| {
-            mean_to_run(world, vm, false)?;
-            remember(world, vm)?;
-            let image = super::vdi::suspend_image(world, vm)?;
-            world.db.set("VM", vm, "suspend_VDI", image)?;
-            leave_host(world, vm)?;
-            world
-                .db
-                .set("VM", vm, "power_state", Power::Suspended.name())?;
-            vm_placement::account(world);
-            message::tell(world, "VM_SUSPENDED", vm, "suspended")
-        })?;
-        done()
-    })
-}
-
-/// `VM.resume(vm, start_paused, force)` and `VM.resume_on(vm, host, start_paused, force)`.
-fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
-    Box::pin(async move {
-        let vm = call.text(0);
-        let pinned = call.message.name == "resume_on";
-        let paused = call.flag(if pinned { 2 } else { 1 });
-        let name = if pinned { "resume_on" } else { "resume" };
-        let begin = |world: &mut World| {
-            check(world, vm, name)?;
-            let host = if pinned {
-                let host = call.text(1).to_owned();
-                vm_placement::assert_can_boot(world, vm, &host, true)?;
-                host
-            } else {
-                vm_placement::choose(world, vm)?
-            };
-            // What a checkpoint has kept of a guest is its disk.
-            let plan = if paused || world.running.contains_key(vm) {
-                None
-            } else {
-                BootPlan::of(world, vm)?
-            };
-            let operation = Operation::begin_with(&shared, world, &call, name)?;
-            Ok((operation, host, plan))
-        };
-        let (operation, host, plan) = shared.patiently(begin).await?;
-        operation.work().await;
-        let booted = backing::boot(&shared, plan).await?;
-        operation.finish(|world| {
-            let image = world.db.text("VM", vm, "suspend_VDI")?;
-            world.db.set("VM", vm, "suspend_VDI", NULL_REF)?;
-            // It may have been destroyed by hand.
-            let _ = world.db.destroy("VDI", &image);
-            let power = if paused {
-                Power::Paused
-            } else {
-                Power::Running
-            };
-            let domain = build(world, vm, &host, power)?;
-            backing::follow(&shared, world, vm, domain, booted);
-            let place = host_text(world, &host)?;
-            message::tell(
-                world,
-                "VM_RESUMED",
-                vm,
-                &format!("resumed on host: {place}"),
-            )
-        })?;
-        if !paused {
-            backing::wake(&shared, vm);
-        }
-        done()
-    })
-}
-
 fn power_state_reset(world: &mut World, call: &Call) -> Reply {
     let vm = call.text(0);
     check(world, vm, "power_state_reset")?;
@@ -517,7 +444,9 @@ fn pool_migrate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
         let begin = |world: &mut World| {
             check(world, vm, "pool_migrate")?;
             vm_placement::assert_can_boot(world, vm, host, true)?;
-            Operation::begin_with(&shared, world, &call, "pool_migrate")
+            let mut operation = Operation::begin_with(&shared, world, &call, "pool_migrate")?;
+            operation.also(world, Mark::new("host", host, "vm_migrate"));
+            Ok(operation)
         };
         let operation = shared.patiently(begin).await?;
         operation.work().await;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::operation::Operation;
-use super::vdi::{self, CopyKind};
+use super::vdi_copy::{self, CopyKind, Unfinished};
 use super::vm_copy::{copy_metrics, copy_report, copy_vbd};
-use super::{Table, done, message, power_of, refresh, vbd, vif, vm, vm_power};
+use super::{Table, done, message, power_of, refresh, vbd, vdi, vif, vm, vm_power};
 use crate::backing;
 use crate::dbtext;
 use crate::dispatch::Handler::Later;
@@ -36,7 +36,8 @@ async fn revert(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
             message::tell(world, "VM_SHUTDOWN", &vm, "shutdown forcibly")
         })?;
     }
-    let copies = match copy_disks(&shared, snapshot).await {
+    let mut made = Unfinished::new(&shared);
+    let copies = match copy_disks(&shared, &call.task, snapshot, &mut made).await {
         Ok(copies) => copies,
         // What the storage lacks is told as it is.
         Err(failure)
@@ -50,6 +51,7 @@ async fn revert(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         Err(_) => return Err(failed(snapshot, &vm)),
     };
     let released = reverting.finish(|world| restore(world, &vm, snapshot, &copies))?;
+    made.keep();
     for disk in released {
         vdi::release(disk).await;
     }
@@ -95,7 +97,12 @@ struct CopiedDisk {
     version_of: Option<String>,
 }
 
-async fn copy_disks(shared: &Shared, snapshot: &str) -> Result<Vec<CopiedDisk>, Failure> {
+async fn copy_disks(
+    shared: &Arc<Shared>,
+    task: &str,
+    snapshot: &str,
+    made: &mut Unfinished,
+) -> Result<Vec<CopiedDisk>, Failure> {
     let devices = shared.with(|world| {
         let mut devices = Vec::new();
         for device in world.db.list("VM", snapshot, "VBDs")? {
@@ -113,7 +120,9 @@ async fn copy_disks(shared: &Shared, snapshot: &str) -> Result<Vec<CopiedDisk>, 
     let mut copies = Vec::new();
     for (device, vdi, version_of) in devices {
         let disk = if version_of.is_some() {
-            vdi::copy(shared, &vdi, CopyKind::Clone, None).await?
+            let copy = vdi_copy::copy(shared, task, &vdi, CopyKind::Clone, None).await?;
+            made.add(&copy);
+            copy
         } else {
             vdi
         };

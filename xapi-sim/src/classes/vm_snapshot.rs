@@ -37,7 +37,15 @@ async fn snapshot(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         .collect();
     // All disks are of one moment.
     let still = backing::freeze(&shared, vm).await;
-    let copy = duplicate(&shared, vm, call.text(1), Purpose::Snapshot, &ignored).await?;
+    let copy = duplicate(
+        &shared,
+        &call.task,
+        vm,
+        call.text(1),
+        Purpose::Snapshot,
+        &ignored,
+    )
+    .await?;
     drop(still);
     operation.finish(|world| world.db.set("VM", vm, "parent", copy.as_str()))?;
     Ok(Value::String(copy))
@@ -50,7 +58,15 @@ async fn checkpoint(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let operation = Operation::begin(&shared, &call, "checkpoint").await?;
     operation.work().await;
     let still = backing::freeze(&shared, vm).await;
-    let copy = duplicate(&shared, vm, call.text(1), Purpose::Checkpoint, &[]).await?;
+    let copy = duplicate(
+        &shared,
+        &call.task,
+        vm,
+        call.text(1),
+        Purpose::Checkpoint,
+        &[],
+    )
+    .await?;
     drop(still);
     operation.finish(|world| {
         if power_of(world, vm)? == Power::Running {

@@ -11,7 +11,7 @@ mod ova_import;
 mod pump;
 mod raw_vdi;
 mod request;
-mod rrd;
+pub(crate) mod rrd;
 mod vhd;
 mod vm_export;
 mod vm_import;

@@ -21,16 +21,16 @@ const FUNCTION: &str = "AVERAGE";
 
 /// Something that is measured: all that is measured of it, and since when.
 #[derive(Debug)]
-struct Measured {
+pub(crate) struct Measured {
     /// What its names begin with: `vm:<uuid>:`.
     prefix: String,
-    sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
     since: i64,
 }
 
 #[derive(Debug)]
-struct Source {
-    name: String,
+pub(crate) struct Source {
+    pub(crate) name: String,
     kind: &'static str,
     low: f64,
     high: f64,
@@ -47,7 +47,7 @@ fn source(name: impl Into<String>, kind: &'static str, low: f64, high: f64) -> S
 
 impl Measured {
     /// The number in an archive at a time.
-    fn at(&self, source: &Source, time: i64) -> f64 {
+    pub(crate) fn at(&self, source: &Source, time: i64) -> f64 {
         if time < self.since {
             return f64::NAN;
         }
@@ -60,6 +60,16 @@ impl Measured {
             });
         let part = (hash >> 40) as f64 / f64::from(1 << 24);
         source.low + part * (source.high - source.low)
+    }
+}
+
+/// What is measured of a host, a VM or an SR.
+pub(crate) fn measured(world: &World, class: &str, object: &str) -> Result<Measured, Failure> {
+    let place = |host| Place { world, host };
+    match class {
+        "host" => place(object).measured_host(),
+        "SR" => place(NULL_REF).measured_sr(object),
+        _ => place(NULL_REF).measured_vm(object),
     }
 }
 

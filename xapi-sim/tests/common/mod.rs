@@ -138,3 +138,19 @@ pub(crate) async fn ended(pool: &Pool, task: &str) -> Value {
         }
     }
 }
+
+/// The device that a VM has under a number.
+pub(crate) async fn device(pool: &Pool, class: &str, vm: &str, number: &str) -> String {
+    let field = if class == "VBD" {
+        "userdevice"
+    } else {
+        "device"
+    };
+    for found in pool.get("VM", &format!("{class}s"), vm).await.items() {
+        let found = text(found);
+        if pool.get(class, field, &found).await == Value::from(number) {
+            return found;
+        }
+    }
+    panic!("{vm} has no {class} {number}")
+}
