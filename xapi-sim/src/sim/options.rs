@@ -41,8 +41,9 @@ pub struct SimOptions {
     /// How long a wrong password waits for its answer. A real host takes about 2 seconds; the
     /// default is none.
     pub login_delay: Duration,
-    /// How long each operation on a domain takes at least. A real host takes a second or more;
-    /// the default is none.
+    /// How long each operation on a domain, a disk, a device, an SR, a host or the pool takes at
+    /// least, and is shown in `current_operations`. A real host takes a second or more; the default
+    /// is none.
     pub latency: Duration,
     /// How long after its boot a guest's agent reports. A real one takes seconds; the default is
     /// none.
@@ -123,7 +124,7 @@ impl SimOptions {
         self
     }
 
-    /// Lets every operation on a domain take at least this long.
+    /// Lets every operation on a domain, a disk and so on take at least this long.
     #[must_use]
     pub fn with_latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
