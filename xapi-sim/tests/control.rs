@@ -187,11 +187,11 @@ async fn it_tells_what_happened() {
         vec![vm.as_str().into(), false.into(), false.into()],
     )
     .await;
-    let host = pool.call("host.get_all", vec![]).await.items()[0].clone();
-    pool.fails("host.dmesg", vec![host]).await;
+    let template = pool.template().await;
+    pool.fails("VM.csvm", vec![template.into()]).await;
     assert_eq!(
         well(&control, "GET /unimplemented", "").await,
-        r#"["host.dmesg"]"#
+        r#"["VM.csvm"]"#
     );
     let counts = well(&control, "GET /calls-per-vm", "").await;
     // Provisioned, started, and started in vain.
