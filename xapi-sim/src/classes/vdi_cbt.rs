@@ -88,7 +88,7 @@ async fn blocks_of(shared: &Arc<Shared>, vdi: &str) -> Result<Blocks, Failure> {
     if let Some(blocks) = shared.with(|world| world.blocks.get(vdi).cloned()) {
         return Ok(blocks);
     }
-    let Some(disk) = backing::bytes_of(shared, vdi).await? else {
+    let Some(disk) = backing::to_read(shared, vdi).await? else {
         return Ok(Blocks::new());
     };
     let work = tokio::task::spawn_blocking(move || read_blocks(&disk));

@@ -210,7 +210,7 @@ fn checksum(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
             world.db.int("VDI", vdi, "virtual_size")
         })?;
-        let disk = backing::bytes_of(&shared, vdi).await?;
+        let disk = backing::to_read(&shared, vdi).await?;
         let size = u64::try_from(size).unwrap_or_default();
         let work = tokio::task::spawn_blocking(move || {
             let mut digest = Md5::new();
