@@ -233,7 +233,7 @@ class Tour(client.Case):
         self.fails("SR_UNKNOWN_DRIVER", self.api.SR.probe, host, {}, "floppy", {})
 
     def moves(self, vm):
-        (vbd,) = [b for b in self.api.VM.get_VBDs(vm) if self.api.VBD.get_type(b) == "Disk"]
+        vbd = next(b for b in self.api.VM.get_VBDs(vm) if self.api.VBD.get_type(b) == "Disk")
         old = self.api.VBD.get_VDI(vbd)
         (target,) = self.api.SR.get_by_name_label("Shared storage")
         if self.api.VDI.get_SR(old) == target:
