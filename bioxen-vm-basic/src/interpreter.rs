@@ -150,11 +150,9 @@ impl Interpreter {
         }
     }
 
-    /// Whether what runs in a session can be interrupted: an interpreter minds the signal, and can
-    /// tell its process id where no wall keeps it from `/proc`.
+    /// Whether what runs in a session can be interrupted: interpreters mind the signal.
     pub(crate) fn minds_interrupts(&self) -> bool {
-        let stands = |wall: &Finding| wall.name == "files" && wall.stands;
-        self.foreign.is_some() && !self.walls.iter().any(stands)
+        self.foreign.is_some()
     }
 
     fn insist(&self) -> Result<()> {
@@ -263,26 +261,21 @@ async fn find_worker(configured: Option<&Path>) -> Result<String> {
     })
 }
 
-/// Where a worker may be, the best first: next to this program, one directory up, where tests and
-/// examples of a Cargo workspace find it, and in the standard directories.
+/// Where a worker may be, the best first: this program, if it can be one; next to it, one directory
+/// up, where tests and examples of a Cargo workspace find it, and in the standard directories.
 fn candidates() -> Vec<PathBuf> {
-    let near = std::env::current_exe().ok().into_iter().flat_map(|own| {
-        own.ancestors()
-            .skip(1)
-            .take(2)
-            .map(Path::to_owned)
-            .collect::<Vec<_>>()
-    });
+    let own = std::env::current_exe().ok();
+    let near = own.iter().flat_map(|own| own.ancestors().skip(1).take(2));
+    let near = near.map(Path::to_owned);
     let standard = DEFAULT_PATH.split(':').map(PathBuf::from);
     let directories: Vec<PathBuf> = near.chain(standard).collect();
-    ["bioxen-lua-worker", "bioxen"]
-        .iter()
-        .flat_map(|name| {
-            directories
-                .iter()
-                .map(move |directory| directory.join(name))
-        })
-        .collect()
+    let others = ["bioxen-lua-worker", "bioxen"].iter().flat_map(|name| {
+        directories
+            .iter()
+            .map(move |directory| directory.join(name))
+    });
+    let own = own.iter().filter(|_| worker::can_be_asked()).cloned();
+    own.chain(others).collect()
 }
 
 /// The path of a program in the standard directories.
@@ -346,8 +339,8 @@ fn not_found(searched: &[PathBuf], refused: &[&str]) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!(
-            "no program to run Lua in: neither bioxen-lua-worker nor bioxen is in {}{refused}; set \
-             worker to the path of one",
+            "no program to run Lua in: begin main with bioxen_vm_basic::worker::run_if_asked(), or \
+             set worker to the path of bioxen-lua-worker or bioxen, which is not in {}{refused}",
             directories.join(", ")
         ),
     )
@@ -373,7 +366,12 @@ mod tests {
     fn a_failed_search_tells_where_it_looked_and_what_to_do() {
         let searched = candidates();
         let text = not_found(&searched, &["/usr/bin/bioxen"]).to_string();
-        for part in ["/usr/local/bin", "set worker to", "/usr/bin/bioxen"] {
+        for part in [
+            "/usr/local/bin",
+            "set worker to",
+            "/usr/bin/bioxen",
+            "run_if_asked()",
+        ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert_eq!(text.matches("/usr/local/sbin").count(), 1, "{text}");

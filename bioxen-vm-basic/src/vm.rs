@@ -1,10 +1,11 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
+use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner, eldest_child};
 use bioxen_vm_core::{
     BackendConfig, Capabilities, ChannelSink, Command, Error, ErrorKind, Gather, Input, Isolation,
     LuaVm, Outcome, OutputSink, OutputStream, PackageSite, Result, Runner, Script, Session,
@@ -200,6 +201,7 @@ impl LuaVm for BasicVm {
         let host = SessionProcess {
             command: self.interpreter.session(&self.orders, &options),
             minds_interrupts: self.interpreter.minds_interrupts(),
+            worker: Arc::default(),
             processes: Arc::clone(&self.processes),
         };
         Session::open(options.name, Arc::new(host))
@@ -353,17 +355,20 @@ impl Processes {
     }
 
     /// Runs a command in the VM's directory, with the VM's environment, and hands its output to the
-    /// sink, which comes back.
+    /// sink, which comes back. Tells its process id once it is started.
     async fn run_command<S: OutputSink + 'static>(
         &self,
         mut command: Command,
         mut sink: S,
+        tell: impl FnOnce(i32) + Send + 'static,
     ) -> Result<(Outcome, S)> {
         command.env.splice(0..0, self.env.iter().cloned());
         command.cwd = Some(self.directory(command.cwd.as_deref()));
         let turn = self.turn().await?;
         let run = async move {
-            let outcome = LocalRunner::new().run_streaming(command, &mut sink).await?;
+            let outcome = LocalRunner::new()
+                .run_telling(command, &mut sink, tell)
+                .await?;
             Ok((outcome, sink))
         };
         self.while_running(turn, run).await
@@ -455,6 +460,8 @@ where
 struct SessionProcess {
     command: Command,
     minds_interrupts: bool,
+    /// Its id, from its start to its end; 0 otherwise.
+    worker: Arc<AtomicI32>,
     processes: Arc<Processes>,
 }
 
@@ -462,26 +469,33 @@ struct SessionProcess {
 impl SessionHost for SessionProcess {
     async fn run(&self, input: Input, sink: &mut dyn OutputSink) -> Result<Outcome> {
         let command = self.command.clone().with_stdin(input);
+        let worker = Arc::clone(&self.worker);
+        let tell = move |pid| worker.store(pid, Ordering::Relaxed);
         let run = |pieces| async {
-            let ran = self.processes.run_command(command, pieces).await;
+            let ran = self.processes.run_command(command, pieces, tell).await;
             ran.map(|(outcome, _)| outcome)
         };
-        streamed(sink, run).await
+        let outcome = streamed(sink, run).await;
+        self.worker.store(0, Ordering::Relaxed);
+        outcome
     }
 
-    async fn interrupt(&self, process: u32) -> Result<()> {
-        match i32::try_from(process) {
-            Ok(pid) if self.minds_interrupts && pid > 1 => {
-                // One that has ended meanwhile needs no interrupt.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-                Ok(())
-            }
-            _ => Err(Error::new(
+    async fn interrupt(&self, _: u32) -> Result<()> {
+        if !self.minds_interrupts {
+            return Err(Error::new(
                 ErrorKind::Unsupported,
-                "what runs in this session cannot be interrupted; close it, or set lua_executable and \
-                 walls = \"off\"",
-            )),
+                "what runs in this session cannot be interrupted; close it, or set lua_executable",
+            ));
         }
+        // The interpreter cannot tell who it is from within its walls. It is what its worker has
+        // started first. One that has ended meanwhile needs no interrupt.
+        let worker = self.worker.load(Ordering::Relaxed);
+        if worker > 0
+            && let Some(interpreter) = eldest_child(worker)
+        {
+            let _ = kill(Pid::from_raw(interpreter), Signal::SIGINT);
+        }
+        Ok(())
     }
 }
 
@@ -535,7 +549,7 @@ impl Runner for Site {
             .interpreter
             .supervised(command, &self.processes.place)?;
         let sink = Gather::new(command.max_output);
-        let (outcome, gather) = self.processes.run_command(command, sink).await?;
+        let (outcome, gather) = self.processes.run_command(command, sink, |_| ()).await?;
         Ok(gather.into_outcome(outcome))
     }
 

@@ -5,12 +5,11 @@
 //! ```no_run
 //! use bioxen_vm_basic::{BasicConfig, worker};
 //!
-//! fn main() -> std::io::Result<()> {
+//! fn main() {
 //!     worker::run_if_asked();
-//!     let config = BasicConfig::default().with_worker(std::env::current_exe()?);
+//!     let config = BasicConfig::default(); // finds this program
 //!     // ...
 //! #   drop(config);
-//!     Ok(())
 //! }
 //! ```
 
@@ -20,6 +19,7 @@ use std::iter::repeat_n;
 use std::os::fd::RawFd;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bioxen_vm_core::lua::SESSION_DRIVER;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -57,14 +57,25 @@ pub(crate) const IDENTITY: &str = concat!("bioxen-lua-worker ", env!("CARGO_PKG_
 /// own limit first, which it can tell the program about.
 const HEADROOM: u64 = 64 << 20;
 
+/// Whether `main` has called [`run_if_asked`]. The only thing that this library keeps for the whole
+/// process: it is a property of its program.
+static CAN_BE_ASKED: AtomicBool = AtomicBool::new(false);
+
 /// Is a worker, and ends the process, if this process was started as one; returns otherwise.
 ///
-/// Call it first in `main`, before any thread is started, in a program that is given as
-/// [`BasicConfig::worker`](crate::BasicConfig::worker).
+/// Call it first in `main`: from then on VMs find the running program as their worker, and need no
+/// other. Under `#[tokio::main]` the threads of the runtime are there already; they take some memory
+/// in each worker, and do no harm.
 pub fn run_if_asked() {
     if was_asked() {
         std::process::exit(i32::from(work()));
     }
+    CAN_BE_ASKED.store(true, Ordering::Relaxed);
+}
+
+/// Whether the running program can be its own worker.
+pub(crate) fn can_be_asked() -> bool {
+    CAN_BE_ASKED.load(Ordering::Relaxed)
 }
 
 /// Whether this process was started as a worker.
@@ -130,10 +141,24 @@ fn close_inherited() {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|number| *number > 2)
         .collect();
-    for number in numbers {
-        // The directory that was just read is among them, and closed already.
+    // The directory that was just read is among them, and closed already.
+    for number in numbers.into_iter().filter(|number| is_inherited(*number)) {
         let _ = nix::unistd::close(number);
     }
+}
+
+/// Whether an open file has come through the start of this program, and was not opened by it, by
+/// the runtime of its `main` for example: that opens all its files so that they do not.
+fn is_inherited(number: RawFd) -> bool {
+    const CLOSE_ON_EXEC: u32 = 0o2_000_000;
+    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")) else {
+        return false;
+    };
+    let mut lines = info.lines();
+    lines
+        .find_map(|line| line.strip_prefix("flags:"))
+        .and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| flags & CLOSE_ON_EXEC == 0)
 }
 
 /// Runs the programs that the owner sends.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use directory::PrivateDir;
-pub use tree::{end_descendants, end_tree};
+pub use tree::{eldest_child, end_descendants, end_tree};
 
 /// Where programs are looked up unless the runner is given another `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -79,9 +79,35 @@ impl Runner for LocalRunner {
     }
 
     async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        self.run_telling(command, sink, |_| ()).await
+    }
+
+    fn describe(&self) -> String {
+        "this machine".into()
+    }
+}
+
+impl LocalRunner {
+    /// As [`run_streaming`](Runner::run_streaming), and tells the id of the process once it is
+    /// started. It leads a process group of that id.
+    ///
+    /// # Errors
+    /// As [`Runner::run_streaming`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the command and what it started.
+    pub async fn run_telling(
+        &self,
+        command: Command,
+        sink: &mut dyn OutputSink,
+        tell: impl FnOnce(i32) + Send,
+    ) -> Result<Outcome> {
         let started = Instant::now();
         let stream = command.stdin.take_stream()?;
         let mut group = Group::spawn(&command, &self.env)?;
+        if let Some(id) = group.id {
+            tell(id.as_raw());
+        }
         let child = &mut group.child;
         let input = child.stdin.take();
         let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
@@ -134,10 +160,6 @@ impl Runner for LocalRunner {
         });
         outcome.duration = started.elapsed();
         Ok(outcome)
-    }
-
-    fn describe(&self) -> String {
-        "this machine".into()
     }
 }
 

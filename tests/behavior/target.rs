@@ -20,9 +20,10 @@ enum Kind {
     Pool,
 }
 
-pub(crate) const TARGETS: [Target; 5] = [
+pub(crate) const TARGETS: [Target; 6] = [
     basic("basic-worker", None),
     basic("basic-lua5.1", Some("lua5.1")),
+    basic("basic-lua5.3", Some("lua5.3")),
     basic("basic-lua5.4", Some("lua5.4")),
     basic("basic-luajit", Some("luajit")),
     Target {
@@ -50,8 +51,7 @@ impl Target {
     pub(crate) async fn bench(self) -> Bench {
         let (vm_type, config, pool) = match self.kind {
             Kind::Basic(interpreter) => {
-                let worker = std::env::current_exe().unwrap();
-                let mut config = json!({"worker": worker, "processes": true});
+                let mut config = json!({"processes": true});
                 if let Some(interpreter) = interpreter {
                     config["lua_executable"] = interpreter.into();
                 }
@@ -77,9 +77,9 @@ impl Target {
         }
     }
 
-    /// Whether programs run in LuaJIT or Lua 5.1.
-    pub(crate) fn is_old(self) -> bool {
-        matches!(self.kind, Kind::Basic(Some("lua5.1" | "luajit")))
+    /// Whether programs run in Lua 5.4.
+    pub(crate) fn is_newest(self) -> bool {
+        matches!(self.kind, Kind::Basic(None | Some("lua5.4")) | Kind::Pool)
     }
 }
 

@@ -8,7 +8,11 @@ use bioxen::{
     Answer, Capabilities, ErrorKind, ExecutionStatus, LuaValue, Outcome, Returned, Script,
     SessionOptions, Status, Value, gather,
 };
+use bytes::Bytes;
 use libtest_mimic::Trial;
+use proptest::prelude::{ProptestConfig, any};
+use proptest::test_runner::TestRunner;
+use proptest::{prop_assert, prop_assert_eq};
 
 use crate::target::{Bench, TARGETS, Target};
 
@@ -444,77 +448,82 @@ fn nothing_but_nil() -> Answer {
     Answer::Returned(Returned::Values(vec![LuaValue::Nil]))
 }
 
+/// How many programs of random bytes each kind of VM is given.
+const CASES: u32 = 30;
+
+/// Tells all that came to it: input, a variable, arguments. The same in every Lua.
+const TELL: &str = "io.write(io.read('*a'), '|', os.getenv('E') or '', '|') \
+                    for i = 1, #arg do io.write(#arg[i], ':', arg[i]) end \
+                    return #arg, arg[1]";
+
 /// All kinds of VMs give the same bytes for any bytes.
 pub(crate) fn agreement() -> Trial {
     Trial::test("agreement::any_bytes_give_the_same_everywhere", || {
-        block_on(async {
-            let mut benches = Vec::new();
-            for target in TARGETS.into_iter().filter(|target| !target.is_old()) {
-                benches.push(target.bench().await);
-            }
-            let mut random = Random(0x9e37_79b9_7f4a_7c15);
-            for round in 0..40 {
-                let scripts = [
-                    // Seldom a program, always an answer.
-                    Script::new(random.bytes(60)).with_name("any"),
-                    Script::new(
-                        "io.write(io.read('a'), '|', os.getenv('E') or '', '|') \
-                         for i = 1, #arg do io.write(#arg[i], ':', arg[i]) end",
-                    )
-                    .with_stdin(random.bytes(5000))
-                    .arg(random.bytes(300))
-                    .arg(random.bytes(3))
-                    .with_env("E", random.text(40)),
-                ];
-                for script in scripts
-                    .into_iter()
-                    .filter(|script| script.validate().is_ok())
-                {
-                    let mut outcomes = Vec::new();
-                    for bench in &benches {
-                        let outcome = run(bench, script.clone()).await;
-                        outcomes.push((
-                            outcome.status,
-                            outcome.stdout,
-                            outcome.stderr,
-                            outcome.returned,
-                        ));
-                    }
-                    for outcome in &outcomes[1..] {
-                        assert_eq!(outcome, &outcomes[0], "round {round}: {script:?}");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let mut benches = Vec::new();
+        for target in TARGETS {
+            benches.push((target, runtime.block_on(target.bench())));
+        }
+        let bytes = |most| proptest::collection::vec(any::<u8>(), 0..=most);
+        let inputs = (
+            bytes(60),
+            bytes(5000),
+            proptest::collection::vec(bytes(300), 0..4),
+            "[^\0]{0,40}",
+        );
+        let mut runner = TestRunner::new(ProptestConfig {
+            cases: CASES,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        });
+        let result = runner.run(&inputs, |(code, input, args, variable)| {
+            let mut tell = Script::new(TELL).with_stdin(input).with_env("E", variable);
+            tell.args = args.into_iter().map(Into::into).collect();
+            runtime.block_on(async {
+                let mut told = Vec::new();
+                for (_, bench) in &benches {
+                    told.push(ending(run(bench, tell.clone()).await));
+                }
+                for other in &told[1..] {
+                    prop_assert_eq!(&told[0], other);
+                }
+                // Seldom a program, always an answer.
+                let script = Script::new(code).with_name("any");
+                if script.validate().is_err() {
+                    return Ok(());
+                }
+                let mut newest = None;
+                for (target, bench) in &benches {
+                    let outcome = ending(run(bench, script.clone()).await);
+                    if target.is_newest() {
+                        prop_assert_eq!(newest.get_or_insert_with(|| outcome.clone()), &outcome);
+                    } else {
+                        // Each Lua has its own words for what is wrong.
+                        let fails =
+                            outcome.0 == Status::Exited(1) && outcome.2.starts_with(b"lua: any:");
+                        prop_assert!(fails || outcome.0 == Status::Exited(0), "{:?}", outcome);
                     }
                 }
-            }
-            for bench in benches {
-                bench.end().await;
-            }
+                Ok(())
+            })
         });
-        Ok(())
+        for (_, bench) in benches {
+            runtime.block_on(bench.end());
+        }
+        result.map_err(|error| error.to_string().into())
     })
 }
 
-/// Numbers that are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn bytes(&mut self, most: u64) -> Vec<u8> {
-        let length = self.next() % (most + 1);
-        (0..length).map(|_| self.next().to_le_bytes()[3]).collect()
-    }
-
-    fn text(&mut self, most: u64) -> String {
-        let bytes = self.bytes(most);
-        bytes
-            .iter()
-            .map(|byte| char::from(*byte))
-            .filter(|c| *c != '\0')
-            .collect()
-    }
+/// What is the same in every VM.
+fn ending(outcome: Outcome) -> (Status, Bytes, Bytes, Returned) {
+    let Outcome {
+        status,
+        stdout,
+        stderr,
+        returned,
+        ..
+    } = outcome;
+    (status, stdout, stderr, returned)
 }

@@ -63,10 +63,14 @@ async fn a_session_keeps_its_state_within_the_walls_of_its_vm() {
 
 #[tokio::test]
 async fn a_chunk_that_runs_can_be_interrupted_where_that_is_said() {
-    let config = BasicConfig::default()
-        .with_lua_executable("lua5.4")
-        .with_walls(Walls::Off);
-    for lab in [Lab::built_in().await, Lab::new(config).await] {
+    let foreign = BasicConfig::default().with_lua_executable("lua5.4");
+    let bare = foreign.clone().with_walls(Walls::Off);
+    for (lab, can) in [
+        (Lab::built_in().await, false),
+        (Lab::new(foreign).await, true),
+        (Lab::new(bare).await, true),
+    ] {
+        assert_eq!(lab.vm.capabilities().interrupts, can);
         let session = lab
             .vm
             .open_session(SessionOptions::default())

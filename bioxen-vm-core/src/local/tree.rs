@@ -41,16 +41,27 @@ pub fn end_descendants(pid: i32) {
     while kill_those_there(pid, &mut seen) {}
 }
 
+/// The child of a process that was started first, if it has any.
+#[must_use]
+pub fn eldest_child(pid: i32) -> Option<i32> {
+    let mut children: Vec<_> = pids()
+        .filter_map(|child| Some((Process::read(child)?, child)))
+        .filter(|(process, _)| process.parent == pid && process.alive)
+        .collect();
+    children.sort_by_key(|(process, child)| (process.started, *child));
+    children.first().map(|(_, child)| *child)
+}
+
+/// The ids of all processes.
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// Makes one pass, and tells whether there was a process that had not been seen before.
 fn kill_those_there(root: i32, seen: &mut HashSet<(i32, u64)>) -> bool {
     let own = getpid().as_raw();
-    let mut pids: Vec<i32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own)
-        .collect();
+    let mut pids: Vec<i32> = pids().filter(|pid| *pid != own).collect();
     // The newest first, before they are gone and others in their place.
     pids.sort_unstable_by(|a, b| b.cmp(a));
     let mut known = HashMap::new();
