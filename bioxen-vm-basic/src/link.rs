@@ -91,7 +91,7 @@ pub(crate) fn receive(mut socket: &UnixStream) -> io::Result<Option<Request>> {
     complete(&mut bytes, got, HEAD)?;
     let length = |at: usize| {
         let length = bytes[at..at + 4].iter().rev();
-        length.fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+        length.fold(0, |sum, byte| (sum << 8) | usize::from(*byte))
     };
     let (cwd, program) = (length(0), length(4));
     let got = bytes.len();

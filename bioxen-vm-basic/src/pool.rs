@@ -89,7 +89,9 @@ impl Pool {
         match worker {
             Some(worker) if keep => self.put(worker),
             worker => {
-                worker.map(Worker::retire);
+                if let Some(worker) = worker {
+                    worker.retire();
+                }
                 self.refill();
             }
         }
