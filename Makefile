@@ -12,11 +12,12 @@ GENOME := $(or $(FASTA),target/data/lambda_virus.fa)
 # What the demo's guests are made of, and what links the programs.
 GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
 BUILD_PACKAGES := gcc libc6-dev
-# What the tests compare with: other Lua versions, EMBOSS, jellyfish.
-TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish mtools dosfstools
+# What the tests compare with: other Lua versions, and the tools of biologists.
+TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish seqkit bowtie2 samtools bcftools \
+	fastp cutadapt mtools dosfstools
 
 .PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check rocks \
-	coverage bench bench-peers demo-packages test-packages test-tools data clean
+	coverage bench bench-peers bench-rocks demo-packages test-packages test-tools data clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -76,6 +77,10 @@ coverage:
 bench: bench-peers
 	$(CARGO) bench -p xapi-client --features meta --bench decode --bench stream --bench peers
 
+# The Lua rocks beside Biopython.
+bench-rocks: demo-packages test-packages test-tools data
+	target/venv/bin/python rocks/bench/bench.py target/data/lambda_virus.fa target/data/reads_1.fq
+
 bench-peers: target/venv/.ready target/peers/.ready
 target/peers/.ready:
 	@mkdir -p target/peers
@@ -99,19 +104,25 @@ demo-packages:
 
 test-packages:
 	@.ci/packages $(TEST_PACKAGES)
+	@.ci/packages lua5.2 || echo "the rocks are not tested with Lua 5.2, which is not packaged here"
 
-# The official Python client of XAPI, which a test drives the simulator with.
-test-tools: target/venv/.ready
+# The official Python client of XAPI, which a test drives the simulator with, and Biopython,
+# which the rocks are compared with, with the files of its own tests.
+test-tools: target/venv/.ready target/biopython/.ready
 target/venv/.ready:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages python3-venv
 	$(PYTHON) -m venv target/venv
 	target/venv/bin/pip install --quiet --disable-pip-version-check 'XenAPI==26.21.1'
 	@touch $@
 
-# The genome of phage lambda, taken out of the Debian package that carries it.
-data: target/data/lambda_virus.fa
-target/data/lambda_virus.fa:
-	@.ci/lambda $@
+target/biopython/.ready: target/venv/.ready
+	@.ci/biopython target/venv target/biopython
+	@touch $@
+
+# The genome of phage lambda and reads of it, taken out of the Debian package that carries them.
+data: target/data/longreads.fq
+target/data/longreads.fq:
+	@.ci/lambda target/data
 
 clean:
 	$(CARGO) clean

@@ -3,6 +3,9 @@
 local harness = { failures = 0, passed = 0 }
 
 local function shown(value)
+  if type(value) == "number" then
+    return string.format("%.14g", value) -- 1 and 1.0 are equal, whatever the interpreter
+  end
   if type(value) ~= "table" then
     return type(value) == "string" and string.format("%q", value) or tostring(value)
   end

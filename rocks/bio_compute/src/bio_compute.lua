@@ -1,24 +1,53 @@
---- Figures of DNA sequences: composition, reverse complement, translation, ORFs.
+--- One sequence, or two: composition, strands, translation, ORFs, motifs, alignment, placement.
 --
--- A sequence is a string of the IUPAC letters ACGTRYSWKMBDHVN, upper or lower case.
+-- A sequence is a string of the IUPAC letters ACGTRYSWKMBDHVN, upper or lower case; RNA and
+-- proteins where the function says so.
 -- Positions are 1-based and inclusive. Anything else is refused with `error`, and
 -- the message names the place, the reason and the remedy.
 
+local align = require("bio_compute.align")
 local check = require("bio_compute.check")
+local composition = require("bio_compute.composition")
 local genetic_code = require("bio_compute.genetic_code")
+local kmers = require("bio_compute.kmers")
+local melting = require("bio_compute.melting")
+local motifs = require("bio_compute.motifs")
 local orfs = require("bio_compute.orfs")
+local placement = require("bio_compute.placement")
 local strand = require("bio_compute.strand")
+local weight = require("bio_compute.weight")
 
-local bio_compute = { _VERSION = "0.1.0" }
+local bio_compute = {
+  _VERSION = "0.1.0",
+
+  gc_windows = composition.gc_windows,
+  letter_counts = composition.letter_counts,
+  molecular_weight = weight.molecular_weight,
+  melting_temperature = melting.melting_temperature,
+
+  count_kmers = kmers.count_kmers,
+
+  find_motif = motifs.find_motif,
+  enzymes = motifs.enzymes,
+  restriction_sites = motifs.restriction_sites,
+  digest = motifs.digest,
+
+  align = align.align,
+  align_score = align.align_score,
+  matrix_names = align.matrix_names,
+
+  index = placement.index,
+}
 
 local TRANSLATE_OPTIONS = { table = true, frame = true, to_stop = true }
 local FRAMES = { [1] = true, [2] = true, [3] = true, [-1] = true, [-2] = true, [-3] = true }
 
 --- Tells whether a value is a sequence, without raising an error.
 -- @param sequence any value
+-- @param kind "dna" (default), "rna" or "protein"
 -- @return true, or nil, a message and, for an unknown character, its position
-function bio_compute.validate(sequence)
-  local problem, position = check.problem_of(sequence)
+function bio_compute.validate(sequence, kind)
+  local problem, position = check.problem_of(sequence, check.kind("bio_compute.validate", kind))
   if problem then
     return nil, problem, position
   end
@@ -45,10 +74,34 @@ end
 
 --- The reverse complement; IUPAC codes are complemented too, case is kept.
 -- @param sequence string
+-- @param kind "dna" (default) or "rna"
 -- @return string
-function bio_compute.reverse_complement(sequence)
-  check.sequence("bio_compute.reverse_complement", sequence)
-  return strand.reverse_complement(sequence)
+function bio_compute.reverse_complement(sequence, kind)
+  local caller = "bio_compute.reverse_complement"
+  kind = check.kind(caller, kind)
+  if kind == "protein" then
+    error(caller .. ": a protein has no complement: use dna or rna", 0)
+  end
+  check.letters(caller, sequence, kind)
+  return strand.reverse_complement(sequence, kind)
+end
+
+local TO_RNA, TO_DNA = { T = "U", t = "u" }, { U = "T", u = "t" }
+
+--- The RNA with the sequence of a coding strand: U for T, case is kept.
+-- @param sequence string of DNA
+-- @return string
+function bio_compute.transcribe(sequence)
+  check.sequence("bio_compute.transcribe", sequence)
+  return (sequence:gsub("[Tt]", TO_RNA))
+end
+
+--- The DNA of an RNA: T for U, case is kept.
+-- @param sequence string of RNA
+-- @return string
+function bio_compute.back_transcribe(sequence)
+  check.letters("bio_compute.back_transcribe", sequence, "rna")
+  return (sequence:gsub("[Uu]", TO_DNA))
 end
 
 --- Translates a sequence, stops as `*`; a last incomplete codon is left out.

@@ -54,10 +54,10 @@ end)
 test("parse_fasta refuses what is not FASTA and names the line", function()
   fails_with("FASTA: line 3: sequence before the first header: "
     .. "a record begins with a line that starts with '>'", bio.parse_fasta, "\n\nACGT\n>a\n")
-  fails_with("FASTA: line 1: this looks like FASTQ: convert it to FASTA first", bio.parse_fasta, "@read\nACGT\n+\nIIII\n")
-  fails_with("FASTA: line 1: this is gzip-compressed: decompress it first (gzip -d)",
+  fails_with("FASTA: line 1: this looks like FASTQ: read it with bio_sequence_analysis.fastq", bio.parse_fasta, "@read\nACGT\n+\nIIII\n")
+  fails_with("FASTA: this gzip data cannot be decompressed: it ends too early",
     bio.parse_fasta, "\31\139\8\0\n")
-  fails_with("FASTA: line 2: '>' inside a sequence: put each header on a line of its own",
+  fails_with("FASTA: record 1, line 2: '>' inside a sequence: put each header on a line of its own",
     bio.parse_fasta, ">a\nACGT>b\nACGT\n")
   fails_with("FASTA: line 1: the line ends are single carriage returns: convert them to line feeds first",
     bio.parse_fasta, ">a\rACGT\r")
@@ -144,7 +144,7 @@ end)
 
 test("records that cannot be read back are not written", function()
   local name = "bio_sequence_analysis.format_fasta: "
-  fails_with(name .. "the records must be an array, not string", bio.format_fasta, "ACGT")
+  fails_with(name .. "the records must be an array or an iterator, not string", bio.format_fasta, "ACGT")
   fails_with(name .. "record 2 must be a table with the strings id and sequence",
     bio.format_fasta, { TWO_RECORDS[1], { id = "x" } })
   fails_with(name .. "record 1 must have an id without white space: put further words into description",
@@ -252,7 +252,7 @@ test("spectrum, stats and top agree with a list made by hand", function()
 end)
 
 test("count_kmers refuses wrong arguments", function()
-  local name = "bio_sequence_analysis.count_kmers: "
+  local name = "bio_compute.count_kmers: "
   fails_with(name .. "k must be a whole number of at least 1, not 0", bio.count_kmers, "ACGT", 0)
   fails_with(name .. "k must be a whole number of at least 1, not 2.5", bio.count_kmers, "ACGT", 2.5)
   fails_with(name .. "k must be a whole number of at least 1, not nil", bio.count_kmers, "ACGT")

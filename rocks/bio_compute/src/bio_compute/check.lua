@@ -3,11 +3,10 @@
 -- `caller` is the full name of the public function; it leads the message. The other
 -- rocks of this project use this module too.
 
+local alphabet = require("bio_compute.alphabet")
 local genetic_code = require("bio_compute.genetic_code")
 
 local check = {}
-
-local NOT_IUPAC = "[^ACGTRYSWKMBDHVNacgtryswkmbdhvn]"
 
 local function refuse(caller, format, ...)
   -- Level 0: the message is whole without the line of the library that raised it.
@@ -22,15 +21,17 @@ local function shown(character)
   return string.format("'%s'", character)
 end
 
-local function remedy(character)
+local function remedy(character, kind)
   if character:find("%s") then
     return "remove white space and line ends, or read FASTA with bio_sequence_analysis"
-  elseif character == "U" or character == "u" then
+  elseif kind == "dna" and (character == "U" or character == "u") then
     return "this looks like RNA, replace U by T first"
+  elseif kind == "rna" and (character == "T" or character == "t") then
+    return "this looks like DNA, transcribe it first"
   elseif character == "-" or character == "." then
     return "remove alignment gaps first"
   end
-  return "use the IUPAC letters ACGTRYSWKMBDHVN only"
+  return string.format("use the IUPAC letters %s only", alphabet.get(kind).letters)
 end
 
 -- The numbers of the genetic codes with runs joined: "1-6, 9-16".
@@ -51,27 +52,47 @@ local function known_codes()
 end
 
 --- Says what is wrong with a sequence, if anything.
+-- @param kind "dna" (default), "rna" or "protein"
 -- @return nil when it is a string of IUPAC letters, else a message and, for an
 --   unknown character, its position
-function check.problem_of(sequence)
+function check.problem_of(sequence, kind)
+  kind = kind or "dna"
   if type(sequence) ~= "string" then
     return string.format("the sequence must be a string, not %s", type(sequence))
   end
-  local position = sequence:find(NOT_IUPAC)
+  if alphabet.is_plain(sequence, kind) then
+    return nil
+  end
+  local position = sequence:find(alphabet.get(kind).foreign)
   if not position then
     return nil
   end
   local character = sequence:sub(position, position)
   return string.format("unknown character %s at position %d of the sequence: %s",
-    shown(character), position, remedy(character)), position
+    shown(character), position, remedy(character, kind)), position
 end
 
---- Demands a string of IUPAC nucleotide letters, in upper or lower case.
-function check.sequence(caller, sequence)
-  local problem = check.problem_of(sequence)
+--- Demands a string of the IUPAC letters of a kind, in upper or lower case.
+function check.letters(caller, sequence, kind)
+  local problem = check.problem_of(sequence, kind)
   if problem then
     refuse(caller, "%s", problem)
   end
+end
+
+--- Demands a string of IUPAC letters of DNA, in upper or lower case.
+function check.sequence(caller, sequence)
+  check.letters(caller, sequence, "dna")
+end
+
+--- Demands the name of an alphabet; nil gives "dna".
+function check.kind(caller, kind)
+  if kind == nil then
+    return "dna"
+  elseif not alphabet.get(kind) then
+    refuse(caller, "unknown kind '%s': use dna, rna or protein", tostring(kind))
+  end
+  return kind
 end
 
 --- Demands a table whose keys are all in `known`; nil counts as an empty one.

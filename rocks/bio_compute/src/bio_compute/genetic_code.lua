@@ -3,6 +3,8 @@
 -- A codon is a string of three upper-case IUPAC letters. An ambiguous codon is
 -- resolved when all codons it stands for agree, so that CTN is L and TAR a stop.
 
+local EXPANSIONS = require("bio_compute.alphabet").EXPANSIONS
+
 local genetic_code = {}
 
 -- The order of the 64 letters in `amino_acids`: first base slowest, third fastest.
@@ -150,13 +152,6 @@ local TABLES = {
     amino_acids = "FFLLSSSSYYY*CCWWLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSSKVVVVAAAADDEEGGGG",
     starts = "TTG CTG ATG GTG",
   },
-}
-
--- The bases that each IUPAC letter stands for.
-local EXPANSIONS = {
-  A = "A", C = "C", G = "G", T = "T",
-  R = "AG", Y = "CT", S = "CG", W = "AT", K = "GT", M = "AC",
-  B = "CGT", D = "AGT", H = "ACT", V = "ACG", N = "ACGT",
 }
 
 -- Letters for "one of these two amino acids".

@@ -2,34 +2,33 @@
 
 local strand = {}
 
-local COMPLEMENT = {}
-for letter, partner in pairs({
+local PARTNERS = {
   A = "T", C = "G", G = "C", T = "A",
   R = "Y", Y = "R", S = "S", W = "W", K = "M", M = "K",
   B = "V", V = "B", D = "H", H = "D", N = "N",
-}) do
-  COMPLEMENT[letter] = partner
-  COMPLEMENT[letter:lower()] = partner:lower()
+}
+local COMPLEMENTS = { dna = {}, rna = { A = "U", a = "u", U = "A", u = "a" } }
+for letter, partner in pairs(PARTNERS) do
+  for _, map in pairs(COMPLEMENTS) do
+    map[letter] = map[letter] or partner
+    map[letter:lower()] = map[letter:lower()] or partner:lower()
+  end
 end
 
 --- How often each letter occurs, upper and lower case together.
 -- @return table with `A`, `C`, `G`, `T`, `N` and `other`, the sum of all further
 --   ambiguity codes; these are listed one by one in the table `ambiguous`
 function strand.base_counts(sequence)
-  local by_byte = {}
-  local byte = string.byte
-  for position = 1, #sequence do
-    local value = byte(sequence, position)
-    by_byte[value] = (by_byte[value] or 0) + 1
-  end
   local counts = { A = 0, C = 0, G = 0, T = 0, N = 0, other = 0, ambiguous = {} }
-  for value, count in pairs(by_byte) do
-    local letter = string.char(value):upper()
-    if counts[letter] then
-      counts[letter] = counts[letter] + count
-    else
-      counts.other = counts.other + count
-      counts.ambiguous[letter] = (counts.ambiguous[letter] or 0) + count
+  local rest, seen = sequence:upper(), 0
+  for _, letter in ipairs({ "A", "C", "G", "T", "N" }) do
+    local _, count = rest:gsub(letter, letter)
+    counts[letter], seen = count, seen + count
+  end
+  counts.other = #sequence - seen
+  if counts.other > 0 then
+    for letter in rest:gmatch("[^ACGTN]") do
+      counts.ambiguous[letter] = (counts.ambiguous[letter] or 0) + 1
     end
   end
   return counts
@@ -44,9 +43,29 @@ function strand.gc_content(counts)
   return (counts.G + counts.C) / known
 end
 
+-- Words of five letters are looked up whole. Those of A, C, G and T are kept when they are
+-- first asked for; of others there are too many.
+local WORDS = {}
+for kind, map in pairs(COMPLEMENTS) do
+  WORDS[kind] = setmetatable({}, {
+    __index = function(words, word)
+      local complement = word:gsub(".", map)
+      if not word:find("[^ACGTacgt]") then
+        words[word] = complement
+      end
+      return complement
+    end,
+  })
+end
+
 --- The other strand, read in its own direction; case is kept.
-function strand.reverse_complement(sequence)
-  return (sequence:reverse():gsub(".", COMPLEMENT))
+-- @param kind "dna" (default) or "rna"
+function strand.reverse_complement(sequence, kind)
+  kind = kind or "dna"
+  local whole = #sequence - #sequence % 5
+  local reversed = sequence:reverse()
+  local complement = reversed:sub(1, whole):gsub(".....", WORDS[kind])
+  return complement .. reversed:sub(whole + 1):gsub(".", COMPLEMENTS[kind])
 end
 
 --- The protein of an upper-case sequence, from `first` on; a last incomplete codon

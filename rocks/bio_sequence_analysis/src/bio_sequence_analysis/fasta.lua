@@ -6,162 +6,112 @@
 -- sequence are not judged here: FASTA holds proteins too.
 
 local check = require("bio_compute.check")
+local input = require("bio_sequence_analysis.input")
+local output = require("bio_sequence_analysis.output")
 
 local fasta = {}
 
 local WRITE_OPTIONS = { width = true }
 local DEFAULT_WIDTH = 60
 
-local UTF8_MARK = "^\239\187\191"
-
--- Errors in data name the input and the line in it, not a line of the program.
-local function refuse(input, line_number, message)
-  error(string.format("%s: line %d: %s", input, line_number, message), 0)
-end
-
-local function refuse_headless(input, line_number, line)
-  if line:find("^\31\139") then
-    refuse(input, line_number, "this is gzip-compressed: decompress it first (gzip -d)")
-  elseif line:find("^@") then
-    refuse(input, line_number, "this looks like FASTQ: convert it to FASTA first")
+local function refuse_headless(lines, line)
+  if line:find("^@") then
+    lines.refuse("this looks like FASTQ: read it with bio_sequence_analysis.fastq")
   end
-  refuse(input, line_number, "sequence before the first header: a record begins with a line that starts with '>'")
+  lines.refuse("sequence before the first header: a record begins with a line that starts with '>'")
 end
 
-local function parse_header(input, line_number, line)
+local function parse_header(lines, line)
   if line:find("\r.") then
-    refuse(input, line_number, "the line ends are single carriage returns: convert them to line feeds first")
+    lines.refuse("the line ends are single carriage returns: convert them to line feeds first")
   end
   local id, description = line:match("^>%s*(%S*)%s*(.-)%s*$")
   return { id = id, description = description }
 end
 
-local function close_record(record, parts)
-  record.sequence = table.concat(parts)
-  return record
+-- What lines of sequence may not have, or not keep. One byte is looked for at a time, which is
+-- many times faster than any of a set.
+local UNWANTED = { ">", " ", "\t", "\r", "\v", "\f" }
+
+local function is_clean(sequence)
+  for _, letter in ipairs(UNWANTED) do
+    if sequence:find(letter, 1, true) then
+      return false
+    end
+  end
+  return true
 end
 
---- Iterates over the records of an iterator of lines, holding one record at a time.
-local function records_of(next_line, input)
-  local line_number = 0
-  local pending
-  local done = false
-  return function()
-    local record, parts = pending, {}
-    pending = nil
-    while not done do
-      local line = next_line()
-      if line == nil then
-        done = true
-        break
-      end
-      line_number = line_number + 1
-      if line_number == 1 then
-        line = line:gsub(UTF8_MARK, "")
-      end
-      if line:sub(1, 1) == ">" then
-        local header = parse_header(input, line_number, line)
-        if record then
-          pending = header
-          return close_record(record, parts)
-        end
-        record = header
-      elseif line:find("%S") then
-        if not record then
-          refuse_headless(input, line_number, line)
-        elseif line:find(">", 1, true) then
-          refuse(input, line_number, "'>' inside a sequence: put each header on a line of its own")
-        end
-        parts[#parts + 1] = line:gsub("%s+", "")
-      end
+-- The sequence of lines that have something of that.
+local function cleaned(lines, record, parts, first)
+  for index, line in ipairs(parts) do
+    if line:find(">", 1, true) then
+      lines.refuse("'>' inside a sequence: put each header on a line of its own", record, first + index - 1)
     end
-    if record then
-      return close_record(record, parts)
+    parts[index] = line:gsub("%s+", "")
+  end
+  return table.concat(parts)
+end
+
+--- The records of an object of lines, of which one is held at a time.
+local function records_of(lines)
+  local count = 0
+  local header
+  local function begin()
+    for line in lines.next do
+      if line:byte() == 62 then -- >
+        return line
+      elseif line:find("%S") then
+        refuse_headless(lines, line)
+      end
     end
     return nil
   end
-end
-
-local function collect(next_record)
-  local records = {}
-  for record in next_record do
-    records[#records + 1] = record
-  end
-  return records
-end
-
-local function open(caller, path, mode)
-  if not (io and io.open) then
-    error(caller .. ": this Lua has no io library: use parse_fasta and format_fasta on strings", 0)
-  end
-  local handle, reason = io.open(path, mode)
-  if not handle then
-    error(string.format("%s: cannot open the file: %s", caller, reason), 0)
-  end
-  return handle
-end
-
--- Any object with the method will do, for files that other libraries open.
-local function require_handle(caller, value, method)
-  local kind = io and io.type and io.type(value) or type(value)
-  local ok, found = pcall(function()
-    return value[method]
-  end)
-  if kind == "closed file" or kind == "string" or not ok or type(found) ~= "function" then
-    error(string.format("%s: a path or an open file is needed, not %s", caller, kind), 0)
-  end
-end
-
-local function lines_of_file(caller, path)
-  local handle = open(caller, path, "rb")
   return function()
-    local line, reason = handle:read("*l")
-    if line == nil then
-      handle:close()
-      if reason then
-        error(string.format("%s: cannot read %s: %s", caller, path, reason), 0)
-      end
+    if count == 0 then
+      header = begin()
     end
-    return line
+    if not header then
+      return nil
+    end
+    count = count + 1
+    local record, first, parts = parse_header(lines, header), lines.number + 1, {}
+    header = lines.take_until(62, parts)
+    local sequence = table.concat(parts)
+    record.sequence = is_clean(sequence) and sequence or cleaned(lines, count, parts, first)
+    return record
   end
 end
 
-local function records_in(caller, source)
-  if type(source) == "string" then
-    return records_of(lines_of_file(caller, source), source)
-  end
-  require_handle(caller, source, "lines")
-  return records_of(source:lines(), "FASTA")
+local function read(caller, source)
+  local lines = input.lines(caller, source, "FASTA")
+  return records_of(lines), lines
 end
 
---- Iterates over the records of a file, holding one in memory at a time.
--- Blank lines, CRLF line ends and empty records are accepted. A file that is opened
--- here is closed after its last record.
+--- Iterates over the records of a FASTA file, holding one in memory at a time.
+--
+-- Gzip, blank lines, CRLF line ends, a byte order mark and empty records are accepted.
+-- Refused, with file, record and line: sequence before the first header, `>` inside a
+-- sequence, FASTQ, and line ends of a single carriage return. The letters are not judged.
 -- @param source string (path of a file), open file, or any object with a `lines`
 --   method; what is open already stays open
 -- @return iterator of records, for `for`
 function fasta.fasta(source)
-  return records_in("bio_sequence_analysis.fasta", source)
+  return input.iterator(read("bio_sequence_analysis.fasta", source))
 end
 
---- Reads all records of a file.
+--- Reads all records of a FASTA file.
 -- @param source as for `fasta`
 -- @return array of records
 function fasta.read_fasta(source)
-  return collect(records_in("bio_sequence_analysis.read_fasta", source))
+  return input.collect((read("bio_sequence_analysis.read_fasta", source)))
 end
 
---- Reads all records of a string.
--- @param text string
+--- Reads all records of a string in FASTA.
+-- @param text string, which may be gzip
 -- @return array of records
 function fasta.parse_fasta(text)
-  if type(text) ~= "string" then
-    error("bio_sequence_analysis.parse_fasta: the text must be a string, not " .. type(text), 0)
-  end
-  if text ~= "" and text:sub(-1) ~= "\n" then
-    text = text .. "\n"
-  end
-  return collect(records_of(text:gmatch("([^\n]*)\n"), "FASTA"))
+  return input.collect(records_of(input.text("bio_sequence_analysis.parse_fasta", text, "FASTA")))
 end
 
 local function problem_of(record)
@@ -179,22 +129,6 @@ local function problem_of(record)
   return nil
 end
 
--- Checks records and options before the first byte is written.
--- @return the letters in a line
-local function checked_width(caller, records, options)
-  if type(records) ~= "table" then
-    error(string.format("%s: the records must be an array, not %s", caller, type(records)), 0)
-  end
-  for index, record in ipairs(records) do
-    local problem = problem_of(record)
-    if problem then
-      error(string.format("%s: record %d %s", caller, index, problem), 0)
-    end
-  end
-  options = check.options(caller, options, WRITE_OPTIONS)
-  return check.whole_number(caller, "width", options.width, 0, DEFAULT_WIDTH)
-end
-
 local function formatted(record, width)
   local description = record.description or ""
   local lines = { ">" .. record.id .. (description ~= "" and " " .. description or "") }
@@ -206,54 +140,45 @@ local function formatted(record, width)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- Writes records to a string.
--- @param records array of records
+local function formatter(caller, options)
+  options = check.options(caller, options, WRITE_OPTIONS)
+  local width = check.whole_number(caller, "width", options.width, 0, DEFAULT_WIDTH)
+  return function(record)
+    local problem = problem_of(record)
+    if problem then
+      return nil, problem
+    end
+    return formatted(record, width)
+  end
+end
+
+--- Writes records to a string. What could not be read back the same is refused.
+-- @param records array or iterator of records
 -- @param options table or nil: `width`, letters in a line (default 60; 0 puts each
 --   sequence on one line)
 -- @return string
 function fasta.format_fasta(records, options)
-  local width = checked_width("bio_sequence_analysis.format_fasta", records, options)
-  local texts = {}
-  for index, record in ipairs(records) do
-    texts[index] = formatted(record, width)
-  end
-  return table.concat(texts)
-end
-
-local function write_all(handle, records, width)
-  for _, record in ipairs(records) do
-    local written, reason = handle:write(formatted(record, width))
-    if not written then
-      return nil, reason
-    end
-  end
-  return true
+  local caller = "bio_sequence_analysis.format_fasta"
+  return output.format(caller, records, formatter(caller, options))
 end
 
 --- Writes records to a file, one at a time.
 -- @param target string (path of a file, which is replaced), open file, or any
 --   object with a `write` method; what is open already stays open
--- @param records array of records
--- @param options table or nil: as for `format_fasta`
+-- @param records as for `format_fasta`
+-- @param options as for `format_fasta`
 function fasta.write_fasta(target, records, options)
   local caller = "bio_sequence_analysis.write_fasta"
-  local width = checked_width(caller, records, options)
-  local written, reason
-  if type(target) == "string" then
-    local handle = open(caller, target, "wb")
-    written, reason = write_all(handle, records, width)
-    -- A full disk may show only now, when the buffer is flushed.
-    local closed, close_reason = handle:close()
-    if written and not closed then
-      written, reason = closed, close_reason
-    end
-  else
-    require_handle(caller, target, "write")
-    written, reason = write_all(target, records, width)
-  end
-  if not written then
-    error(string.format("%s: cannot write: %s", caller, tostring(reason)), 0)
-  end
+  output.write(caller, target, records, formatter(caller, options))
+end
+
+--- Opens a FASTA file to which records are given one at a time.
+-- @param target as for `write_fasta`
+-- @param options as for `format_fasta`
+-- @return table with the methods `write(record)` and `close()`
+function fasta.fasta_writer(target, options)
+  local caller = "bio_sequence_analysis.fasta_writer"
+  return output.writer(caller, target, formatter(caller, options))
 end
 
 return fasta

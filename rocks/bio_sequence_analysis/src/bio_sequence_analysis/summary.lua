@@ -3,7 +3,6 @@
 local bio_compute = require("bio_compute")
 local check = require("bio_compute.check")
 local fasta = require("bio_sequence_analysis.fasta")
-local kmers = require("bio_sequence_analysis.kmers")
 
 local summary = {}
 
@@ -76,7 +75,7 @@ function summary.summarize(source, options)
     counts = { A = 0, C = 0, G = 0, T = 0, N = 0, other = 0 },
     table = orf_options.table, min_length = orf_options.min_length,
   }
-  local counted = kmers.count_kmers("", k, { canonical = true })
+  local counted = bio_compute.count_kmers("", k, { canonical = true })
   for record in each_record(source) do
     result.records = result.records + 1
     local sequence = record.sequence

@@ -1,94 +1,14 @@
-//! The Lua rocks: their own specs on every Lua, and their figures against independent tools.
-//!
-//! The tools are Debian packages; one that is missing fails the test with the command that
-//! installs it.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Genetic codes and ORFs beside EMBOSS, k-mers beside jellyfish.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-/// Lua programs and the packages they come from.
-const INTERPRETERS: [(&str, &str); 4] = [
-    ("lua5.1", "lua5.1"),
-    ("lua5.3", "lua5.3"),
-    ("lua5.4", "lua5.4"),
-    ("luajit", "luajit"),
-];
-
-const PACKED_LAMBDA: &str = "/usr/share/doc/bowtie2/examples/reference/lambda_virus.fa.gz";
+use crate::tools::{INTERPRETERS, lambda, lua_script, run};
 
 /// Genetic codes whose start codons the NCBI extended after EMBOSS 6.6 was made.
 const NEWER_STARTS: [u32; 2] = [3, 13];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs a program of a Debian package; `None` when it is not installed.
-fn output_of(command: &mut Command) -> Option<Output> {
-    match command.output() {
-        Ok(output) => Some(output),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => panic!("cannot run {command:?}: {error}"),
-    }
-}
-
-/// Runs a program of a Debian package and demands success.
-fn run(command: &mut Command, package: &str) -> String {
-    let program = command.get_program().to_owned();
-    let Some(output) = output_of(command) else {
-        panic!("{program:?} is not installed: apt-get install -y {package}");
-    };
-    assert!(
-        output.status.success(),
-        "{command:?} failed with {}:\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A Lua program that finds the rocks in the source tree, and nothing of the machine's own.
-fn lua(interpreter: &str) -> Command {
-    let mut command = Command::new(interpreter);
-    let rocks = root().join("rocks");
-    let path = ["bio_compute", "bio_sequence_analysis"]
-        .map(|rock| rocks.join(rock).join("src/?.lua").display().to_string())
-        .join(";");
-    // Lua prefers the variable that names its version, and reads LUA_INIT before all else.
-    for version in ["", "_5_2", "_5_3", "_5_4"] {
-        command.env_remove(format!("LUA_INIT{version}"));
-        command.env(format!("LUA_PATH{version}"), &path);
-    }
-    command
-}
-
-fn lua_script(interpreter: (&str, &str), script: &str, arguments: &[&str]) -> String {
-    let (program, package) = interpreter;
-    let script = root().join("tests/rocks").join(script);
-    run(lua(program).arg(script).args(arguments), package)
-}
-
-/// Lambda's genome: what `make data` took out of the Debian package, or the package's own file.
-fn lambda(scratch: &Path) -> PathBuf {
-    let taken_out = root().join("target/data/lambda_virus.fa");
-    if taken_out.is_file() {
-        return taken_out;
-    }
-    assert!(
-        Path::new(PACKED_LAMBDA).is_file(),
-        "the genome of phage lambda is missing: make data (or apt-get install -y bowtie2-examples)",
-    );
-    let text = run(Command::new("gzip").args(["-dc", PACKED_LAMBDA]), "gzip");
-    let path = scratch.join("lambda.fa");
-    fs::write(&path, text).unwrap();
-    path
-}
 
 /// Open reading frames as `id start stop strand protein`.
 type Orfs = BTreeSet<(String, usize, usize, char, String)>;
@@ -269,27 +189,6 @@ fn random_fasta(scratch: &Path, seed: u64, odd: &str) -> PathBuf {
     let path = scratch.join(format!("random-{seed}.fa"));
     fs::write(&path, text).unwrap();
     path
-}
-
-#[test]
-fn specs_pass_on_every_lua() {
-    for rock in ["bio_compute", "bio_sequence_analysis"] {
-        let spec = root()
-            .join("rocks")
-            .join(rock)
-            .join(format!("spec/{rock}_spec.lua"));
-        for (program, package) in INTERPRETERS {
-            let report = run(lua(program).arg(&spec), package);
-            assert!(
-                report.contains(" passed, 0 failed"),
-                "{program} {rock}: {report}"
-            );
-        }
-        // Not in every Debian release, hence only where it is installed.
-        if let Some(output) = output_of(lua("lua5.2").arg(&spec)) {
-            assert!(output.status.success(), "lua5.2 {rock}: {output:?}");
-        }
-    }
 }
 
 #[test]

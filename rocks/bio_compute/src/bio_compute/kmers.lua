@@ -4,8 +4,8 @@
 -- highest: 4^26 is 2^52, so doubles hold every code exactly, also in Lua 5.1 and
 -- LuaJIT. Longer ones are kept as strings.
 
-local bio_compute = require("bio_compute")
 local check = require("bio_compute.check")
+local strand = require("bio_compute.strand")
 
 local kmers = {}
 
@@ -57,7 +57,7 @@ local function add_strings(self, sequence)
   local added = 0
   for run in sequence:upper():gmatch("[ACGT]+") do
     local length = #run
-    local other = canonical and bio_compute.reverse_complement(run)
+    local other = canonical and strand.reverse_complement(run)
     for first = 1, length - k + 1 do
       local kmer = run:sub(first, first + k - 1)
       if canonical then
@@ -91,6 +91,32 @@ local function encode(kmer)
   return code
 end
 
+--- Adds the counts of other sequences, counted with the same k and mode elsewhere.
+-- @param other counts, or what their method `state` gave
+-- @return the counts, for chaining
+function KmerCounts:merge(other)
+  local state = other.state and other:state() or other
+  if state.k ~= self.k or state.canonical ~= self.canonical then
+    error(string.format("KmerCounts:merge: these are counts of k = %s%s, and those of k = %d%s",
+      tostring(state.k), state.canonical and ", canonical" or "", self.k, self.canonical and ", canonical" or ""), 0)
+  end
+  local counts = self._counts
+  local coded = self.k <= LONGEST_CODED
+  for key, count in pairs(state.counts) do
+    key = coded and tonumber(key) or key
+    counts[key] = (counts[key] or 0) + count
+  end
+  self.total = self.total + state.total
+  return self
+end
+
+--- The counts as plain data, to be sent elsewhere and merged there.
+-- @return table with `k`, `canonical`, `total` and `counts` (from the k-mer, up to 26 bases as
+--   a number of two bits per base, A 0, C 1, G 2, T 3, to its count)
+function KmerCounts:state()
+  return { k = self.k, canonical = self.canonical, total = self.total, counts = self._counts }
+end
+
 --- Adds the k-mers of one more sequence.
 -- @param sequence string of IUPAC letters
 -- @return the counts, for chaining
@@ -112,7 +138,7 @@ function KmerCounts:get(kmer)
   end
   kmer = kmer:upper()
   if self.canonical then
-    local reverse = bio_compute.reverse_complement(kmer)
+    local reverse = strand.reverse_complement(kmer)
     kmer = reverse < kmer and reverse or kmer
   end
   return self._counts[self.k <= LONGEST_CODED and encode(kmer) or kmer] or 0
@@ -170,6 +196,37 @@ function KmerCounts:spectrum()
   return spectrum
 end
 
+--- An estimate of the length of the genome that reads were made from.
+--
+-- The spectrum of k-mers of reads has a valley behind the k-mers of errors and then a peak
+-- at the depth of the genome; the estimate is the number of k-mers behind the valley
+-- divided by the depth at the peak (Li et al. 2010, Nature 463:311). It needs a depth of ten
+-- or more, and a k that makes most words of the genome unique.
+-- @return table with `length` (bases), `depth` (of k-mers, at the peak) and `valley`, or nil when
+--   the spectrum has no peak
+function KmerCounts:genome_size()
+  local spectrum, highest = self:spectrum(), 0
+  for count in pairs(spectrum) do
+    highest = math.max(highest, count)
+  end
+  local valley = 1
+  while valley < highest and (spectrum[valley + 1] or 0) <= (spectrum[valley] or 0) do
+    valley = valley + 1
+  end
+  if valley >= highest then
+    return nil
+  end
+  local peak, sum = valley, 0
+  for count = valley, highest do
+    local distinct = spectrum[count] or 0
+    sum = sum + distinct * count
+    if distinct > (spectrum[peak] or 0) then
+      peak = count
+    end
+  end
+  return { length = math.floor(sum / peak + 0.5), depth = peak, valley = valley }
+end
+
 --- The figures that `jellyfish stats` prints.
 -- @return table with the numbers `unique` (k-mers that occur once), `distinct`,
 --   `total` (windows counted) and `max` (the highest count)
@@ -191,30 +248,44 @@ end
 --
 -- A window with any letter but A, C, G and T is skipped. Upper and lower case
 -- count as the same.
--- @param source string of IUPAC letters, or array of FASTA records
+-- The memory is that of the distinct k-mers.
+-- @param source string of IUPAC letters, or array or iterator of records with `sequence`
 -- @param k number of bases, 1 or more; 26 is the most that is kept compactly
 -- @param options table or nil: `canonical`, true to count a k-mer and its reverse
 --   complement together, under the alphabetically first (default false)
--- @return counts with the fields `k`, `canonical` and `total` and the methods
---   `add`, `get`, `each`, `top`, `spectrum` and `stats`
+-- @return counts with the fields `k`, `canonical` and `total` and the methods `add`, `get`,
+--   `each`, `top`, `spectrum`, `stats`, `genome_size`, `state` and `merge`
 function kmers.count_kmers(source, k, options)
-  k = check.whole_number("bio_sequence_analysis.count_kmers", "k", k, 1)
-  options = check.options("bio_sequence_analysis.count_kmers", options, COUNT_OPTIONS)
+  k = check.whole_number("bio_compute.count_kmers", "k", k, 1)
+  options = check.options("bio_compute.count_kmers", options, COUNT_OPTIONS)
   local counts = setmetatable({
     k = k,
     canonical = options.canonical and true or false,
     total = 0,
     _counts = {},
   }, KmerCounts)
-  local records = type(source) == "table" and source or { { sequence = source } }
-  for index, record in ipairs(records) do
+  if type(source) ~= "table" and type(source) ~= "function" then
+    check.sequence("bio_compute.count_kmers", source)
+    return counts:add(source)
+  end
+  local index = 0
+  local function add(record)
+    index = index + 1
     local sequence = type(record) == "table" and record.sequence or nil
-    local ok, problem = bio_compute.validate(sequence)
-    if not ok then
-      local place = type(source) == "table" and string.format("record %d: ", index) or ""
-      error(string.format("bio_sequence_analysis.count_kmers: %s%s", place, problem), 0)
+    local problem = check.problem_of(sequence)
+    if problem then
+      error(string.format("bio_compute.count_kmers: record %d: %s", index, problem), 0)
     end
     counts:add(sequence)
+  end
+  if type(source) == "function" then
+    for record in source do
+      add(record)
+    end
+  else
+    for _, record in ipairs(source) do
+      add(record)
+    end
   end
   return counts
 end

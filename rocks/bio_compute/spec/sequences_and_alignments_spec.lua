@@ -1,0 +1,203 @@
+local here = arg[0]:match("^(.*[/\\])") or "./"
+package.path = here .. "../src/?.lua;" .. here .. "../../spec/?.lua;" .. package.path
+
+local harness = require("harness")
+local equal, fails_with, test = harness.equal, harness.fails_with, harness.test
+local bio = require("bio_compute")
+
+local function rounded(value, places)
+  return string.format("%." .. (places or 2) .. "f", value)
+end
+
+local function random_bases(length, seed)
+  local letters = {}
+  for position = 1, length do
+    seed = (seed * 16807) % 2147483647
+    local at = math.floor(seed / 1000) % 4 + 1
+    letters[position] = ("ACGT"):sub(at, at)
+  end
+  return table.concat(letters)
+end
+
+test("RNA and proteins have alphabets of their own", function()
+  equal(bio.validate("ACGU", "rna"), true)
+  equal(bio.validate("MKV*", "protein"), true)
+  equal({ bio.validate("ACGT", "rna") },
+    { nil, "unknown character 'T' at position 4 of the sequence: this looks like DNA, transcribe it first", 4 })
+  fails_with("bio_compute.validate: unknown kind 'dnaa': use dna, rna or protein", bio.validate, "A", "dnaa")
+  equal(bio.transcribe("ATGt"), "AUGu")
+  equal(bio.back_transcribe("AUGu"), "ATGt")
+  equal(bio.reverse_complement("AUGCRn", "rna"), "nYGCAU")
+  fails_with("bio_compute.reverse_complement: a protein has no complement: use dna or rna",
+    bio.reverse_complement, "MK", "protein")
+  equal(bio.letter_counts("MKKa*", "protein"), { A = 1, K = 2, M = 1, ["*"] = 1 })
+end)
+
+test("gc_windows cuts a sequence, the last window may be shorter", function()
+  local windows = bio.gc_windows("GGGCAAAANNGC", { window = 4 })
+  equal(#windows, 3)
+  equal({ windows[1].start, windows[1].stop, windows[1].gc, windows[1].skew }, { 1, 4, 1, 0.5 })
+  equal({ windows[2].gc, windows[2].skew, windows[2].cumulative_skew }, { 0, 0, 0.5 })
+  equal({ windows[3].start, windows[3].stop, windows[3].gc, windows[3].skew }, { 9, 12, 1, 0 })
+  equal(#bio.gc_windows("ACGTACGTAC", { window = 4, step = 2 }), 4)
+  equal(bio.gc_windows("NNNN")[1].gc, nil)
+  equal(bio.gc_windows(""), {})
+end)
+
+test("molecular_weight adds the letters and takes a water for each bond", function()
+  equal(rounded(bio.molecular_weight("AGC")), "949.61")
+  equal(rounded(bio.molecular_weight("AGC", { kind = "dna", double_stranded = true })), "1890.21")
+  equal(rounded(bio.molecular_weight("mk", { kind = "protein" })), "277.38")
+  equal(bio.molecular_weight(""), 0)
+  fails_with("bio_compute.molecular_weight: 'N' at position 2 has no weight: replace ambiguity codes and stops first",
+    bio.molecular_weight, "ANC")
+  fails_with("bio_compute.molecular_weight: a protein has no other strand: leave double_stranded out",
+    bio.molecular_weight, "MK", { kind = "protein", double_stranded = true })
+end)
+
+test("melting_temperature names its methods", function()
+  equal(bio.melting_temperature("ACGTTGCAAT", { method = "Wallace1979" }), 28)
+  local primer = "CGTTCCAAAGATGTGGGCATGAGCTTAC"
+  equal(rounded(bio.melting_temperature(primer)), "60.32")
+  equal(rounded(bio.melting_temperature((primer:gsub("T", "U")))), "60.32")
+  fails_with("bio_compute.melting_temperature: 'N' at position 3 is ambiguous: use A, C, G and T",
+    bio.melting_temperature, "ACNGT")
+  fails_with("bio_compute.melting_temperature: the sequence must have two letters at least", bio.melting_temperature, "A")
+  fails_with("bio_compute.melting_temperature: unknown method 'Wallace': use Allawi1997, Breslauer1986, Freier1986, "
+    .. "MarmurDoty1962, Primer3Plus, QuikChange, SantaLucia2004, Schildkraut1965, Sugimoto1996, VonAhsen2001, "
+    .. "Wallace1979, Wetmur1991, Wetmur1991Hybrid, Wetmur1991RNA, Xia1998",
+    bio.melting_temperature, "ACGT", { method = "Wallace" })
+  fails_with("bio_compute.melting_temperature: the salt correction SantaLucia1998 needs ions: give na, k, tris or mg",
+    bio.melting_temperature, "ACGT", { na = 0 })
+  fails_with("bio_compute.melting_temperature: the salt correction Owczarzy2008 needs magnesium: give mg, or take Owczarzy2004",
+    bio.melting_temperature, "ACGT", { salt = "Owczarzy2008" })
+end)
+
+test("find_motif finds both strands, overlapping, with mismatches", function()
+  local found = bio.find_motif("AAAA", "AAA")
+  equal({ #found, found[1].start, found[2].start }, { 2, 1, 2 })
+  found = bio.find_motif("GGaTTCNN", "GAATC")
+  equal({ #found, found[1].start, found[1].stop, found[1].strand, found[1].match }, { 1, 2, 6, "-", "GAAtC" })
+  equal(#bio.find_motif("GATC", "GATC"), 2)
+  equal(#bio.find_motif("GATC", "GATC", { strand = "+" }), 1)
+  equal(#bio.find_motif("GANC", "GATC"), 0)
+  equal(#bio.find_motif("GARC", "GANC", { strand = "+" }), 1)
+  equal(bio.find_motif("GAAC", "GATC", { mismatches = 1, strand = "+" })[1].mismatches, 1)
+  fails_with("bio_compute.find_motif: the motif is no motif: it is empty", bio.find_motif, "ACGT", "")
+end)
+
+test("restriction_sites tell both cuts, digest the fragments", function()
+  equal(bio.restriction_sites("AAGAATTCAA", "EcoRI"), { EcoRI = { { cut = 3, other_cut = 7, start = 3, strand = "+" } } })
+  equal(bio.restriction_sites("AAGAATTCAA", { "BamHI" }), { BamHI = {} })
+  equal(bio.digest("AAGAATTCAA", "EcoRI"), { { start = 1, stop = 3, length = 3 }, { start = 4, stop = 10, length = 7 } })
+  -- The site of a plasmid may stand over its origin.
+  equal(bio.digest("TTCAAAAGAA", "EcoRI"), { { start = 1, stop = 10, length = 10 } })
+  equal(bio.digest("TTCAAAAGAA", "EcoRI", { circular = true }), { { start = 9, stop = 8, length = 10 } })
+  -- BsaI cuts outside of its site: GGTCTC(1/5).
+  equal(bio.restriction_sites("GGTCTCAAAAAAA", "BsaI").BsaI, { { cut = 7, other_cut = 11, start = 1, strand = "+" } })
+  equal(bio.restriction_sites("AAAAAAAGAGACC", "BsaI").BsaI, { { cut = 2, other_cut = 6, start = 8, strand = "-" } })
+  equal(#bio.enzymes() > 600, true)
+  fails_with("bio_compute.restriction_sites: unknown enzyme 'EcoR1': names are as in REBASE, such as EcoRI, with exact case",
+    bio.restriction_sites, "ACGT", "EcoR1")
+end)
+
+test("align gives the score, the columns and the places", function()
+  local found = bio.align("HEAGAWGHEE", "PAWHEAE", { mode = "local", matrix = "BLOSUM62" })
+  equal({ found.score, found.a, found.b, found.a_start, found.a_stop, found.b_start, found.b_stop },
+    { 18, "AWGHE", "AW-HE", 5, 9, 2, 5 })
+  equal({ found.cigar, found.length, found.identities, found.similar, found.gaps }, { "2M1I2M", 5, 4, 4, 1 })
+  found = bio.align("ACGT", "AC", { match = 1, mismatch = -1, gap_open = 2, gap_extend = 1 })
+  equal({ found.score, found.a, found.b }, { -1, "ACGT", "AC--" })
+  found = bio.align("CCC", "AAACCCAAA", { mode = "fit" })
+  equal({ found.score, found.b_start, found.b_stop, found.cigar }, { 15, 4, 6, "3M" })
+  found = bio.align("AAACCC", "CCCGGG", { mode = "overlap" })
+  equal({ found.score, found.a_start, found.a_stop, found.b_start, found.b_stop }, { 15, 4, 6, 1, 3 })
+end)
+
+test("align takes empty sequences and those without anything alike", function()
+  equal(bio.align("", "", { mode = "global" }).score, 0)
+  equal(bio.align("ACG", "", { mode = "global" }).score, -11)
+  equal(bio.align("", "ACG", { mode = "global" }).cigar, "3D")
+  equal(bio.align("AAA", "CCC", { mode = "local" }),
+    { score = 0, a_start = 0, a_stop = 0, b_start = 0, b_stop = 0, a = "", b = "", cigar = "", length = 0,
+      identities = 0, similar = 0, gaps = 0 })
+end)
+
+test("the band that align takes by itself loses nothing, a narrow one does", function()
+  local long = random_bases(240, 17)
+  local shifted = long:sub(1, 60) .. long:sub(151)
+  local found = bio.align(long, shifted)
+  equal(found.score, 5 * #shifted - 10 - 0.5 * 89)
+  equal(found.gaps, 90)
+  equal(bio.align_score(long, shifted, { band = #long }), found.score)
+  equal(bio.align_score(long .. "A", "T" .. long, { band = 0 }) < bio.align_score(long .. "A", "T" .. long), true)
+end)
+
+test("align refuses what it cannot align", function()
+  fails_with("bio_compute.align: 'E' at position 2 of the first sequence is not in the matrix EDNAFULL: "
+    .. "for proteins take BLOSUM62", bio.align, "HEA", "ACG")
+  fails_with("bio_compute.align: unknown matrix 'BLOSUM63': use BLOSUM45, BLOSUM50, BLOSUM62, BLOSUM80, BLOSUM90, "
+    .. "EDNAFULL, PAM250, PAM30, PAM70, or a table of tables", bio.align, "A", "A", { matrix = "BLOSUM63" })
+  fails_with("bio_compute.align: gap_open (1) is the penalty of a gap's first letter and must be at least gap_extend (2)",
+    bio.align, "A", "A", { gap_open = 1, gap_extend = 2 })
+  fails_with("bio_compute.align: unknown mode 'glocal': use global, local, overlap or fit",
+    bio.align, "A", "A", { mode = "glocal" })
+  fails_with("bio_compute.align: the second sequence must be a string, not nil", bio.align, "A")
+end)
+
+test("reads are placed on both strands, with mismatches and gaps", function()
+  local genome = random_bases(5000, 11)
+  local index = bio.index(genome)
+  local found = index:place(genome:sub(1001, 1100))
+  equal({ found.position, found.last, found.strand, found.penalty, found.cigar, found.unique },
+    { 1001, 1100, "+", 0, "100M", true })
+  found = index:place(bio.reverse_complement(genome:sub(2001, 2080)):lower())
+  equal({ found.position, found.strand, found.penalty }, { 2001, "-", 0 })
+  local wrong = genome:sub(3050, 3050) == "A" and "C" or "A"
+  found = index:place(genome:sub(3001, 3049) .. wrong .. genome:sub(3051, 3100), ("I"):rep(100))
+  equal({ found.position, found.penalty }, { 3001, 6 })
+  found = index:place(genome:sub(101, 150) .. genome:sub(161, 220))
+  equal({ found.position, found.last, found.penalty }, { 101, 220, 35 })
+  equal(found.cigar:match("^%d+M10D%d+M$") ~= nil, true)
+  found = index:place(genome:sub(401, 450) .. random_bases(7, 3) .. genome:sub(451, 500))
+  equal({ found.position, found.last }, { 401, 500 })
+  equal(index:place(random_bases(100, 99)), nil)
+  equal(index:place(("N"):rep(50)), nil)
+  equal(index:place("ACG"), nil)
+end)
+
+test("a read of a repeat is not unique, and no read spans two references", function()
+  local part = random_bases(200, 5)
+  local index = bio.index({ { id = "one", sequence = random_bases(300, 6) .. part }, { id = "two", sequence = part .. random_bases(300, 8) } })
+  local found = index:place(part)
+  equal({ found.reference, found.position, found.unique, found.second }, { "one", 301, false, 0 })
+  local border = bio.index({ { id = "one", sequence = part:sub(1, 100) }, { id = "two", sequence = part:sub(101) } })
+  equal(border:place(part:sub(51, 150)), nil)
+  equal(border:place(part:sub(111, 170)).position, 11)
+end)
+
+test("index and place refuse what makes no sense", function()
+  fails_with("bio_compute.index: the reference has no base: give a sequence or records of FASTA", bio.index, "")
+  local index = bio.index("ACGTACGTACGTACGT")
+  fails_with("Index:place: the quality must be a string of 4 Sanger letters", index.place, index, "ACGT", "II")
+end)
+
+test("counts of k-mers made apart are merged, and tell the length of a genome", function()
+  local one, other = bio.count_kmers("ACGTACGT", 3), bio.count_kmers("TTACG", 3)
+  local both = bio.count_kmers("ACGTACGT", 3):add("TTACG")
+  one:merge(other:state())
+  equal(one:stats(), both:stats())
+  equal(one:get("ACG"), both:get("ACG"))
+  fails_with("KmerCounts:merge: these are counts of k = 4, and those of k = 3", one.merge, one, bio.count_kmers("", 4))
+  local genome = random_bases(2000, 21)
+  local reads = bio.count_kmers("", 15)
+  for _ = 1, 20 do
+    reads:add(genome)
+  end
+  reads:add(random_bases(400, 22))
+  local size = reads:genome_size()
+  equal({ size.length, size.depth }, { 1986, 20 })
+  equal(bio.count_kmers("ACGT", 3):genome_size(), nil)
+end)
+
+harness.finish()

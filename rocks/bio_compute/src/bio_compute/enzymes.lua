@@ -1,0 +1,289 @@
+--- The restriction enzymes that are sold, with their sites and cuts, from REBASE (Roberts et
+-- al. 2015, Nucleic Acids Research 43:D298).
+--
+-- A line has a site, its cuts, and the enzymes that share both. A cut is given as the number
+-- of bases from the beginning of the site, on its own strand and then, counted along the
+-- same strand, on the other; enzymes that cut on both sides of their site have four. AbaSI,
+-- FspEI, LpnPI, MspJI and SgeI are left out: their sites are methylated bases.
+
+local LINES = [[
+TTATAA 3 3: AanI PsiI
+CACCTGC 11 15: AarI PaqCI
+GACNNNNNNGTC 7 5: AasI DrdI DseDI
+GACGTC 5 1: AatII
+CCTCGAGG 2 6: AbsI
+TGCGCA 3 3: Acc16I FspI NsbI
+ACCTGC 10 14: Acc36I BfuAI BspMI BveI
+GGTACC 1 5: Acc65I Asp718I
+GGYRCC 1 5: AccB1I BanI BshNI BspT107I
+CCANNNNNTGG 7 4: AccB7I PflMI Van91I
+CCGCTC 3 3: AccBSI BsrBI MbiI
+GTMKAC 2 4: AccI FblI XmiI
+CGCG 2 2: AccII Bsh1236I BspFNI BstFNI BstUI MvnI
+TCCGGA 1 5: AccIII Aor13HI BseAI Bsp13I BspEI Kpn2I MroI
+CCGC 1 3: AciI BspACI SsiI
+AACGTT 2 4: AclI Psp1406I
+GGATC 9 10: AclWI AlwI BspPI
+YGGCCR 1 5: AcoI EaeI
+RAATTY 1 5: AcsI ApoI XapI
+CTGAAG 22 20: AcuI Eco57I
+CACGTG 3 3: AcvI BbrPI Eco72I PmaCI PmlI PspCI
+GRCGYC 2 4: AcyI BsaHI BssNI BstACI Hin1I Hsp92I
+CACNNNGTG 6 3: AdeI DraIII
+GTAC 2 2: AfaI RsaI
+AGCGCT 3 3: AfeI Aor51HI Eco47III
+CCNNNNNNNGG 7 4: AfiI Bsc4I BseLI BslI
+CTTAAG 1 5: AflII BfrI BspTI BstAFI MspCI Vha464I
+ACRYGT 1 5: AflIII
+ACCGGT 1 5: AgeI AsiGI BshTI CspAI PinAI
+TTSAA 3 2: AgsI
+GACNNNNNGTC 6 5: AhdI BmeRI DriI Eam1105I
+ACTAGT 1 5: AhlI BcuI SpeI
+CACGTC 3 3: AjiI BmgBI BtrI
+CCWGG 0 5: AjnI EcoRII Psp6I PspGI
+GAANNNNNNNTTGG -7 -12 25 20: AjuI
+CACNNNNGTG 5 5: AleI OliI
+GAACNNNNNNTCC -7 -12 25 20: AloI
+AGCT 2 2: AluBI AluI
+GWGCWC 5 1: Alw21I Bbv12I BsiHKAI
+GTCTC 6 10: Alw26I BcoDI BsmAI BstMAI
+GTGCAC 1 5: Alw44I ApaLI VneI
+CAGNNNCTG 6 3: AlwNI CaiI PstNI
+CYCGRG 1 5: Ama87I AvaI BmeT110I BsiHKCI BsoBI Eco88I
+GGCC 0 4: AoxI
+GGGCCC 5 1: ApaI
+GCWGC 1 4: ApeKI TseI
+GACNNNNNNTTYG -8 -13 24 19: ArsI
+GGCGCGCC 2 6: AscI PalAI SgsI
+ATTAAT 2 4: AseI PshBI VspI
+GCGATCGC 5 3: AsiSI RgaI SfaAI SgfI
+GAANNNNTTC 5 5: Asp700I MroXI PdmI XmnI
+CCTAGG 1 5: AspA2I AvrII BlnI XmaJI
+GCGC 3 1: AspLEI BstHHI CfoI HhaI
+GGNCC 1 4: AspS9I BmgT120I Cfr13I PspPI Sau96I
+CCSGG 2 3: AsuC2I BcnI BpuMI NciI
+GGTGA 13 12: AsuHPI HphI
+TTCGAA 2 4: AsuII Bpu14I Bsp119I BspT104I BstBI NspV SfuI
+GCTAGC 1 5: AsuNHI NheI
+GGWCC 1 4: AvaII Bme18I Eco47I SinI VpaK11BI
+CCTNAGG 2 5: AxyI Bse21I Bsu36I Eco81I
+GKGCMC 5 1: BaeGI BseSI BstSLI
+ACNNNNGTAYC -10 -15 23 18: BaeI
+TGGCCA 3 3: BalI MlsI MluNI Mox20I MscI Msp20I
+GGATCC 1 5: BamHI
+GRGCYC 5 1: BanII Eco24I EcoT38I FriOI
+GAAGNNNNNNTAC -7 -12 25 20: BarI
+CACGAG 1 5: BauI BssSI Bst2BI
+GAAGAC 8 12: BbsI BpiI BstV2I
+CCTCAGC 2 5: BbvCI
+GCAGC 13 17: BbvI BseXI BstV1I Lsp1109I
+CCATC 9 10: BccI
+ACGGC 17 19: BceAI
+CGANNNNNNTGC -10 -12 24 22: BcgI
+CCWGG 2 3: BciT130I BseBI Bst2UI BstNI MvaI
+GTATCC 12 11: BciVI BfuI BsuI
+TGATCA 1 5: BclI FbaI Ksp22I
+CTAG 1 3: BfaI FspBI MaeI SspMI XspI
+CTRYAG 1 5: BfmI BstSFI SfcI
+RGCGCY 5 1: BfoI BstH2I HaeII
+GCCNNNNNGGC 7 4: BglI
+AGATCT 1 5: BglII
+GCNGC 2 3: BisI Fnu4HI Fsp4HI GluI SatI
+GCTNAGC 2 5: BlpI Bpu1102I Bsp1720I
+GCNGC 3 2: BlsI PkrI
+AGTACT 3 3: BmcAI ScaI ZrmI
+CCNGG 2 3: Bme1390I BmrFI MspR9I ScrFI
+GGNNCC 3 3: BmiI BspLI NlaIV PspN4I
+ACTGGG 11 10: BmrI BmuI
+GCATC 10 14: BmsI LweI SfaNI
+GCTAGC 5 1: BmtI BspOI
+GACNNNNGTC 5 5: BoxI BstPAI PshAI
+GAGNNNNNCTC -8 -13 24 19: BplI
+CTGGAG 22 20: BpmI GsuI
+CCTNAGC 2 5: Bpu10I
+CTTGAG 22 20: BpuEI
+ATCGAT 2 4: Bsa29I BseCI BshVI BspDI Bsu15I BsuTUI ClaI
+YACGTR 3 3: BsaAI BstBAI Ppu21I
+GATNNNNATC 5 5: BsaBI Bse8I BseJI
+GGTCTC 7 11: BsaI Bso31I BspTNI Eco31I
+CCNNGG 1 5: BsaJI BseDI BssECI
+WCCGGW 1 5: BsaWI
+ACNNNNNCTCC -9 -12 21 18: BsaXI
+RCCGGY 1 5: Bse118I BsrFI BssAI Cfr10I
+ACTGG 6 4: Bse1I BseNI BsrI
+GCAATG 8 6: Bse3DI BseMI BsrDI
+GGATG 7 5: BseGI BstF5I BtsCI
+CTCAG 15 13: BseMII
+GCGCGC 1 5: BsePI BssHII PauI PteI
+GAGGAG 16 14: BseRI
+CGGCCG 1 5: BseX3I BstZI EagI EclXI Eco52I
+CCCAGC 1 5: BseYI PspFI
+GTGCAG 22 20: BsgI
+CGRYCG 4 2: Bsh1285I BsiEI BstMCI
+GGCC 2 2: BshFI BsnI BspANI BsuRI HaeIII
+CCGG 1 3: BsiSI HapII HpaII MspI
+CGTACG 1 5: BsiWI Pfl23II PspLI
+GGGAC 15 19: BslFI BsmFI FaqI
+CGTCTC 7 11: BsmBI Esp3I
+GAATGC 7 5: BsmI Mva1269I PctI
+GGGCCC 1 5: Bsp120I PspOMI
+GDGCHC 5 1: Bsp1286I MhlI SduI
+TGTACA 1 5: Bsp1407I BsrGI BstAUI
+GATC 0 4: Bsp143I BssMI BstMBI DpnII Kzo9I MboI NdeII Sau3AI
+CCATGG 1 5: Bsp19I NcoI
+TCGCGA 3 3: Bsp68I BtuMI NruI RruI
+CTCAG 14 12: BspCNI
+TCATGA 1 5: BspHI CciI PagI
+CTGCAG 5 1: BspMAI PstI
+GCTCTTC 8 11: BspQI LguI PciSI SapI
+GTATAC 3 3: BssNAI Bst1107I BstZ17I
+CCWWGG 1 5: BssT1I Eco130I EcoT14I ErhI StyI
+ACNGT 3 2: Bst4CI HpyCH4III TaaI
+CTCTTC 7 10: Bst6I Eam1104I EarI
+GCANNNNNTGC 7 4: BstAPI
+GCNNGC 3 3: BstC8I Cac8I
+CTNAG 1 4: BstDEI DdeI HpyF3I
+CCRYGG 1 5: BstDSI BtgI
+GGTNACC 1 6: BstEII BstPI Eco91I EcoO65I PspEI
+CCTNNNNNAGG 5 6: BstENI EcoNI XagI
+GATC 3 1: BstKTI
+GCNNNNNNNGC 7 4: BstMWI HpyF10VI MwoI
+RCATGY 5 1: BstNSI NspI XceI
+CCNGG 0 5: BstSCI StyD4I
+TACGTA 3 3: BstSNI Eco105I SnaBI
+RGATCY 1 5: BstX2I BstYI MflI PsuI
+CCANNNNNNTGG 8 4: BstXI
+GCGATG 16 20: BtgZI
+GCAGTG 8 6: BtsI
+CAGTG 7 5: BtsIMutI
+GCGGCCGC 2 6: CciNI NotI
+CCGCGG 4 2: Cfr42I KspI SacII Sfr303I SgrBI
+CCCGGG 1 5: Cfr9I TspMI XmaI
+CGGWCCG 2 5: CpoI CspI Rsr2I RsrII
+GACGC 10 15: CseI HgaI
+ACCWGGT 1 6: CsiI MabI SexAI
+GTAC 1 3: Csp6I CviQI RsaNI
+CAANNNNNGTGG -11 -13 24 22: CspCI
+CATG 1 3: CviAII
+RGCY 2 2: CviJI CviKI_1
+GGCGCC 3 3: DinI EgeI EheI SfoI
+GATC 2 2: DpnI MalI
+TTTAAA 3 3: DraI
+GGCGGA 17 15: EciI
+GAGCTC 3 3: Ecl136II Eco53kI EcoICRI
+AGGCCT 3 3: Eco147I PceI SseBI StuI
+GATATC 3 3: Eco32I EcoRV
+RGGNCCY 2 5: EcoO109I
+GAATTC 1 5: EcoRI
+ATGCAT 5 1: EcoT22I Mph1103I NsiI Zsp2I
+CATG 4 0: FaeI Hin1II Hsp92II NlaIII
+YATR 2 2: FaiI
+AAGNNNNNCTT -8 -13 24 19: FalI
+CATG 0 4: FatI
+CCCGC 9 11: FauI
+CATATG 2 4: FauNDI NdeI
+GGATG 14 18: FokI
+GGCCGGCC 6 2: FseI RigI
+RTGCGCAY 4 4: FspAI
+GCGC 2 2: GlaI
+CCCAGC 5 1: GsaI
+GCGC 1 3: Hin6I HinP1I HspAI
+GTYRAC 3 3: HincII HindII
+AAGCTT 1 5: HindIII
+GANTC 1 4: HinfI
+GTTAAC 3 3: HpaI KspAI
+GTNNAC 3 3: Hpy166II Hpy8I
+TCNGA 3 2: Hpy188I
+TCNNGA 2 4: Hpy188III
+CGWCG 5 0: Hpy99I
+CCTTC 11 10: HpyAV
+ACGT 1 3: HpyCH4IV HpySE526I MaeII
+TGCA 2 2: HpyCH4V
+GGCGCC 1 5: KasI SspDI
+GGGWCCC 2 5: KflI
+GGTACC 5 1: KpnI
+GCCGGC 1 5: KroI MroNI NgoMIV
+GCCGGC 3 3: KroNI NaeI PdiI
+GCTCC 6 4: LmnI
+GTNAC 0 5: MaeIII
+CGCGCGCG 2 6: MauBI
+GAAGA 13 12: MboII
+CAATTG 1 5: MfeI MunI
+AATT 0 4: MluCI Sse9I TasI
+ACGCGT 1 5: MluI
+GGCGCC 2 4: Mly113I NarI
+GAGTC 10 10: MlyI SchI
+TCCRAC 26 24: MmeI
+CCTC 11 10: MnlI
+CGCCGGCG 2 6: MreI
+TTAA 1 3: MseI SaqAI Tru1I Tru9I
+CAYNNNNRTG 5 5: MslI RseI SmiMI
+CMGCKG 3 3: MspA1I
+GTTTAAAC 4 4: MssI PmeI
+GCGCNGCGC 4 5: MteI
+GCCGAG 27 25: NmeAIII
+GTSAC 0 5: NmuCI TseFI Tsp45I
+TTAATTAA 5 3: PacI
+GCATGC 5 1: PaeI SphI
+CTCGAG 1 5: PaeR7I Sfr274I SlaI XhoI
+CCCWGGG 2 5: PasI
+ACATGT 1 5: PciI PscI
+WCGNNNNNNNCGW 7 6: PcsI
+GAWTC 1 4: PfeI TfiI
+GACNNNGTC 4 5: PflFI PsyI Tth111I
+TCCNGGA 1 6: PfoI
+CGATCG 4 2: Ple19I PvuI
+GAGTC 9 10: PleI PpsI
+GGCGCC 5 1: PluTI
+RGGWCCY 2 5: PpuMI Psp5II PspPPI
+GAGCTC 5 1: Psp124BI SacI SstI
+VCTCGAGB 2 6: PspXI
+GAACNNNNNNTAC -7 -12 25 20: PsrI
+CAGCTG 3 3: PvuII
+GTCGAC 1 5: SalI
+CCTGCAGG 6 2: SbfI SdaI Sse8387I
+ASST 4 0: SetI
+GGCCNNNNNGGCC 8 5: SfiI
+CRCCGGYG 2 6: SgrAI
+CGTCGACG 2 6: SgrDI
+CCCGGG 3 3: SmaI
+ATTTAAAT 4 4: SmiI SwaI
+CTYRAG 1 5: SmlI SmoI
+GCCCGGGC 4 4: SrfI
+AATATT 3 3: SspI
+ACGT 4 0: TaiI
+TCGA 1 3: TaqI
+GACCGA 17 15: TaqII
+WGTACW 1 5: TatI
+GCSGC 4 1: TauI
+CASTG 7 -2: TscAI TspRI
+ATGAA 16 14: TspDTI
+ACGGA 16 14: TspGWI
+TCTAGA 1 5: XbaI
+CCANNNNNNNNNTGG 8 7: XcmI
+GACGTC 3 3: ZraI
+]]
+
+local enzymes
+
+local function read()
+  local all = {}
+  for site, cuts, names in LINES:gmatch("(%u+) ([%d%- ]+): ([^\n]+)") do
+    local places = {}
+    for place in cuts:gmatch("%S+") do
+      places[#places + 1] = tonumber(place)
+    end
+    local shared = { site = site, cuts = places }
+    for name in names:gmatch("%S+") do
+      all[name] = shared
+    end
+  end
+  return all
+end
+
+--- All enzymes.
+-- @return table from name to a table with `site` and `cuts`
+return function()
+  enzymes = enzymes or read()
+  return enzymes
+end
