@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bioxen_vm_core::{Command, Gather, Outcome, OutputSink, OutputStream, PackageSite, Status};
+use bioxen_vm_core::{
+    Command, ErrorKind, Gather, Outcome, OutputSink, OutputStream, PackageSite, Status,
+};
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
@@ -236,7 +238,7 @@ impl<'a> Site<'a> {
         let PackageSite {
             tree, lua_version, ..
         } = self.site;
-        let command = Command::new("sh")
+        let mut command = Command::new("sh")
             .args([
                 "-c",
                 SCRIPT,
@@ -256,16 +258,25 @@ impl<'a> Site<'a> {
             since: Instant::now(),
             times: Vec::new(),
         };
-        let outcome = self
-            .site
-            .runner
-            .run_streaming(command, &mut listener)
-            .await
-            .map_err(|source| Error::Machine {
-                operation,
-                machine: self.machine.clone(),
-                source: Box::new(source),
-            })?;
+        command.max_output = MAX_OUTPUT;
+        let failed = |source: bioxen_vm_core::Error| Error::Machine {
+            operation,
+            machine: self.machine.clone(),
+            source: Box::new(source),
+        };
+        let runner = &self.site.runner;
+        let outcome = match runner.run_streaming(command.clone(), &mut listener).await {
+            Ok(outcome) => outcome,
+            // What comes only at the end is heard at the end.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let outcome = runner.run(command).await.map_err(failed)?;
+                let said = outcome.stdout.clone();
+                // The listener never breaks.
+                let _ = listener.write(OutputStream::Stdout, said).await;
+                return Ok((outcome, Vec::new()));
+            }
+            Err(error) => return Err(failed(error)),
+        };
         Ok((listener.gather.into_outcome(outcome), listener.times))
     }
 
