@@ -349,10 +349,9 @@ impl VmManager {
         let backends: Vec<_> = if failures.is_empty() {
             // What was kept lives on without us.
             lock(&self.vms).retain(|_, slot| !matches!(slot, Slot::Kept(_)));
-            lock(&self.opened)
-                .drain(..)
-                .map(|opened| opened.backend)
-                .collect()
+            let opened = lock(&self.opened).drain(..).collect::<Vec<_>>();
+            let opened = opened.into_iter().map(|opened| opened.backend);
+            opened.chain(self.injected.values().cloned()).collect()
         } else {
             Vec::new()
         };

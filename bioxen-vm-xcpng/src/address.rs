@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use xapi_client::api::{Cls, Vm, VmGuestMetrics, VmPowerState, VmRecord};
-use xapi_client::{Client, DateTime, Ref};
+use xapi_client::{Client, DateTime, Ref, Watch};
 
 use crate::error::{Error, Result};
 use crate::no_address::NoAddress;
 
-/// Waits until a running VM has an address.
-pub(crate) async fn wait(client: &Client, vm: &Ref<Vm>, limit: Duration) -> Result<IpAddr> {
+/// Waits until a running VM has an address. A watch that has seen it made needs no look at it.
+pub(crate) async fn wait(
+    client: &Client,
+    vm: &Ref<Vm>,
+    watched: Option<Watch>,
+    limit: Duration,
+) -> Result<IpAddr> {
     let mut seen = Seen::default();
-    let watching = watch(client, vm, &mut seen);
+    let events = watched.unwrap_or_else(|| client.watch(&[&subject(vm)]));
+    let watching = watch(client, vm, events, &mut seen);
     match timeout_at(Instant::now() + limit, watching).await {
         Ok(result) => result,
         Err(_) => Err(Error::NoAddress {
@@ -32,10 +38,12 @@ pub(crate) struct Seen {
     pub(crate) networks: BTreeMap<String, String>,
 }
 
-async fn watch(client: &Client, vm: &Ref<Vm>, seen: &mut Seen) -> Result<IpAddr> {
+fn subject(vm: &Ref<Vm>) -> String {
+    format!("vm/{}", vm.as_str())
+}
+
+async fn watch(client: &Client, vm: &Ref<Vm>, mut watch: Watch, seen: &mut Seen) -> Result<IpAddr> {
     let failed = || Error::pool("tell the address of the VM");
-    let subject = format!("vm/{}", vm.as_str());
-    let mut watch = client.watch(&[&subject]);
     // The tools' report is a new object after each start.
     let mut report: Ref<VmGuestMetrics> = Ref::null();
     loop {
@@ -57,21 +65,22 @@ async fn watch(client: &Client, vm: &Ref<Vm>, seen: &mut Seen) -> Result<IpAddr>
                 seen.networks = record.networks;
             }
         }
-        if let Some(newer) = newer.filter(|newer| *newer != report) {
-            report = newer;
-            let tools = format!("vm_guest_metrics/{}", report.as_str());
-            watch = if report.is_null() {
-                client.watch(&[&subject])
+        if let Some(newer) = newer.filter(|newer| *newer != report && !newer.is_null()) {
+            // What a watch saw first is told in full.
+            let tools = format!("vm_guest_metrics/{}", newer.as_str());
+            if batch.is_complete || !report.is_null() {
+                watch = client.watch(&[&subject(vm), &tools]);
             } else {
-                client.watch(&[&subject, &tools])
-            };
+                watch.also(&tools);
+            }
+            report = newer;
         }
     }
 }
 
 /// The best of the reported addresses: IPv4 before IPv6, the first interface first. Addresses that
 /// are good for one link only are left out: we are elsewhere.
-fn choose(networks: &BTreeMap<String, String>) -> Option<IpAddr> {
+pub(crate) fn choose(networks: &BTreeMap<String, String>) -> Option<IpAddr> {
     networks
         .iter()
         .filter_map(|(key, value)| {

@@ -3,28 +3,37 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bioxen_vm_core::{Backend, BackendConfig, LuaVm, Result, VmId};
+use bioxen_vm_core::{Backend, BackendConfig, LuaVm, Result, VmId, VmInfo};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use xapi_client::Client;
+use xapi_client::api::Vm;
+use xapi_client::{Client, Ref};
 
-use crate::config::XcpngConfig;
-use crate::deploy::Plan;
+use crate::adopt;
+use crate::calls::carry_out;
+use crate::config::{CloneMode, XcpngConfig};
+use crate::deploy::{Found, Plan};
 use crate::error::Error;
 use crate::execute::Deployment;
 use crate::find::find;
 use crate::first_contact::FirstContact;
 use crate::gc::{self, Leftover};
-use crate::ledger::Ledger;
+use crate::ledger::{Entry, Ledger};
+use crate::living::{Living, renew};
 use crate::marks::Run;
 use crate::pool::Pool;
 use crate::progress::{Progress, Reporter, Stage};
-use crate::settings::Settings;
+use crate::remove::remove_halted;
+use crate::settings::{Settings, Wish};
 use crate::vm::{Names, XcpngVm};
+
+/// For how long what was found on the pool is used for further VMs.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// How many stages a watcher may be behind before it misses some.
 const WATCHED: usize = 1024;
@@ -44,14 +53,29 @@ pub(crate) struct Shared {
     pool: Pool,
     /// Tells the VMs of this backend from those of others, and keeps a record of them.
     ledger: OnceCell<Ledger>,
+    /// That our session is on record.
+    session: OnceCell<()>,
     progress: broadcast::Sender<Progress>,
     /// Deployments and clean-ups under way.
     work: TaskTracker,
+    /// What the configuration names, as it was found on the pool not long ago.
+    found: tokio::sync::Mutex<Option<(Instant, Found)>>,
+    /// The VMs that belong to this run.
+    living: Arc<Living>,
 }
 
 impl Shared {
     pub(crate) async fn client(&self) -> Result<&Client, Error> {
-        self.pool.client(&self.settings).await
+        let client = self.pool.client(&self.settings).await?;
+        // Whoever cleans up after us ends it.
+        let note = async || {
+            let session = client.session_ref().map_err(Error::pool("log in"))?;
+            let session = Entry::Session(session.as_str().to_owned().into());
+            let ledger = self.ledger().await?;
+            ledger.note(session).await.map_err(Error::Ledger)
+        };
+        self.session.get_or_try_init(note).await?;
+        Ok(client)
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -70,6 +94,73 @@ impl Shared {
             .await
             .map_err(Error::Ledger)
     }
+
+    /// Says that a VM does not belong to this run any more.
+    pub(crate) fn released(&self, vm: &Ref<Vm>) {
+        self.living.remove(vm);
+    }
+
+    /// Puts off when a VM of this run expires.
+    pub(crate) async fn renew(&self, client: &Client, vm: &Ref<Vm>) -> Result<(), Error> {
+        match self.living.has(vm) {
+            true => renew(client, vm, self.settings.expiry).await,
+            false => Ok(()),
+        }
+        .map_err(Error::pool("renew the mark of the VM"))
+    }
+
+    /// What the configuration names. What was found a moment ago is used again, so that of many VMs
+    /// only the first costs a look; those that come meanwhile wait for it.
+    async fn find(
+        &self,
+        client: &Client,
+        origin: &Origin,
+        contact: &FirstContact,
+    ) -> Result<Found, Error> {
+        let (wish, handover) = (&self.settings.wish, contact.handover());
+        let Origin::Template = origin else {
+            return find(client, &as_it_is(wish), origin, handover).await;
+        };
+        let mut known = self.found.lock().await;
+        if let Some((at, found)) = &*known
+            && at.elapsed() < FRESH
+        {
+            return Ok(found.clone());
+        }
+        let found = find(client, wish, origin, handover).await?;
+        *known = Some((Instant::now(), found.clone()));
+        Ok(found)
+    }
+}
+
+/// What a VM is made from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// The template of the configuration.
+    Template,
+    /// A VM with what it has on its disks.
+    Vm {
+        vm: Ref<Vm>,
+        /// What that was made from.
+        template: String,
+    },
+}
+
+/// A clone of a VM is as that VM is.
+fn as_it_is(wish: &Wish) -> Wish {
+    Wish {
+        memory: None,
+        vcpus: None,
+        cores_per_socket: None,
+        disk_size: None,
+        affinity: None,
+        sr: None,
+        networks: Vec::new(),
+        name: None,
+        tags: Vec::new(),
+        clone: CloneMode::Fast,
+        ..wish.clone()
+    }
 }
 
 impl XcpngBackend {
@@ -87,8 +178,11 @@ impl XcpngBackend {
                 settings,
                 pool: Pool::default(),
                 ledger: OnceCell::new(),
+                session: OnceCell::new(),
                 progress: broadcast::Sender::new(WATCHED),
                 work: TaskTracker::new(),
+                found: tokio::sync::Mutex::default(),
+                living: Arc::default(),
             }),
         }
     }
@@ -134,7 +228,10 @@ impl XcpngBackend {
         let reporter = self.reporter(id);
         let contact = FirstContact::new(&self.shared.settings.login)?;
         let client = reporter.stage(Stage::Connect, self.shared.client()).await?;
-        plan(&self.shared, client, id, &contact, &reporter).await
+        // Whoever asks wants to know how it is now.
+        *self.shared.found.lock().await = None;
+        let template = Origin::Template;
+        plan(&self.shared, client, id, &template, &contact, &reporter).await
     }
 
     fn reporter(&self, id: &VmId) -> Reporter {
@@ -149,36 +246,64 @@ impl Backend for XcpngBackend {
     }
 
     async fn create(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
-        let cancel = CancellationToken::new();
-        // Cancels when this future is dropped; after the end there is nothing to cancel.
-        let _guard = cancel.clone().drop_guard();
-        let (done, result) = oneshot::channel();
-        let (shared, reporter) = (Arc::clone(&self.shared), self.reporter(&id));
         let of_vm = id.clone();
-        self.shared.work.spawn(async move {
-            let made = create(&shared, &id, &reporter, &cancel).await;
-            // Whoever is gone by now lets the VM go with the unread message.
-            let _ = done.send(made);
-        });
-        match result.await {
-            Ok(Ok(made)) => Ok(made.keep()),
-            Ok(Err(error)) => Err(bioxen_vm_core::Error::from(error)
+        match deploy(Arc::clone(&self.shared), id, Origin::Template).await {
+            Ok(vm) => Ok(vm),
+            Err(error) => Err(bioxen_vm_core::Error::from(error)
                 .with_operation("create")
                 .with_vm(&of_vm)),
-            Err(_) => Err(bioxen_vm_core::Error::from(Error::Cancelled).with_vm(&of_vm)),
         }
     }
 
+    async fn adopt(&self, id: VmId, which: &str) -> Result<Arc<dyn LuaVm>> {
+        let reporter = self.reporter(&id);
+        match adopt::adopt(&self.shared, id.clone(), which, reporter).await {
+            Ok(vm) => Ok(Arc::new(vm)),
+            Err(error) => Err(bioxen_vm_core::Error::from(error)
+                .with_operation("adopt")
+                .with_vm(&id)),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<VmInfo>> {
+        Ok(adopt::list(&self.shared).await?)
+    }
+
     async fn close(&self) -> Result<()> {
+        self.shared.living.end();
         self.shared.work.close();
         self.shared.work.wait().await;
         Ok(self.shared.pool.close().await?)
     }
 }
 
+/// Makes a VM. When the future is dropped, what there is of it is removed in the background.
+pub(crate) async fn deploy(
+    shared: Arc<Shared>,
+    id: VmId,
+    origin: Origin,
+) -> Result<Arc<XcpngVm>, Error> {
+    let cancel = CancellationToken::new();
+    // Cancels when this future is dropped; after the end there is nothing to cancel.
+    let _guard = cancel.clone().drop_guard();
+    let (done, result) = oneshot::channel();
+    let reporter = Reporter::new(id.clone(), shared.progress.clone());
+    let work = shared.work.clone();
+    work.spawn(async move {
+        let made = create(&shared, &id, &origin, &reporter, &cancel).await;
+        // Whoever is gone by now lets the VM go with the unread message.
+        let _ = done.send(made);
+    });
+    match result.await {
+        Ok(made) => Ok(made?.keep()),
+        Err(_) => Err(Error::Cancelled),
+    }
+}
+
 async fn create(
     shared: &Arc<Shared>,
     id: &VmId,
+    origin: &Origin,
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Made, Error> {
@@ -188,11 +313,21 @@ async fn create(
     let client = reporter.stage(Stage::Connect, shared.client()).await?;
     // Nothing is made before there is a plan, so this much can simply be dropped.
     let plan = tokio::select! {
-        plan = plan(shared, client, id, &contact, reporter) => plan?,
+        plan = plan(shared, client, id, origin, &contact, reporter) => plan?,
         () = cancel.cancelled() => return Err(Error::Cancelled),
     };
     tracing::debug!(vm = %id, "the plan:\n{plan}");
     contact.decide(plan.has_drive());
+    let mut plan = plan;
+    // What runs cannot be cloned, but what its disks hold now can.
+    let standing = match origin {
+        Origin::Vm { vm, .. } if !plan.template.is_halted => {
+            let snapshot = stand_still(client, ledger, vm, &plan).await?;
+            plan.template.reference = snapshot.clone();
+            Some(snapshot)
+        }
+        _ => None,
+    };
     let deployment = Deployment {
         client,
         id,
@@ -202,7 +337,32 @@ async fn create(
         ledger,
         cancel,
     };
-    let deployed = deployment.run().await?;
+    let deployed = deployment.run().await;
+    if let Some(snapshot) = standing {
+        let what = "remove the snapshot that the clone was made from";
+        let removed = remove_halted(client, &snapshot).await;
+        let settled = Entry::Removed(plan.source_name.clone());
+        match removed {
+            Ok(()) => ledger.note(settled).await.map_err(Error::Ledger)?,
+            // A later clean-up finds it by its name; the clone is as good.
+            Err(error) => tracing::warn!(vm = %id, %error, "could not {what}"),
+        }
+    }
+    let deployed = match deployed {
+        Err(error) => {
+            // It may be that what the plan is about has changed.
+            *shared.found.lock().await = None;
+            return Err(error);
+        }
+        deployed => deployed?,
+    };
+    shared
+        .living
+        .add(&deployed.reference, client, shared.settings.expiry);
+    let template = match origin {
+        Origin::Template => plan.template.name,
+        Origin::Vm { template, .. } => template.clone(),
+    };
     let vm = XcpngVm::new(
         id.clone(),
         Arc::clone(shared),
@@ -210,7 +370,7 @@ async fn create(
         Names {
             name: plan.name,
             working_name: plan.working_name,
-            template: plan.template.name,
+            template,
         },
         contact,
         reporter.clone(),
@@ -223,17 +383,49 @@ async fn create(
     })
 }
 
+/// Makes the snapshot of a VM that a clone is made from.
+async fn stand_still(
+    client: &Client,
+    ledger: &Ledger,
+    vm: &Ref<Vm>,
+    plan: &Plan,
+) -> Result<Ref<Vm>, Error> {
+    const DOING: &str = "take a snapshot of the VM";
+    let name = &plan.source_name;
+    let making = Entry::Making(name.clone());
+    ledger.note(making).await.map_err(Error::Ledger)?;
+    let call = || client.vm().snapshot(vm, name, None).into_task();
+    let error = match carry_out(client, ledger, call, DOING).await {
+        Err(error) => error,
+        taken => return taken,
+    };
+    // It may be there all the same.
+    let found = client.vm().get_by_name_label(name).await;
+    for snapshot in found.map_err(Error::pool(DOING))? {
+        remove_halted(client, &snapshot)
+            .await
+            .map_err(Error::pool(DOING))?;
+    }
+    let gone = Entry::Removed(name.clone());
+    ledger.note(gone).await.map_err(Error::Ledger)?;
+    Err(error)
+}
+
 async fn plan(
     shared: &Shared,
     client: &Client,
     id: &VmId,
+    origin: &Origin,
     contact: &FirstContact,
     reporter: &Reporter,
 ) -> Result<Plan, Error> {
-    let wish = &shared.settings.wish;
     let find_and_plan = async {
-        let found = find(client, wish, contact.handover()).await?;
+        let found = shared.find(client, origin, contact).await?;
         let run = Run::now(shared.ledger().await?.run(), shared.settings.expiry);
+        let wish = match origin {
+            Origin::Template => &shared.settings.wish,
+            Origin::Vm { .. } => &as_it_is(&shared.settings.wish),
+        };
         Plan::new(id, &run, &random_name(), wish, found)
     };
     reporter.stage(Stage::Plan, find_and_plan).await

@@ -71,6 +71,10 @@ pub struct XcpngConfig {
     /// How many of them form a socket, which `vcpus` must be a multiple of. When absent, as the
     /// template has it where that fits, and else all in one socket.
     pub cores_per_socket: Option<u32>,
+    /// The size of the VM's first disk; as the template has it when absent. It may grow, not shrink.
+    pub disk_size: Option<ByteSize>,
+    /// The host that the VM is to run on where it can: its name or UUID.
+    pub affinity: Option<String>,
     /// Where the disks of a full copy go: name or UUID of a storage repository. Only with `clone =
     /// "copy"`; a fast clone is where its template is.
     #[serde(alias = "storage_repository")]
@@ -103,6 +107,10 @@ pub struct XcpngConfig {
     /// succeeds. 3 minutes by default.
     #[serde(deserialize_with = "words::duration")]
     pub boot_timeout: Duration,
+    /// How long a VM's system may take to end when it is asked to; then the VM is switched off. 1
+    /// minute by default; 0 switches it off at once.
+    #[serde(deserialize_with = "words::duration")]
+    pub stop_timeout: Duration,
 
     /// A private directory of this program, in which it keeps what it has made on pools and not yet
     /// removed, so that [`XcpngBackend::collect`] can tell what a killed program has left. It is
@@ -199,6 +207,8 @@ impl Default for XcpngConfig {
             memory: None,
             vcpus: None,
             cores_per_socket: None,
+            disk_size: None,
+            affinity: None,
             sr: None,
             network: Vec::new(),
             static_address: None,
@@ -210,6 +220,7 @@ impl Default for XcpngConfig {
             lua: "lua5.4".into(),
             execution_timeout: None,
             boot_timeout: Duration::from_secs(180),
+            stop_timeout: Duration::from_secs(60),
             state_dir: None,
             expiry: Duration::from_secs(7 * 24 * 3600),
             vm_username: None,
@@ -363,6 +374,21 @@ impl XcpngConfig {
         ("vm_key_file", "ssh.identity_file"),
         ("ssh_key_path", "ssh.identity_file"),
     ];
+
+    /// Builds a backend for VMs that are on the pool already: to adopt, list and collect them. It needs
+    /// no template; without one, it makes no VM.
+    ///
+    /// # Errors
+    /// As [`build`](BackendConfig::build).
+    pub fn build_without_template(self) -> Result<XcpngBackend> {
+        match Settings::without_template(self) {
+            Ok(settings) => Ok(XcpngBackend::from_settings(settings)),
+            Err(problems) => {
+                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                Err(Self::wrong(&problems))
+            }
+        }
+    }
 
     /// The user and the key of the older dialects.
     pub(crate) fn take_older_ssh_keys(&mut self) -> (Option<String>, Option<PathBuf>) {

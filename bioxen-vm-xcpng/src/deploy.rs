@@ -5,7 +5,7 @@ use std::fmt;
 
 use bioxen_vm_core::VmId;
 use bioxen_vm_core::words::ByteSize;
-use xapi_client::api::{Network, Sr, Vm, VmRecord};
+use xapi_client::api::{Host, Network, Sr, Vm, VmPowerState, VmRecord};
 use xapi_client::{Class, Ref};
 
 use crate::config::CloneMode;
@@ -42,7 +42,17 @@ pub(crate) struct Found {
     pub(crate) template: Template,
     pub(crate) sr: Option<Named<Sr>>,
     pub(crate) networks: Vec<Named<Network>>,
+    pub(crate) affinity: Option<Named<Host>>,
+    /// The template's first disk, where its size matters.
+    pub(crate) disk: Option<FirstDisk>,
     pub(crate) told: Told,
+}
+
+/// The disk that a system boots from.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstDisk {
+    pub(crate) device: String,
+    pub(crate) size: i64,
 }
 
 /// How the VM is told who it is.
@@ -78,9 +88,18 @@ pub(crate) struct Template {
     vcpus_at_startup: i64,
     platform: BTreeMap<String, String>,
     tags: Vec<String>,
+    /// Where it is no template but a VM: whether it is stopped.
+    pub(crate) is_halted: bool,
+    is_a_template: bool,
+    memory: [i64; 3],
 }
 
 impl Template {
+    /// The least memory that a VM of it starts with.
+    pub(crate) fn least_memory(&self) -> i64 {
+        self.memory[0]
+    }
+
     pub(crate) fn new(reference: Ref<Vm>, record: VmRecord) -> Self {
         Self {
             reference,
@@ -91,6 +110,13 @@ impl Template {
             vcpus_at_startup: record.vcpus_at_startup,
             platform: record.platform,
             tags: record.tags,
+            is_halted: record.power_state == VmPowerState::Halted,
+            is_a_template: record.is_a_template,
+            memory: [
+                record.memory_dynamic_min,
+                record.memory_dynamic_max,
+                record.memory_static_max,
+            ],
         }
     }
 }
@@ -104,6 +130,8 @@ pub struct Plan {
     pub(crate) working_name: String,
     /// The same for its config drive.
     pub(crate) drive_name: String,
+    /// The same for the snapshot that a clone of a running VM is made from.
+    pub(crate) source_name: String,
     pub(crate) name: String,
     pub(crate) clone: Disks,
     pub(crate) marks: BTreeMap<String, String>,
@@ -129,6 +157,13 @@ pub(crate) enum Setting {
     VcpusMax(i64),
     VcpusAtStartup(i64),
     Platform(BTreeMap<String, String>),
+    /// Grows the disk of this device.
+    Disk {
+        device: String,
+        size: i64,
+    },
+    /// Where it runs if it can.
+    Affinity(Named<Host>),
     /// Replaces all interfaces.
     Interfaces(Vec<Named<Network>>),
     /// Hands the VM its keys through its xenstore data.
@@ -152,11 +187,18 @@ impl Plan {
             template,
             sr,
             networks,
+            affinity,
+            disk,
             told,
         } = found;
-        let mut settings = vec![Setting::Provision];
+        let mut settings = Vec::new();
+        if template.is_a_template {
+            settings.push(Setting::Provision);
+        }
         settings.extend(memory(&template, wish.memory)?);
         settings.extend(processors(&template, wish)?);
+        settings.extend(first_disk(&template, wish.disk_size, disk)?);
+        settings.extend(affinity.map(Setting::Affinity));
         if !networks.is_empty() {
             settings.push(Setting::Interfaces(networks));
         }
@@ -180,6 +222,7 @@ impl Plan {
         Ok(Self {
             working_name: run.unfinished(unique, vm),
             drive_name: run.drive(unique),
+            source_name: run.unfinished(&format!("{unique}s"), vm),
             name,
             clone: match wish.clone {
                 CloneMode::Fast => Disks::CopyOnWrite,
@@ -217,6 +260,7 @@ fn memory(template: &Template, wish: Option<ByteSize>) -> Result<Option<Setting>
     };
     let static_min = template.memory_static_min;
     match i64::try_from(memory.0) {
+        Ok(bytes) if template.memory == [bytes; 3] => Ok(None),
         Ok(bytes) if bytes >= static_min => Ok(Some(Setting::Memory {
             static_min,
             memory: bytes,
@@ -224,6 +268,29 @@ fn memory(template: &Template, wish: Option<ByteSize>) -> Result<Option<Setting>
         _ => Err(Error::MemoryTooSmall {
             memory,
             minimum: ByteSize(static_min.unsigned_abs()),
+            template: template.name.clone(),
+        }),
+    }
+}
+
+/// Disks grow only: what stands at their end would be lost.
+fn first_disk(
+    template: &Template,
+    wish: Option<ByteSize>,
+    disk: Option<FirstDisk>,
+) -> Result<Option<Setting>> {
+    let (Some(wish), Some(FirstDisk { device, size })) = (wish, disk) else {
+        return Ok(None);
+    };
+    match i64::try_from(wish.0) {
+        Ok(wished) if wished == size => Ok(None),
+        Ok(wished) if wished > size => Ok(Some(Setting::Disk {
+            device,
+            size: wished,
+        })),
+        _ => Err(Error::DiskTooSmall {
+            size: wish,
+            minimum: ByteSize(size.unsigned_abs()),
             template: template.name.clone(),
         }),
     }
@@ -272,17 +339,21 @@ fn processors(template: &Template, wish: &Wish) -> Result<Vec<Setting>> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Template { name, uuid, .. } = &self.template;
+        let what = match self.template.is_a_template {
+            true => "template",
+            false => "VM",
+        };
         match &self.clone {
-            Disks::CopyOnWrite => writeln!(f, "clone template {name:?} ({uuid}), copy on write")?,
+            Disks::CopyOnWrite => writeln!(f, "clone {what} {name:?} ({uuid}), copy on write")?,
             Disks::FullCopy(None) => {
                 writeln!(
                     f,
-                    "copy template {name:?} ({uuid}) in full, on its own storage"
+                    "copy {what} {name:?} ({uuid}) in full, on its own storage"
                 )?;
             }
             Disks::FullCopy(Some(sr)) => writeln!(
                 f,
-                "copy template {name:?} ({uuid}) in full, to storage {:?} ({})",
+                "copy {what} {name:?} ({uuid}) in full, to storage {:?} ({})",
                 sr.name, sr.uuid
             )?,
         }
@@ -312,6 +383,14 @@ impl fmt::Display for Setting {
                 "set cores per socket to {}",
                 platform.get(CORES_PER_SOCKET).map_or("", String::as_str)
             ),
+            Self::Disk { device, size } => write!(
+                f,
+                "grow the disk {device} to {}",
+                ByteSize(size.unsigned_abs())
+            ),
+            Self::Affinity(host) => {
+                write!(f, "let it run on {:?} ({}) if it can", host.name, host.uuid)
+            }
             Self::Interfaces(networks) => {
                 f.write_str("replace its network interfaces:")?;
                 networks

@@ -164,6 +164,19 @@ pub enum Error {
         /// The template.
         template: String,
     },
+    /// The template's disk is larger.
+    #[error(
+        "a disk_size of {size} is below that of the template {template:?}, which is {minimum}; \
+         disks can only grow"
+    )]
+    DiskTooSmall {
+        /// The size that was asked for.
+        size: ByteSize,
+        /// That of the template's first disk.
+        minimum: ByteSize,
+        /// The template.
+        template: String,
+    },
     /// The processors do not fill their sockets.
     #[error(
         "the {vcpus} vcpus of the template {template:?} are no multiple of {cores} \
@@ -233,6 +246,40 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// The VM was adopted, and nothing here tells how to log in to it.
+    #[error(
+        "nobody knows a way into it: it was not kept by a program with this state_dir; set \
+         ssh.first_contact = \"fixed\" with ssh.identity_file and ssh.host_key"
+    )]
+    NoWayIn,
+    /// A VM is to be kept, and there is no place for the keys to it.
+    #[error("the keys to a VM that is kept must be kept too; set state_dir to a private directory")]
+    NoStateDir,
+    /// A name that no snapshot can have.
+    #[error("{name:?} cannot be the name of a snapshot; choose another one")]
+    SnapshotName {
+        /// The name.
+        name: String,
+    },
+    /// The VM has a snapshot of this name.
+    #[error("it has a snapshot {name:?} already; remove that or choose another name")]
+    SnapshotExists {
+        /// The name.
+        name: String,
+    },
+    /// A clone would have the address of the VM that it is made of.
+    #[error(
+        "a clone would have the same static_address; make another VM with an address of its own"
+    )]
+    SameAddress,
+    /// No host of the pool can run the VM.
+    #[error("no host of the pool can run it: {}", reasons.join("; "))]
+    NoPlace {
+        /// Each host with what it lacks.
+        reasons: Vec<String>,
+        /// What the pool said, if it was asked to start it.
+        source: Option<Box<xapi_client::Error>>,
+    },
     /// The backend was closed.
     #[error("the backend is closed; open another one")]
     Closed,
@@ -293,8 +340,14 @@ impl Error {
             | Self::NoDrive { .. }
             | Self::Ledger(_)
             | Self::MemoryTooSmall { .. }
+            | Self::DiskTooSmall { .. }
+            | Self::NoStateDir
+            | Self::SnapshotName { .. }
+            | Self::SameAddress
             | Self::Topology { .. } => ErrorKind::Config,
             Self::Unreachable { .. } | Self::NoTls { .. } => ErrorKind::Unavailable,
+            Self::SnapshotExists { .. } => ErrorKind::AlreadyExists,
+            Self::NoPlace { .. } => ErrorKind::Exhausted,
             Self::Untrusted { .. } | Self::WrongPassword { .. } => ErrorKind::Denied,
             Self::NotFound { .. } | Self::NoLua { .. } => ErrorKind::NotFound,
             Self::Login { source, .. }
@@ -302,7 +355,9 @@ impl Error {
             | Self::LeftBehind { source, .. } => kind_of_call(source),
             Self::Cancelled => ErrorKind::Cancelled,
             Self::NoAddress { .. } => ErrorKind::Timeout,
-            Self::State { .. } | Self::Closed | Self::Ended { .. } => ErrorKind::InvalidState,
+            Self::State { .. } | Self::NoWayIn | Self::Closed | Self::Ended { .. } => {
+                ErrorKind::InvalidState
+            }
             Self::NoShell { .. } => ErrorKind::Config,
             Self::ConfigDrive(_) | Self::CloudInit { .. } => ErrorKind::Internal,
             Self::Ssh { source, .. } | Self::Keys(source) => source.kind(),
@@ -328,8 +383,11 @@ impl Error {
             Self::Diskless { .. }
             | Self::NoDrive { .. }
             | Self::MemoryTooSmall { .. }
+            | Self::DiskTooSmall { .. }
             | Self::Topology { .. } => Check::Template,
-            Self::Ledger(_) => Check::Config,
+            Self::Ledger(_) | Self::NoStateDir | Self::SameAddress => Check::Config,
+            Self::NoPlace { .. } => Check::Boot,
+            Self::NoWayIn => Check::Ssh,
             Self::Ended { .. } | Self::State { .. } => Check::Boot,
             Self::NoAddress { why, .. } => why.check(),
             Self::Ssh { .. } => Check::Ssh,
@@ -340,7 +398,12 @@ impl Error {
             Self::Pool { source, .. } if kind_of_call(source) == ErrorKind::Denied => Check::Role,
             Self::Pool { doing, .. } if *doing == STARTING => Check::Boot,
             Self::Pool { .. } => Check::Deploy,
-            Self::Cancelled | Self::Closed | Self::Keys(_) | Self::ConfigDrive(_) => Check::Deploy,
+            Self::Cancelled
+            | Self::Closed
+            | Self::Keys(_)
+            | Self::ConfigDrive(_)
+            | Self::SnapshotName { .. }
+            | Self::SnapshotExists { .. } => Check::Deploy,
         }
     }
 }
@@ -401,6 +464,10 @@ impl From<Error> for bioxen_vm_core::Error {
             | Error::Pool { source, .. }
             | Error::LeftBehind { source, .. } => Some(source),
             Error::Ssh { source, .. } | Error::Keys(source) => Some(source),
+            Error::NoPlace {
+                source: Some(source),
+                ..
+            } => Some(source),
             _ => None,
         };
         let error = Self::new(kind, message);

@@ -1,15 +1,14 @@
 //! Carries out a plan, and takes back what was done when a step fails or the caller gives up.
 
-use std::time::Duration;
-
 use bioxen_vm_core::VmId;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
-use xapi_client::api::{Vbd, VbdCreate, Vdi, VdiCreate, VifCreate, Vm, VmRecord};
-use xapi_client::{Client, DiskFormat, Ref, TaskHandle};
+use xapi_client::api::{Network, Vbd, VbdCreate, Vdi, VdiCreate, VifCreate, Vm, VmRecord};
+use xapi_client::{Client, DiskFormat, Ref, Watch};
 
+use crate::calls::{begin, end, is_chain_too_long, patiently};
 use crate::config_drive::{SIZE, network_config};
-use crate::deploy::{Disks, Drive, Plan, Setting};
+use crate::deploy::{Disks, Drive, Named, Plan, Setting};
 use crate::error::{Error, Result, chain};
 use crate::find;
 use crate::first_contact::FirstContact;
@@ -17,20 +16,18 @@ use crate::ledger::{Entry, Ledger};
 use crate::progress::{Reporter, Stage};
 use crate::remove::{remove, remove_disk};
 
-/// How often a busy pool is asked again, and after which pause: 5 s, as its own tools do.
-const PATIENCE: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(5);
-
-/// How often a task whose end could not be read is looked at again.
-const LOOKS: u32 = 3;
+/// How often a clean-up is tried.
+const CLEANUPS: u32 = 3;
 
 /// A VM that was made as planned: stopped, and ours.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Deployed {
     pub(crate) reference: Ref<Vm>,
     pub(crate) uuid: String,
     /// The config drive that it got, if any.
     pub(crate) drive: Option<AttachedDrive>,
+    /// Tells what has happened to it since it was made.
+    pub(crate) watch: Watch,
 }
 
 /// A config drive as a VM has it.
@@ -83,45 +80,95 @@ impl Deployment<'_> {
         let reporter = self.reporter;
         let vm = reporter.stage(Stage::Clone, self.clone_template()).await?;
         *made = Some(vm.clone());
+        let mut watch = self.client.watch(&[&format!("vm/{}", vm.as_str())]);
         let configure = async {
-            let record = self
-                .client
-                .vm()
-                .get_record(&vm)
-                .await
-                .map_err(Error::pool("tell about the cloned VM"))?;
+            let record = self.record(&vm, &mut watch).await?;
             let marked = self
                 .plan
                 .other_config(record.other_config.clone(), record.uuid.as_str());
-            self.client
-                .vm()
-                .set_other_config(&vm, &marked)
-                .await
-                .map_err(Error::pool("mark the cloned VM as ours"))?;
-            let mut drive = None;
-            for setting in &self.plan.settings {
-                if self.cancel.is_cancelled() {
-                    return Err(Error::Cancelled);
-                }
-                tracing::debug!(vm = %self.id, %setting, "configuring");
-                match setting {
-                    Setting::Drive(place) => {
-                        drive = Some(self.give_drive(place, &vm, &record).await?)
-                    }
-                    setting => self.apply(setting, &vm, &record).await?,
-                }
-            }
+            let api = self.client.vm();
+            self.patiently(
+                || async { api.set_other_config(&vm, &marked).await },
+                "mark the cloned VM as ours",
+            )
+            .await?;
+            let drive = self.configure(&vm, &record).await?;
             Ok((record.uuid.as_str().to_owned(), drive))
         };
         let (uuid, drive) = reporter.stage(Stage::Configure, configure).await?;
-        if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
+        self.go_on()?;
         Ok(Deployed {
             reference: vm,
             uuid,
             drive,
+            watch,
         })
+    }
+
+    /// The VM as it was cloned. What is heard of it later goes on from there.
+    async fn record(&self, vm: &Ref<Vm>, watch: &mut Watch) -> Result<VmRecord> {
+        let failed = || Error::pool("tell about the cloned VM");
+        let batch = watch.next().await.map_err(failed())?;
+        for event in &batch.events {
+            if let Some(record) = event.record::<Vm>().map_err(failed())? {
+                return Ok(record);
+            }
+        }
+        // It is gone, which only a call can say.
+        self.client.vm().get_record(vm).await.map_err(failed())
+    }
+
+    /// Carries out the settings of the plan. The config drive is made beside the rest; what was begun
+    /// is awaited whatever fails, so that the clean-up sees all there is.
+    async fn configure(&self, vm: &Ref<Vm>, record: &VmRecord) -> Result<Option<AttachedDrive>> {
+        let (first, rest): (Vec<_>, Vec<_>) = self
+            .plan
+            .settings
+            .iter()
+            .partition(|setting| matches!(setting, Setting::Interfaces(_)));
+        // A config drive may name their MAC addresses.
+        self.apply_all(&first, vm, record).await?;
+        let (applied, drive) =
+            tokio::join!(self.apply_all(&rest, vm, record), self.drive(vm, record));
+        applied?;
+        drive
+    }
+
+    async fn apply_all(&self, all: &[&Setting], vm: &Ref<Vm>, record: &VmRecord) -> Result<()> {
+        for setting in all {
+            self.go_on()?;
+            tracing::debug!(vm = %self.id, %setting, "configuring");
+            self.apply(setting, vm, record).await?;
+        }
+        Ok(())
+    }
+
+    async fn drive(&self, vm: &Ref<Vm>, record: &VmRecord) -> Result<Option<AttachedDrive>> {
+        for setting in &self.plan.settings {
+            if let Setting::Drive(place) = setting {
+                return self.give_drive(place, vm, record).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fails when the deployment is to end.
+    fn go_on(&self) -> Result<()> {
+        match self.cancel.is_cancelled() {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes a call, again while the pool is busy.
+    async fn patiently<T, F>(&self, call: impl FnMut() -> F, doing: &'static str) -> Result<T>
+    where
+        F: Future<Output = xapi_client::Result<T>>,
+    {
+        match patiently(self.client, Some(self.cancel), call).await {
+            Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
+            result => result.map_err(Error::pool(doing)),
+        }
     }
 
     async fn note(&self, entry: Entry) -> Result<()> {
@@ -129,51 +176,56 @@ impl Deployment<'_> {
     }
 
     async fn clone_template(&self) -> Result<Ref<Vm>> {
-        let mut attempt = 1;
-        loop {
-            if self.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            match self.try_to_clone().await {
-                Ok(vm) => return Ok(vm),
-                Err(Error::Pool { source, .. })
-                    if source.code().is_some() && source.is_retryable() && attempt < PATIENCE =>
-                {
-                    tracing::debug!(vm = %self.id, error = %source, "the pool is busy");
-                    attempt += 1;
-                    tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
-                        () = self.cancel.cancelled() => {}
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn try_to_clone(&self) -> Result<Ref<Vm>> {
-        let failed = || Error::pool("clone the template");
+        self.go_on()?;
         let (source, name) = (&self.plan.template.reference, &self.plan.working_name);
         let vm = self.client.vm();
         let sr = match &self.plan.clone {
+            Disks::FullCopy(sr) => sr.as_ref(),
             // It takes a moment, and what a lost answer was about is found by its name.
-            Disks::CopyOnWrite => return vm.clone(source, name).await.map_err(failed()),
-            Disks::FullCopy(sr) => sr,
-        };
-        let keep = Ref::null();
-        let target = sr.as_ref().map_or(&keep, |sr| &sr.reference);
-        let call = vm.copy(source, name, target).into_task();
-        self.note(Entry::Task(call.tag().to_string())).await?;
-        let task = call.await.map_err(failed())?;
-        tokio::select! {
-            result = end(&task) => result.map_err(failed()),
-            () = self.cancel.cancelled() => {
-                // Best effort: what it made all the same is found by its name.
-                let _ = task.cancel().await;
-                let _ = end(&task).await;
-                Err(Error::Cancelled)
+            Disks::CopyOnWrite => {
+                let clone = || async { vm.clone(source, name).await };
+                match self.patiently(clone, "clone the template").await {
+                    Err(Error::Pool { source, .. }) if is_chain_too_long(&source) => {
+                        tracing::warn!(
+                            vm = %self.id,
+                            "the template has been cloned so often that its storage has to tidy up \
+                             first; its disks are copied in full instead"
+                        );
+                        None
+                    }
+                    cloned => return cloned,
+                }
             }
-        }
+        };
+        self.copy_template(sr.map_or(&Ref::null(), |sr| &sr.reference))
+            .await
+    }
+
+    async fn copy_template(&self, target: &Ref<xapi_client::api::Sr>) -> Result<Ref<Vm>> {
+        const DOING: &str = "copy the template";
+        let (source, name) = (&self.plan.template.reference, &self.plan.working_name);
+        let copy = || async {
+            let call = self.client.vm().copy(source, name, target).into_task();
+            let task = match begin(self.client, self.ledger, call, DOING).await {
+                Err(Error::Pool { source, .. }) => return Err(*source),
+                // Only the record of what we do can fail otherwise.
+                begun => begun,
+            };
+            let task = match task {
+                Ok(task) => task,
+                Err(error) => return Ok(Err(error)),
+            };
+            tokio::select! {
+                result = end(&task) => result.map(Ok),
+                () = self.cancel.cancelled() => {
+                    // Best effort: what it made all the same is found by its name.
+                    let _ = task.cancel().await;
+                    let _ = end(&task).await;
+                    Ok(Err(Error::Cancelled))
+                }
+            }
+        };
+        self.patiently(copy, DOING).await?
     }
 
     /// Makes the VM's config drive, and attaches it in place of those that the template brought
@@ -207,25 +259,31 @@ impl Deployment<'_> {
         disk.name_label = Some(self.plan.drive_name.clone());
         disk.name_description = Some("tells a VM who it is; removed after its first boot".into());
         disk.other_config = self.plan.marks.clone();
+        let vdi = self.client.vdi();
         let disk = self
-            .client
-            .vdi()
-            .create(&disk)
-            .await
-            .map_err(Error::pool("make the config drive of the VM"))?;
-        self.client
-            .import_raw_vdi(&disk, DiskFormat::Raw)
-            .task_name(&self.plan.drive_name)
-            .send(image.expose_secret(), SIZE as u64)
-            .await
-            .map_err(Error::pool("write the config drive of the VM"))?;
+            .patiently(
+                || async { vdi.create(&disk).await },
+                "make the config drive of the VM",
+            )
+            .await?;
+        self.go_on()?;
+        let write = || async {
+            self.client
+                .import_raw_vdi(&disk, DiskFormat::Raw)
+                .task_name(&self.plan.drive_name)
+                .send(image.expose_secret(), SIZE as u64)
+                .await
+        };
         let device = VbdCreate::new(vm.clone(), disk.clone());
-        let device = self
-            .client
-            .vbd()
-            .create(&device)
-            .await
-            .map_err(Error::pool("attach the config drive of the VM"))?;
+        let vbd = self.client.vbd();
+        let attach = || async { vbd.create(&device).await };
+        // The VM does not run yet, so it does not matter to it when its drive is written.
+        let (written, device) = tokio::join!(
+            self.patiently(write, "write the config drive of the VM"),
+            self.patiently(attach, "attach the config drive of the VM")
+        );
+        written?;
+        let device = device?;
         Ok(AttachedDrive { device, disk })
     }
 
@@ -245,63 +303,98 @@ impl Deployment<'_> {
     async fn apply(&self, setting: &Setting, vm: &Ref<Vm>, record: &VmRecord) -> Result<()> {
         let api = self.client.vm();
         match setting {
-            Setting::Provision => api
-                .provision(vm)
-                .await
-                .map_err(Error::pool("turn the clone of the template into a VM")),
-            Setting::Memory { static_min, memory } => api
-                .set_memory_limits(vm, *static_min, *memory, *memory, *memory)
-                .await
-                .map_err(Error::pool("set the memory of the VM")),
-            Setting::VcpusMax(count) => api
-                .set_vcpus_max(vm, *count)
-                .await
-                .map_err(Error::pool("set the most vcpus of the VM")),
-            Setting::VcpusAtStartup(count) => api
-                .set_vcpus_at_startup(vm, *count)
-                .await
-                .map_err(Error::pool("set the vcpus of the VM")),
-            Setting::Platform(platform) => api
-                .set_platform(vm, platform)
-                .await
-                .map_err(Error::pool("set the cores per socket of the VM")),
-            Setting::Interfaces(networks) => {
-                let vif = self.client.vif();
-                for old in &record.vifs {
-                    vif.destroy(old)
-                        .await
-                        .map_err(Error::pool("remove a network interface of the template"))?;
-                }
-                for (device, network) in networks.iter().enumerate() {
-                    let (vm, network) = (vm.clone(), network.reference.clone());
-                    let interface = VifCreate::new(vm, network, device.to_string());
-                    vif.create(&interface)
-                        .await
-                        .map_err(Error::pool("give the VM a network interface"))?;
-                }
-                Ok(())
+            // What a template of the pool's installer wants done besides went with its mark.
+            Setting::Provision => {
+                let provision = || async { api.set_is_a_template(vm, false).await };
+                self.patiently(provision, "turn the clone of the template into a VM")
+                    .await
             }
+            Setting::Memory { static_min, memory } => {
+                let set = || async {
+                    api.set_memory_limits(vm, *static_min, *memory, *memory, *memory)
+                        .await
+                };
+                self.patiently(set, "set the memory of the VM").await
+            }
+            Setting::VcpusMax(count) => {
+                let set = || async { api.set_vcpus_max(vm, *count).await };
+                self.patiently(set, "set the most vcpus of the VM").await
+            }
+            Setting::VcpusAtStartup(count) => {
+                let set = || async { api.set_vcpus_at_startup(vm, *count).await };
+                self.patiently(set, "set the vcpus of the VM").await
+            }
+            Setting::Platform(platform) => {
+                let set = || async { api.set_platform(vm, platform).await };
+                self.patiently(set, "set the cores per socket of the VM")
+                    .await
+            }
+            Setting::Disk { device, size } => self.grow(device, *size, vm).await,
+            Setting::Affinity(host) => {
+                let set = || async { api.set_affinity(vm, &host.reference).await };
+                self.patiently(set, "bind the VM to its host").await
+            }
+            Setting::Interfaces(networks) => self.replace_interfaces(networks, vm, record).await,
             Setting::Keys => {
                 let data = self
                     .contact
                     .hand_over(self.id, record.xenstore_data.clone());
-                api.set_xenstore_data(vm, &data)
-                    .await
-                    .map_err(Error::pool("hand the VM its SSH keys"))
+                let set = || async { api.set_xenstore_data(vm, &data).await };
+                self.patiently(set, "hand the VM its SSH keys").await
             }
-            // It comes with something to keep: see `give_drive`.
+            // It is made beside the rest: see `configure`.
             Setting::Drive(_) => Ok(()),
             Setting::Tags(tags) => {
                 let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
-                api.set_tags(vm, &tags)
-                    .await
-                    .map_err(Error::pool("tag the VM"))
+                let set = || async { api.set_tags(vm, &tags).await };
+                self.patiently(set, "tag the VM").await
             }
-            Setting::Name(name) => api
-                .set_name_label(vm, name)
-                .await
-                .map_err(Error::pool("name the VM")),
+            Setting::Name(name) => {
+                let set = || async { api.set_name_label(vm, name).await };
+                self.patiently(set, "name the VM").await
+            }
         }
+    }
+
+    async fn grow(&self, device: &str, size: i64, vm: &Ref<Vm>) -> Result<()> {
+        let drives = find::drives(self.client, vm)
+            .await
+            .map_err(Error::pool("list the disks of the VM"))?;
+        for drive in drives.iter().filter(|drive| drive.userdevice == device) {
+            let vdi = self.client.vdi();
+            self.patiently(
+                || async { vdi.resize(&drive.vdi, size).await },
+                "grow the disk of the VM",
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn replace_interfaces(
+        &self,
+        networks: &[Named<Network>],
+        vm: &Ref<Vm>,
+        record: &VmRecord,
+    ) -> Result<()> {
+        let vif = self.client.vif();
+        for old in &record.vifs {
+            self.patiently(
+                || async { vif.destroy(old).await },
+                "remove a network interface of the template",
+            )
+            .await?;
+        }
+        for (device, network) in networks.iter().enumerate() {
+            let (vm, network) = (vm.clone(), network.reference.clone());
+            let interface = VifCreate::new(vm, network, device.to_string());
+            self.patiently(
+                || async { vif.create(&interface).await },
+                "give the VM a network interface",
+            )
+            .await?;
+        }
+        Ok(())
     }
 
     /// Removes whatever there is of the VM: all that a deployment makes belongs to it, but for a
@@ -310,7 +403,7 @@ impl Deployment<'_> {
         let mut attempt = 1;
         loop {
             match self.try_to_take_back(made.as_ref()).await {
-                Err(error) if attempt < LOOKS => {
+                Err(error) if attempt < CLEANUPS => {
                     tracing::debug!(vm = %self.id, %error, "the clean-up is tried again");
                     attempt += 1;
                 }
@@ -338,27 +431,5 @@ impl Deployment<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The end of a task. A look that fails says nothing about the task, so another one is taken.
-pub(crate) async fn end<R: serde::de::DeserializeOwned>(
-    task: &TaskHandle<R>,
-) -> xapi_client::Result<R> {
-    let mut look = 1;
-    loop {
-        match task.wait().await {
-            Err(error) if look < LOOKS && is_only_a_failed_look(&error) => look += 1,
-            result => return result,
-        }
-    }
-}
-
-fn is_only_a_failed_look(error: &xapi_client::Error) -> bool {
-    use xapi_client::Error as E;
-    match error {
-        E::Api(failure) => failure.method.starts_with("task.") || failure.method == "event.from",
-        E::Connect { .. } | E::Transport { .. } | E::Timeout { .. } | E::Http { .. } => true,
-        _ => false,
     }
 }

@@ -1,14 +1,19 @@
 //! Looks up what a configuration names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bioxen_vm_core::words::distance;
-use xapi_client::api::{Network, NetworkRecord, Sr, Vbd, VbdRecord, VbdType, Vm, VmRecord};
+use xapi_client::api::{
+    Host, Network, NetworkRecord, Sr, Vbd, VbdRecord, VbdType, VdiRecord, Vm, VmRecord,
+};
 use xapi_client::{Class, Client, Ref};
 
-use crate::deploy::{Drive, Found, Named, Template, Told};
+use crate::backend::Origin;
+use crate::deploy::{Drive, FirstDisk, Found, Named, Template, Told};
 use crate::error::{Error, Result};
+use crate::execute::AttachedDrive;
 use crate::marks::is_config_drive;
+use crate::placement;
 use crate::settings::{Handover, Wish};
 
 /// How many names a message lists.
@@ -19,14 +24,24 @@ const FIRST_CONTACT: &str = "bioxen:first-contact";
 const BY_DRIVE: &str = "config-drive";
 const BY_VM_DATA: &str = "vm-data";
 
-/// Looks up the template, the storage and the networks of a wish, and what it takes to hand the VM
-/// its keys.
+/// Looks up the template, or the VM in its place, the storage and the networks of a wish, and what it
+/// takes to hand the new VM its keys.
 pub(crate) async fn find(
     client: &Client,
     wish: &Wish,
+    origin: &Origin,
     handover: Option<Handover>,
 ) -> Result<Found> {
-    let (reference, record) = template(client, &wish.template).await?;
+    let (reference, record) = match origin {
+        Origin::Template => template(client, &wish.template).await?,
+        Origin::Vm { vm, .. } => {
+            let record = client.vm().get_record(vm).await;
+            (
+                vm.clone(),
+                record.map_err(Error::pool("tell about the VM"))?,
+            )
+        }
+    };
     let disks = drives(client, &reference)
         .await
         .map_err(Error::pool("list the disks of the template"))?;
@@ -46,13 +61,27 @@ pub(crate) async fn find(
             networks.push(choose("network", name, all.clone())?);
         }
     }
+    let affinity = match &wish.affinity {
+        Some(name) => Some(choose("host", name, hosts(client).await?)?),
+        None => None,
+    };
+    let held = held(client, &disks).await?;
+    let first = held
+        .iter()
+        .find(|(_, vdi)| !is_config_drive(&vdi.name_label));
+    let disk = first.map(|(device, vdi)| FirstDisk {
+        device: device.clone(),
+        size: vdi.virtual_size,
+    });
+    let storage: BTreeSet<_> = match &sr {
+        Some(sr) => [sr.reference.clone()].into(),
+        None => held.iter().map(|(_, vdi)| vdi.sr.clone()).collect(),
+    };
     let by_drive = contact_of(&record) == BY_DRIVE;
     let told = match handover {
         None => Told::Nothing,
-        Some(Handover::Drive) => Told::Drive(drive(client, wish, disks, sr.as_ref()).await?),
-        Some(Handover::AsTemplate) if by_drive => {
-            Told::Drive(drive(client, wish, disks, sr.as_ref()).await?)
-        }
+        Some(Handover::Drive) => Told::Drive(drive(wish, held, sr.as_ref())),
+        Some(Handover::AsTemplate) if by_drive => Told::Drive(drive(wish, held, sr.as_ref())),
         Some(Handover::AsTemplate) if wish.fixed_address.is_some() => {
             return Err(Error::NoDrive {
                 template: record.name_label,
@@ -60,40 +89,62 @@ pub(crate) async fn find(
         }
         Some(Handover::AsTemplate | Handover::VmData) => Told::VmData,
     };
+    let template = Template::new(reference, record);
+    let memory = match wish.memory {
+        Some(memory) => i64::try_from(memory.0).unwrap_or(i64::MAX),
+        None => template.least_memory(),
+    };
+    placement::check(client, memory, &storage).await?;
     Ok(Found {
-        template: Template::new(reference, record),
+        template,
         sr,
         networks,
+        affinity,
+        disk,
         told,
     })
 }
 
+/// The disks that are held by drives, each with its device.
+async fn held(client: &Client, drives: &[VbdRecord]) -> Result<Vec<(String, VdiRecord)>> {
+    let mut held = Vec::new();
+    for drive in drives {
+        let vdi = client.vdi().get_record(&drive.vdi).await;
+        let vdi = vdi.map_err(Error::pool("tell about a disk of the template"))?;
+        held.push((drive.userdevice.clone(), vdi));
+    }
+    Ok(held)
+}
+
+async fn hosts(client: &Client) -> Result<Vec<Named<Host>>> {
+    let all = client.host().get_all_records().await;
+    let all = all.map_err(Error::pool("list its hosts"))?;
+    Ok(all
+        .into_iter()
+        .map(|(reference, record)| Named {
+            reference,
+            uuid: record.uuid.as_str().to_owned(),
+            name: record.name_label,
+        })
+        .collect())
+}
+
 /// Where the config drive goes, and which ones the template has already.
-async fn drive(
-    client: &Client,
-    wish: &Wish,
-    disks: Vec<VbdRecord>,
-    sr: Option<&Named<Sr>>,
-) -> Result<Drive> {
+fn drive(wish: &Wish, held: Vec<(String, VdiRecord)>, sr: Option<&Named<Sr>>) -> Drive {
     let mut storage = sr.map(|sr| sr.reference.clone());
     let mut old = Vec::new();
-    for disk in disks {
-        let vdi = client
-            .vdi()
-            .get_record(&disk.vdi)
-            .await
-            .map_err(Error::pool("tell about a disk of the template"))?;
+    for (device, vdi) in held {
         if is_config_drive(&vdi.name_label) {
-            old.push(disk.userdevice);
+            old.push(device);
         } else {
             storage.get_or_insert(vdi.sr);
         }
     }
-    Ok(Drive {
+    Drive {
         sr: storage.unwrap_or_else(Ref::null),
         old,
         fixed_address: wish.fixed_address.clone(),
-    })
+    }
 }
 
 pub(crate) async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
@@ -128,6 +179,21 @@ pub(crate) async fn drives(client: &Client, vm: &Ref<Vm>) -> xapi_client::Result
         .collect();
     drives.sort_by_key(|drive| (drive.userdevice.len(), drive.userdevice.clone()));
     Ok(drives)
+}
+
+/// The config drive that a VM has, if it has one of ours.
+pub(crate) async fn config_drive(
+    client: &Client,
+    vm: &Ref<Vm>,
+) -> xapi_client::Result<Option<AttachedDrive>> {
+    for (device, drive) in disks(client, vm).await? {
+        let name = client.vdi().get_name_label(&drive.vdi).await?;
+        if is_config_drive(&name) {
+            let disk = drive.vdi;
+            return Ok(Some(AttachedDrive { device, disk }));
+        }
+    }
+    Ok(None)
 }
 
 /// The disk drives of a VM that hold a disk.
@@ -198,7 +264,11 @@ async fn all_networks(client: &Client) -> Result<Vec<Named<Network>>> {
 }
 
 /// The one thing that has this name or UUID.
-fn choose<T: Class>(what: &'static str, name: &str, all: Vec<Named<T>>) -> Result<Named<T>> {
+pub(crate) fn choose<T: Class>(
+    what: &'static str,
+    name: &str,
+    all: Vec<Named<T>>,
+) -> Result<Named<T>> {
     let is_it = |one: &Named<T>| one.uuid.eq_ignore_ascii_case(name) || one.name == name;
     let (mut matching, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_it);
     match matching.len() {

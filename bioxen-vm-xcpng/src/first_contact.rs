@@ -8,6 +8,7 @@ use secrecy::SecretSlice;
 
 use crate::config_drive::ConfigDrive;
 use crate::error::{Error, Result};
+use crate::keyring::WayIn;
 use crate::settings::{Handover, Keys, KnownHost, Login};
 use crate::ssh::{HostKey, Identity, KeyPair, SshError, SshTarget};
 
@@ -63,6 +64,37 @@ impl FirstContact {
             user: login.user.clone(),
             port: login.port,
             proofs,
+        })
+    }
+
+    /// The way into a VM that was kept.
+    pub(crate) fn kept(way_in: WayIn) -> Self {
+        Self {
+            user: way_in.user,
+            port: way_in.port,
+            proofs: Proofs::Fixed {
+                identity: Identity::Key(way_in.identity),
+                host: HostKey::Pinned(way_in.host_key),
+            },
+        }
+    }
+
+    /// What has to be kept of it, so that a later program gets in: nothing where the configuration
+    /// says it all.
+    pub(crate) fn way_in(&self) -> Option<WayIn> {
+        let (identity, host_key) = match &self.proofs {
+            Proofs::Made { client, host, .. } => (client.private().clone(), host.public()),
+            Proofs::Fixed {
+                identity: Identity::Key(key),
+                host: HostKey::Pinned(host),
+            } => (key.clone(), host.as_str()),
+            Proofs::Fixed { .. } => return None,
+        };
+        Some(WayIn {
+            user: self.user.clone(),
+            port: self.port,
+            identity,
+            host_key: host_key.to_owned(),
         })
     }
 

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use xapi_client::api::{Task, TaskStatusType, Vdi, Vm};
 use xapi_client::{Client, Ref, TaskHandle, TaskTag};
 
-use crate::error::{Error, Result};
-use crate::execute::end;
+use crate::calls::end;
+use crate::error::{Error, Result, chain};
+use crate::keyring::Keyring;
 use crate::ledger::{EndedRuns, Life};
 use crate::marks::Run;
-use crate::remove::{remove, remove_disk};
+use crate::pool::ORIGINATOR;
+use crate::remove::{remove, remove_disk, remove_halted};
 use crate::settings::Settings;
 
 /// Something that a run has left on a pool.
@@ -38,18 +41,24 @@ pub struct Leftover {
 pub enum LeftoverKind {
     /// A VM with its disks and snapshots.
     Vm,
+    /// A snapshot of a VM that stays.
+    Snapshot,
     /// A config drive that no VM has.
     ConfigDrive,
     /// A task.
     Task,
+    /// A session.
+    Session,
 }
 
 impl fmt::Display for LeftoverKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Vm => "VM",
+            Self::Snapshot => "snapshot",
             Self::ConfigDrive => "config drive",
             Self::Task => "task",
+            Self::Session => "session",
         })
     }
 }
@@ -62,11 +71,22 @@ struct Known {
     other_config: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
-struct KnownTask {
-    #[serde(flatten)]
-    known: Known,
-    status: TaskStatusType,
+/// Something that was left, and how it is removed.
+struct Found {
+    left: Leftover,
+    thing: Thing,
+}
+
+enum Thing {
+    Task {
+        task: Ref<Task>,
+        tag: Option<String>,
+        is_pending: bool,
+    },
+    Vm(Ref<Vm>),
+    Snapshot(Ref<Vm>),
+    Drive(Ref<Vdi>),
+    Session(SecretString),
 }
 
 /// Finds what ended runs have left, and removes it, or, on a dry run, only tells.
@@ -80,23 +100,61 @@ pub(crate) async fn collect(
     let ended = read
         .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(Error::Ledger)?;
-    let mut found = Vec::new();
-    // First, as one that still runs is about to make something.
-    collect_tasks(client, &ended, dry_run, &mut found).await?;
-    collect_vms(client, &ended, dry_run, &mut found).await?;
-    collect_drives(client, &ended, dry_run, &mut found).await?;
-    if !dry_run {
-        let removed = found
-            .iter()
-            .filter(|left| left.kind == LeftoverKind::Vm && left.problem.is_none())
-            .map(|left| left.run.clone())
-            .collect();
-        let kept = found.iter().any(|left| left.problem.is_some());
-        if !kept {
-            forget(ended, settings.hosts.clone(), removed).await?;
+    let mut all = Vec::new();
+    for kind in [
+        // First, as one that still runs is about to make something.
+        LeftoverKind::Task,
+        LeftoverKind::Vm,
+        LeftoverKind::ConfigDrive,
+        LeftoverKind::Session,
+    ] {
+        let found = match kind {
+            LeftoverKind::Task => tasks(client, &ended).await?,
+            LeftoverKind::Vm => vms(client, &ended).await?,
+            LeftoverKind::ConfigDrive => drives(client, &ended).await?,
+            _ => sessions(client, &ended, &settings.hosts).await?,
+        };
+        for Found { mut left, thing } in found {
+            if !dry_run {
+                let removal = thing.remove(client, settings, &left.uuid).await;
+                left.problem = removal.err().map(|error| chain(&error));
+            }
+            all.push(left);
         }
     }
-    Ok(found)
+    if !dry_run && all.iter().all(|left| left.problem.is_none()) {
+        let is_made =
+            |left: &&Leftover| matches!(left.kind, LeftoverKind::Vm | LeftoverKind::Snapshot);
+        let removed = all.iter().filter(is_made).map(|left| left.run.clone());
+        forget(ended, settings.hosts.clone(), removed.collect()).await?;
+    }
+    Ok(all)
+}
+
+impl Thing {
+    async fn remove(self, client: &Client, settings: &Settings, uuid: &str) -> Result<()> {
+        const DOING: &str = "remove it";
+        let removed = match self {
+            Self::Task {
+                task,
+                tag,
+                is_pending,
+            } => end_task(client, &task, tag.as_deref(), is_pending).await,
+            Self::Vm(vm) => remove(client, &vm).await,
+            Self::Snapshot(snapshot) => remove_halted(client, &snapshot).await,
+            Self::Drive(disk) => remove_disk(client, &disk).await,
+            Self::Session(session) => client.end_session(&session).await.map(drop),
+        };
+        removed.map_err(Error::pool(DOING))?;
+        match &settings.state_dir {
+            // Only of VMs is there anything.
+            Some(dir) => Keyring::at(dir)
+                .remove(uuid.to_owned())
+                .await
+                .map_err(Error::Ledger),
+            None => Ok(()),
+        }
+    }
 }
 
 async fn forget(ended: EndedRuns, hosts: Vec<String>, removed: Vec<String>) -> Result<()> {
@@ -126,37 +184,37 @@ fn leftover(kind: LeftoverKind, known: Known, run: String) -> Leftover {
     }
 }
 
-async fn collect_tasks(
-    client: &Client,
-    ended: &EndedRuns,
-    dry_run: bool,
-    found: &mut Vec<Leftover>,
-) -> Result<()> {
+async fn tasks(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
+    #[derive(Deserialize)]
+    struct KnownTask {
+        #[serde(flatten)]
+        known: Known,
+        status: TaskStatusType,
+    }
     let tasks: BTreeMap<Ref<Task>, KnownTask> = client
         .task()
         .get_all_records()
         .select()
         .await
         .map_err(Error::pool("list its tasks"))?;
-    for (task, KnownTask { known, status }) in tasks {
+    let ours = tasks.into_iter().filter_map(|(task, record)| {
+        let KnownTask { known, status } = record;
         let tag = known.other_config.get(TaskTag::KEY).cloned();
-        // Uploads are called as the drive that they fill.
-        let by_name = || {
-            let run = Run::of(&known.name_label, &known.other_config)?;
-            if_ended(ended, run)
-        };
         let by_tag = tag.as_deref().and_then(|tag| ended.of_task(tag));
-        let Some(run) = by_tag.or_else(by_name) else {
-            continue;
-        };
-        let mut left = leftover(LeftoverKind::Task, known, run);
-        if !dry_run {
-            let ending = end_task(client, &task, tag.as_deref(), &status);
-            left.problem = ending.await.err().map(|error| crate::error::chain(&error));
-        }
-        found.push(left);
-    }
-    Ok(())
+        // Uploads are called as the drive that they fill.
+        let by_name = || if_ended(ended, Run::of(&known.name_label, &known.other_config)?);
+        let run = by_tag.or_else(by_name)?;
+        let is_pending = matches!(status, TaskStatusType::Pending | TaskStatusType::Cancelling);
+        Some(Found {
+            left: leftover(LeftoverKind::Task, known, run),
+            thing: Thing::Task {
+                task,
+                tag,
+                is_pending,
+            },
+        })
+    });
+    Ok(ours.collect())
 }
 
 /// Ends a task and clears it away.
@@ -164,9 +222,8 @@ async fn end_task(
     client: &Client,
     task: &Ref<Task>,
     tag: Option<&str>,
-    status: &TaskStatusType,
+    is_pending: bool,
 ) -> xapi_client::Result<()> {
-    let is_pending = matches!(status, TaskStatusType::Pending | TaskStatusType::Cancelling);
     if is_pending
         && let Some(tag) = tag.and_then(|tag| tag.parse().ok())
         && let Some(handle) = client.reconcile::<serde_json::Value>(&tag).await?
@@ -188,12 +245,8 @@ async fn end_task(
     }
 }
 
-async fn collect_vms(
-    client: &Client,
-    ended: &EndedRuns,
-    dry_run: bool,
-    found: &mut Vec<Leftover>,
-) -> Result<()> {
+/// VMs, and the snapshots of other VMs that clones were to be made from.
+async fn vms(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
     #[derive(Deserialize)]
     struct KnownVm {
         #[serde(flatten)]
@@ -208,42 +261,49 @@ async fn collect_vms(
         .select()
         .await
         .map_err(Error::pool("list its VMs"))?;
-    for (vm, record) in vms {
-        // Snapshots of a VM have its marks, and go with it.
-        if record.is_a_snapshot || record.is_control_domain {
-            continue;
+    let ours = vms.into_iter().filter_map(|(vm, record)| {
+        let KnownVm {
+            known,
+            is_a_template,
+            is_a_snapshot,
+            is_control_domain,
+        } = record;
+        if is_control_domain {
+            return None;
         }
-        let Known {
-            uuid,
-            name_label,
-            other_config,
-        } = &record.known;
-        let ours = Run::of_vm(name_label, uuid, record.is_a_template, other_config);
-        let Some(run) = ours.and_then(|run| if_ended(ended, run)) else {
-            continue;
+        // Other snapshots of a VM have its marks, and go with it.
+        let (kind, run) = if is_a_snapshot {
+            let run = Run::of_unfinished(&known.name_label)?;
+            (LeftoverKind::Snapshot, run)
+        } else {
+            let Known {
+                name_label,
+                uuid,
+                other_config,
+            } = &known;
+            let run = Run::of_vm(name_label, uuid, is_a_template, other_config)?;
+            (LeftoverKind::Vm, run)
         };
-        let mut left = leftover(LeftoverKind::Vm, record.known, run);
-        if !dry_run {
-            let removal = remove(client, &vm).await;
-            left.problem = removal.err().map(|error| crate::error::chain(&error));
-        }
-        found.push(left);
-    }
-    Ok(())
+        let run = if_ended(ended, run)?;
+        Some(Found {
+            left: leftover(kind, known, run),
+            thing: match is_a_snapshot {
+                true => Thing::Snapshot(vm),
+                false => Thing::Vm(vm),
+            },
+        })
+    });
+    Ok(ours.collect())
 }
 
-async fn collect_drives(
-    client: &Client,
-    ended: &EndedRuns,
-    dry_run: bool,
-    found: &mut Vec<Leftover>,
-) -> Result<()> {
+async fn drives(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
     #[derive(Deserialize)]
     struct KnownVdi {
         #[serde(flatten)]
         known: Known,
         #[serde(rename = "VBDs")]
         vbds: Vec<String>,
+        is_a_snapshot: bool,
     }
     let disks: BTreeMap<Ref<Vdi>, KnownVdi> = client
         .vdi()
@@ -251,21 +311,41 @@ async fn collect_drives(
         .select()
         .await
         .map_err(Error::pool("list its disks"))?;
-    for (disk, record) in disks {
-        // One that a VM has goes with that VM.
-        if !record.vbds.is_empty() {
-            continue;
+    let ours = disks.into_iter().filter_map(|(disk, record)| {
+        // One that a VM has goes with that VM, and what somebody made of one is theirs.
+        if !record.vbds.is_empty() || record.is_a_snapshot {
+            return None;
         }
-        let ours = Run::of(&record.known.name_label, &record.known.other_config);
-        let Some(run) = ours.and_then(|run| if_ended(ended, run)) else {
-            continue;
+        let known = record.known;
+        let run = Run::of_drive(&known.name_label)?;
+        let run = if_ended(ended, run)?;
+        Some(Found {
+            left: leftover(LeftoverKind::ConfigDrive, known, run),
+            thing: Thing::Drive(disk),
+        })
+    });
+    Ok(ours.collect())
+}
+
+/// The sessions that ended runs have not ended themselves.
+async fn sessions(client: &Client, ended: &EndedRuns, hosts: &[String]) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for (run, session) in ended.sessions(hosts) {
+        let reference = Ref::new(session.expose_secret());
+        let uuid = match client.session().get_uuid(&reference).await {
+            Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => continue,
+            uuid => uuid.map_err(Error::pool("look for a session"))?,
         };
-        let mut left = leftover(LeftoverKind::ConfigDrive, record.known, run);
-        if !dry_run {
-            let removal = remove_disk(client, &disk).await;
-            left.problem = removal.err().map(|error| crate::error::chain(&error));
-        }
-        found.push(left);
+        found.push(Found {
+            left: Leftover {
+                kind: LeftoverKind::Session,
+                name: ORIGINATOR.to_owned(),
+                uuid,
+                run,
+                problem: None,
+            },
+            thing: Thing::Session(session),
+        });
     }
-    Ok(())
+    Ok(found)
 }

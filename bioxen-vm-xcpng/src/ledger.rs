@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 
 const SUFFIX: &str = ".run";
 
@@ -23,7 +24,7 @@ const SUFFIX: &str = ".run";
 const AFTERMATH: Duration = Duration::from_secs(3600);
 
 /// A line of a run's file.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Entry {
     /// Where the run makes things.
@@ -32,8 +33,15 @@ pub(crate) enum Entry {
     Making(String),
     /// A task that is about to be started with this tag.
     Task(String),
+    /// The session that the run works in. Whoever has it can do what the run could, for as long as it
+    /// lives; the file is as private as a password is.
+    Session(#[serde(serialize_with = "expose")] SecretString),
     /// The VM that was made under this name is gone again.
     Removed(String),
+}
+
+fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
 }
 
 /// The file of the run that this process is.
@@ -106,7 +114,7 @@ impl Book {
         match entry {
             Entry::Making(name) => drop(self.open.insert(name.clone())),
             Entry::Removed(name) => drop(self.open.remove(name)),
-            Entry::Hosts(_) | Entry::Task(_) => {}
+            Entry::Hosts(_) | Entry::Task(_) | Entry::Session(_) => {}
         }
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
@@ -212,6 +220,19 @@ impl EndedRuns {
         Some(self.runs.iter().find(started)?.run.clone())
     }
 
+    /// The sessions that runs at these hosts worked in, each with its run.
+    pub(crate) fn sessions(&self, hosts: &[String]) -> Vec<(String, SecretString)> {
+        let there = self.runs.iter().filter(|ended| ended.is_at(hosts));
+        there
+            .flat_map(|ended| {
+                ended.entries.iter().filter_map(|entry| match entry {
+                    Entry::Session(session) => Some((ended.run.clone(), session.clone())),
+                    _ => None,
+                })
+            })
+            .collect()
+    }
+
     /// Forgets the runs of which nothing is left on the pool of these hosts, given of which runs a VM
     /// was removed, one entry for each.
     pub(crate) fn forget(self, hosts: &[String], removed: &[String]) -> io::Result<()> {
@@ -238,7 +259,7 @@ impl EndedRun {
             match entry {
                 Entry::Making(name) => drop(open.insert(name)),
                 Entry::Removed(name) => drop(open.remove(name)),
-                Entry::Hosts(_) | Entry::Task(_) => {}
+                Entry::Hosts(_) | Entry::Task(_) | Entry::Session(_) => {}
             }
         }
         let found = removed.iter().filter(|run| **run == self.run).count();

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod adopt;
 mod backend;
+mod calls;
 mod cloud_init;
 mod config;
 mod config_drive;
@@ -13,9 +15,12 @@ mod find;
 mod first_contact;
 mod gc;
 mod guest;
+mod keyring;
 mod ledger;
+mod living;
 mod marks;
 mod no_address;
+mod placement;
 mod pool;
 mod progress;
 mod remove;

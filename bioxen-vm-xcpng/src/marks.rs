@@ -8,12 +8,12 @@ use bioxen_vm_core::VmId;
 
 const OWNER: &str = "bioxen:owner";
 const OWNER_NAME: &str = "bioxen";
-const VM_ID: &str = "bioxen:vm-id";
-const RUN: &str = "bioxen:run";
+pub(crate) const VM_ID: &str = "bioxen:vm-id";
+pub(crate) const RUN: &str = "bioxen:run";
 /// The VM's own UUID: what copies a VM copies its marks, and the copy is not ours.
 const UUID: &str = "bioxen:uuid";
 /// Seconds since 1970: when it counts as left behind where nobody knows its run.
-const EXPIRES: &str = "bioxen:expires";
+pub(crate) const EXPIRES: &str = "bioxen:expires";
 
 /// What the names of VMs start with that are not complete yet.
 const UNFINISHED: &str = "bioxen-unfinished-";
@@ -79,8 +79,8 @@ impl Run {
         is_a_template: bool,
         other_config: &BTreeMap<String, String>,
     ) -> Option<Self> {
-        if name.starts_with(UNFINISHED) {
-            return Self::of(name, &BTreeMap::new());
+        if let Some(run) = Self::of_unfinished(name) {
+            return Some(run);
         }
         let is_original = other_config.get(UUID).is_some_and(|own| own == uuid);
         if is_a_template || !is_original {
@@ -99,19 +99,46 @@ impl Run {
                 expires: expires.unwrap_or(u64::MAX),
             });
         }
-        let rest = name
-            .strip_prefix(UNFINISHED)
-            .or_else(|| name.strip_prefix(DRIVE))?;
-        let mut parts = rest.split('-');
+        Self::of_unfinished(name).or_else(|| Self::of_drive(name))
+    }
+
+    /// Whose something is that is only made on the way to something else.
+    pub(crate) fn of_unfinished(name: &str) -> Option<Self> {
+        Self::named(name.strip_prefix(UNFINISHED)?)
+    }
+
+    /// Whose a config drive is.
+    pub(crate) fn of_drive(name: &str) -> Option<Self> {
+        Self::named(name.strip_prefix(DRIVE)?)
+    }
+
+    /// What a name of ours says after its first words: `<16 hex digits>-<seconds>-<more>`. Other
+    /// names may begin with the same words.
+    fn named(rest: &str) -> Option<Self> {
+        let mut parts = rest.splitn(3, '-');
+        let (id, expires, unique) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_run = id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        (is_run && !unique.is_empty()).then_some(())?;
         Some(Self {
-            id: parts.next()?.to_owned(),
-            expires: parts.next()?.parse().ok()?,
+            id: id.to_owned(),
+            expires: expires.parse().ok()?,
         })
     }
 
     pub(crate) fn is_expired(&self) -> bool {
         self.expires <= seconds_now()
     }
+}
+
+/// Whether something is only made on the way to something else.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UNFINISHED)
+}
+
+/// Whether a VM was made by this project and is no copy of such a one.
+pub(crate) fn is_made_by_us(uuid: &str, other_config: &BTreeMap<String, String>) -> bool {
+    let is = |key, wanted: &str| other_config.get(key).is_some_and(|value| value == wanted);
+    is(OWNER, OWNER_NAME) && is(UUID, uuid)
 }
 
 /// Whether a disk holds a config drive, from what can be seen of it without reading it.
@@ -142,12 +169,20 @@ mod tests {
         assert_eq!(found, [(); 3].map(|()| Some(run.clone())));
         let foreign = [("bioxen:run".to_owned(), run.id.clone())].into();
         assert_eq!(Run::of("bioxen-a-b", &foreign), None);
-        assert_eq!(Run::of("bioxen-unfinished-", &BTreeMap::new()), None);
+        for name in [
+            "bioxen-unfinished-",
+            "bioxen-unfinished-report-2-final",
+            "bioxen-unfinished-0123456789abcdef-7",
+            "bioxen-config-drive-0123456789abcdeg-7-u",
+            "my bioxen-unfinished-0123456789abcdef-7-u-v",
+        ] {
+            assert_eq!(Run::of(name, &BTreeMap::new()), None, "{name}");
+        }
     }
 
     #[test]
     fn a_copy_and_what_was_made_a_template_are_not_ours() {
-        let run = Run::now("r", Duration::ZERO);
+        let run = Run::now("00000000000000aa", Duration::ZERO);
         let vm = VmId::new("v").unwrap();
         let marks = Run::own_marks(run.marks(&vm), "u-1");
         assert_eq!(

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::settings::{Password, Settings, Tls};
 
 /// What our sessions are counted under on the pool.
-const ORIGINATOR: &str = concat!("bioxen/", env!("CARGO_PKG_VERSION"));
+pub(crate) const ORIGINATOR: &str = concat!("bioxen/", env!("CARGO_PKG_VERSION"));
 
 /// How long a program may take to print a password; it may ask a person.
 const PASSWORD_LIMIT: Duration = Duration::from_secs(60);

@@ -39,6 +39,18 @@ pub enum Stage {
     Login,
     /// Stopping the VM.
     Stop,
+    /// Ending its system and starting it again, without waiting for the new one.
+    Reboot,
+    /// Letting it stand still.
+    Pause,
+    /// Writing its memory to disk.
+    Suspend,
+    /// Keeping what its disks hold.
+    Snapshot,
+    /// Giving it back what its disks held.
+    Revert,
+    /// Moving it to another host.
+    Migrate,
     /// Removing the VM and its disks.
     Destroy,
 }
@@ -66,6 +78,12 @@ impl fmt::Display for Stage {
             Self::Address => "wait for its address",
             Self::Login => "log in over SSH",
             Self::Stop => "stop the VM",
+            Self::Reboot => "reboot the VM",
+            Self::Pause => "pause the VM",
+            Self::Suspend => "suspend the VM",
+            Self::Snapshot => "take a snapshot of the VM",
+            Self::Revert => "revert the VM",
+            Self::Migrate => "move the VM",
             Self::Destroy => "destroy the VM",
         })
     }

@@ -5,15 +5,34 @@ use std::time::Duration;
 use xapi_client::api::{Vdi, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
+use crate::calls::{free, patiently};
 use crate::find::disks;
 
-/// How often a disk is tried that the host still detaches, and after which pause.
+/// How often a disk is tried that the host still detaches, and how long each time until it changes.
 const DETACH_ATTEMPTS: u32 = 10;
 const DETACH_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a VM is switched off that something else switches on meanwhile: a start that was under
+/// way, of a program that is gone.
+const SWITCHES: u32 = 4;
 
 /// Removes a VM. What is gone already is as good as removed, and a removal that failed half-way can
 /// be run again: the VM itself goes last, as what ties the rest together and says whose it is.
 pub(crate) async fn remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        match try_to_remove(client, vm).await {
+            Err(Error::Api(failure))
+                if failure.code == ErrorCode::VmBadPowerState && attempt < SWITCHES =>
+            {
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn try_to_remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
     let Some(record) = unless_gone(client.vm().get_record(vm).await)? else {
         return Ok(());
     };
@@ -27,11 +46,12 @@ pub(crate) async fn remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
 }
 
 /// Removes a VM that does not run, or a snapshot.
-async fn remove_halted(client: &Client, vm: &Ref<Vm>) -> Result<()> {
+pub(crate) async fn remove_halted(client: &Client, vm: &Ref<Vm>) -> Result<()> {
     for disk in own_disks(client, vm).await? {
         remove_disk(client, &disk).await?;
     }
-    unless_gone(client.vm().destroy(vm).await).map(drop)
+    let destroy = || async { client.vm().destroy(vm).await };
+    unless_gone(patiently(client, None, destroy).await).map(drop)
 }
 
 /// The disks of a VM that no other VM uses.
@@ -59,8 +79,9 @@ async fn own_disks(client: &Client, vm: &Ref<Vm>) -> Result<Vec<Ref<Vdi>>> {
 }
 
 /// Ends a VM at once, whatever it does.
-async fn switch_off(client: &Client, vm: &Ref<Vm>) -> Result<()> {
-    match client.vm().hard_shutdown(vm).await {
+pub(crate) async fn switch_off(client: &Client, vm: &Ref<Vm>) -> Result<()> {
+    let switch = || async { client.vm().hard_shutdown(vm).await };
+    match patiently(client, None, switch).await {
         Err(Error::Api(failure))
             if failure.code == ErrorCode::VmBadPowerState
                 && failure.param(2).eq_ignore_ascii_case("halted") =>
@@ -84,7 +105,7 @@ pub(crate) async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> 
                     ) =>
             {
                 attempt += 1;
-                tokio::time::sleep(DETACH_PAUSE).await;
+                free(client, &failure, DETACH_PAUSE).await;
             }
             result => return result.map(drop),
         }

@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) lua: String,
     pub(crate) execution_timeout: Option<Duration>,
     pub(crate) boot_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) expiry: Duration,
 }
@@ -49,6 +50,8 @@ pub(crate) struct Wish {
     pub(crate) memory: Option<ByteSize>,
     pub(crate) vcpus: Option<u32>,
     pub(crate) cores_per_socket: Option<u32>,
+    pub(crate) disk_size: Option<ByteSize>,
+    pub(crate) affinity: Option<String>,
     pub(crate) sr: Option<String>,
     pub(crate) networks: Vec<String>,
     pub(crate) fixed_address: Option<StaticAddress>,
@@ -95,8 +98,23 @@ pub(crate) enum KnownHost {
 
 impl Settings {
     /// Checks a configuration, and gives all problems at once.
-    pub(crate) fn new(mut config: XcpngConfig) -> Result<Self, Vec<ConfigProblem>> {
+    pub(crate) fn new(config: XcpngConfig) -> Result<Self, Vec<ConfigProblem>> {
         let mut problems = Vec::new();
+        if config.template.trim().is_empty() {
+            problems.push(ConfigProblem::new("template", "template is missing"));
+        }
+        Self::checked(config, problems)
+    }
+
+    /// The same for what needs no template, as it makes no VM.
+    pub(crate) fn without_template(config: XcpngConfig) -> Result<Self, Vec<ConfigProblem>> {
+        Self::checked(config, Vec::new())
+    }
+
+    fn checked(
+        mut config: XcpngConfig,
+        mut problems: Vec<ConfigProblem>,
+    ) -> Result<Self, Vec<ConfigProblem>> {
         merge_older_keys(&mut config, &mut problems);
         check_names(&config, &mut problems);
         check_processors(&config, &mut problems);
@@ -115,6 +133,8 @@ impl Settings {
                     memory: config.memory,
                     vcpus: config.vcpus,
                     cores_per_socket: config.cores_per_socket,
+                    disk_size: config.disk_size,
+                    affinity: config.affinity,
                     sr: config.sr,
                     networks: config.network,
                     fixed_address: config.static_address,
@@ -131,6 +151,7 @@ impl Settings {
                 lua: config.lua,
                 execution_timeout: config.execution_timeout,
                 boot_timeout: config.boot_timeout,
+                stop_timeout: config.stop_timeout,
                 state_dir: config.state_dir,
                 expiry: config.expiry,
             }),
@@ -167,7 +188,6 @@ fn check_names(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
     }
     for (key, value) in [
         ("username", &config.username),
-        ("template", &config.template),
         ("ssh.user", &config.ssh.user),
         ("lua", &config.lua),
     ] {
@@ -179,6 +199,7 @@ fn check_names(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
         ("network", config.network.as_slice()),
         ("sr", config.sr.as_slice()),
         ("name", config.name.as_slice()),
+        ("affinity", config.affinity.as_slice()),
         ("tags", &config.tags),
     ]
     .map(|(key, names)| (key, names.iter()))

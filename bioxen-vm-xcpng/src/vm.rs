@@ -1,27 +1,31 @@
 //! The handle of a VM.
 
+mod copies;
+mod keeping;
+mod power;
+
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bioxen_vm_core::{
     BackendConfig, Capabilities, LuaVm, Outcome, OutputSink, PackageSite, Result, Script, Session,
-    SessionOptions, VmId, VmInfo, VmState,
+    SessionOptions, Snapshot, VmId, VmInfo, VmState,
 };
 use tokio::sync::{Mutex, RwLock};
 use xapi_client::api::{Vm, VmPowerState};
-use xapi_client::{Client, ErrorCode, Ref, TaskCall};
+use xapi_client::{Client, ErrorCode, Ref, Watch};
 
-use crate::address;
 use crate::backend::Shared;
 use crate::config::XcpngConfig;
-use crate::error::{Error, STARTING};
-use crate::execute::{AttachedDrive, Deployed, end};
-use crate::first_contact::{FirstContact, HOST_KEY};
+use crate::error::Error;
+use crate::execute::{AttachedDrive, Deployed};
+use crate::first_contact::FirstContact;
 use crate::guest::Guest;
 use crate::ledger::Entry;
+use crate::marks::is_made_by_us;
 use crate::progress::{Reporter, Stage};
-use crate::remove::{remove, remove_disk};
+use crate::remove::remove;
 
 /// A VM on a pool, in which Lua runs over SSH.
 ///
@@ -32,7 +36,8 @@ pub struct XcpngVm {
     vm: Ref<Vm>,
     uuid: String,
     names: Names,
-    contact: FirstContact,
+    /// Absent for a VM that was adopted and that nobody knows a way into.
+    contact: Option<FirstContact>,
     reporter: Reporter,
     /// Held by what changes the state of the VM, one at a time.
     lifecycle: Mutex<Lifecycle>,
@@ -52,14 +57,17 @@ pub(crate) struct Names {
 
 #[derive(Debug)]
 enum Lifecycle {
-    Alive {
-        /// Where the VM's private host key is still to be found besides in the VM.
-        key_in: KeyIn,
-        /// Whether it has been started at all: one that has just been made is halted.
-        started: bool,
-    },
+    Alive(Living),
     Dying,
     Dead,
+}
+
+#[derive(Debug)]
+struct Living {
+    /// Where the VM's private host key is still to be found besides in the VM.
+    key_in: KeyIn,
+    /// Of a VM that has just been made, and so is halted: what has happened to it since.
+    fresh: Option<Watch>,
 }
 
 #[derive(Debug)]
@@ -70,6 +78,7 @@ enum KeyIn {
 }
 
 impl XcpngVm {
+    /// A VM that was just made.
     pub(crate) fn new(
         id: VmId,
         shared: Arc<Shared>,
@@ -83,18 +92,45 @@ impl XcpngVm {
             (None, Some(_)) => KeyIn::XenstoreData,
             (None, None) => KeyIn::Nowhere,
         };
+        let living = Living {
+            key_in,
+            fresh: Some(deployed.watch),
+        };
         Self {
             id,
             shared,
             vm: deployed.reference,
             uuid: deployed.uuid,
             names,
+            contact: Some(contact),
+            reporter,
+            lifecycle: Mutex::new(Lifecycle::Alive(living)),
+            guest: RwLock::default(),
+        }
+    }
+
+    /// A VM that was there before.
+    pub(crate) fn adopted(
+        id: VmId,
+        shared: Arc<Shared>,
+        (vm, uuid): (Ref<Vm>, String),
+        names: Names,
+        contact: Option<FirstContact>,
+        reporter: Reporter,
+    ) -> Self {
+        let living = Living {
+            key_in: KeyIn::Nowhere,
+            fresh: None,
+        };
+        Self {
+            id,
+            shared,
+            vm,
+            uuid,
+            names,
             contact,
             reporter,
-            lifecycle: Mutex::new(Lifecycle::Alive {
-                key_in,
-                started: false,
-            }),
+            lifecycle: Mutex::new(Lifecycle::Alive(living)),
             guest: RwLock::default(),
         }
     }
@@ -111,73 +147,14 @@ impl XcpngVm {
         &self.names.name
     }
 
-    pub(crate) fn contact(&self) -> &FirstContact {
-        &self.contact
+    /// How it is logged in to, if anybody knows.
+    pub(crate) fn contact(&self) -> Option<&FirstContact> {
+        self.contact.as_ref()
     }
 
     pub(crate) async fn try_start(&self) -> Result<(), Error> {
-        match &mut *self.lifecycle.lock().await {
-            Lifecycle::Alive { key_in, started } => self.start_alive(key_in, started).await,
-            Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
-        }
-    }
-
-    async fn start_alive(&self, key_in: &mut KeyIn, started: &mut bool) -> Result<(), Error> {
-        let client = self.shared.client().await?;
-        let state = match *started {
-            true => self.power_state(client).await?,
-            false => VmPowerState::Halted,
-        };
-        if state == VmPowerState::Running && self.guest.read().await.is_some() {
-            return Ok(());
-        }
-        self.leave_guest().await;
-        if state != VmPowerState::Running {
-            let run = self.run(client, &state);
-            self.reporter.stage(Stage::Start, run).await?;
-            *started = true;
-        }
-        let settings = self.shared.settings();
-        let limit = settings.boot_timeout;
-        let address = match &settings.wish.fixed_address {
-            // It needs no tools to tell it.
-            Some(fixed) => fixed.ip(),
-            None => {
-                let address = address::wait(client, &self.vm, limit);
-                self.reporter.stage(Stage::Address, address).await?
-            }
-        };
-        let login = Guest::log_in(&self.contact, address, &settings.lua, limit);
-        let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
-        *self.guest.write().await = Some(guest);
-        self.take_key_back(client, key_in).await
-    }
-
-    /// Removes the VM's private host key from where it was handed over. The VM has it on its own disk
-    /// now; nobody else needs to be able to read it.
-    async fn take_key_back(&self, client: &Client, key_in: &mut KeyIn) -> Result<(), Error> {
-        match key_in {
-            KeyIn::Nowhere => return Ok(()),
-            KeyIn::XenstoreData => client
-                .vm()
-                .remove_from_xenstore_data(&self.vm, HOST_KEY)
-                .await
-                .map_err(Error::pool(
-                    "take the host key out of the VM's xenstore data",
-                ))?,
-            KeyIn::Drive(drive) => {
-                if let Err(error) = detach(client, drive).await {
-                    // The VM is as good with it; it goes with the VM at the latest.
-                    tracing::warn!(
-                        vm = %self.id, %error,
-                        "the config drive stays until the VM is started again or removed"
-                    );
-                    return Ok(());
-                }
-            }
-        }
-        *key_in = KeyIn::Nowhere;
-        Ok(())
+        self.alive(async |living| self.start_alive(living).await)
+            .await
     }
 
     async fn power_state(&self, client: &Client) -> Result<VmPowerState, Error> {
@@ -186,55 +163,6 @@ impl XcpngVm {
             .get_power_state(&self.vm)
             .await
             .map_err(Error::pool("tell the state of the VM"))
-    }
-
-    /// A call that is about to be sent as a task, once that is on record.
-    async fn noted<'c, R>(&self, call: TaskCall<'c, R>) -> Result<TaskCall<'c, R>, Error> {
-        let started = Entry::Task(call.tag().to_string());
-        let ledger = self.shared.ledger().await?;
-        ledger.note(started).await.map_err(Error::Ledger)?;
-        Ok(call)
-    }
-
-    /// Makes a VM run, from whatever state.
-    async fn run(&self, client: &Client, state: &VmPowerState) -> Result<(), Error> {
-        let vm = client.vm();
-        let call = match state {
-            VmPowerState::Paused => vm.unpause(&self.vm),
-            VmPowerState::Suspended => vm.resume(&self.vm, false, false),
-            _ => vm.start(&self.vm, false, false),
-        };
-        let result = match self.noted(call.into_task()).await?.await {
-            Ok(task) => end(&task).await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Err(error) if !has_become(&error, "running") => Err(Error::pool(STARTING)(error)),
-            _ => Ok(()),
-        }
-    }
-
-    async fn stop_alive(&self) -> Result<(), Error> {
-        self.leave_guest().await;
-        let client = self.shared.client().await?;
-        if self.power_state(client).await? == VmPowerState::Halted {
-            return Ok(());
-        }
-        let shutdown = async {
-            // Asks the VM's system first, and switches it off when that does not help.
-            let call = client.vm().shutdown(&self.vm).into_task();
-            let result = match self.noted(call).await?.await {
-                Ok(task) => end(&task).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Err(error) if !has_become(&error, "halted") => {
-                    Err(Error::pool("shut down the VM")(error))
-                }
-                _ => Ok(()),
-            }
-        };
-        self.reporter.stage(Stage::Stop, shutdown).await
     }
 
     async fn remove(&self) -> Result<(), Error> {
@@ -252,7 +180,8 @@ impl XcpngVm {
                 })?;
             let removed = Entry::Removed(self.names.working_name.clone());
             let ledger = self.shared.ledger().await?;
-            ledger.note(removed).await.map_err(Error::Ledger)
+            ledger.note(removed).await.map_err(Error::Ledger)?;
+            self.forget().await
         };
         self.reporter.stage(Stage::Destroy, remove).await
     }
@@ -266,10 +195,26 @@ impl XcpngVm {
 
     async fn guest(&self) -> Result<Arc<Guest>, Error> {
         match &*self.guest.read().await {
-            Some(guest) => Ok(Arc::clone(guest)),
-            None => Err(Error::State {
-                state: "stopped".into(),
-                remedy: "start it first",
+            Some(guest) => return Ok(Arc::clone(guest)),
+            None if self.contact.is_some() => {}
+            None => return Err(Error::NoWayIn),
+        }
+        Err(Error::State {
+            state: "stopped".into(),
+            remedy: "start it first",
+        })
+    }
+
+    /// Does something to a VM that is neither gone nor going, one thing at a time.
+    async fn alive<T>(
+        &self,
+        act: impl AsyncFnOnce(&mut Living) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match &mut *self.lifecycle.lock().await {
+            Lifecycle::Alive(living) => act(living).await,
+            Lifecycle::Dying | Lifecycle::Dead => Err(Error::State {
+                state: "destroyed".into(),
+                remedy: "create another one",
             }),
         }
     }
@@ -310,11 +255,84 @@ impl LuaVm for XcpngVm {
     }
 
     async fn stop(&self) -> Result<()> {
-        match &*self.lifecycle.lock().await {
-            Lifecycle::Alive { .. } => self.stop_alive().await,
-            Lifecycle::Dying | Lifecycle::Dead => Err(destroyed()),
-        }
-        .map_err(self.at("stop"))
+        self.alive(async |living| self.stop_alive(living).await)
+            .await
+            .map_err(self.at("stop"))
+    }
+
+    async fn reboot(&self) -> Result<()> {
+        self.alive(async |living| self.reboot_alive(living).await)
+            .await
+            .map_err(self.at("reboot"))
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.alive(async |_| self.pause_alive().await)
+            .await
+            .map_err(self.at("pause"))
+    }
+
+    async fn unpause(&self) -> Result<()> {
+        self.alive(async |living| self.wake(living, VmPowerState::Paused).await)
+            .await
+            .map_err(self.at("unpause"))
+    }
+
+    async fn suspend(&self) -> Result<()> {
+        self.alive(async |_| self.suspend_alive().await)
+            .await
+            .map_err(self.at("suspend"))
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.alive(async |living| self.wake(living, VmPowerState::Suspended).await)
+            .await
+            .map_err(self.at("resume"))
+    }
+
+    async fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        self.alive(async |_| self.take_snapshot(name).await)
+            .await
+            .map_err(self.at("snapshot"))
+    }
+
+    async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.alive(async |_| {
+            let known = self.known_snapshots().await?;
+            Ok(known.into_iter().map(|(_, snapshot)| snapshot).collect())
+        })
+        .await
+        .map_err(self.at("list the snapshots"))
+    }
+
+    async fn revert(&self, snapshot: &str) -> Result<()> {
+        self.alive(async |living| self.revert_alive(snapshot, living).await)
+            .await
+            .map_err(self.at("revert"))
+    }
+
+    async fn remove_snapshot(&self, snapshot: &str) -> Result<()> {
+        self.alive(async |_| self.drop_snapshot(snapshot).await)
+            .await
+            .map_err(self.at("remove a snapshot"))
+    }
+
+    async fn clone_vm(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
+        self.alive(async |_| self.clone_alive(id).await)
+            .await
+            .map_err(self.at("clone"))
+    }
+
+    async fn migrate(&self, host: &str) -> Result<()> {
+        self.alive(async |_| self.move_to(host).await)
+            .await
+            .map_err(self.at("migrate"))
+    }
+
+    async fn keep(&self) -> Result<()> {
+        self.alive(async |_| self.keep_alive().await)
+            .await
+            .map_err(self.at("keep"))
     }
 
     async fn execute(&self, script: Script) -> Result<Outcome> {
@@ -357,6 +375,12 @@ impl LuaVm for XcpngVm {
         capabilities.commands = true;
         capabilities.files = true;
         capabilities.packages = true;
+        capabilities.pause = true;
+        capabilities.suspend = true;
+        capabilities.snapshots = true;
+        capabilities.clones = true;
+        capabilities.migrate = true;
+        capabilities.keep = true;
         capabilities
     }
 
@@ -382,12 +406,7 @@ impl XcpngVm {
         let client = self.shared.client().await?;
         let record = client.vm().get_record(&self.vm).await;
         let record = record.map_err(Error::pool("tell about the VM"))?;
-        let state = match record.power_state {
-            VmPowerState::Running => VmState::Running,
-            VmPowerState::Paused => VmState::Paused,
-            VmPowerState::Suspended => VmState::Suspended,
-            _ => VmState::Stopped,
-        };
+        let state = state(&record.power_state);
         let mut info = VmInfo::new(self.id.clone(), self.vm_type(), state);
         info.address = self
             .guest
@@ -402,6 +421,9 @@ impl XcpngVm {
         ] {
             info.details.insert(key.to_owned(), value.to_owned());
         }
+        let is_ours = is_made_by_us(&self.uuid, &record.other_config);
+        let maker = if is_ours { "bioxen" } else { "somebody else" };
+        info.details.insert("made_by".to_owned(), maker.to_owned());
         if let Some(host) = record.resident_on.non_null() {
             let name = client.host().get_name_label(host).await;
             let name = name.map_err(Error::pool("name the VM's host"))?;
@@ -411,26 +433,13 @@ impl XcpngVm {
     }
 }
 
-/// Takes a config drive from a VM, running or not, and removes it.
-async fn detach(client: &Client, drive: &AttachedDrive) -> xapi_client::Result<()> {
-    match client.vbd().unplug(&drive.device).await {
-        Err(error)
-            if error.failure().is_some_and(|failure| {
-                failure.is_gone()
-                    || matches!(
-                        failure.code,
-                        ErrorCode::DeviceAlreadyDetached | ErrorCode::VmBadPowerState
-                    )
-            }) => {}
-        result => result?,
-    }
-    remove_disk(client, &drive.disk).await
-}
-
-fn destroyed() -> Error {
-    Error::State {
-        state: "destroyed".into(),
-        remedy: "create another one",
+/// What the pool's word for a state means.
+pub(crate) fn state(power: &VmPowerState) -> VmState {
+    match power {
+        VmPowerState::Running => VmState::Running,
+        VmPowerState::Paused => VmState::Paused,
+        VmPowerState::Suspended => VmState::Suspended,
+        _ => VmState::Stopped,
     }
 }
 

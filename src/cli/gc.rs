@@ -29,7 +29,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
     let config = XcpngConfig::from_value(config(&settings, XcpngConfig::VM_TYPE)?)?;
-    let backend = config.build()?;
+    let backend = config.build_without_template()?;
     let collected = backend.collect(args.dry_run).await;
     backend.close().await?;
     let collected = collected?;

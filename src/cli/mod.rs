@@ -25,7 +25,11 @@ mod lines;
 mod pkg;
 mod run;
 mod shell;
+#[cfg(feature = "xcpng")]
+mod snapshot;
 mod streams;
+#[cfg(feature = "xcpng")]
+mod vms;
 
 /// The exit code when BioXen itself failed; all others are those of the Lua program.
 const FAILED: u8 = 125;
@@ -54,6 +58,49 @@ struct Cli {
 enum Command {
     /// Show the configuration that holds in the end, or check it
     Config(config::Args),
+    /// Make a VM on a pool that outlives this program, and start it
+    #[cfg(feature = "xcpng")]
+    Create(vms::Create),
+    /// Make another VM of what a VM of a pool has on its disks, and start it
+    #[cfg(feature = "xcpng")]
+    Clone(vms::Clone),
+    /// Start VMs of a pool, and wait until they can run Lua
+    #[cfg(feature = "xcpng")]
+    Start(vms::Existing),
+    /// Stop VMs of a pool; what they have on disk stays
+    #[cfg(feature = "xcpng")]
+    Stop(vms::Existing),
+    /// Stop VMs of a pool and start them again
+    #[cfg(feature = "xcpng")]
+    Reboot(vms::Existing),
+    /// Let VMs of a pool stand still in memory
+    #[cfg(feature = "xcpng")]
+    Pause(vms::Existing),
+    /// Let paused VMs of a pool go on
+    #[cfg(feature = "xcpng")]
+    Unpause(vms::Existing),
+    /// Write the memory of VMs of a pool to disk
+    #[cfg(feature = "xcpng")]
+    Suspend(vms::Existing),
+    /// Let suspended VMs of a pool go on
+    #[cfg(feature = "xcpng")]
+    Resume(vms::Existing),
+    /// Move a VM to another host of its pool
+    #[cfg(feature = "xcpng")]
+    Migrate(vms::Migrate),
+    /// Remove VMs of a pool with their disks and snapshots
+    #[cfg(feature = "xcpng")]
+    Destroy(vms::Destroy),
+    /// List the VMs of a pool that BioXen has made
+    #[cfg(feature = "xcpng")]
+    Ls(vms::Common),
+    /// Tell about VMs of a pool
+    #[cfg(feature = "xcpng")]
+    Info(vms::Existing),
+    /// Keep what the disks of a VM of a pool hold, and give it back
+    #[cfg(feature = "xcpng")]
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Show the whole job: deploy a VM, install packages in it, analyse a genome
     #[cfg(feature = "sim")]
     Demo(demo::Args),
@@ -108,6 +155,34 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Config(args) => config::run(args, settings),
+            #[cfg(feature = "xcpng")]
+            Command::Create(args) => Box::pin(vms::create(args, settings)).await,
+            #[cfg(feature = "xcpng")]
+            Command::Clone(args) => Box::pin(vms::clone(args, settings)).await,
+            #[cfg(feature = "xcpng")]
+            Command::Start(args) => vms::change(args, vms::Change::Start, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Stop(args) => vms::change(args, vms::Change::Stop, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Reboot(args) => vms::change(args, vms::Change::Reboot, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Pause(args) => vms::change(args, vms::Change::Pause, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Unpause(args) => vms::change(args, vms::Change::Unpause, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Suspend(args) => vms::change(args, vms::Change::Suspend, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Resume(args) => vms::change(args, vms::Change::Resume, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Migrate(args) => vms::migrate(args, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Destroy(args) => vms::destroy(args, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Ls(args) => vms::list(args, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Info(args) => vms::info(args, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Snapshot(command) => snapshot::run(command, settings).await,
             #[cfg(feature = "sim")]
             Command::Demo(args) => Box::pin(demo::run(args, settings)).await,
             #[cfg(feature = "xcpng")]

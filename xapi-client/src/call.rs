@@ -58,6 +58,8 @@ pub(crate) struct Prepared {
     pub(crate) tag: Option<TaskTag>,
     /// How long to wait for the answer; `None`: as long as the client does.
     pub(crate) timeout: Option<Duration>,
+    /// Whether it is one of the calls of which only so many are under way at once.
+    pub(crate) counts: bool,
 }
 
 impl<'c, R, Mode> Call<'c, R, Mode> {
@@ -68,6 +70,7 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             needs_session: true,
             tag: None,
             timeout: None,
+            counts: true,
         };
         Self {
             client,
@@ -83,6 +86,7 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
             needs_session: false,
             tag: None,
             timeout: None,
+            counts: true,
         };
         Self {
             client,
@@ -96,6 +100,14 @@ impl<'c, R, Mode> Call<'c, R, Mode> {
     /// anew for each replay. The server is not told: it may go on.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.prepared.timeout = Some(timeout);
+        self
+    }
+
+    /// The same call, not among those of which only so many are under way at once
+    /// ([`ClientBuilder::max_concurrent_calls`](crate::ClientBuilder::max_concurrent_calls)): for one whose
+    /// answer comes when a VM has booted or an operator has acted. Others must not wait for that.
+    pub fn uncounted(mut self) -> Self {
+        self.prepared.counts = false;
         self
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span, field};
@@ -157,6 +157,21 @@ impl Client {
         Ok(Ref::new(self.inner.session.live("session_ref")?.session()))
     }
 
+    /// Ends a session that is not this client's: one that a killed program has left. Whether there was
+    /// such a session: one that is gone is as good as ended.
+    ///
+    /// # Errors
+    ///
+    /// As any call.
+    pub async fn end_session(&self, session: &SecretString) -> Result<bool> {
+        let params = vec![Value::from(session.expose_secret())];
+        let logout: Call<'_, ()> = Call::without_session(self, "session.logout", params);
+        match logout.await {
+            Err(Error::Api(failure)) if failure.is_session_invalid() => Ok(false),
+            ended => ended.map(|()| true),
+        }
+    }
+
     /// The session to use now, and the host that knows it.
     pub(crate) fn live(&self, method: &str) -> Result<Arc<Live>> {
         self.inner.session.live(method)
@@ -269,11 +284,10 @@ impl Inner {
     async fn execute<A: Answer>(&self, prepared: &Prepared) -> Result<A> {
         let timeout = prepared.timeout.unwrap_or(self.timeout);
         let method = prepared.method.as_str();
-        // Waiting for events loads no server, and may last: it must not keep other calls from being sent.
-        let _permit = match method {
-            "event.from" => None,
+        let _permit = match prepared.counts {
+            false => None,
             // Nobody closes the semaphore.
-            _ => self.limit.acquire().await.ok(),
+            true => self.limit.acquire().await.ok(),
         };
         let replay = replay(method, &prepared.params);
         let mut live = self.session.live(method)?;

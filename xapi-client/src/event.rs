@@ -127,6 +127,7 @@ impl Watch {
                 client,
                 subscriptions,
                 token: String::new(),
+                first: String::new(),
                 failures: 0,
             },
             pending: None,
@@ -147,6 +148,24 @@ impl Watch {
     pub async fn next(&mut self) -> Result<EventBatch> {
         self.pending = None;
         self.position.advance().await
+    }
+
+    /// Watches this too from now on: a class, or an object. The next batch holds what has been made or
+    /// changed since the first batch, of everything that is watched; so an object that came into being
+    /// after that is told whole, and an older one that has not changed since is not told.
+    pub fn also(&mut self, subscription: &str) {
+        self.pending = None;
+        let Position {
+            subscriptions,
+            token,
+            first,
+            ..
+        } = &mut self.position;
+        if !subscriptions.iter().any(|known| known == subscription) {
+            subscriptions.push(subscription.to_owned());
+            // What led to this object may be newer than the object.
+            token.clone_from(first);
+        }
     }
 
     /// Begins again: the next batch adds every object there is.
@@ -202,6 +221,8 @@ struct Position {
     client: Client,
     subscriptions: Vec<String>,
     token: String,
+    /// The token of the first batch.
+    first: String,
     /// How many sessions there had been when the token was made.
     renewals: u64,
     /// How many batches could not be had since the last one that could.
@@ -244,6 +265,9 @@ impl Position {
                 let mut batch = batch?;
                 batch.is_complete = self.token.is_empty();
                 self.token.clone_from(&batch.token);
+                if batch.is_complete {
+                    self.first.clone_from(&batch.token);
+                }
                 return Ok(batch);
             }
             // What a new session has to tell is asked for anew; what kept it away is an error.
@@ -269,6 +293,8 @@ impl Position {
             tag: None,
             // No byte flows while the server waits, so the client has to wait longer than it.
             timeout: Some(POLL + GRACE),
+            // Waiting for events loads no server, and must not keep other calls from being sent.
+            counts: false,
         };
         self.client.execute(prepared).await?.decode()
     }

@@ -95,22 +95,14 @@ impl<R> TaskHandle<R> {
             .client
             .watch(&[&format!("task/{}", self.task.as_str())]);
         let mut last_progress = None;
-        let mut record = self.read().await?;
         loop {
-            if last_progress != Some(record.progress) {
-                last_progress = Some(record.progress);
-                progress(record.progress);
-            }
-            if is_final(&record.status) {
-                return Ok(record);
-            }
             let batch = watch.next().await?;
             let own = batch
                 .events
                 .iter()
                 .rev()
                 .find(|event| event.reference == self.task.as_str());
-            record = match own {
+            let record = match own {
                 Some(event) => match event.record::<Task>()? {
                     Some(record) => record,
                     None => return Err(self.gone()),
@@ -118,6 +110,13 @@ impl<R> TaskHandle<R> {
                 // Silence may also mean that the server has lost the task, and its events with it.
                 None => self.read().await?,
             };
+            if last_progress != Some(record.progress) {
+                last_progress = Some(record.progress);
+                progress(record.progress);
+            }
+            if is_final(&record.status) {
+                return Ok(record);
+            }
         }
     }
 

@@ -28,15 +28,14 @@ fn batch(token: &str, snapshot: Option<Value>) -> Answer {
     Ok(json!({"events": events, "valid_ref_counts": {"task": 1}, "token": token}))
 }
 
-/// A host whose task goes through these states: the first is read, the others come as events.
+/// A host whose task goes through these states, which come as events.
 async fn host(states: Vec<Value>) -> (Host, Client) {
-    let next = AtomicUsize::new(1);
+    let next = AtomicUsize::new(0);
     let host = Host::start(move |method, _| match method {
         LOGIN => Ok(json!("s")),
-        "task.get_record" => Ok(states[0].clone()),
         "event.from" => {
             let number = next.fetch_add(1, Ordering::SeqCst);
-            batch(&number.to_string(), states.get(number).cloned())
+            batch(&(number + 1).to_string(), states.get(number).cloned())
         }
         "task.destroy" | "task.cancel" => Ok(json!("")),
         _ => Ok(json!("t")),
@@ -81,7 +80,7 @@ async fn a_task_gives_its_typed_result_and_is_cleared_away() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_done_needs_no_event() {
+async fn a_task_that_is_done_needs_one_look() {
     let (host, client) = host(vec![task("success", 1.0, "<value></value>", &[])]).await;
     client
         .vm()
@@ -90,7 +89,8 @@ async fn a_task_that_is_done_needs_no_event() {
         .wait()
         .await
         .unwrap();
-    assert_eq!(host.count("event.from"), 0);
+    assert_eq!(host.count("event.from"), 1);
+    assert_eq!(host.count("task.get_record"), 0);
 }
 
 #[tokio::test]
@@ -231,4 +231,36 @@ async fn a_watch_goes_from_batch_to_batch() {
         tokens,
         ["", "00000000000000000007,00000000000000000000", ""]
     );
+}
+
+#[tokio::test]
+async fn a_watch_that_takes_up_an_object_hears_what_it_has_been_since_the_first_batch() {
+    let host = Host::start(|method, params| {
+        let token = params.get(2).and_then(Value::as_str);
+        match (method, token) {
+            (LOGIN, _) => Ok(json!("s")),
+            (_, Some("")) => batch("first", None),
+            (_, Some("first")) => batch("second", None),
+            _ => batch("third", None),
+        }
+    })
+    .await;
+    let client = host.builder().login().await.unwrap();
+    let mut watch = client.watch(&["vm/v"]);
+    for _ in 0..2 {
+        watch.next().await.unwrap();
+    }
+    // What told of the report may be newer than the report.
+    watch.also("vm_guest_metrics/g");
+    watch.next().await.unwrap();
+    watch.also("vm_guest_metrics/g");
+    watch.next().await.unwrap();
+    let calls = host.calls();
+    let asked: Vec<_> = calls
+        .iter()
+        .filter(|(name, _)| name == "event.from")
+        .map(|(_, params)| (params[1].as_array().unwrap().len(), params[2].clone()))
+        .collect();
+    let expected = [(1, ""), (1, "first"), (2, "first"), (2, "second")];
+    assert_eq!(asked, expected.map(|(count, token)| (count, json!(token))));
 }

@@ -32,6 +32,31 @@ async fn the_documented_deployment_gives_a_running_vm() {
     pool.sim.shutdown().await;
 }
 
+#[tokio::test]
+async fn a_documented_deployment_that_fails_leaves_nothing() {
+    let pool = common::pool().await;
+    let credentials = pool.sim.credentials();
+    let client = Client::over(pool.sim.transport())
+        .credentials(credentials.user(), credentials.password().clone())
+        .login()
+        .await
+        .unwrap();
+    for method in ["VM.provision", "VM.start"] {
+        let rule = xapi_sim::FaultRule::method(method);
+        pool.sim.inject(rule.fail("INTERNAL_ERROR", ["no"]));
+        let deployed = example::deploy(&client, xapi_sim::LUA_TEMPLATE, "web").await;
+        assert!(deployed.is_err(), "{method}");
+        pool.sim.clear_faults();
+        let left = client.vm().get_by_name_label("web").await.unwrap();
+        assert!(left.is_empty(), "{method}");
+        let leaks = pool.sim.leaks();
+        let ours = leaks.iter().filter(|leak| leak.class != "session");
+        assert_eq!(ours.count(), 0, "{method}: {leaks:?}");
+    }
+    client.close().await.unwrap();
+    pool.sim.shutdown().await;
+}
+
 #[test]
 fn the_readme_shows_what_is_run() {
     let function = |text: &str| {

@@ -16,6 +16,10 @@ fn template(vcpus_max: i64, vcpus_at_startup: i64, cores: Option<&str>) -> Templ
             .insert(CORES_PER_SOCKET.into(), cores.into());
     }
     record.tags = vec!["bio".into()];
+    record.is_a_template = true;
+    record.memory_dynamic_min = 4 * GIB;
+    record.memory_dynamic_max = 4 * GIB;
+    record.memory_static_max = 4 * GIB;
     Template::new(Ref::new("OpaqueRef:t"), record)
 }
 
@@ -25,6 +29,8 @@ fn wish() -> Wish {
         memory: None,
         vcpus: None,
         cores_per_socket: None,
+        disk_size: None,
+        affinity: None,
         sr: None,
         networks: Vec::new(),
         fixed_address: None,
@@ -47,6 +53,11 @@ fn plan(wish: &Wish, template: Template) -> Result<Plan> {
         template,
         sr: None,
         networks: Vec::new(),
+        affinity: None,
+        disk: Some(FirstDisk {
+            device: "0".into(),
+            size: 8 << 30,
+        }),
         told: Told::VmData,
     };
     Plan::new(&VmId::new("vm1").unwrap(), &run(), "u1", wish, found)
@@ -64,6 +75,7 @@ fn a_plan_reads_as_what_will_be_done() {
     wish.vcpus = Some(2);
     wish.tags = vec!["bio".into(), "lab".into()];
     wish.clone = CloneMode::Copy;
+    wish.disk_size = Some(ByteSize(20 << 30));
     let named = |name: &str| Named {
         reference: Ref::new(name),
         uuid: format!("{name}-uuid"),
@@ -77,6 +89,15 @@ fn a_plan_reads_as_what_will_be_done() {
             name: "fast".into(),
         }),
         networks: vec![named("lab"), named("backup")],
+        affinity: Some(Named {
+            reference: Ref::new("h"),
+            uuid: "h-uuid".into(),
+            name: "big".into(),
+        }),
+        disk: Some(FirstDisk {
+            device: "0".into(),
+            size: 8 << 30,
+        }),
         told: Told::Drive(Drive {
             sr: Ref::new("sr"),
             old: vec!["3".into()],
@@ -92,6 +113,8 @@ fn a_plan_reads_as_what_will_be_done() {
          set memory to 2 GiB\n\
          set the most vcpus to 2\n\
          set the vcpus at startup to 2\n\
+         grow the disk 0 to 20 GiB\n\
+         let it run on \"big\" (h-uuid) if it can\n\
          replace its network interfaces: 0 on \"lab\" (lab-uuid) 1 on \"backup\" (backup-uuid)\n\
          remove the config drive that the template brings along as 3\n\
          give it a config drive with its SSH keys\n\
@@ -192,6 +215,10 @@ fn memory_keeps_the_static_minimum_and_may_not_be_below_it() {
                 }
             ))
     );
+    wish.memory = Some(ByteSize(4 << 30));
+    let plan = plan_of(&wish).unwrap();
+    let sets = |setting: &Setting| matches!(setting, Setting::Memory { .. });
+    assert!(!plan.settings.iter().any(sets), "it is so already");
     wish.memory = Some(ByteSize(512 << 20));
     assert_eq!(
         plan_of(&wish).unwrap_err().to_string(),
@@ -221,5 +248,24 @@ fn marks_replace_what_an_installer_would_do_and_keep_the_rest() {
             ("bioxen:vm-id".to_owned(), "vm1".to_owned()),
             ("mac_seed".to_owned(), "seed".to_owned()),
         ]
+    );
+}
+
+#[test]
+fn disks_grow_or_stay() {
+    let sized = |size: u64| {
+        let mut wish = wish();
+        wish.disk_size = Some(ByteSize(size << 30));
+        plan(&wish, template(1, 1, None)).map(|plan| {
+            let grows = |setting: &Setting| matches!(setting, Setting::Disk { .. });
+            plan.settings.iter().any(grows)
+        })
+    };
+    assert!(sized(9).unwrap());
+    assert!(!sized(8).unwrap());
+    assert_eq!(
+        sized(7).unwrap_err().to_string(),
+        "a disk_size of 7 GiB is below that of the template \"lua\", which is 8 GiB; disks can \
+         only grow"
     );
 }

@@ -11,6 +11,7 @@ use super::{Check, Finding, Report, after};
 use crate::backend::{XcpngBackend, random_name};
 use crate::config::XcpngConfig;
 use crate::error::{Error, chain};
+use crate::first_contact::FirstContact;
 use crate::settings::{Handover, Settings};
 use crate::vm::XcpngVm;
 
@@ -205,7 +206,7 @@ fn of_packages(site: &PackageSite, said: &str) -> [Finding; 2] {
 impl XcpngVm {
     /// Whether cloud-init gives it its keys.
     fn has_cloud_init(&self) -> bool {
-        self.contact().handover() == Some(Handover::Drive)
+        self.contact().and_then(FirstContact::handover) == Some(Handover::Drive)
     }
 }
 

@@ -125,7 +125,7 @@ impl Lab {
 }
 
 impl Lab {
-    async fn named(&self, name: &str) -> xapi_client::Ref<xapi_client::api::Vm> {
+    pub(crate) async fn named(&self, name: &str) -> xapi_client::Ref<xapi_client::api::Vm> {
         let mut found = self.client.vm().get_by_name_label(name).await.unwrap();
         assert_eq!(found.len(), 1, "{name}");
         found.remove(0)
@@ -256,5 +256,37 @@ impl Lab {
             message.await.unwrap();
         }
         api.hard_shutdown(&vm).await.unwrap();
+    }
+}
+
+impl Lab {
+    /// The names of all hosts, sorted.
+    pub(crate) async fn hosts(&self) -> Vec<String> {
+        let all = self.client.host().get_all_records().await.unwrap();
+        let mut names: Vec<_> = all.into_values().map(|host| host.name_label).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The sizes of a VM's disks.
+    pub(crate) async fn disk_sizes(&self, vm: &xapi_client::api::VmRecord) -> Vec<i64> {
+        let mut sizes = Vec::new();
+        for device in &vm.vbds {
+            let disk = self.client.vbd().get_vdi(device).await.unwrap();
+            if !disk.is_null() {
+                sizes.push(self.client.vdi().get_virtual_size(&disk).await.unwrap());
+            }
+        }
+        sizes
+    }
+
+    /// What an operator does by hand.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) async fn sessions(&self) -> usize {
+        let leaks = self.sim.leaks();
+        leaks.iter().filter(|leak| leak.class == "session").count()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bioxen_vm_core::{Backend, BackendConfig, VmId};
 use bioxen_vm_xcpng::{LeftoverKind, XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
-use xapi_sim::{FaultRule, GuestMode, SimOptions};
+use xapi_sim::{FaultRule, GuestMode, Model, SimOptions};
 
 use crate::config_drive::{changes, model};
 use crate::lab::Lab;
@@ -31,9 +31,36 @@ async fn deploying_program() {
     started.unwrap();
 }
 
-fn deploy(config: &Value) -> Child {
+/// What the other killed program does: all that can be done to a VM without entering it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the program that other tests start and kill"]
+async fn driving_program() {
+    let Ok(config) = std::env::var(CONFIG) else {
+        return;
+    };
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    let host = config.as_object_mut().unwrap().remove("host").unwrap();
+    let config: XcpngConfig = serde_json::from_value(config).unwrap();
+    let backend = config.build().unwrap();
+    let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
+    vm.snapshot("first").await.unwrap();
+    vm.revert("first").await.unwrap();
+    // As one that nobody knows a way into, it starts without a guest.
+    let id = VmId::new("driven").unwrap();
+    let driven = backend.adopt(id, "bioxen-vm1").await.unwrap();
+    driven.start().await.unwrap();
+    let clone = driven.clone_vm(VmId::new("vm2").unwrap()).await.unwrap();
+    driven.snapshot("second").await.unwrap();
+    driven.migrate(host.as_str().unwrap()).await.unwrap();
+    driven.remove_snapshot("second").await.unwrap();
+    clone.destroy().await.unwrap();
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+}
+
+fn start(program: &str, config: &Value) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "leftovers::deploying_program", "--ignored"])
+        .args(["--exact", &format!("leftovers::{program}"), "--ignored"])
         .env(CONFIG, config.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -55,18 +82,22 @@ async fn collect(config: &Value, dry_run: bool) -> Vec<bioxen_vm_xcpng::Leftover
     found
 }
 
-async fn kill_after_each_call(lab: Lab, more: Value) {
-    let state = tempfile::tempdir().unwrap();
-    let config = config(&lab, state.path(), more);
+/// Kills a program after each of its calls but the first few, and gives the numbers of calls and of
+/// what was left.
+async fn kill_after_each_call(lab: Lab, program: &str, config: Value, first: u64) -> (u64, usize) {
     let before = lab.inventory().await;
+    let mut sessions = None;
     let mut calls = 0;
     let mut left = 0;
-    for number in 0.. {
+    // What the program needs to know besides is not for those who clean up.
+    let mut cleaner = config.clone();
+    cleaner.as_object_mut().unwrap().remove("host");
+    for number in first.. {
         let start = lab.sim.calls().len();
         // The call does its work, and no answer comes.
         let rule = FaultRule::method("*").after(number).times(1);
         lab.sim.inject(rule.slow_body(Duration::from_secs(3600)));
-        let mut program = deploy(&config);
+        let mut program = self::start(program, &config);
         let ended = lab.until(start + number as usize + 1, &mut program).await;
         program.kill().unwrap();
         program.wait().unwrap();
@@ -77,32 +108,120 @@ async fn kill_after_each_call(lab: Lab, more: Value) {
             calls = number;
             break;
         }
-        let told = collect(&config, true).await;
-        let found = collect(&config, false).await;
+        let told = collect(&cleaner, true).await;
+        let found = collect(&cleaner, false).await;
         assert_eq!(told.len(), found.len(), "killed after {number} calls");
         for one in &found {
             assert_eq!(one.problem, None, "killed after {number} calls: {one:?}");
         }
         left += found.len();
         assert_eq!(lab.inventory().await, before, "killed after {number} calls");
-        assert_eq!(collect(&config, false).await.len(), 0);
+        assert_eq!(collect(&cleaner, false).await.len(), 0);
+        // The answer to the login is the only one that says which session it was.
+        let now = lab.sessions().await;
+        assert_eq!(
+            *sessions.get_or_insert(now),
+            now,
+            "killed after {number} calls"
+        );
     }
     println!("killed after each of {calls} calls; {left} things were left and collected");
-    assert!(calls > 15, "{calls}");
-    assert!(left > 10, "{left}");
     lab.end().await;
+    (calls, left)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_killed_after_any_call_leaves_nothing_that_is_not_collected() {
     let lab = Lab::with(model(), SimOptions::default()).await;
-    kill_after_each_call(lab, json!({})).await;
+    let state = tempfile::tempdir().unwrap();
+    let config = config(&lab, state.path(), json!({}));
+    let (calls, left) = kill_after_each_call(lab, "deploying_program", config, 0).await;
+    assert!(calls > 15 && left > 10, "{calls} {left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_killed_while_it_copies_leaves_nothing_that_is_not_collected() {
     let lab = Lab::with(model(), SimOptions::default()).await;
-    kill_after_each_call(lab, json!({"clone": "copy"})).await;
+    let state = tempfile::tempdir().unwrap();
+    let config = config(&lab, state.path(), json!({"clone": "copy"}));
+    let (calls, left) = kill_after_each_call(lab, "deploying_program", config, 0).await;
+    assert!(calls > 15 && left > 10, "{calls} {left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_killed_while_it_drives_vms_leaves_nothing_that_is_not_collected() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let lab = Lab::with(Model::pool_of_three(), options).await;
+    let state = tempfile::tempdir().unwrap();
+    let host = lab.hosts().await.remove(1);
+    let config = lab.json(json!({"state_dir": state.path(), "host": host}));
+    // That a deployment can be killed is shown above.
+    let (calls, left) = kill_after_each_call(lab, "driving_program", config, 9).await;
+    assert!(calls > 30 && left > 30, "{calls} {left}");
+}
+
+/// Once more where the answer that got lost was that of this very call.
+async fn twice<T>(mut act: impl AsyncFnMut() -> bioxen_vm_core::Result<T>) -> T {
+    match act().await {
+        Ok(done) => done,
+        Err(_) => act().await.unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_done_to_a_vm_is_done_once_or_not_at_all_when_an_answer_is_lost() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let lab = Lab::with(Model::pool_of_three(), options).await;
+    let before = lab.inventory().await;
+    let hosts = lab.hosts().await;
+    let id = |text: &str| VmId::new(text).unwrap();
+    let (mut done, mut refused) = (0, 0);
+    for number in 0.. {
+        let backend = lab.backend();
+        let vm = backend.create(id("vm1")).await.unwrap();
+        let driven = backend.adopt(id("driven"), "bioxen-vm1").await.unwrap();
+        let start = lab.sim.calls().len();
+        let rule = FaultRule::method("*").after(number).times(1);
+        lab.sim.inject(rule.disconnect().after_effect());
+
+        let mut count = |is_done: bool| {
+            done += usize::from(is_done);
+            refused += usize::from(!is_done);
+            usize::from(is_done)
+        };
+        let taken = driven.snapshot("one").await.is_ok();
+        let found = twice(async || driven.snapshots().await).await.len();
+        assert_eq!(found, count(taken), "answer {number} is lost");
+        if taken {
+            twice(async || driven.revert("one").await).await;
+        }
+        count(driven.start().await.is_ok());
+        twice(async || driven.start().await).await;
+        let clone = driven.clone_vm(id("vm2")).await;
+        let vms = lab.inventory().await["VM"].len() - before["VM"].len() - found;
+        assert_eq!(vms, 1 + count(clone.is_ok()), "answer {number} is lost");
+        if let Ok(clone) = clone {
+            twice(async || clone.destroy().await).await;
+        }
+        count(driven.migrate(&hosts[1]).await.is_ok());
+        twice(async || driven.migrate(&hosts[1]).await).await;
+        count(driven.stop().await.is_ok());
+        count(vm.destroy().await.is_ok());
+        twice(async || vm.destroy().await).await;
+        let calls = (lab.sim.calls().len() - start) as u64;
+        lab.sim.clear_faults();
+        backend.close().await.unwrap();
+        let mut after = lab.inventory().await;
+        // A finished task whose clearing away got lost is cleared away by the pool.
+        after.insert("task", before["task"].clone());
+        assert_eq!(after, before, "answer {number} is lost");
+        if number > calls {
+            break;
+        }
+    }
+    println!("{done} went on after a lost answer, {refused} were refused with nothing left");
+    assert!(done > refused, "{done} {refused}");
+    lab.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,5 +318,61 @@ async fn what_is_alive_or_not_ours_is_never_touched() {
     assert_eq!(collect(&forgotten, false).await.len(), 1);
     lab.remove("a copy that somebody made").await;
     assert_eq!(lab.inventory().await, before);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_like_ours_is_never_touched() {
+    let lab = Lab::records_only().await;
+    let state = tempfile::tempdir().unwrap();
+    let config = lab.json(json!({"state_dir": state.path()}));
+    let backend: XcpngConfig = serde_json::from_value(config.clone()).unwrap();
+    let backend = backend.build().unwrap();
+    let vm = backend.create(VmId::new("mine").unwrap()).await.unwrap();
+    // Names that begin as ours do, a copy with our marks, a template, a snapshot, a disk, a task.
+    for name in [
+        "bioxen-unfinished-report",
+        "bioxen-unfinished-2024-7-final",
+        "bioxen-mine",
+        "copy",
+    ] {
+        lab.copy("lua-bio-template", name).await;
+    }
+    let api = lab.client().vm();
+    let mine = vm.info().await.unwrap().details["uuid"].clone();
+    let mine = api.get_by_uuid(&mine).await.unwrap();
+    let copy = api.clone(&mine, "with our marks").await.unwrap();
+    api.snapshot(&copy, "bioxen-unfinished-2024", None)
+        .await
+        .unwrap();
+    let template = api.clone(&mine, "made a template").await.unwrap();
+    api.set_is_a_template(&template, true).await.unwrap();
+    lab.add_disk("copy", "bioxen-config-drive-of-mine").await;
+    let task = lab.client().task();
+    task.create("bioxen-config-drive-2024", "").await.unwrap();
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    drop((vm, backend));
+    let theirs = lab.inventory().await;
+    lab.sim.shift_clock(400 * 24 * 3600);
+    assert_eq!(collect(&config, false).await.len(), 0);
+    assert_eq!(lab.inventory().await, theirs);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cleaning_up_needs_no_template() {
+    let lab = Lab::records_only().await;
+    let mut config = lab.json(json!({}));
+    config.as_object_mut().unwrap().remove("template");
+    let config: XcpngConfig = serde_json::from_value(config).unwrap();
+    let error = config.clone().build().unwrap_err();
+    assert!(error.to_string().contains("template is missing"), "{error}");
+    let backend = config.build_without_template().unwrap();
+    assert_eq!(backend.collect(true).await.unwrap().len(), 0);
+    let refused = backend.create(VmId::new("vm1").unwrap()).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("there is no template \"\""), "{error}");
+    backend.close().await.unwrap();
     lab.end().await;
 }

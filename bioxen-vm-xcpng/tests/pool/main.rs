@@ -4,11 +4,15 @@
 #![allow(clippy::print_stdout, reason = "tests print what they counted")]
 
 mod boot_script;
+mod busy;
 mod config_drive;
+mod copies;
 mod doctor;
 mod faults;
 mod first_screen;
+mod keeping;
 mod lab;
 mod leftovers;
 mod lifecycle;
 mod outcomes;
+mod power;

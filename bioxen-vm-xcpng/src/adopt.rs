@@ -1,0 +1,165 @@
+//! Finds VMs that are on the pool already.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bioxen_vm_core::{BackendConfig, VmId, VmInfo};
+use serde::Deserialize;
+use xapi_client::api::{Vm, VmGuestMetrics, VmPowerState};
+use xapi_client::{Client, Ref};
+
+use crate::address;
+use crate::backend::Shared;
+use crate::config::XcpngConfig;
+use crate::deploy::Named;
+use crate::error::{Error, Result};
+use crate::find::choose;
+use crate::first_contact::FirstContact;
+use crate::keyring::Keyring;
+use crate::marks::{RUN, VM_ID, is_made_by_us};
+use crate::progress::{Reporter, Stage};
+use crate::settings::Keys;
+use crate::vm::{Names, XcpngVm, state};
+
+/// What a cloned VM is told it was cloned from.
+const TEMPLATE: &str = "base_template_name";
+
+/// What a selector starts with that names a tag.
+const BY_TAG: &str = "tag:";
+
+/// The fields that VMs are chosen by; whole records of a large pool are many megabytes.
+#[derive(Debug, Clone, Deserialize)]
+struct Known {
+    uuid: String,
+    name_label: String,
+    power_state: VmPowerState,
+    tags: Vec<String>,
+    other_config: BTreeMap<String, String>,
+    guest_metrics: Ref<VmGuestMetrics>,
+}
+
+#[derive(Deserialize)]
+struct Report {
+    networks: BTreeMap<String, String>,
+}
+
+async fn all(client: &Client) -> Result<BTreeMap<Ref<Vm>, Known>> {
+    client
+        .vm()
+        .get_all_records_where(
+            "((field \"is_a_template\" = \"false\") and (field \"is_a_snapshot\" = \"false\")) \
+             and (field \"is_control_domain\" = \"false\")",
+        )
+        .select()
+        .await
+        .map_err(Error::pool("list its VMs"))
+}
+
+/// Takes over the VM that this selects.
+pub(crate) async fn adopt(
+    shared: &Arc<Shared>,
+    id: VmId,
+    which: &str,
+    reporter: Reporter,
+) -> Result<XcpngVm> {
+    let client = reporter.stage(Stage::Connect, shared.client()).await?;
+    let mut all = all(client).await?;
+    let chosen = select(&all, which)?;
+    let known = all.remove(&chosen.reference);
+    let template = known.and_then(|mut known| known.other_config.remove(TEMPLATE));
+    let contact = way_in(shared, &chosen.uuid).await?;
+    let names = Names {
+        name: chosen.name,
+        // No record here says that it has to be removed.
+        working_name: String::new(),
+        template: template.unwrap_or_default(),
+    };
+    let vm = (chosen.reference, chosen.uuid);
+    Ok(XcpngVm::adopted(
+        id,
+        Arc::clone(shared),
+        vm,
+        names,
+        contact,
+        reporter,
+    ))
+}
+
+/// The one VM that has this UUID, name or id of ours, or this tag.
+fn select(all: &BTreeMap<Ref<Vm>, Known>, which: &str) -> Result<Named<Vm>> {
+    let tag = which.strip_prefix(BY_TAG);
+    let named = all.iter().map(|(reference, known)| {
+        let has_tag = tag.is_some_and(|tag| known.tags.iter().any(|has| has == tag));
+        let has_id = is_made_by_us(&known.uuid, &known.other_config)
+            && known.other_config.get(VM_ID).is_some_and(|id| id == which);
+        let name = match has_tag || has_id {
+            true => which,
+            false => &known.name_label,
+        };
+        Named {
+            reference: reference.clone(),
+            uuid: known.uuid.clone(),
+            name: name.to_owned(),
+        }
+    });
+    let mut chosen = choose("VM", which, named.collect())?;
+    if let Some(known) = all.get(&chosen.reference) {
+        chosen.name.clone_from(&known.name_label);
+    }
+    Ok(chosen)
+}
+
+/// How a VM is logged in to: as was kept on this machine, or as the configuration says.
+async fn way_in(shared: &Shared, uuid: &str) -> Result<Option<FirstContact>> {
+    let settings = shared.settings();
+    if let Some(dir) = &settings.state_dir {
+        let kept = Keyring::at(dir).load(uuid.to_owned()).await;
+        if let Some(way_in) = kept.map_err(Error::Ledger)? {
+            return Ok(Some(FirstContact::kept(way_in)));
+        }
+    }
+    match settings.login.keys {
+        Keys::Fixed { .. } => FirstContact::new(&settings.login).map(Some),
+        Keys::PerVm(_) => Ok(None),
+    }
+}
+
+/// The VMs that this project has made, sorted by id.
+pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
+    let client = shared.client().await?;
+    let ours: Vec<_> = all(client)
+        .await?
+        .into_values()
+        .filter(|known| is_made_by_us(&known.uuid, &known.other_config))
+        .collect();
+    if ours.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reports = client.vm_guest_metrics().get_all_records().select().await;
+    let reports: BTreeMap<Ref<VmGuestMetrics>, Report> =
+        reports.map_err(Error::pool("list the reports of guest tools"))?;
+    let mut infos: Vec<_> = ours
+        .into_iter()
+        .filter_map(|known| {
+            // Nobody else writes our marks, so there is one.
+            let id = VmId::new(known.other_config.get(VM_ID)?.clone()).ok()?;
+            let now = state(&known.power_state);
+            let mut info = VmInfo::new(id, XcpngConfig::VM_TYPE, now);
+            if known.power_state == VmPowerState::Running {
+                let report = reports.get(&known.guest_metrics);
+                info.address = report.and_then(|report| address::choose(&report.networks));
+            }
+            let is_kept = !known.other_config.contains_key(RUN);
+            let mut tell = |key: &str, value: String| info.details.insert(key.to_owned(), value);
+            if let Some(template) = known.other_config.get(TEMPLATE) {
+                tell("template", template.clone());
+            }
+            tell("kept", is_kept.to_string());
+            tell("name", known.name_label);
+            tell("uuid", known.uuid);
+            Some(info)
+        })
+        .collect();
+    infos.sort_by(|a, b| (&a.id, &a.details).cmp(&(&b.id, &b.details)));
+    Ok(infos)
+}

@@ -1,0 +1,283 @@
+//! What a VM does: running, standing still, stopped.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use xapi_client::api::VmPowerState;
+use xapi_client::{Client, ErrorCode};
+
+use super::{KeyIn, Living, XcpngVm, has_become, state};
+use crate::address;
+use crate::calls::{begin, carry_out, end, patiently};
+use crate::error::{Error, Result, STARTING};
+use crate::execute::AttachedDrive;
+use crate::first_contact::HOST_KEY;
+use crate::guest::Guest;
+use crate::placement;
+use crate::progress::Stage;
+use crate::remove::{remove_disk, switch_off};
+
+impl XcpngVm {
+    /// Makes it run from whatever state, and waits until it can run Lua.
+    pub(super) async fn start_alive(&self, living: &mut Living) -> Result<()> {
+        let client = self.shared.client().await?;
+        let state = match living.fresh {
+            None => self.power_state(client).await?,
+            Some(_) => VmPowerState::Halted,
+        };
+        if state == VmPowerState::Running && self.guest.read().await.is_some() {
+            return Ok(());
+        }
+        self.leave_guest().await;
+        if state != VmPowerState::Running {
+            let run = self.run(client, &state);
+            self.reporter.stage(Stage::Start, run).await?;
+        }
+        let watched = living.fresh.take();
+        let Some(contact) = &self.contact else {
+            // Nobody can tell when its system is up.
+            return Ok(());
+        };
+        let settings = self.shared.settings();
+        let limit = settings.boot_timeout;
+        let address = match &settings.wish.fixed_address {
+            // It needs no tools to tell it.
+            Some(fixed) => fixed.ip(),
+            None => {
+                let address = address::wait(client, &self.vm, watched, limit);
+                self.reporter.stage(Stage::Address, address).await?
+            }
+        };
+        let login = Guest::log_in(contact, address, &settings.lua, limit);
+        let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
+        *self.guest.write().await = Some(guest);
+        self.take_key_back(client, &mut living.key_in).await
+    }
+
+    /// Makes a VM run, from whatever state.
+    async fn run(&self, client: &Client, state: &VmPowerState) -> Result<()> {
+        let limit = self.shared.settings().boot_timeout;
+        let vm = client.vm();
+        let result = match state {
+            VmPowerState::Suspended => {
+                let ledger = self.shared.ledger().await?;
+                let call = || vm.resume(&self.vm, false, false).into_task();
+                return already("running", carry_out(client, ledger, call, STARTING).await);
+            }
+            VmPowerState::Paused => {
+                let call = || async { vm.unpause(&self.vm).uncounted().timeout(limit).await };
+                patiently(client, None, call).await
+            }
+            // Sent again after a lost answer it does no harm, so it needs no task.
+            _ => {
+                let call = || async {
+                    let start = vm.start(&self.vm, false, false);
+                    start.uncounted().timeout(limit).await
+                };
+                patiently(client, None, call).await
+            }
+        };
+        match already("running", result.map_err(Error::pool(STARTING))) {
+            Err(Error::Pool { source, .. }) if placement::is_no_place(&source) => {
+                Err(placement::explain(client, &self.vm, *source).await)
+            }
+            result => result,
+        }
+    }
+
+    /// Removes the VM's private host key from where it was handed over. The VM has it on its own disk
+    /// now; nobody else needs to be able to read it.
+    async fn take_key_back(&self, client: &Client, key_in: &mut KeyIn) -> Result<()> {
+        match key_in {
+            KeyIn::Nowhere => return Ok(()),
+            KeyIn::XenstoreData => client
+                .vm()
+                .remove_from_xenstore_data(&self.vm, HOST_KEY)
+                .await
+                .map_err(Error::pool(
+                    "take the host key out of the VM's xenstore data",
+                ))?,
+            KeyIn::Drive(drive) => {
+                if let Err(error) = detach(client, drive).await {
+                    // The VM is as good with it; it goes with the VM at the latest.
+                    tracing::warn!(
+                        vm = %self.id, %error,
+                        "the config drive stays until the VM is started again or removed"
+                    );
+                    return Ok(());
+                }
+            }
+        }
+        *key_in = KeyIn::Nowhere;
+        Ok(())
+    }
+
+    /// Asks its system to end, and switches it off when that does not help in time.
+    pub(super) async fn stop_alive(&self, living: &mut Living) -> Result<()> {
+        self.leave_guest().await;
+        living.fresh = None;
+        let client = self.shared.client().await?;
+        let state = self.power_state(client).await?;
+        if state == VmPowerState::Halted {
+            return Ok(());
+        }
+        let stop = async {
+            if state != VmPowerState::Running
+                && let Err(error) = self.run(client, &state).await
+            {
+                tracing::debug!(vm = %self.id, %error, "it cannot be woken to be asked");
+            }
+            if self.asked_to_end(client).await? {
+                return Ok(());
+            }
+            switch_off(client, &self.vm)
+                .await
+                .map_err(Error::pool("switch off the VM"))
+        };
+        self.reporter.stage(Stage::Stop, stop).await
+    }
+
+    /// Whether its system ends when it is asked to.
+    async fn asked_to_end(&self, client: &Client) -> Result<bool> {
+        const DOING: &str = "shut down the VM";
+        let ledger = self.shared.ledger().await?;
+        let limit = self.shared.settings().stop_timeout;
+        let call = client.vm().clean_shutdown(&self.vm).into_task();
+        let task = match begin(client, ledger, call, DOING).await {
+            Err(Error::Pool { source, .. }) if source.failure().is_some() => {
+                return self.refused(*source);
+            }
+            begun => begun?,
+        };
+        match timeout(limit, end(&task)).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) => self.refused(error),
+            Err(_) => {
+                tracing::info!(
+                    vm = %self.id, seconds = limit.as_secs(),
+                    "its system has not ended in time, so it is switched off"
+                );
+                // What remains of the task ends with the VM.
+                let _ = task.cancel().await;
+                Ok(false)
+            }
+        }
+    }
+
+    fn refused(&self, error: xapi_client::Error) -> Result<bool> {
+        if has_become(&error, "halted") {
+            return Ok(true);
+        }
+        tracing::info!(vm = %self.id, %error, "its system does not end, so it is switched off");
+        Ok(false)
+    }
+
+    pub(super) async fn reboot_alive(&self, living: &mut Living) -> Result<()> {
+        let client = self.shared.client().await?;
+        let state = self.power_state(client).await?;
+        if state != VmPowerState::Running {
+            return Err(stands(&state, "start it first"));
+        }
+        self.leave_guest().await;
+        let ledger = self.shared.ledger().await?;
+        let reboot = async {
+            let call = || client.vm().clean_reboot(&self.vm).into_task();
+            match carry_out(client, ledger, call, "reboot the VM").await {
+                Err(Error::Pool { source, .. }) if is_deaf(&source) => {
+                    let call = || client.vm().hard_reboot(&self.vm).into_task();
+                    carry_out(client, ledger, call, "reset the VM").await
+                }
+                result => result,
+            }
+        };
+        self.reporter.stage(Stage::Reboot, reboot).await?;
+        self.start_alive(living).await
+    }
+
+    pub(super) async fn pause_alive(&self) -> Result<()> {
+        let client = self.shared.client().await?;
+        match self.power_state(client).await? {
+            VmPowerState::Paused => return Ok(()),
+            VmPowerState::Running => {}
+            other => return Err(stands(&other, "only what runs can be paused")),
+        }
+        self.leave_guest().await;
+        let pause = async {
+            let call = || async { client.vm().pause(&self.vm).await };
+            let paused = patiently(client, None, call).await;
+            already("paused", paused.map_err(Error::pool("pause the VM")))
+        };
+        self.reporter.stage(Stage::Pause, pause).await
+    }
+
+    pub(super) async fn suspend_alive(&self) -> Result<()> {
+        let client = self.shared.client().await?;
+        match self.power_state(client).await? {
+            VmPowerState::Suspended => return Ok(()),
+            VmPowerState::Running => {}
+            other => return Err(stands(&other, "only what runs can be suspended")),
+        }
+        self.leave_guest().await;
+        let ledger = self.shared.ledger().await?;
+        let suspend = async {
+            let call = || client.vm().suspend(&self.vm).into_task();
+            let suspended = carry_out(client, ledger, call, "suspend the VM").await;
+            already("suspended", suspended)
+        };
+        self.reporter.stage(Stage::Suspend, suspend).await
+    }
+
+    /// Lets a VM go on that stands still like this.
+    pub(super) async fn wake(&self, living: &mut Living, from: VmPowerState) -> Result<()> {
+        let client = self.shared.client().await?;
+        let now = self.power_state(client).await?;
+        if now != from && now != VmPowerState::Running {
+            return Err(stands(&now, "start makes it run from any state"));
+        }
+        self.start_alive(living).await
+    }
+}
+
+/// The error of a VM whose state forbids what was asked for.
+fn stands(power: &VmPowerState, remedy: &'static str) -> Error {
+    Error::State {
+        state: state(power).to_string(),
+        remedy,
+    }
+}
+
+/// That a VM is in the wanted state already is as good as having got it there.
+fn already(wanted: &str, result: Result<()>) -> Result<()> {
+    match result {
+        Err(Error::Pool { source, .. }) if has_become(&source, wanted) => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether a VM's system was asked and did nothing.
+fn is_deaf(error: &xapi_client::Error) -> bool {
+    error.failure().is_some_and(|failure| {
+        matches!(
+            failure.code,
+            ErrorCode::VmLacksFeature
+                | ErrorCode::VmFailedShutdownAcknowledgment
+                | ErrorCode::VmShutdownTimeout
+        )
+    })
+}
+
+/// Takes a config drive from a VM, running or not, and removes it.
+async fn detach(client: &Client, drive: &AttachedDrive) -> xapi_client::Result<()> {
+    match client.vbd().unplug(&drive.device).await {
+        Err(error)
+            if error.failure().is_some_and(|failure| {
+                failure.is_gone()
+                    || matches!(
+                        failure.code,
+                        ErrorCode::DeviceAlreadyDetached | ErrorCode::VmBadPowerState
+                    )
+            }) => {}
+        result => result?,
+    }
+    remove_disk(client, &drive.disk).await
+}

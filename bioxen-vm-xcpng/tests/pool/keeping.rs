@@ -1,0 +1,138 @@
+//! VMs that outlive their program, and those that somebody else made.
+
+use bioxen_vm_core::{Backend, ErrorKind, Script, VmId, VmState};
+use bioxen_vm_xcpng::XcpngBackend;
+use serde_json::json;
+
+use crate::lab::Lab;
+
+fn id(text: &str) -> VmId {
+    VmId::new(text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_vm_is_found_again_reached_and_never_collected_until_it_is_destroyed() {
+    let lab = Lab::start().await;
+    let before = lab.inventory().await;
+    let state = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = lab.config(json!({"state_dir": state.path(), "tags": ["lab-7"]}));
+        XcpngBackend::new(config).unwrap()
+    };
+    let first = open();
+    let vm = lab.running(&first, "mine").await;
+    vm.stop().await.unwrap();
+    vm.snapshot("before").await.unwrap();
+    vm.start().await.unwrap();
+    vm.keep().await.unwrap();
+    vm.keep().await.unwrap();
+    let uuid = vm.info().await.unwrap().details["uuid"].clone();
+    drop(vm);
+    first.close().await.unwrap();
+    drop(first);
+
+    let second = open();
+    assert_eq!(second.collect(false).await.unwrap().len(), 0);
+    let listed = second.list().await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (listed[0].id.as_str(), listed[0].state),
+        ("mine", VmState::Running)
+    );
+    assert_eq!(listed[0].details["kept"], "true");
+    assert!(listed[0].address.is_some());
+    for which in ["mine", "bioxen-mine", &uuid, "tag:lab-7"] {
+        let vm = second.adopt(id("found"), which).await.unwrap();
+        assert_eq!(vm.info().await.unwrap().details["uuid"], uuid, "{which}");
+    }
+    let error = second.adopt(id("x"), "nobody").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("bioxen-mine"), "{error}");
+
+    let vm = second.adopt(id("found"), "mine").await.unwrap();
+    vm.start().await.unwrap();
+    let outcome = vm.execute(Script::new("io.write('again')")).await.unwrap();
+    assert_eq!(outcome.stdout_text(), "again");
+    // A snapshot has no more to say about whose it is than the VM.
+    vm.revert("before").await.unwrap();
+    assert_eq!(second.collect(false).await.unwrap().len(), 0);
+    vm.destroy().await.unwrap();
+    second.close().await.unwrap();
+    drop((vm, second));
+    assert_eq!(lab.inventory().await, before);
+    let left: Vec<_> = std::fs::read_dir(state.path().join("keys"))
+        .unwrap()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_nobody_knows_a_way_into_can_be_driven_but_not_entered() {
+    let lab = Lab::records_only().await;
+    let first = lab.backend();
+    let vm = first.create(id("mine")).await.unwrap();
+    let error = vm.keep().await.unwrap_err();
+    assert!(error.to_string().contains("set state_dir"), "{error}");
+    lab.copy("bioxen-mine", "made by hand").await;
+
+    let second = lab.backend();
+    let adopted = second.adopt(id("theirs"), "made by hand").await.unwrap();
+    adopted.start().await.unwrap();
+    adopted.pause().await.unwrap();
+    adopted.unpause().await.unwrap();
+    adopted.snapshot("one").await.unwrap();
+    let error = adopted.execute(Script::new("print(1)")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("nobody knows a way into it"),
+        "{error}"
+    );
+    // A copy has the marks of the original, and is not ours for that.
+    let listed = second.list().await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].id.as_str(), "mine");
+    let error = second.adopt(id("x"), "tag:none").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    adopted.destroy().await.unwrap();
+    vm.destroy().await.unwrap();
+    first.close().await.unwrap();
+    second.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_that_fit_are_listed() {
+    let lab = Lab::records_only().await;
+    let backend = XcpngBackend::new(lab.config(json!({"tags": ["lab"]}))).unwrap();
+    let vms = [
+        backend.create(id("a")).await.unwrap(),
+        backend.create(id("b")).await.unwrap(),
+    ];
+    let error = backend.adopt(id("x"), "tag:lab").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    for vm in vms {
+        let uuid = &vm.info().await.unwrap().details["uuid"];
+        assert!(error.to_string().contains(uuid), "{error}");
+        vm.destroy().await.unwrap();
+    }
+    backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_run_renews_its_marks() {
+    let lab = Lab::records_only().await;
+    let config = lab.config(json!({"expiry": "3s"}));
+    let backend = XcpngBackend::new(config.clone()).unwrap();
+    let vm = backend.create(id("mine")).await.unwrap();
+    let expires = async || lab.record(&*vm).await.other_config["bioxen:expires"].clone();
+    let first = expires().await;
+    let reference = lab.named("bioxen-mine").await;
+    let mut watch = lab.client().watch(&[&format!("vm/{}", reference.as_str())]);
+    while expires().await <= first {
+        watch.next().await.unwrap();
+    }
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+}

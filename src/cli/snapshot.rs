@@ -1,0 +1,77 @@
+//! `bioxen snapshot`: what the disks of a VM of a pool held at some time.
+
+use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context as _;
+use bioxen_vm_core::{LuaVm as _, Snapshot};
+
+use super::print;
+use super::vms::{Common, adopt, on_pool, pool};
+use crate::settings::Settings;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Keep what the disks of a VM hold now
+    Create(Named),
+    /// List the snapshots of a VM, the oldest first
+    Ls(OfVm),
+    /// Give a VM back what its disks held; it is stopped then
+    Revert(Named),
+    /// Remove a snapshot with its disks
+    Rm(Named),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OfVm {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Named {
+    #[command(flatten)]
+    of: OfVm,
+
+    /// The name of the snapshot; to find one, its UUID will do too
+    #[arg(value_name = "SNAPSHOT")]
+    name: String,
+}
+
+pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    let of = match &command {
+        Command::Ls(of) => of,
+        Command::Create(named) | Command::Revert(named) | Command::Rm(named) => &named.of,
+    };
+    let pool = pool(&of.common, settings)?;
+    on_pool(pool, async |pool| {
+        let vm = adopt(pool, &of.vm).await?;
+        match &command {
+            Command::Create(named) => tell(&vm.snapshot(&named.name).await?, of)?,
+            Command::Ls(_) => {
+                for snapshot in vm.snapshots().await? {
+                    tell(&snapshot, of)?;
+                }
+            }
+            Command::Revert(named) => vm.revert(&named.name).await?,
+            Command::Rm(named) => vm.remove_snapshot(&named.name).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+fn tell(snapshot: &Snapshot, of: &OfVm) -> anyhow::Result<()> {
+    if of.common.json() {
+        let json = serde_json::to_string(snapshot).context("cannot write JSON")?;
+        return print(&format!("{json}\n"));
+    }
+    let created = snapshot.created.duration_since(UNIX_EPOCH);
+    let seconds = created.map_or(0, |since| since.as_secs());
+    let Snapshot { id, name, .. } = snapshot;
+    print(&format!("{name} ({id}), made at {seconds} s since 1970\n"))
+}

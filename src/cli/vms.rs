@@ -1,0 +1,301 @@
+//! `bioxen create`, `start`, `stop` and the like: VMs of a pool that outlive this program.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bioxen_vm_core::{
+    Backend, BackendConfig as _, Error, ErrorKind, LuaVm, VmId, VmInfo, VmManager,
+};
+use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
+use serde_json::Value;
+
+use super::interrupt::Interrupts;
+use super::{config, print, warn};
+use crate::settings::Settings;
+
+/// What every command about VMs of a pool takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Print JSON, one object to a line
+    #[arg(long)]
+    json: bool,
+
+    /// Set a key of the configuration, `xcpng_host=pool.example` for example
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Common {
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Create {
+    /// The id of the VM, by which the other commands find it
+    #[arg(value_name = "VM")]
+    id: VmId,
+
+    /// VM type; only those whose VMs outlive their program will do
+    #[arg(
+        long = "type",
+        short = 't',
+        default_value = XcpngConfig::VM_TYPE,
+        value_name = "TYPE"
+    )]
+    vm_type: String,
+
+    /// Only print what would be done
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// VMs that are there: by id, name, UUID, or tag as `tag:NAME`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Existing {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(required = true, value_name = "VM")]
+    vms: Vec<String>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Destroy {
+    /// Also VMs that BioXen has not made
+    #[arg(long)]
+    foreign: bool,
+
+    #[command(flatten)]
+    existing: Existing,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Clone {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    /// The id of the new VM
+    #[arg(value_name = "NEW")]
+    id: VmId,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Migrate {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    /// Name or UUID of a host of the pool
+    #[arg(value_name = "HOST")]
+    host: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What `start`, `stop` and their like do to a VM.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change {
+    Start,
+    Stop,
+    Reboot,
+    Pause,
+    Unpause,
+    Suspend,
+    Resume,
+}
+
+/// Opens the pool for VMs that are there already.
+pub(super) fn pool(common: &Common, mut settings: Settings) -> anyhow::Result<XcpngBackend> {
+    for assignment in &common.set {
+        settings.set(XcpngConfig::VM_TYPE, assignment)?;
+    }
+    let config = XcpngConfig::from_value(config(&settings, XcpngConfig::VM_TYPE)?)?;
+    Ok(config.build_without_template()?)
+}
+
+/// Takes over a VM that is there.
+pub(super) async fn adopt(pool: &XcpngBackend, which: &str) -> anyhow::Result<Arc<dyn LuaVm>> {
+    // Names of others need not be ids.
+    let id = VmId::new(which).or_else(|_| VmId::new("vm"))?;
+    Ok(pool.adopt(id, which).await?)
+}
+
+/// Does work on a pool, and leaves the pool in order whatever came of it.
+pub(super) async fn on_pool<T>(
+    pool: XcpngBackend,
+    work: impl AsyncFnOnce(&XcpngBackend) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let result = work(&pool).await;
+    let closed = pool.close().await;
+    let result = result?;
+    closed?;
+    Ok(result)
+}
+
+pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for assignment in &args.common.set {
+        settings.set(&args.vm_type, assignment)?;
+    }
+    let interrupts = Interrupts::listen()?;
+    let config = config(&settings, &args.vm_type)?;
+    if args.dry_run && args.vm_type == XcpngConfig::VM_TYPE {
+        let pool = XcpngConfig::from_value(config)?.build()?;
+        let plan = on_pool(pool, async |pool| Ok(pool.plan(&args.id).await?)).await?;
+        print(&format!("{plan}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let manager = VmManager::new(crate::factory());
+    let backend = crate::factory().open(&args.vm_type, config)?;
+    // The other commands would not know which one is meant.
+    let taken = backend.list().await?.into_iter();
+    if taken.into_iter().any(|info| info.id == args.id) {
+        backend.close().await?;
+        let message = "the pool has a VM of this id already; destroy it or choose another id";
+        return Err(Error::new(ErrorKind::AlreadyExists, message)
+            .with_operation("create")
+            .with_vm(&args.id)
+            .into());
+    }
+    let manager = manager.with_backend(backend);
+    let work = async {
+        let created = manager.create_vm(args.id.as_str(), &args.vm_type, Value::Null);
+        let vm = created.await?;
+        manager.keep_vm(args.id.as_str()).await?;
+        tell(&vm.info().await?, &args.common)?;
+        Ok(ExitCode::SUCCESS)
+    };
+    super::with_vms(&manager, &interrupts, work).await
+}
+
+pub(super) async fn change(
+    args: Existing,
+    change: Change,
+    settings: Settings,
+) -> anyhow::Result<ExitCode> {
+    each(args, settings, async |vm| {
+        match change {
+            Change::Start => vm.start().await,
+            Change::Stop => vm.stop().await,
+            Change::Reboot => vm.reboot().await,
+            Change::Pause => vm.pause().await,
+            Change::Unpause => vm.unpause().await,
+            Change::Suspend => vm.suspend().await,
+            Change::Resume => vm.resume().await,
+        }?;
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn info(args: Existing, settings: Settings) -> anyhow::Result<ExitCode> {
+    each(args, settings, async |_| Ok(())).await
+}
+
+pub(super) async fn destroy(args: Destroy, settings: Settings) -> anyhow::Result<ExitCode> {
+    let foreign = args.foreign;
+    each(args.existing, settings, async |vm| {
+        let info = vm.info().await?;
+        if !foreign && info.details.get("made_by").map(String::as_str) != Some("bioxen") {
+            anyhow::bail!("BioXen has not made it; say --foreign to destroy it all the same");
+        }
+        Ok(vm.destroy().await?)
+    })
+    .await
+}
+
+/// Does something to each of the VMs, and tells what they are like then. Whatever fails is told, and
+/// the others are done.
+async fn each(
+    args: Existing,
+    settings: Settings,
+    act: impl AsyncFn(&Arc<dyn LuaVm>) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let pool = pool(&args.common, settings)?;
+    on_pool(pool, async |pool| {
+        let mut failed = Vec::new();
+        for which in &args.vms {
+            let done = async {
+                let vm = adopt(pool, which).await?;
+                act(&vm).await?;
+                tell(&vm.info().await?, &args.common)
+            };
+            if let Err(error) = done.await {
+                failed.push(error.context(format!("VM {which}")));
+            }
+        }
+        let last = failed.pop();
+        for error in failed {
+            warn(&format!("{error:#}"));
+        }
+        last.map_or(Ok(ExitCode::SUCCESS), Err)
+    })
+    .await
+}
+
+pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<ExitCode> {
+    let pool = pool(&args, settings)?;
+    on_pool(pool, async |pool| {
+        for info in pool.list().await? {
+            tell(&info, &args)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<ExitCode> {
+    let pool = pool(&args.common, settings)?;
+    on_pool(pool, async |pool| {
+        let vm = adopt(pool, &args.vm).await?;
+        let made = vm.clone_vm(args.id.clone()).await?;
+        let kept = async {
+            made.start().await?;
+            made.keep().await?;
+            tell(&made.info().await?, &args.common)
+        };
+        if let Err(error) = kept.await {
+            let left = made.destroy().await;
+            left.context(format!("{error:#}, and the clone could not be removed"))?;
+            return Err(error);
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+pub(super) async fn migrate(args: Migrate, settings: Settings) -> anyhow::Result<ExitCode> {
+    let existing = Existing {
+        vms: vec![args.vm],
+        common: args.common,
+    };
+    let host = args.host;
+    each(existing, settings, async |vm| Ok(vm.migrate(&host).await?)).await
+}
+
+/// Prints what is known of a VM.
+fn tell(info: &VmInfo, args: &Common) -> anyhow::Result<()> {
+    if args.json {
+        let json = serde_json::to_string(info).context("cannot write JSON")?;
+        return print(&format!("{json}\n"));
+    }
+    let mut line = format!("{}: {}", info.id, info.state);
+    if let Some(address) = info.address {
+        line.push_str(&format!(" at {address}"));
+    }
+    for (key, value) in &info.details {
+        line.push_str(&format!(" {key}={value}"));
+    }
+    print(&format!("{line}\n"))
+}

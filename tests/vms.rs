@@ -1,0 +1,170 @@
+//! What a user of `bioxen create`, `start`, `stop` and the like sees: VMs of a pool that outlive the
+//! program, found again by name.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use xapi_client::SecretString;
+use xapi_sim::guest::PORT;
+use xapi_sim::{LUA_TEMPLATE, Model, Server, Sim, SimOptions};
+
+const PASSWORD: &str = "canary-of-the-pool";
+
+struct Pool {
+    sim: Sim,
+    server: Server,
+    state: tempfile::TempDir,
+}
+
+impl Pool {
+    async fn start() -> Self {
+        let options = SimOptions::default().with_password(SecretString::from(PASSWORD.to_owned()));
+        let sim = Sim::start(Model::single_host(), options).await.unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = sim.serve(address).await.unwrap();
+        let state = tempfile::tempdir().unwrap();
+        Self { sim, server, state }
+    }
+
+    /// Runs the program with what it takes to reach this pool.
+    async fn bioxen(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+        let pin = self.server.fingerprint().unwrap().to_string();
+        command
+            .args(args)
+            .env("BIOXEN_XCPNG_HOST", self.server.address().to_string())
+            .env("BIOXEN_XCPNG_PASSWORD", PASSWORD)
+            .env("BIOXEN_XCPNG_TLS__FINGERPRINT", pin)
+            .env(
+                "BIOXEN_XCPNG_SSH__USER",
+                self.sim.guest_user().unwrap_or("root"),
+            )
+            .env("BIOXEN_XCPNG_SSH__PORT", PORT.to_string())
+            .env("XDG_STATE_HOME", self.state.path())
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await;
+        output.unwrap()
+    }
+
+    /// The same for what succeeds: the lines of JSON that it prints.
+    async fn json(&self, args: &[&str]) -> Vec<Value> {
+        let output = self.bioxen(&[args, &["--json"]].concat()).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect()
+    }
+
+    /// The same for what is refused: the one line that it says.
+    async fn refused(&self, args: &[&str]) -> String {
+        let output = self.bioxen(args).await;
+        assert_eq!(output.status.code(), Some(125), "{args:?}: {output:?}");
+        assert_eq!(output.stdout, b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "more than one line:\n{said}");
+        assert!(!said.contains(PASSWORD), "the password shows: {said}");
+        said
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
+    let pool = Pool::start().await;
+    let template = format!("template={LUA_TEMPLATE}");
+    let made = pool.json(&["create", "lab", "--set", &template]).await;
+    assert_eq!(
+        (&made[0]["id"], &made[0]["state"]),
+        (&"lab".into(), &"running".into())
+    );
+    let said = pool.refused(&["create", "lab", "--set", &template]).await;
+    assert!(said.contains("has a VM of this id already"), "{said}");
+    // Nothing but the maker needs a template.
+    assert_eq!(pool.json(&["gc"]).await.len(), 0);
+    let listed = pool.json(&["ls"]).await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["details"]["name"], "bioxen-lab");
+    assert_eq!(listed[0]["details"]["kept"], "true");
+
+    for (command, state) in [
+        ("pause", "paused"),
+        ("unpause", "running"),
+        ("suspend", "suspended"),
+        ("resume", "running"),
+        ("stop", "stopped"),
+        ("start", "running"),
+        ("reboot", "running"),
+        ("info", "running"),
+    ] {
+        let told = pool.json(&[command, "bioxen-lab"]).await;
+        assert_eq!(told[0]["state"], state, "{command}");
+    }
+
+    // Simulated disks hold still only while nobody writes to them.
+    pool.json(&["stop", "lab"]).await;
+    let taken = pool.json(&["snapshot", "create", "lab", "clean"]).await;
+    assert_eq!(taken[0]["name"], "clean");
+    let said = pool.refused(&["snapshot", "create", "lab", "clean"]).await;
+    assert!(said.contains("already"), "{said}");
+    assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await, taken);
+    pool.json(&["snapshot", "revert", "lab", "clean"]).await;
+    assert_eq!(pool.json(&["info", "lab"]).await[0]["state"], "stopped");
+    pool.json(&["snapshot", "rm", "lab", "clean"]).await;
+    assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await.len(), 0);
+
+    let clone = pool.json(&["clone", "lab", "lab2"]).await;
+    assert_eq!(
+        (&clone[0]["id"], &clone[0]["state"]),
+        (&"lab2".into(), &"running".into())
+    );
+    let said = pool.refused(&["destroy", "nobody"]).await;
+    assert!(
+        said.contains("nobody") && said.contains("bioxen-lab"),
+        "{said}"
+    );
+    let ended = pool.json(&["destroy", "lab", "lab2"]).await;
+    assert!(
+        ended.iter().all(|vm| vm["state"] == "destroyed"),
+        "{ended:?}"
+    );
+    assert_eq!(pool.json(&["ls"]).await.len(), 0);
+    let leaks = pool.sim.leaks();
+    assert!(leaks.is_empty(), "{leaks:?}");
+    pool.server.shutdown().await;
+    pool.sim.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bioxen_has_not_made_is_destroyed_on_express_request_only() {
+    let pool = Pool::start().await;
+    let template = format!("template={LUA_TEMPLATE}");
+    pool.json(&["create", "lab", "--set", &template]).await;
+    pool.json(&["stop", "lab"]).await;
+    let admin = xapi_client::Client::over(pool.sim.transport())
+        .credentials("root", SecretString::from(PASSWORD.to_owned()))
+        .login()
+        .await
+        .unwrap();
+    let vm = admin.vm().get_by_name_label("bioxen-lab").await.unwrap();
+    admin.vm().clone(&vm[0], "theirs").await.unwrap();
+    let said = pool.refused(&["destroy", "theirs"]).await;
+    assert!(said.contains("--foreign"), "{said}");
+    pool.json(&["destroy", "--foreign", "theirs", "lab"]).await;
+    admin.close().await.unwrap();
+    let leaks = pool.sim.leaks();
+    assert!(leaks.is_empty(), "{leaks:?}");
+    pool.server.shutdown().await;
+    pool.sim.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_whose_vms_end_with_their_program_says_so() {
+    let pool = Pool::start().await;
+    let said = pool.refused(&["create", "--type", "basic", "lab"]).await;
+    assert!(said.contains("\"basic\" end with the program"), "{said}");
+    pool.server.shutdown().await;
+    pool.sim.shutdown().await;
+}
