@@ -115,6 +115,16 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     pool.json(&["snapshot", "rm", "lab", "clean"]).await;
     assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await.len(), 0);
 
+    // A program in a VM that is there: started for it, and there afterwards.
+    let output = pool
+        .bioxen(&["run", "--vm", "lab", "-e", "io.write(_VERSION)"])
+        .await;
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(0), &b"Lua 5.4"[..])
+    );
+    pool.json(&["stop", "lab"]).await;
+
     let clone = pool.json(&["clone", "lab", "lab2"]).await;
     assert_eq!(
         (&clone[0]["id"], &clone[0]["state"]),

@@ -28,7 +28,7 @@ use crate::living::{Living, renew};
 use crate::marks::Run;
 use crate::pool::Pool;
 use crate::progress::{Progress, Reporter, Stage};
-use crate::remove::remove_halted;
+use crate::remove::remove_snapshot;
 use crate::settings::{Settings, Wish};
 use crate::vm::{Names, XcpngVm};
 
@@ -340,7 +340,7 @@ async fn create(
     let deployed = deployment.run().await;
     if let Some(snapshot) = standing {
         let what = "remove the snapshot that the clone was made from";
-        let removed = remove_halted(client, &snapshot).await;
+        let removed = remove_snapshot(client, &snapshot).await;
         let settled = Entry::Removed(plan.source_name.clone());
         match removed {
             Ok(()) => ledger.note(settled).await.map_err(Error::Ledger)?,
@@ -402,7 +402,7 @@ async fn stand_still(
     // It may be there all the same.
     let found = client.vm().get_by_name_label(name).await;
     for snapshot in found.map_err(Error::pool(DOING))? {
-        remove_halted(client, &snapshot)
+        remove_snapshot(client, &snapshot)
             .await
             .map_err(Error::pool(DOING))?;
     }

@@ -192,7 +192,8 @@ impl Plan {
             told,
         } = found;
         let mut settings = Vec::new();
-        if template.is_a_template {
+        // A clone of a snapshot, which stands in for what runs, is a template too.
+        if template.is_a_template || !template.is_halted {
             settings.push(Setting::Provision);
         }
         settings.extend(memory(&template, wish.memory)?);

@@ -1,6 +1,6 @@
 //! Finds and removes what runs of this program have left on a pool that ended before they could.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::keyring::Keyring;
 use crate::ledger::{EndedRuns, Life};
 use crate::marks::Run;
 use crate::pool::ORIGINATOR;
-use crate::remove::{remove, remove_disk, remove_halted};
+use crate::remove::{remove, remove_disk, remove_snapshot};
 use crate::settings::Settings;
 
 /// Something that a run has left on a pool.
@@ -41,7 +41,7 @@ pub struct Leftover {
 pub enum LeftoverKind {
     /// A VM with its disks and snapshots.
     Vm,
-    /// A snapshot of a VM that stays.
+    /// A snapshot of a VM that stays or is gone already.
     Snapshot,
     /// A config drive that no VM has.
     ConfigDrive,
@@ -141,7 +141,7 @@ impl Thing {
                 is_pending,
             } => end_task(client, &task, tag.as_deref(), is_pending).await,
             Self::Vm(vm) => remove(client, &vm).await,
-            Self::Snapshot(snapshot) => remove_halted(client, &snapshot).await,
+            Self::Snapshot(snapshot) => remove_snapshot(client, &snapshot).await,
             Self::Drive(disk) => remove_disk(client, &disk).await,
             Self::Session(session) => client.end_session(&session).await.map(drop),
         };
@@ -254,6 +254,7 @@ async fn vms(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
         is_a_template: bool,
         is_a_snapshot: bool,
         is_control_domain: bool,
+        snapshot_of: Ref<Vm>,
     }
     let vms: BTreeMap<Ref<Vm>, KnownVm> = client
         .vm()
@@ -261,20 +262,26 @@ async fn vms(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
         .select()
         .await
         .map_err(Error::pool("list its VMs"))?;
+    let present: BTreeSet<_> = vms.keys().cloned().collect();
     let ours = vms.into_iter().filter_map(|(vm, record)| {
         let KnownVm {
             known,
             is_a_template,
             is_a_snapshot,
             is_control_domain,
+            snapshot_of,
         } = record;
         if is_control_domain {
             return None;
         }
-        // Other snapshots of a VM have its marks, and go with it.
+        // Other snapshots of a VM have its marks, and go with it. One that came into being while its
+        // VM was removed has no VM to go with.
         let (kind, run) = if is_a_snapshot {
-            let run = Run::of_unfinished(&known.name_label)?;
-            (LeftoverKind::Snapshot, run)
+            let run = match present.contains(&snapshot_of) {
+                true => Run::of_unfinished(&known.name_label),
+                false => Run::of(&known.name_label, &known.other_config),
+            };
+            (LeftoverKind::Snapshot, run?)
         } else {
             let Known {
                 name_label,

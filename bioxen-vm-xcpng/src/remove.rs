@@ -18,18 +18,27 @@ const SWITCHES: u32 = 4;
 
 /// Removes a VM. What is gone already is as good as removed, and a removal that failed half-way can
 /// be run again: the VM itself goes last, as what ties the rest together and says whose it is.
+///
+/// While something else is done to the VM, it begins again after that: there may be more of it then, a
+/// snapshot for example.
 pub(crate) async fn remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
-    let mut attempt = 1;
+    let mut switches = 1;
     loop {
-        match try_to_remove(client, vm).await {
+        let removal = patiently(client, None, || try_to_remove(client, vm));
+        match removal.await {
             Err(Error::Api(failure))
-                if failure.code == ErrorCode::VmBadPowerState && attempt < SWITCHES =>
+                if failure.code == ErrorCode::VmBadPowerState && switches < SWITCHES =>
             {
-                attempt += 1;
+                switches += 1;
             }
             result => return result,
         }
     }
+}
+
+/// Removes a snapshot.
+pub(crate) async fn remove_snapshot(client: &Client, snapshot: &Ref<Vm>) -> Result<()> {
+    patiently(client, None, || remove_halted(client, snapshot)).await
 }
 
 async fn try_to_remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
@@ -46,12 +55,11 @@ async fn try_to_remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
 }
 
 /// Removes a VM that does not run, or a snapshot.
-pub(crate) async fn remove_halted(client: &Client, vm: &Ref<Vm>) -> Result<()> {
+async fn remove_halted(client: &Client, vm: &Ref<Vm>) -> Result<()> {
     for disk in own_disks(client, vm).await? {
         remove_disk(client, &disk).await?;
     }
-    let destroy = || async { client.vm().destroy(vm).await };
-    unless_gone(patiently(client, None, destroy).await).map(drop)
+    unless_gone(client.vm().destroy(vm).await).map(drop)
 }
 
 /// The disks of a VM that no other VM uses.

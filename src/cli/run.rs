@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_curator::{PackageInstaller, RocksServer};
+#[cfg(feature = "xcpng")]
+use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_core::words::parse_duration;
-use bioxen_vm_core::{Input, Script, VmManager};
+use bioxen_vm_core::{Input, Script, Value, VmManager};
 
 use super::interrupt::Interrupts;
 use super::streams::{Streams, exit_code, read_ahead};
@@ -27,6 +29,12 @@ pub(super) struct Args {
         value_name = "TYPE"
     )]
     vm_type: String,
+
+    /// Run in this VM of a pool, started if need be, instead of one made for the program: its id,
+    /// name or UUID, or `tag:NAME`
+    #[cfg(feature = "xcpng")]
+    #[arg(long, value_name = "VM", conflicts_with = "vm_type")]
+    vm: Option<String>,
 
     /// Set a key of the type's configuration, `template=lua-bio-template` for example
     #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
@@ -62,7 +70,8 @@ pub(super) struct Args {
     arguments: Vec<String>,
 }
 
-pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(mut args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    let existing = existing(&mut args);
     for assignment in &args.set {
         settings.set(&args.vm_type, assignment)?;
     }
@@ -70,10 +79,20 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     script.validate()?;
     let mut streams = Streams::new()?;
     let interrupts = Interrupts::listen()?;
-    let manager = Arc::new(VmManager::new(crate::factory()));
+    let config = config(&settings, &args.vm_type)?;
+    let manager = VmManager::new(crate::factory());
+    let manager = Arc::new(match &existing {
+        Some(_) => for_existing(manager, config.clone())?,
+        None => manager,
+    });
     let work = async {
-        let config = config(&settings, &args.vm_type)?;
-        manager.create_vm("run", &args.vm_type, config).await?;
+        match &existing {
+            Some(which) => {
+                let vm = manager.adopt_vm("run", &args.vm_type, which, config);
+                vm.await?.start().await?;
+            }
+            None => drop(manager.create_vm("run", &args.vm_type, config).await?),
+        }
         if !args.packages.is_empty() {
             let servers = args.servers.iter().map(|server| rocks_server(server));
             let installer = PackageInstaller::new(Arc::clone(&manager)).with_servers(servers);
@@ -91,6 +110,32 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         }
     };
     with_vms(&manager, &interrupts, work).await
+}
+
+/// The VM that the program runs in, where that is not made for it.
+fn existing(args: &mut Args) -> Option<String> {
+    #[cfg(feature = "xcpng")]
+    if let Some(which) = args.vm.take() {
+        args.vm_type = bioxen_vm_xcpng::XcpngConfig::VM_TYPE.to_owned();
+        return Some(which);
+    }
+    let _ = args;
+    None
+}
+
+/// A manager that finds VMs of a pool, and so needs no template.
+fn for_existing(manager: VmManager, config: Value) -> anyhow::Result<VmManager> {
+    #[cfg(feature = "xcpng")]
+    {
+        let config = bioxen_vm_xcpng::XcpngConfig::from_value(config)?;
+        let pool = config.build_without_template()?;
+        Ok(manager.with_backend(Arc::new(pool)))
+    }
+    #[cfg(not(feature = "xcpng"))]
+    {
+        let _ = config;
+        Ok(manager)
+    }
 }
 
 /// A server as the user writes it: what has a scheme is a URL, or several between `|`; what ends in

@@ -17,6 +17,7 @@ fn template(vcpus_max: i64, vcpus_at_startup: i64, cores: Option<&str>) -> Templ
     }
     record.tags = vec!["bio".into()];
     record.is_a_template = true;
+    record.power_state = VmPowerState::Halted;
     record.memory_dynamic_min = 4 * GIB;
     record.memory_dynamic_max = 4 * GIB;
     record.memory_static_max = 4 * GIB;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::find::{choose, config_drive};
 use crate::marks::is_unfinished;
 use crate::progress::Stage;
-use crate::remove::remove_halted;
+use crate::remove::remove_snapshot;
 
 #[derive(Deserialize)]
 struct KnownSnapshot {
@@ -134,7 +134,7 @@ impl XcpngVm {
             found => found?.0,
         };
         let client = self.shared.client().await?;
-        remove_halted(client, &snapshot)
+        remove_snapshot(client, &snapshot)
             .await
             .map_err(Error::pool("remove a snapshot of the VM"))
     }

@@ -354,7 +354,6 @@ async fn what_only_looks_like_ours_is_never_touched() {
     backend.close().await.unwrap();
     drop((vm, backend));
     let theirs = lab.inventory().await;
-    lab.sim.shift_clock(400 * 24 * 3600);
     assert_eq!(collect(&config, false).await.len(), 0);
     assert_eq!(lab.inventory().await, theirs);
     lab.end().await;
@@ -374,5 +373,25 @@ async fn cleaning_up_needs_no_template() {
     let error = refused.unwrap_err().to_string();
     assert!(error.contains("there is no template \"\""), "{error}");
     backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_has_lost_its_vm_is_collected_with_its_run() {
+    let lab = Lab::records_only().await;
+    let before = lab.inventory().await;
+    let state = tempfile::tempdir().unwrap();
+    let config = lab.json(json!({"state_dir": state.path()}));
+    let backend: XcpngConfig = serde_json::from_value(config.clone()).unwrap();
+    let backend = backend.build().unwrap();
+    let vm = backend.create(VmId::new("mine").unwrap()).await.unwrap();
+    vm.snapshot("late").await.unwrap();
+    lab.remove("bioxen-mine").await;
+    assert_eq!(collect(&config, false).await.len(), 0, "its run lives");
+    drop((vm, backend));
+    let found = collect(&config, false).await;
+    let kinds: Vec<_> = found.iter().map(|left| left.kind).collect();
+    assert!(kinds.contains(&LeftoverKind::Snapshot), "{kinds:?}");
+    assert_eq!(lab.inventory().await, before);
     lab.end().await;
 }
