@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bioxen_vm_core::{Backend, VmId};
 use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
 use xapi_client::api::{Vm, VmGuestMetrics, VmPowerState};
-use xapi_client::{Client, SecretString};
+use xapi_client::{Client, Ref, SecretString};
 use xapi_sim::{GuestMode, LUA_TEMPLATE, Model, Sim, SimOptions};
 
 const VMS: usize = 100;
@@ -77,14 +77,19 @@ async fn deploy_all(boot: Duration) -> Duration {
     for deploy in deploys {
         vms.push(deploy.await.unwrap());
     }
+    let mut made = Vec::new();
+    for number in 0..VMS {
+        let name = format!("bioxen-vm{number}");
+        made.extend(client.vm().get_by_name_label(&name).await.unwrap());
+    }
     let up = mirror.wait_for(|objects| {
-        let all = objects.all::<Vm>();
-        let up = all.values().filter(|vm| {
-            let report = objects.get(&vm.guest_metrics);
-            vm.power_state == VmPowerState::Running
-                && report.is_some_and(|report| !report.networks.is_empty())
-        });
-        (up.count() >= VMS).then_some(())
+        let is_up = |vm: &Ref<Vm>| {
+            let vm = objects.get(vm)?;
+            let report = objects.get(&vm.guest_metrics)?;
+            let is_up = vm.power_state == VmPowerState::Running && !report.networks.is_empty();
+            is_up.then_some(())
+        };
+        made.iter().map(is_up).collect::<Option<()>>()
     });
     up.await.unwrap();
     let took = begun.elapsed();

@@ -92,7 +92,7 @@ impl Deployment<'_> {
                 "mark the cloned VM as ours",
             )
             .await?;
-            let drive = self.configure(&vm, &record).await?;
+            let drive = Box::pin(self.configure(&vm, &record)).await?;
             Ok((record.uuid.as_str().to_owned(), drive))
         };
         let (uuid, drive) = reporter.stage(Stage::Configure, configure).await?;

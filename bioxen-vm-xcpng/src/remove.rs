@@ -1,7 +1,9 @@
 //! Removes a VM together with its disks and snapshots, and nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use xapi_client::api::{Vdi, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
@@ -51,7 +53,15 @@ async fn try_to_remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
     for snapshot in &record.snapshots {
         remove_halted(client, snapshot).await?;
     }
-    remove_halted(client, vm).await
+    remove_halted(client, vm).await?;
+    // One that was being taken meanwhile has outlived it.
+    let late = format!("field \"snapshot_of\" = \"{}\"", vm.as_str());
+    let late: BTreeMap<Ref<Vm>, IgnoredAny> =
+        client.vm().get_all_records_where(&late).select().await?;
+    for snapshot in late.keys() {
+        remove_halted(client, snapshot).await?;
+    }
+    Ok(())
 }
 
 /// Removes a VM that does not run, or a snapshot.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
-use bioxen_vm_core::{LuaVm as _, Snapshot};
+use bioxen_vm_core::Snapshot;
 
 use super::print;
 use super::vms::{Common, adopt, on_pool, pool};
