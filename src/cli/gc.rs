@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bioxen_vm_core::{Backend as _, BackendConfig as _};
 use bioxen_vm_xcpng::{Leftover, XcpngConfig};
 
-use super::{FAILED, config, print};
+use super::{FAILED, print, with_defaults};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     for assignment in &args.set {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
-    let config = XcpngConfig::from_value(config(&settings, XcpngConfig::VM_TYPE)?)?;
+    let config = XcpngConfig::from_value(with_defaults(&settings, XcpngConfig::VM_TYPE))?;
     let backend = config.build_without_template()?;
     let collected = backend.collect(args.dry_run).await;
     backend.close().await?;

@@ -16,7 +16,7 @@ use bioxen_vm_core::{Input, Script, Value, VmManager};
 
 use super::interrupt::Interrupts;
 use super::streams::{Streams, exit_code, read_ahead};
-use super::{config, with_vms};
+use super::{config, with_defaults, with_vms};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,10 @@ pub(super) async fn run(mut args: Args, mut settings: Settings) -> anyhow::Resul
     script.validate()?;
     let mut streams = Streams::new()?;
     let interrupts = Interrupts::listen()?;
-    let config = config(&settings, &args.vm_type)?;
+    let config = match &existing {
+        Some(_) => with_defaults(&settings, &args.vm_type),
+        None => config(&settings, &args.vm_type)?,
+    };
     let manager = VmManager::new(crate::factory());
     let manager = Arc::new(match &existing {
         Some(_) => for_existing(manager, config.clone())?,
