@@ -12,6 +12,7 @@
 
 mod frames;
 mod returned;
+mod warm;
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -27,6 +28,7 @@ use crate::{
 
 pub use frames::{Frames, Mark, Part};
 pub(crate) use returned::read as read_returned;
+pub use warm::WarmInterpreters;
 
 /// The driver: reads the frame, runs the program, and ends as the `lua` program would.
 ///

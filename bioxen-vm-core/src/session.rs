@@ -17,7 +17,7 @@ use crate::{
     DEFAULT_MAX_OUTPUT, Error, ErrorKind, Gather, Input, Outcome, OutputSink, OutputStream, Result,
     Returned, Status,
 };
-use input::Requests;
+pub(crate) use input::Requests;
 use sink::SessionSink;
 
 /// How many chunks a session remembers.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bioxen_vm_core::lua::{self, Mark, RunnerHost};
+use bioxen_vm_core::lua::{self, Mark, RunnerHost, WarmInterpreters};
 use bioxen_vm_core::{
     Command, Gather, Outcome, OutputSink, PackageSite, Runner, Script, Session, SessionOptions,
 };
@@ -41,6 +41,7 @@ pub(crate) struct Guest {
     version: String,
     /// The LuaRocks tree of the user who logs in.
     tree: String,
+    warm: WarmInterpreters,
 }
 
 impl Guest {
@@ -79,12 +80,18 @@ impl Guest {
                 said: said(&outcome),
             });
         };
+        let tree = format!("{home}/.luarocks");
+        let packages = lua::search_path(&version, &tree).into();
+        let keeper: Arc<dyn Runner> = Arc::<SshRunner>::clone(&runner);
+        let warm = WarmInterpreters::new(keeper, &interpreter, packages);
+        warm.prepare();
         Ok(Self {
             session,
             runner,
             interpreter,
             version,
-            tree: format!("{home}/.luarocks"),
+            tree,
+            warm,
         })
     }
 
@@ -107,6 +114,9 @@ impl Guest {
         sink: &mut dyn OutputSink,
     ) -> bioxen_vm_core::Result<Outcome> {
         script.timeout = script.time_limit(limit);
+        if let Some(outcome) = self.warm.run(&script, sink).await? {
+            return Ok(outcome);
+        }
         let mark = Mark::new();
         let mut command = lua::command(&self.interpreter, &script, Some(&mark));
         self.let_find_packages(&mut command);
@@ -144,6 +154,9 @@ impl Guest {
 
     /// Ends the connections.
     pub(crate) async fn close(&self) {
+        // Programs that run end with their connection.
+        tokio::join!(self.warm.close(), self.session.close());
+        // What was being opened just then.
         self.session.close().await;
     }
 }

@@ -8,7 +8,8 @@ local function die(message)
   exit(1)
 end
 
-local header = stdin:read("*l")
+-- Whoever waited for a program in vain has nothing to tell.
+local header = stdin:read("*l") or exit(0)
 local mark = header:match("^%S+")
 local parts = {}
 local count = 0

@@ -6,13 +6,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
 /// Requests as a stream that a process reads. It ends when the sender is dropped.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     receiver: mpsc::UnboundedReceiver<Bytes>,
     current: Bytes,
 }
 
 impl Requests {
-    pub(super) fn new(receiver: mpsc::UnboundedReceiver<Bytes>) -> Self {
+    pub(crate) fn new(receiver: mpsc::UnboundedReceiver<Bytes>) -> Self {
         Self {
             receiver,
             current: Bytes::new(),

@@ -1,6 +1,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use secrecy::ExposeSecret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::config::SOCKET;
 use super::{Identity, SshError, SshTarget};
 
 /// How many commands run over one connection at once. An sshd allows 10 by default, and frees a
-/// slot only after we have seen the command end.
-pub(super) const CHANNELS: usize = 5;
+/// slot only after we have seen the command end. One that allows fewer is found out.
+const CHANNELS: usize = 6;
 
 /// A login takes a fifth of a second; a server that needs this long is not usable.
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
@@ -30,6 +32,10 @@ const LAUNCH: &str = include_str!("launch.sh");
 pub(super) struct Master {
     session: Arc<openssh::Session>,
     channels: Arc<Semaphore>,
+    /// How many channels there are, those in use included.
+    capacity: AtomicUsize,
+    /// Since when it has been open.
+    pub(super) opened: Instant,
     /// Closing this ends the connection.
     leash: Mutex<Option<ChildStdin>>,
     /// Holds what ssh said at its end, once it has ended.
@@ -89,6 +95,8 @@ impl Master {
         Ok(Self {
             session: Arc::new(openssh::Session::resume_mux(socket.into_boxed_path(), None)),
             channels: Arc::new(Semaphore::new(CHANNELS)),
+            capacity: AtomicUsize::new(CHANNELS),
+            opened: Instant::now(),
             leash: Mutex::new(Some(leash)),
             ended,
         })
@@ -118,6 +126,18 @@ impl Master {
     /// A free channel, if there is one.
     pub(super) fn channel(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.channels).try_acquire_owned().ok()
+    }
+
+    /// Does without a channel from now on, as the server has no room for it. Not when it would be
+    /// the only one in use: the server then only frees its room late.
+    pub(super) fn forgo(&self, channel: OwnedSemaphorePermit) -> bool {
+        let used = self.capacity.load(Ordering::Relaxed) - self.channels.available_permits();
+        if used <= 1 {
+            return false;
+        }
+        self.capacity.fetch_sub(1, Ordering::Relaxed);
+        channel.forget();
+        true
     }
 
     /// Waits until the connection has ended.

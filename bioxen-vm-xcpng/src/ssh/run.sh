@@ -4,21 +4,24 @@
 #
 # Standard input is the header, then the command's own input in pieces, and then a leash: its end
 # means that the caller has gone or given up. Before each piece comes a line with its size, 0 after
-# the last; `rest` means all up to the end, which then ends the command too. sshd makes every command the leader of a process group, so one
-# signal to the group ends the command, all that it started and this script.
+# the last; `rest` means all up to the end, which then ends the command too.
 #
-# The header has a line for each of: a word for the report, the seconds after which to give up (0:
-# never), the working directory, the number of environment variables, each of these, the program,
-# each argument. Lines that hold data start with "=", and in
-# them newline and backslash are \n and \\. Nothing of it ever becomes shell text.
+# sshd makes every command the leader of a process group, so one signal to the group ends the command,
+# all that it started and this script. What has left the group is found by the variable BIOXEN_RUN
+# of its environment, also where its parents have ended.
+#
+# The header has a line for each of: a word for the report, the value of BIOXEN_RUN, the seconds after
+# which to give up (0: never), the working directory, the number of environment variables, each of
+# these, the program, each argument. Lines that hold data start with "=", and in them newline and
+# backslash are \n and \\. Nothing of it ever becomes shell text.
 
 IFS='
 '
 set -f
 set -- $(head -c "$1")
 exec 3<&0 5>&1
-_bx_word=$1 _bx_limit=$2 _bx_dir=$3 _bx_env=$4
-shift 4
+_bx_word=$1 _bx_run=$2 _bx_limit=$3 _bx_dir=$4 _bx_env=$5
+shift 5
 
 # A frame: see bioxen_vm_core::lua::Frames.
 report() { printf '\001%sR%s\n%s' "$_bx_word" "${#1}" "$1" >&2; }
@@ -30,13 +33,34 @@ decode() {
   esac
 }
 
+# Ends everything, this script last. What is found stands still before it ends, so that it starts
+# nothing else meanwhile. What is in the group ends with this script: a shell would tell of it.
+finish() {
+  set +f
+  for _bx_round in 1 2 3 4 5 6 7 8 9; do
+    _bx_found=
+    # The search itself must not be found.
+    for _bx_file in $(BIOXEN_RUN='' "$_bx_grep" -ls "BIOXEN_RUN=$_bx_run" /proc/[0-9]*/environ); do
+      _bx_pid=${_bx_file#/proc/} _bx_pid=${_bx_pid%/environ}
+      kill -s STOP "$_bx_pid" && read -r _bx_stat <"/proc/$_bx_pid/stat" || continue
+      # State, parent, group.
+      _bx_stat=${_bx_stat##*) } _bx_stat=${_bx_stat#* } _bx_stat=${_bx_stat#* }
+      [ "${_bx_stat%% *}" = "$$" ] || _bx_found="$_bx_found$IFS$_bx_pid"
+    done
+    [ -n "$_bx_found" ] || break
+    kill -s KILL $_bx_found
+  done 2>/dev/null
+  kill -s KILL 0
+}
+
 # Signals to group 0 must reach nobody else.
 if IFS=' ' read -r _ _ _ _ _bx_group _ 2>/dev/null <"/proc/$$/stat"; then
   [ "$_bx_group" = "$$" ] || refuse group
 fi
 
 # Before the command's own PATH holds.
-_bx_head=$(command -v head) _bx_awk=$(command -v awk) _bx_cat=$(command -v cat) _bx_sleep=$(command -v sleep)
+_bx_head=$(command -v head) _bx_awk=$(command -v awk) _bx_cat=$(command -v cat)
+_bx_sleep=$(command -v sleep) _bx_grep=$(command -v grep)
 
 decode "$_bx_dir"
 [ -z "$_bx_text" ] || { unset CDPATH; cd -- "$_bx_text" 2>/dev/null; } || refuse directory
@@ -46,6 +70,7 @@ while [ "$_bx_env" -gt 0 ]; do
   shift
   _bx_env=$((_bx_env - 1))
 done
+export BIOXEN_RUN="$_bx_run"
 _bx_count=0
 for _bx_arg; do
   _bx_count=$((_bx_count + 1))
@@ -56,7 +81,7 @@ done
 export _bx_count
 
 if [ "$_bx_limit" != 0 ]; then
-  { "$_bx_sleep" "$_bx_limit"; kill -s KILL 0; } 3<&- </dev/null >/dev/null 2>&1 &
+  { "$_bx_sleep" "$_bx_limit"; finish; } 3<&- </dev/null >/dev/null 2>&1 &
 fi
 
 # A shell cannot tell exit code 137 from a death by signal 9. awk can: it adds 256 for a signal.
@@ -70,7 +95,7 @@ fi
   done
   exec >/dev/null
   "$_bx_cat"
-  kill -s KILL 0
+  finish
 } <&3 2>/dev/null | {
   exec 3<&-
   _bx_status=$("$_bx_awk" 'BEGIN {
@@ -78,5 +103,5 @@ fi
       " eval \"set -- \\\"\\$@\\\" \\\"\\$_bx_arg$_bx_i\\\"; unset _bx_arg$_bx_i\"; _bx_i=$((_bx_i + 1)); done;" \
       " unset _bx_count _bx_i; exec \"$@\" >&5 5>&-") }')
   report "$_bx_status"
-  kill -s KILL 0
+  finish
 }

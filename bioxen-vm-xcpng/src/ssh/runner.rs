@@ -30,6 +30,9 @@ const GUEST_SLACK: Duration = Duration::from_secs(10);
 /// How much of its input is sent at once.
 const PIECE: usize = 64 * 1024;
 
+/// How much of an input stream is sent as one piece at most: each costs a process on the guest.
+const INPUT_PIECE: usize = 1024 * 1024;
+
 /// The longest argument or variable of a Linux process, less room for the name it travels under.
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 64;
 const LONGEST_ARGUMENTS: usize = 1024 * 1024;
@@ -39,7 +42,9 @@ const LONGEST_ARGUMENTS: usize = 1024 * 1024;
 /// Program, arguments, variables and input travel over the connection's stream, never as shell
 /// text, and never in an argument list where other users of the guest could read them. When a
 /// command ends, is cancelled or runs out of time, and when the connection breaks, its process
-/// group on the guest is killed. A process that moves itself into another session escapes that.
+/// group on the guest is killed, and so is what has left the group: daemons, other sessions. Those
+/// are known by the variable `BIOXEN_RUN` of their environment, so what escapes is a process that
+/// leaves both the group and its environment behind.
 #[derive(Debug, Clone)]
 pub struct SshRunner {
     session: Arc<SshSession>,
@@ -126,7 +131,7 @@ impl SshRunner {
                     ErrorKind::Unsupported,
                     format!(
                         "{machine} lacks a program that every command needs: it must have sh, awk, \
-                         head and sleep"
+                         cat, grep, head and sleep"
                     ),
                 ),
             },
@@ -168,7 +173,9 @@ impl Request {
         let limit = command
             .timeout
             .map_or(0, |limit| (limit + GUEST_SLACK).as_secs());
-        let mut header = format!("{}\n{limit}\n", mark.as_str());
+        // Not the mark: whatever the command starts can read this one.
+        let run = Mark::new();
+        let mut header = format!("{}\n{}\n{limit}\n", mark.as_str(), run.as_str());
         push_line(&mut header, command.cwd.as_deref().unwrap_or_default());
         // Writing to a String cannot fail.
         let _ = writeln!(header, "{}", command.env.len());
@@ -294,6 +301,12 @@ async fn talk(
     drop(leash);
     Ok(match report {
         ControlFlow::Break(()) => End::Unwanted,
+        // What is ended from there on may be told as having ended, in no way.
+        ControlFlow::Continue(Some(report))
+            if report.is_empty() && !matches!(end, End::Silence) =>
+        {
+            end
+        }
         ControlFlow::Continue(Some(report)) => End::Report(report),
         ControlFlow::Continue(None) => end,
     })
@@ -320,8 +333,8 @@ async fn feed(
             tokio::io::copy(&mut stream, stdin).await?;
         }
         Some(mut stream) => {
-            let mut piece = BytesMut::with_capacity(PIECE);
-            while stream.read_buf(&mut piece).await? > 0 {
+            let mut piece = BytesMut::with_capacity(INPUT_PIECE);
+            while gather(&mut stream, &mut piece).await? {
                 stdin
                     .write_all(format!("{}\n", piece.len()).as_bytes())
                     .await?;
@@ -333,6 +346,24 @@ async fn feed(
         None => stdin.write_all(b"0\n").await?,
     }
     Ok(())
+}
+
+/// Reads what is there, at least one byte and at most as much as fits; `false` at the end.
+async fn gather(stream: &mut InputStream, piece: &mut BytesMut) -> std::io::Result<bool> {
+    if stream.read_buf(piece).await? == 0 {
+        return Ok(false);
+    }
+    while piece.len() < INPUT_PIECE {
+        let more = tokio::select! {
+            biased;
+            more = stream.read_buf(piece) => more?,
+            () = std::future::ready(()) => 0,
+        };
+        if more == 0 {
+            break;
+        }
+    }
+    Ok(true)
 }
 
 /// Hands on both streams until they end, and takes the report out of them. Once the command has

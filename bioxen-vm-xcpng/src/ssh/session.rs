@@ -1,16 +1,23 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openssh::Stdio;
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::master::{CHANNELS, Master};
+use super::master::Master;
 use super::{SshError, SshTarget};
 
 /// How many connections one guest gets at most.
-const MASTERS: usize = 4;
+const MASTERS: usize = 40;
+
+/// After this long without a free channel another connection is opened. Commands that are quick
+/// share few connections, and those that stay get more.
+const GROWTH: Duration = Duration::from_millis(100);
+
+/// How long a server that turned away another connection is left alone.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// Pauses between attempts: there is no event for "sshd listens now" or "a slot is free".
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -34,7 +41,10 @@ const ROOM_ATTEMPTS: u32 = 20;
 pub struct SshSession {
     target: SshTarget,
     masters: Mutex<Vec<Arc<Master>>>,
-    room: Arc<Semaphore>,
+    /// Held by who opens another connection.
+    opening: tokio::sync::Mutex<()>,
+    /// Tells of channels that have become free, and of connections that were opened.
+    freed: Arc<Notify>,
 }
 
 /// A command that runs on the guest. Dropping it ends the command and what it started.
@@ -42,8 +52,31 @@ pub struct SshSession {
 pub(super) struct Channel {
     pub(super) child: openssh::Child<Arc<openssh::Session>>,
     pub(super) master: Arc<Master>,
-    _slot: OwnedSemaphorePermit,
-    _room: OwnedSemaphorePermit,
+    _slot: Slot,
+}
+
+/// The right to one channel of a connection.
+#[derive(Debug)]
+struct Slot {
+    master: Arc<Master>,
+    permit: Option<OwnedSemaphorePermit>,
+    freed: Arc<Notify>,
+}
+
+impl Slot {
+    /// Gives the right up for good, as the server has no room for it; see [`Master::forgo`].
+    fn forgo(mut self) -> bool {
+        self.permit
+            .take()
+            .is_some_and(|permit| self.master.forgo(permit))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.freed.notify_waiters();
+    }
 }
 
 impl SshSession {
@@ -53,7 +86,8 @@ impl SshSession {
         Self {
             target,
             masters: Mutex::default(),
-            room: Arc::new(Semaphore::new(MASTERS * CHANNELS)),
+            opening: tokio::sync::Mutex::default(),
+            freed: Arc::default(),
         }
     }
 
@@ -109,7 +143,7 @@ impl SshSession {
 
     /// Ends all connections and waits until nothing of them is left. Later commands open new ones.
     pub async fn close(&self) {
-        let masters = std::mem::take(&mut *self.masters.lock().await);
+        let masters = std::mem::take(&mut *self.masters());
         for master in &masters {
             master.cut();
         }
@@ -123,41 +157,35 @@ impl SshSession {
     /// The command must do nothing before it has read its standard input: one whose start is in
     /// doubt is started again.
     pub(super) async fn spawn(&self, command: &str) -> Result<Channel, SshError> {
-        let room = Arc::clone(&self.room);
-        let room = room.acquire_owned().await.map_err(|error| {
-            SshError::Client(error.into()) // Never closed, so never an error.
-        })?;
+        let started = Instant::now();
         let mut pause = FIRST_PAUSE;
-        let mut reconnected = false;
-        for attempt in 1.. {
-            let failure = match self.slot().await {
-                Ok((master, slot)) => match start(&master, command).await {
-                    Ok(child) => {
-                        return Ok(Channel {
-                            child,
-                            master,
-                            _slot: slot,
-                            _room: room,
-                        });
+        let mut attempt = 1;
+        loop {
+            let slot = self.slot().await?;
+            match start(&slot.master, command).await {
+                Ok(child) => {
+                    return Ok(Channel {
+                        child,
+                        master: Arc::clone(&slot.master),
+                        _slot: slot,
+                    });
+                }
+                // Each that was open before may have broken unnoticed.
+                Err(error @ SshError::Disconnected { .. }) if slot.master.opened < started => {
+                    tracing::debug!(%error, "the SSH connection is opened again");
+                    slot.master.cut();
+                    slot.master.ended().await;
+                }
+                Err(SshError::Saturated) if attempt < ROOM_ATTEMPTS => {
+                    if !slot.forgo() {
+                        attempt += 1;
+                        sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
                     }
-                    Err(error @ SshError::Disconnected { .. }) if !reconnected => {
-                        tracing::debug!(%error, "the SSH connection is opened again");
-                        master.cut();
-                        master.ended().await;
-                        reconnected = true;
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            if !matches!(failure, SshError::Saturated) || attempt == ROOM_ATTEMPTS {
-                return Err(failure);
+                }
+                Err(error) => return Err(error),
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Err(SshError::Saturated)
     }
 
     /// What the login shell answers to a command, given as constant shell text: its standard output
@@ -180,33 +208,70 @@ impl SshSession {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// A free channel of a living connection; opens one more when all are in use.
-    async fn slot(&self) -> Result<(Arc<Master>, OwnedSemaphorePermit), SshError> {
-        let mut masters = self.masters.lock().await;
-        masters.retain(|master| master.is_alive());
-        let free = masters
-            .iter()
-            .find_map(|master| Some((Arc::clone(master), master.channel()?)));
-        if let Some(free) = free {
-            return Ok(free);
+    /// A free channel of a living connection. Waits for one, and opens another connection when none
+    /// becomes free.
+    async fn slot(&self) -> Result<Slot, SshError> {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(slot) = self.free() {
+                return Ok(slot);
+            }
+            tokio::select! {
+                () = freed => {}
+                _opening = self.opening.lock() => {
+                    if let Some(slot) = self.grow().await? {
+                        return Ok(slot);
+                    }
+                }
+            }
         }
-        if masters.len() == MASTERS {
-            return Err(SshError::Saturated);
+    }
+
+    /// Opens another connection, unless a channel becomes free in time; then the answer is `None`.
+    async fn grow(&self) -> Result<Option<Slot>, SshError> {
+        let freed = self.freed.notified();
+        if let Some(slot) = self.free() {
+            return Ok(Some(slot));
+        }
+        let open = self.masters().len();
+        if open == MASTERS {
+            freed.await;
+            return Ok(None);
+        }
+        if open > 0 && timeout(GROWTH, freed).await.is_ok() {
+            return Ok(None);
         }
         match Master::connect(&self.target).await {
             Ok(master) => {
-                let master = Arc::new(master);
-                let slot = master.channel().ok_or(SshError::Saturated)?;
-                masters.push(Arc::clone(&master));
-                Ok((master, slot))
+                self.masters().push(Arc::new(master));
+                let slot = self.free();
+                self.freed.notify_waiters();
+                Ok(slot)
             }
             // A server that turns away further logins still serves those that it has.
-            Err(error) if error.is_transient() && !masters.is_empty() => {
+            Err(error) if error.is_transient() && self.masters().iter().any(|m| m.is_alive()) => {
                 tracing::debug!(%error, "no further SSH connection");
-                Err(SshError::Saturated)
+                let _ = timeout(REFUSED, self.freed.notified()).await;
+                Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn free(&self) -> Option<Slot> {
+        let mut masters = self.masters();
+        masters.retain(|master| master.is_alive());
+        masters.iter().find_map(|master| {
+            Some(Slot {
+                permit: Some(master.channel()?),
+                master: Arc::clone(master),
+                freed: Arc::clone(&self.freed),
+            })
+        })
+    }
+
+    fn masters(&self) -> MutexGuard<'_, Vec<Arc<Master>>> {
+        self.masters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

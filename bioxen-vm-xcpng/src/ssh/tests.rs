@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::lua::WarmInterpreters;
 use bioxen_vm_core::{Command, ErrorKind, Input, Outcome, Runner, Status, channel};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -42,26 +43,14 @@ impl Server {
             .port();
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\n\
-             PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n",
+             PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSetEnv HOME={}\n",
             path("host_key"),
             path("authorized_keys"),
+            // What the user's shell does at a login is not what these tests are about.
+            path("home"),
         );
         fs::write(path("config"), config).unwrap();
-        let mut sshd = tokio::process::Command::new("/usr/sbin/sshd")
-            .args(["-D", "-e", "-f", &path("config")])
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(sshd.stderr.take().unwrap()).lines();
-        while !lines
-            .next_line()
-            .await
-            .unwrap()
-            .unwrap()
-            .contains("listening")
-        {}
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let sshd = listen(Path::new(&path("config"))).await;
         let target = SshTarget::new(
             IpAddr::from([127, 0, 0, 1]),
             user().await,
@@ -71,6 +60,11 @@ impl Server {
         .with_port(port)
         .with_runtime_dir(dir.path().join("run"));
         Self { dir, target, sshd }
+    }
+
+    /// Starts sshd again.
+    async fn listen(&mut self) {
+        self.sshd = listen(&self.dir.path().join("config")).await;
     }
 
     fn session(&self) -> Arc<SshSession> {
@@ -85,6 +79,26 @@ impl Server {
     fn connections(&self) -> usize {
         fs::read_dir(self.dir.path().join("run")).unwrap().count()
     }
+}
+
+async fn listen(config: &Path) -> Child {
+    let mut sshd = tokio::process::Command::new("/usr/sbin/sshd")
+        .args(["-D", "-e", "-f"])
+        .arg(config)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(sshd.stderr.take().unwrap()).lines();
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .unwrap()
+        .contains("listening")
+    {}
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    sshd
 }
 
 async fn user() -> String {
@@ -271,6 +285,98 @@ async fn a_timeout_ends_the_whole_tree_on_the_guest() {
     }
 }
 
+/// Leaves a daemon behind that minds no signal, in a session of its own, and holds the streams open.
+fn leaves_a_daemon(file: &Path) -> String {
+    format!(
+        "setsid sh -c '(trap \"\" TERM HUP INT; echo $$ >{0}.new; mv {0}.new {0}; sleep 3600) &' & \
+         until [ -e {0} ]; do sleep 0.01; done",
+        file.display()
+    )
+}
+
+#[tokio::test]
+async fn a_daemon_in_a_session_of_its_own_ends_with_the_command_that_started_it() {
+    let server = Server::start().await;
+    let session = server.session();
+    let runner = SshRunner::new(Arc::clone(&session));
+    let file = |name: &str| server.dir.path().join(name);
+    let pid = |file: &Path| fs::read_to_string(file).unwrap().trim().to_owned();
+
+    let ended = file("ended");
+    let outcome = runner.run(sh(&leaves_a_daemon(&ended))).await.unwrap();
+    assert!(outcome.success());
+    until(|| !runs(&pid(&ended))).await;
+
+    let timed_out = file("timed-out");
+    let script = format!("{}; sleep 3600", leaves_a_daemon(&timed_out));
+    let outcome = runner.run(sh(&script).with_timeout(Duration::from_secs(2)));
+    assert_eq!(outcome.await.unwrap().status, Status::TimedOut);
+    until(|| !runs(&pid(&timed_out))).await;
+
+    let cut_off = file("cut-off");
+    let script = format!("{}; sleep 3600", leaves_a_daemon(&cut_off));
+    let run = tokio::spawn(async move { runner.run(sh(&script)).await });
+    until(|| cut_off.exists()).await;
+    session.close().await;
+    run.await.unwrap().unwrap_err();
+    until(|| !runs(&pid(&cut_off))).await;
+}
+
+#[tokio::test]
+async fn after_the_server_killed_its_connections_or_was_gone_the_next_command_works_or_says_why() {
+    let mut server = Server::start().await;
+    let runner = server.runner();
+    // The next sshd above holds our connection.
+    let kill_connection = sh(
+        "pid=$PPID; until grep -q sshd /proc/$pid/comm; do pid=$(cut -d' ' -f4 /proc/$pid/stat); done; \
+         kill -9 $pid; sleep 3600",
+    );
+    for _ in 0..3 {
+        assert!(runner.run(sh("true")).await.unwrap().success());
+        let error = runner.run(kill_connection.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    server.sshd.kill().await.unwrap();
+    // Those that exist outlive the listener; a rebooted guest has none.
+    let _ = runner.run(kill_connection).await;
+    let error = runner.run(sh("true")).await.unwrap_err();
+    assert!(
+        std::error::Error::source(&error).is_some_and(|why| why.to_string().contains("closed")),
+        "{error:?}"
+    );
+    server.listen().await;
+    assert!(runner.run(sh("true")).await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_stay_get_more_connections() {
+    let server = Server::start().await;
+    let session = server.session();
+    let (ours, theirs): (Vec<_>, Vec<_>) = (0..25).map(|_| tokio::io::duplex(64)).unzip();
+    let runs: Vec<_> = theirs
+        .into_iter()
+        .map(|theirs| {
+            let runner = SshRunner::new(Arc::clone(&session));
+            let command = sh("echo here; exec sleep 3600").with_stdin(Input::lifeline(theirs));
+            let (mut sink, mut output) = channel(1);
+            let run = tokio::spawn(async move { runner.run_streaming(command, &mut sink).await });
+            (run, tokio::spawn(async move { output.recv().await }))
+        })
+        .collect();
+    let mut ended = Vec::new();
+    for (run, first) in runs {
+        assert_eq!(first.await.unwrap().unwrap().1, "here\n");
+        ended.push(run);
+    }
+    assert!(server.connections() >= 3, "all run at the same time");
+    drop(ours);
+    for run in ended {
+        run.await.unwrap().unwrap();
+    }
+    session.close().await;
+    assert_eq!(server.connections(), 0);
+}
+
 #[tokio::test]
 async fn dropping_the_future_ends_the_command_on_the_guest() {
     let server = Server::start().await;
@@ -315,7 +421,7 @@ async fn a_broken_connection_ends_the_command_and_the_next_one_gets_a_new_connec
 async fn more_commands_at_once_than_the_server_has_room_for_all_succeed() {
     let server = Server::start().await;
     let session = server.session();
-    let runs: Vec<_> = (0..60)
+    let runs: Vec<_> = (0..200)
         .map(|number| {
             let runner = SshRunner::new(Arc::clone(&session));
             tokio::spawn(async move {
@@ -397,6 +503,20 @@ async fn holds_a_connection_until_it_is_killed() {
     session.ready(Duration::from_secs(10)).await.unwrap();
     let runner = SshRunner::new(session);
     let dir = std::env::var("BIOXEN_TEST_DIR").unwrap();
+    let warm = WarmInterpreters::new(Arc::new(runner.clone()), "lua5.4", Vec::new());
+    warm.prepare();
+    let daemon = Path::new(&dir).join("daemon");
+    let program = format!("os.execute([[{}; sleep 3600]])", leaves_a_daemon(&daemon));
+    tokio::spawn(async move {
+        loop {
+            let mut nothing = bioxen_vm_core::Gather::new(0);
+            let script = bioxen_vm_core::Script::new(program.clone());
+            if warm.run(&script, &mut nothing).await.unwrap().is_some() {
+                return;
+            }
+        }
+    });
+    until(|| daemon.exists()).await;
     let (sshd, path) = (server.sshd.id().unwrap(), server.dir.path().display());
     let script = format!("echo $$ {sshd} {path} >{dir}/pid; sleep 3600");
     runner.run(sh(&script)).await.unwrap();
@@ -422,10 +542,12 @@ async fn nothing_is_left_when_this_program_is_killed() {
     let [pid, sshd, server] = text.split_whitespace().collect::<Vec<_>>()[..] else {
         panic!("{text:?}");
     };
+    let daemon = fs::read_to_string(dir.path().join("daemon")).unwrap();
     let connections = Path::new(server).join("run");
+    assert!(runs(daemon.trim()));
     assert!(runs(pid) && fs::read_dir(&connections).unwrap().count() == 1);
     child.kill().await.unwrap();
-    until(|| !runs(pid)).await;
+    until(|| !runs(pid) && !runs(daemon.trim())).await;
     until(|| fs::read_dir(&connections).unwrap().count() == 0).await;
     // What the killed test could not remove itself: its sshd and its directory.
     let sshd = Command::new("kill").arg(sshd);
