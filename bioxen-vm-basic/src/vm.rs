@@ -535,7 +535,7 @@ impl<S: OutputSink> OutputSink for Tail<S> {
     }
 }
 
-/// Runs the commands of a package manager among the processes of a VM.
+/// Runs commands among the processes of a VM: those of a package manager, and those that move files.
 #[derive(Debug)]
 struct Site {
     interpreter: Arc<Interpreter>,
@@ -551,6 +551,17 @@ impl Runner for Site {
         let sink = Gather::new(command.max_output);
         let (outcome, gather) = self.processes.run_command(command, sink, |_| ()).await?;
         Ok(gather.into_outcome(outcome))
+    }
+
+    async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        let command = self
+            .interpreter
+            .supervised(command, &self.processes.place)?;
+        let run = |pieces| async {
+            let ran = self.processes.run_command(command, pieces).await;
+            ran.map(|(outcome, _)| outcome)
+        };
+        streamed(sink, run).await
     }
 
     fn describe(&self) -> String {

@@ -17,6 +17,8 @@ mod value;
 mod vm;
 
 #[cfg(feature = "local")]
+pub mod files;
+#[cfg(feature = "local")]
 pub mod local;
 pub mod lua;
 #[cfg(feature = "testing")]

@@ -227,6 +227,15 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
         Err(self.unsupported("have packages"))
     }
 
+    /// Runs commands on the machine that its programs run on; the way to its files
+    /// ([`files`](crate::files) with the feature `local`).
+    ///
+    /// # Errors
+    /// As [`package_site`](Self::package_site).
+    async fn runner(&self) -> Result<Arc<dyn Runner>> {
+        self.package_site().await.map(|site| site.runner)
+    }
+
     /// Ends it and removes everything that was made for it. Does nothing the second time.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod busy;
 mod config_drive;
 mod copies;
 mod doctor;
+mod execution;
 mod faults;
 mod first_screen;
 mod keeping;
