@@ -450,3 +450,30 @@ fn the_configuration_is_shown_with_its_origins_and_checked_with_its_lines() {
         );
     }
 }
+
+#[test]
+fn files_and_folders_go_into_the_vm_and_come_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(at("genome.fa"), ">x\nACGT\n").unwrap();
+    std::fs::create_dir(at("data")).unwrap();
+    std::fs::write(at("data/k"), "21").unwrap();
+    let code = "local f = io.open('out/result', 'w') or os.exit(9) \
+                f:write(io.open('genome.fa'):read('a'), io.open('data/k'):read('a'))";
+    let output = bioxen(&[
+        "run",
+        "--put",
+        &at("genome.fa"),
+        "--put",
+        &at("data"),
+        "--put",
+        &format!("{}:out", at("data")),
+        "--get",
+        &format!("out:{}", at("back")),
+        "-e",
+        code,
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let result = std::fs::read_to_string(at("back/result")).unwrap();
+    assert_eq!(result, ">x\nACGT\n21");
+}

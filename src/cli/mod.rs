@@ -14,6 +14,7 @@ use crate::settings::Settings;
 use interrupt::Interrupts;
 
 mod config;
+mod copies;
 #[cfg(feature = "sim")]
 mod demo;
 #[cfg(feature = "xcpng")]

@@ -14,6 +14,7 @@ use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_core::words::parse_duration;
 use bioxen_vm_core::{Input, Script, Value, VmManager};
 
+use super::copies::Copies;
 use super::interrupt::Interrupts;
 use super::streams::{Streams, exit_code, read_ahead};
 use super::{config, with_defaults, with_vms};
@@ -61,6 +62,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
 
+    /// Copy this file or folder into the VM before the program runs; programs start in the folder
+    /// that relative paths are meant from
+    #[arg(long, value_name = "LOCAL[:REMOTE]")]
+    pub(super) put: Vec<String>,
+
+    /// Copy this file or folder out of the VM when the program has succeeded
+    #[arg(long, value_name = "REMOTE[:LOCAL]")]
+    pub(super) get: Vec<String>,
+
     /// Run this text instead of a file
     #[arg(long = "execute", short = 'e', value_name = "LUA")]
     code: Option<String>,
@@ -106,11 +116,16 @@ pub(super) async fn run(mut args: Args, mut settings: Settings) -> anyhow::Resul
             }
         }
         let vm = manager.vm("run")?;
+        let copies = Copies::new(&args, &*vm).await?;
+        copies.put().await?;
         let outcome = vm.execute_streaming(script, &mut streams).await?;
-        match streams.failure() {
-            Some(end) => end,
-            None => Ok(exit_code(outcome.status)),
+        if let Some(end) = streams.failure() {
+            return end;
         }
+        if outcome.success() {
+            copies.get().await?;
+        }
+        Ok(exit_code(outcome.status))
     };
     with_vms(&manager, &interrupts, work).await
 }
