@@ -21,15 +21,20 @@ local function frame(file, kind, text)
 end
 
 -- Lua 5.1 does not tell how a process of popen ended, and a shell cannot tell exit code 137 from a
--- death by signal 9. awk can, and tells it itself.
+-- death by signal 9. awk can, and tells it itself; but for that of busybox, as in run.sh.
 local told = _VERSION ~= "Lua 5.1"
 local start = 'lua=$_warm_lua driver=$_warm_driver; unset _warm_lua _warm_driver; exec "$lua" -e "$driver"'
 if not told then
   start = ([[
     exec 5>&1
-    how=$(awk 'BEGIN { print system("START >&5 5>&-") }')
+    how=$(awk 'BEGIN { print system("kill -s KILL $$") < 256 ? "?" : system("START >&5 5>&-") }')
+    if [ "$how" = '?' ]; then
+      { ( exec 2>&6 6>&-; START >&5 5>&- ); } 6>&2 2>/dev/null
+      how=$?
+      [ "$how" -le 128 ] || how=$((how + 128))
+    fi
     printf '\001%sR%s\n%s' MARK "${#how}" "$how" >&2
-  ]]):gsub("START", (start:gsub('[\\"]', "\\%0"))):gsub("MARK", mark)
+  ]]):gsub('"START', '"' .. start:gsub('[\\"]', "\\%0")):gsub("START", start):gsub("MARK", mark)
 end
 
 -- The number of the process that was started last, on Linux.

@@ -111,7 +111,12 @@ impl WarmInterpreters {
         };
         let deadline = script.timeout.map(|limit| started + limit);
         let mut returning = Returning::new(&mark, sink);
-        let end = lane.run(frame.bytes(), deadline, &mut returning).await?;
+        let end = lane.run(frame.bytes(), deadline, &mut returning).await;
+        if end.is_err() {
+            // Others may have come to their end with it, and not have told yet.
+            drop(std::mem::take(&mut self.inner.lock().idle));
+        }
+        let end = end?;
         let status = match end {
             Run::Ended(lane, status) => {
                 self.inner.settle(lane, Before::ItRan);

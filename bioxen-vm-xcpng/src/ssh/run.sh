@@ -84,7 +84,18 @@ if [ "$_bx_limit" != 0 ]; then
   { "$_bx_sleep" "$_bx_limit"; finish; } 3<&- </dev/null >/dev/null 2>&1 &
 fi
 
-# A shell cannot tell exit code 137 from a death by signal 9. awk can: it adds 256 for a signal.
+export _bx_go='
+  set --; _bx_i=1
+  while [ "$_bx_i" -le "$_bx_count" ]; do
+    eval "set -- \"\$@\" \"\$_bx_arg$_bx_i\"; unset _bx_arg$_bx_i"
+    _bx_i=$((_bx_i + 1))
+  done
+  unset _bx_count _bx_i _bx_go
+  exec "$@" >&5 5>&-
+'
+
+# A shell cannot tell exit code 137 from a death by signal 9. awk can: it adds 256 for a signal. That of
+# busybox tells 0, so there codes above 128 count as signals.
 {
   while read -r _bx_size; do
     case $_bx_size in
@@ -99,9 +110,13 @@ fi
 } <&3 2>/dev/null | {
   exec 3<&-
   _bx_status=$("$_bx_awk" 'BEGIN {
-    print system("set --; _bx_i=1; while [ $_bx_i -le $_bx_count ]; do" \
-      " eval \"set -- \\\"\\$@\\\" \\\"\\$_bx_arg$_bx_i\\\"; unset _bx_arg$_bx_i\"; _bx_i=$((_bx_i + 1)); done;" \
-      " unset _bx_count _bx_i; exec \"$@\" >&5 5>&-") }')
+    print system("kill -s KILL $$") < 256 ? "?" : system(ENVIRON["_bx_go"])
+  }')
+  if [ "$_bx_status" = '?' ]; then
+    { ( exec 2>&6 6>&-; eval "$_bx_go" ); } 6>&2 2>/dev/null
+    _bx_status=$?
+    [ "$_bx_status" -le 128 ] || _bx_status=$((_bx_status + 128))
+  fi
   report "$_bx_status"
   finish
 }

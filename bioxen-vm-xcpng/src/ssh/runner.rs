@@ -27,9 +27,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// so only when the connection is gone.
 const GUEST_SLACK: Duration = Duration::from_secs(10);
 
-/// How much of its input is sent at once.
-const PIECE: usize = 64 * 1024;
-
 /// How much of an input stream is sent as one piece at most: each costs a process on the guest.
 const INPUT_PIECE: usize = 1024 * 1024;
 

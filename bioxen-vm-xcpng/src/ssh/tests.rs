@@ -288,8 +288,8 @@ async fn a_timeout_ends_the_whole_tree_on_the_guest() {
 /// Leaves a daemon behind that minds no signal, in a session of its own, and holds the streams open.
 fn leaves_a_daemon(file: &Path) -> String {
     format!(
-        "setsid sh -c '(trap \"\" TERM HUP INT; echo $$ >{0}.new; mv {0}.new {0}; sleep 3600) &' & \
-         until [ -e {0} ]; do sleep 0.01; done",
+        "setsid sh -c 'sh -c \"trap \\\"\\\" TERM HUP INT; echo \\$\\$ >{0}.new; mv {0}.new {0}; \
+         sleep 3600; sleep 3600\" &' & until [ -e {0} ]; do sleep 0.01; done",
         file.display()
     )
 }

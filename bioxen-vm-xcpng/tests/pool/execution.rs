@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::files::Files;
-use bioxen_vm_core::{ErrorKind, LuaVm, Script};
+use bioxen_vm_core::{Backend, ErrorKind, LuaVm, Script};
 
 use crate::lab::Lab;
 
@@ -87,8 +87,8 @@ async fn files_and_folders_travel_and_what_a_lost_connection_broke_off_goes_on()
     files.get("big".as_ref(), here).await.unwrap();
     assert_eq!(std::fs::read(&big).unwrap(), content);
 
-    let full = files.put(&folder.join("a b/it's.fa"), "/proc/x".as_ref());
-    let full = full.await.unwrap_err();
+    let file = folder.join("a b/it's.fa");
+    let full = files.put(&file, "/proc/x".as_ref()).await.unwrap_err();
     assert!(
         matches!(full.kind(), ErrorKind::Denied | ErrorKind::Internal),
         "{full}"
