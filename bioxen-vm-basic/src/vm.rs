@@ -558,7 +558,7 @@ impl Runner for Site {
             .interpreter
             .supervised(command, &self.processes.place)?;
         let run = |pieces| async {
-            let ran = self.processes.run_command(command, pieces).await;
+            let ran = self.processes.run_command(command, pieces, |_| ()).await;
             ran.map(|(outcome, _)| outcome)
         };
         streamed(sink, run).await

@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         Ok(pool) => pool?,
         Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
     };
-    let result = on_pool(&interrupts, &pool, &args, &settings, fasta).await;
+    let result = Box::pin(on_pool(&interrupts, &pool, &args, &settings, fasta)).await;
     pool.close().await;
     match result? {
         Ended::Finished => {
@@ -90,14 +90,14 @@ async fn on_pool(
     let local_config = super::config(settings, "basic")?;
     let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));
     let result = interrupts
-        .unless(job(
+        .unless(Box::pin(job(
             &manager,
             &mut progress,
             pool,
             args,
             local_config,
             fasta,
-        ))
+        )))
         .await;
     let cleaned = watched(&mut progress, manager.shutdown_all()).await;
     match result {
