@@ -352,7 +352,7 @@ async fn the_doctor_tells_each_check_and_ends_with_what_it_found() {
         "{said}"
     );
     assert!(
-        said.ends_with("nothing is wrong, 11 not looked at\n"),
+        said.ends_with("nothing is wrong, 12 not looked at\n"),
         "{said}"
     );
 

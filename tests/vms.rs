@@ -2,14 +2,15 @@
 //! program, found again by name.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says what it leaves out")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use xapi_client::SecretString;
-use xapi_sim::guest::PORT;
-use xapi_sim::{LUA_TEMPLATE, Model, Server, Sim, SimOptions};
+use xapi_sim::guest::{PORT, Rung};
+use xapi_sim::{LUA_TEMPLATE, Model, Server, Sim, SimOptions, TemplateSpec};
 
 const PASSWORD: &str = "canary-of-the-pool";
 
@@ -21,8 +22,12 @@ struct Pool {
 
 impl Pool {
     async fn start() -> Self {
+        Self::of(Model::single_host()).await
+    }
+
+    async fn of(model: Model) -> Self {
         let options = SimOptions::default().with_password(SecretString::from(PASSWORD.to_owned()));
-        let sim = Sim::start(Model::single_host(), options).await.unwrap();
+        let sim = Sim::start(model, options).await.unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = sim.serve(address).await.unwrap();
         let state = tempfile::tempdir().unwrap();
@@ -182,4 +187,76 @@ async fn a_type_whose_vms_end_with_their_program_says_so() {
     assert!(said.contains("\"basic\" end with the program"), "{said}");
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
+}
+
+/// A system with cloud-init, as the makers of systems offer them for clouds.
+const BASE: &str = "cloud";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
+    let network = "Pool-wide network associated with eth0";
+    let base = TemplateSpec::with_guest(BASE).cloud_init().vif(network);
+    let pool = Pool::of(Model::single_host().template(base)).await;
+    if pool.sim.rung() != Some(Rung::Overlay) {
+        println!("left out: guests have no files of their own here");
+        return;
+    }
+    let by_drive = ["--set", "ssh.first_contact=config-drive"];
+    let root = ["--set", "ssh.user=root"];
+    let build = ["template", "build", "--from", BASE, "--name", "made"];
+    let build = [&build[..], &by_drive, &root].concat();
+    let missing = [&build[..], &["--rocks", "/nowhere"]].concat();
+    let output = pool.bioxen(&missing).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("there is no folder /nowhere"), "{said}");
+    pool.is_as_before();
+
+    let image = pool.state.path().join("disk.qcow2");
+    std::fs::write(&image, b"QFI\xfb").unwrap();
+    let image = ["--image", image.to_str().unwrap(), "--name", "made"];
+    let image = [&["template", "build"], &image[..]].concat();
+    let output = pool.bioxen(&image).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("qemu-img convert"), "{said}");
+    pool.is_as_before();
+
+    let output = pool.bioxen(&build).await;
+    let warned = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{warned}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("bio_sequence_analysis"), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("made made ("), "{said}");
+
+    let rock = "print(require('bio_compute') ~= nil)";
+    let run = [
+        "run",
+        "--type",
+        "xcpng",
+        "-e",
+        rock,
+        "--set",
+        "template=made",
+    ];
+    let output = pool.bioxen(&[&run[..], &root].concat()).await;
+    assert_eq!(output.stdout, b"true\n", "{output:?}");
+
+    let check = ["template", "check", "made"];
+    let findings = pool.json(&[&check[..], &root].concat()).await;
+    let verdict = |code: &str| {
+        let found = findings.iter().find(|finding| finding["code"] == code);
+        found.unwrap()["verdict"].clone()
+    };
+    for code in ["template", "ssh", "lua", "luarocks", "identity", "cleanup"] {
+        assert_eq!(verdict(code), "good", "{code}: {findings:?}");
+    }
+    let output = pool.bioxen(&["template", "check", "mad"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+
+    let output = pool.bioxen(&build).await;
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("has a template \"made\" already"), "{said}");
 }

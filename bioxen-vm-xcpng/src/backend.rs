@@ -187,6 +187,10 @@ impl XcpngBackend {
         }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Tells of every stage of every VM from now on.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Progress> {

@@ -311,6 +311,63 @@ pub enum Error {
         /// What it said.
         said: String,
     },
+    /// A template is to be made with keys that all its VMs would share.
+    #[error(
+        "a template is made with keys of the VM's own; leave out ssh.identity_file, ssh.host_key and \
+         ssh.known_hosts"
+    )]
+    TemplateKeys,
+    /// There is a template of the name already.
+    #[error("the pool has a template {name:?} already; remove it, or give another name")]
+    TemplateExists {
+        /// The name.
+        name: String,
+    },
+    /// What a template needs could not be installed.
+    #[error(
+        "{missing} could not be installed in the VM by its package manager ({manager}): {said}; \
+         check that the VM reaches its package servers, or install it in what the template is made \
+         from"
+    )]
+    Install {
+        /// What is missing.
+        missing: String,
+        /// `apt`, `apk`, `dnf` or `none`.
+        manager: String,
+        /// Its last words.
+        said: String,
+    },
+    /// The VM could not be made to forget who it is.
+    #[error("the VM's system could not be cleaned: {said}; look at what it says")]
+    Clean {
+        /// What it said.
+        said: String,
+    },
+    /// The user who logs in may not install anything.
+    #[error(
+        "{user:?} may not install anything in the VM; set ssh.user to root, or to a user who may use \
+         sudo without a password"
+    )]
+    NotRoot {
+        /// The user.
+        user: String,
+    },
+    /// The image of a disk cannot be used.
+    #[error("the image {} cannot be used: {reason}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// The reason and the remedy.
+        reason: String,
+    },
+    /// The VMs of an image would have no network.
+    #[error("an image has no network; set network to the name of one of the pool's networks")]
+    ImageNetwork,
+    /// Nothing says where the disk of an image goes.
+    #[error(
+        "the pool has no default storage; set sr, with clone = \"copy\", to where the disk goes"
+    )]
+    NoDefaultStorage,
     /// A command in the VM could not be run.
     #[error(transparent)]
     Guest(Box<bioxen_vm_core::Error>),
@@ -344,7 +401,13 @@ impl Error {
             | Self::NoStateDir
             | Self::SnapshotName { .. }
             | Self::SameAddress
+            | Self::TemplateKeys
+            | Self::NotRoot { .. }
+            | Self::Image { .. }
+            | Self::ImageNetwork
+            | Self::NoDefaultStorage
             | Self::Topology { .. } => ErrorKind::Config,
+            Self::TemplateExists { .. } => ErrorKind::AlreadyExists,
             Self::Unreachable { .. } | Self::NoTls { .. } => ErrorKind::Unavailable,
             Self::SnapshotExists { .. } => ErrorKind::AlreadyExists,
             Self::NoPlace { .. } => ErrorKind::Exhausted,
@@ -359,7 +422,10 @@ impl Error {
                 ErrorKind::InvalidState
             }
             Self::NoShell { .. } => ErrorKind::Config,
-            Self::ConfigDrive(_) | Self::CloudInit { .. } => ErrorKind::Internal,
+            Self::ConfigDrive(_)
+            | Self::CloudInit { .. }
+            | Self::Install { .. }
+            | Self::Clean { .. } => ErrorKind::Internal,
             Self::Ssh { source, .. } | Self::Keys(source) => source.kind(),
             Self::Guest(error) => error.kind(),
         }
@@ -385,14 +451,20 @@ impl Error {
             | Self::MemoryTooSmall { .. }
             | Self::DiskTooSmall { .. }
             | Self::Topology { .. } => Check::Template,
-            Self::Ledger(_) | Self::NoStateDir | Self::SameAddress => Check::Config,
+            Self::Ledger(_) | Self::NoStateDir | Self::SameAddress | Self::TemplateKeys => {
+                Check::Config
+            }
             Self::NoPlace { .. } => Check::Boot,
             Self::NoWayIn => Check::Ssh,
+            Self::TemplateExists { .. } | Self::Image { .. } => Check::Template,
+            Self::NoDefaultStorage => Check::Storage,
+            Self::ImageNetwork => Check::Network,
+            Self::Install { .. } | Self::Clean { .. } => Check::BuildTools,
             Self::Ended { .. } | Self::State { .. } => Check::Boot,
             Self::NoAddress { why, .. } => why.check(),
             Self::Ssh { .. } => Check::Ssh,
             Self::CloudInit { .. } => Check::CloudInit,
-            Self::NoShell { .. } | Self::Guest(_) => Check::Shell,
+            Self::NoShell { .. } | Self::NotRoot { .. } | Self::Guest(_) => Check::Shell,
             Self::NoLua { .. } => Check::Lua,
             Self::LeftBehind { .. } => Check::Cleanup,
             Self::Pool { source, .. } if kind_of_call(source) == ErrorKind::Denied => Check::Role,

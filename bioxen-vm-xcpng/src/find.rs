@@ -20,8 +20,8 @@ use crate::settings::{Handover, Wish};
 const LISTED: usize = 8;
 
 /// What a template says of how its VMs get their keys, in its `other_config`.
-const FIRST_CONTACT: &str = "bioxen:first-contact";
-const BY_DRIVE: &str = "config-drive";
+pub(crate) const FIRST_CONTACT: &str = "bioxen:first-contact";
+pub(crate) const BY_DRIVE: &str = "config-drive";
 const BY_VM_DATA: &str = "vm-data";
 
 /// Looks up the template, or the VM in its place, the storage and the networks of a wish, and what it
@@ -54,13 +54,7 @@ pub(crate) async fn find(
         Some(name) => Some(sr(client, name).await?),
         None => None,
     };
-    let mut networks = Vec::new();
-    if !wish.networks.is_empty() {
-        let all = all_networks(client).await?;
-        for name in &wish.networks {
-            networks.push(choose("network", name, all.clone())?);
-        }
-    }
+    let networks = networks(client, wish).await?;
     let affinity = match &wish.affinity {
         Some(name) => Some(choose("host", name, hosts(client).await?)?),
         None => None,
@@ -226,6 +220,18 @@ pub(crate) async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
             name: record.name_label,
         });
     choose("storage repository", name, named.collect())
+}
+
+/// The networks that a wish names.
+pub(crate) async fn networks(client: &Client, wish: &Wish) -> Result<Vec<Named<Network>>> {
+    let mut networks = Vec::new();
+    if !wish.networks.is_empty() {
+        let all = all_networks(client).await?;
+        for name in &wish.networks {
+            networks.push(choose("network", name, all.clone())?);
+        }
+    }
+    Ok(networks)
 }
 
 /// The network of this name or UUID.

@@ -117,6 +117,14 @@ impl FirstContact {
         }
     }
 
+    /// The key that was made for the login, if one was.
+    pub(crate) fn public_key(&self) -> Option<&str> {
+        match &self.proofs {
+            Proofs::Made { client, .. } => Some(client.public()),
+            Proofs::Fixed { .. } => None,
+        }
+    }
+
     /// The content of the VM's config drive. `instance` are 32 hex digits that no other VM has.
     pub(crate) fn drive(
         &self,

@@ -30,6 +30,43 @@ const SHELL_LIMIT: Duration = Duration::from_secs(10);
 /// How long the interpreter may take to say who it is.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
+/// A login to a running VM, whatever there is in it.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    session: Arc<SshSession>,
+    pub(crate) runner: Arc<SshRunner>,
+}
+
+impl Reached {
+    /// Waits for a login and, where cloud-init gives the VM its keys, for the end of that.
+    pub(crate) async fn log_in(
+        contact: &FirstContact,
+        address: IpAddr,
+        limit: Duration,
+    ) -> Result<Self> {
+        let session = Arc::new(SshSession::new(contact.target(address)));
+        session.ready(limit).await.map_err(|source| {
+            let target = session.target();
+            Error::Ssh {
+                machine: format!("{}@{address}", target.user),
+                port: target.port,
+                remedy: contact.remedy(&source),
+                source: Box::new(source),
+            }
+        })?;
+        let runner = Arc::new(SshRunner::new(Arc::clone(&session)));
+        if contact.handover() == Some(Handover::Drive) {
+            cloud_init::wait(&*runner, limit).await?;
+        }
+        Ok(Self { session, runner })
+    }
+
+    /// Ends the connections.
+    pub(crate) async fn close(&self) {
+        self.session.close().await;
+    }
+}
+
 /// A running VM with a Lua interpreter.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -53,20 +90,7 @@ impl Guest {
         interpreter: &str,
         limit: Duration,
     ) -> Result<Self> {
-        let session = Arc::new(SshSession::new(contact.target(address)));
-        session.ready(limit).await.map_err(|source| {
-            let target = session.target();
-            Error::Ssh {
-                machine: format!("{}@{address}", target.user),
-                port: target.port,
-                remedy: contact.remedy(&source),
-                source: Box::new(source),
-            }
-        })?;
-        let runner = Arc::new(SshRunner::new(Arc::clone(&session)));
-        if contact.handover() == Some(Handover::Drive) {
-            cloud_init::wait(&*runner, limit).await?;
-        }
+        let Reached { session, runner } = Reached::log_in(contact, address, limit).await?;
         let probe = Command::new("sh")
             .args(["-c", FIND, "sh", interpreter, PROBE])
             .with_timeout(PROBE_LIMIT);

@@ -26,6 +26,7 @@ mod progress;
 mod remove;
 mod settings;
 pub mod ssh;
+mod template;
 mod vm;
 mod words;
 
@@ -39,4 +40,5 @@ pub use error::Error;
 pub use gc::{Leftover, LeftoverKind};
 pub use no_address::NoAddress;
 pub use progress::{Progress, Stage, StageState};
+pub use template::{Template, TemplateBuild, TemplateBuilder};
 pub use vm::XcpngVm;

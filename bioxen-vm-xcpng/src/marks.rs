@@ -141,6 +141,11 @@ pub(crate) fn is_made_by_us(uuid: &str, other_config: &BTreeMap<String, String>)
     is(OWNER, OWNER_NAME) && is(UUID, uuid)
 }
 
+/// Whether a key of `other_config` is one of ours.
+pub(crate) fn is_ours(key: &str) -> bool {
+    key.starts_with("bioxen:")
+}
+
 /// Whether a disk holds a config drive, from what can be seen of it without reading it.
 pub(crate) fn is_config_drive(name: &str) -> bool {
     name.starts_with(DRIVE) || name == FOREIGN_DRIVE

@@ -152,6 +152,18 @@ impl XcpngVm {
         self.contact.as_ref()
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn reference(&self) -> &Ref<Vm> {
+        &self.vm
+    }
+
+    pub(crate) fn login_user(&self) -> &str {
+        &self.shared.settings().login.user
+    }
+
     pub(crate) async fn try_start(&self) -> Result<(), Error> {
         self.alive(async |living| self.start_alive(living).await)
             .await

@@ -28,8 +28,17 @@ pub(super) struct Args {
     set: Vec<String>,
 }
 
-pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    for assignment in &args.set {
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+    run_with(args, None, settings).await
+}
+
+/// The same with one more setting, of the most weight.
+pub(super) async fn run_with(
+    args: Args,
+    setting: Option<String>,
+    mut settings: Settings,
+) -> anyhow::Result<ExitCode> {
+    for assignment in args.set.iter().chain(&setting) {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
     let interrupts = Interrupts::listen()?;

@@ -30,6 +30,8 @@ mod shell;
 mod snapshot;
 mod streams;
 #[cfg(feature = "xcpng")]
+mod template;
+#[cfg(feature = "xcpng")]
 mod vms;
 
 /// The exit code when BioXen itself failed; all others are those of the Lua program.
@@ -117,6 +119,9 @@ enum Command {
     Run(run::Args),
     /// Talk to a living Lua state in a VM made for it
     Shell(shell::Args),
+    /// Make a template for VMs of a pool, or say what one lacks
+    #[cfg(feature = "xcpng")]
+    Template(template::Args),
     /// List the VM types of this build
     Types,
 }
@@ -193,6 +198,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Pkg(args) => Box::pin(pkg::run(*args, settings)).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,
+            #[cfg(feature = "xcpng")]
+            Command::Template(args) => Box::pin(template::run(args, settings)).await,
             Command::Types => {
                 let types: Vec<_> = crate::factory().vm_types().collect();
                 print(&format!("{}\n", types.join("\n")))?;

@@ -54,13 +54,15 @@ pub enum Check {
     Luarocks,
     /// Whether rocks with C code can be built in it.
     BuildTools,
+    /// Whether the template brings keys along that let others in.
+    Identity,
     /// Whether all that was made for looking is gone again.
     Cleanup,
 }
 
 impl Check {
     /// All of them, in the order in which a deployment meets them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Config,
         Self::Password,
         Self::Dns,
@@ -83,6 +85,7 @@ impl Check {
         Self::Lua,
         Self::Luarocks,
         Self::BuildTools,
+        Self::Identity,
         Self::Cleanup,
     ];
 
@@ -112,6 +115,7 @@ impl Check {
             Self::Lua => "lua",
             Self::Luarocks => "luarocks",
             Self::BuildTools => "build-tools",
+            Self::Identity => "identity",
             Self::Cleanup => "cleanup",
         }
     }

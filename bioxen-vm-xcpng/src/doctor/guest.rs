@@ -16,7 +16,8 @@ use crate::settings::{Handover, Settings};
 use crate::vm::XcpngVm;
 
 /// Says what there is for packages: the version of LuaRocks, a C compiler, and the headers of the
-/// Lua version `$1`. A line for each that is there, begun by its name.
+/// Lua version `$1`; and files with keys that open the login besides `$2`. A line for each that is
+/// there, begun by its name.
 const LOOK: &str = r#"
 version=$(luarocks --version 2>/dev/null | head -n 1) && [ -n "$version" ] && printf 'luarocks %s\n' "$version"
 compiler=$(command -v cc || command -v gcc) && printf 'compiler %s\n' "$compiler"
@@ -26,6 +27,10 @@ for dir in /usr/include /usr/local/include; do
         printf 'headers %s\n' "$dir/$name"
         break 2
     done
+done
+for file in /root/.ssh/authorized_keys "$HOME/.ssh/authorized_keys"; do
+    [ -r "$file" ] || continue
+    grep -v '^[[:space:]]*\(#\|$\)' "$file" | grep -q -v -F -e "$2" && printf 'keys %s\n' "$file"
 done
 exit 0"#;
 
@@ -134,7 +139,7 @@ async fn start<F: FnMut(&Finding) + Send>(
                 report.add(Finding::skipped(left_out, check));
             }
         }
-        _ => packages(vm, report).await,
+        _ => packages(vm, special.contact(), report).await,
     }
 }
 
@@ -149,10 +154,17 @@ fn first_in_vain(error: &Error) -> Check {
     }
 }
 
-async fn packages<F: FnMut(&Finding) + Send>(vm: &Arc<dyn LuaVm>, report: &mut Report<F>) {
+async fn packages<F: FnMut(&Finding) + Send>(
+    vm: &Arc<dyn LuaVm>,
+    contact: Option<&FirstContact>,
+    report: &mut Report<F>,
+) {
+    let own = contact.and_then(FirstContact::public_key);
     let looked = async {
         let site = vm.package_site().await?;
-        let command = Command::new("sh").args(["-c", LOOK, "sh", &site.lua_version]);
+        // Any text that is in no file, where the template's own keys are to be there.
+        let own = own.unwrap_or("a key");
+        let command = Command::new("sh").args(["-c", LOOK, "sh", &site.lua_version, own]);
         let outcome = site.runner.run(command).await?;
         Ok::<_, bioxen_vm_core::Error>((site, outcome.stdout_text().into_owned()))
     };
@@ -161,12 +173,34 @@ async fn packages<F: FnMut(&Finding) + Send>(vm: &Arc<dyn LuaVm>, report: &mut R
             for finding in of_packages(&site, &said) {
                 report.add(finding);
             }
+            if own.is_some() {
+                report.add(of_keys(&said));
+            }
         }
         Err(error) => {
             report.fails(Check::Luarocks, chain(&error));
             report.add(Finding::skipped(Check::BuildTools, Check::Luarocks));
+            report.add(Finding::skipped(Check::Identity, Check::Luarocks));
         }
     }
+}
+
+/// Who else can log in to all VMs of the template.
+fn of_keys(said: &str) -> Finding {
+    let files = said.lines().filter_map(|line| line.strip_prefix("keys "));
+    let mut files: Vec<_> = files.collect();
+    files.dedup();
+    if files.is_empty() {
+        return Finding::good(Check::Identity, "no keys but ours open the login");
+    }
+    Finding::warning(
+        Check::Identity,
+        format!(
+            "keys of the template open all its VMs: {}",
+            files.join(", ")
+        ),
+        "remove them in the template, unless they are meant to",
+    )
 }
 
 fn of_packages(site: &PackageSite, said: &str) -> [Finding; 2] {
@@ -234,5 +268,13 @@ mod tests {
             assert_eq!(findings.each_ref().map(|finding| finding.verdict), verdicts);
             assert!(findings[1].to_string().contains(words), "{findings:?}");
         }
+        assert_eq!(of_keys(all).verdict, Verdict::Good);
+        let keys = "keys /root/.ssh/authorized_keys\n";
+        let found = of_keys(&format!("{keys}{keys}"));
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(
+            found.found.ends_with("VMs: /root/.ssh/authorized_keys"),
+            "{found}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! VMs that outlive the program that made them.
 
-use super::XcpngVm;
+use super::{Lifecycle, XcpngVm};
 use crate::error::{Error, Result};
 use crate::first_contact::FirstContact;
 use crate::keyring::Keyring;
@@ -32,6 +32,15 @@ impl XcpngVm {
         let kept = Entry::Removed(self.names.working_name.clone());
         let ledger = self.shared.ledger().await?;
         ledger.note(kept).await.map_err(Error::Ledger)
+    }
+
+    /// Lets go of what has become something else: it is no VM of ours any more.
+    pub(crate) async fn release(&self) -> Result<()> {
+        *self.lifecycle.lock().await = Lifecycle::Dead;
+        self.forget().await?;
+        let made = Entry::Removed(self.names.working_name.clone());
+        let ledger = self.shared.ledger().await?;
+        ledger.note(made).await.map_err(Error::Ledger)
     }
 
     /// Removes what is kept on this machine for a VM that is gone.

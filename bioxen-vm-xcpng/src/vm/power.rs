@@ -1,10 +1,11 @@
 //! What a VM does: running, standing still, stopped.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::timeout;
 use xapi_client::api::VmPowerState;
-use xapi_client::{Client, ErrorCode};
+use xapi_client::{Client, ErrorCode, Watch};
 
 use super::{KeyIn, Living, XcpngVm, has_become, state};
 use crate::address;
@@ -12,7 +13,7 @@ use crate::calls::{begin, carry_out, end, patiently};
 use crate::error::{Error, Result, STARTING};
 use crate::execute::AttachedDrive;
 use crate::first_contact::HOST_KEY;
-use crate::guest::Guest;
+use crate::guest::{Guest, Reached};
 use crate::placement;
 use crate::progress::Stage;
 use crate::remove::{remove_disk, switch_off};
@@ -40,18 +41,44 @@ impl XcpngVm {
         };
         let settings = self.shared.settings();
         let limit = settings.boot_timeout;
-        let address = match &settings.wish.fixed_address {
-            // It needs no tools to tell it.
-            Some(fixed) => fixed.ip(),
-            None => {
-                let address = address::wait(client, &self.vm, watched, limit);
-                self.reporter.stage(Stage::Address, address).await?
-            }
-        };
+        let address = self.address(client, watched).await?;
         let login = Guest::log_in(contact, address, &settings.lua, limit);
         let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
         *self.guest.write().await = Some(guest);
         self.take_key_back(client, &mut living.key_in).await
+    }
+
+    async fn address(&self, client: &Client, watched: Option<Watch>) -> Result<IpAddr> {
+        let settings = self.shared.settings();
+        match &settings.wish.fixed_address {
+            // It needs no tools to tell it.
+            Some(fixed) => Ok(fixed.ip()),
+            None => {
+                let address = address::wait(client, &self.vm, watched, settings.boot_timeout);
+                self.reporter.stage(Stage::Address, address).await
+            }
+        }
+    }
+
+    /// Logs in beside what runs programs, also to a VM without Lua.
+    pub(crate) async fn reach(&self) -> Result<Reached> {
+        let contact = self.contact.as_ref().ok_or(Error::NoWayIn)?;
+        let client = self.shared.client().await?;
+        let address = self.address(client, None).await?;
+        Reached::log_in(contact, address, self.shared.settings().boot_timeout).await
+    }
+
+    /// Takes the config drive from a VM that does not run, if it still has one.
+    pub(crate) async fn give_up_drive(&self, client: &Client) -> Result<()> {
+        self.alive(async |living| {
+            if let KeyIn::Drive(drive) = &living.key_in {
+                let failed = Error::pool("take the config drive from the VM");
+                detach(client, drive).await.map_err(failed)?;
+                living.key_in = KeyIn::Nowhere;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Makes a VM run, from whatever state.

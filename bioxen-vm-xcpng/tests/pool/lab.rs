@@ -289,4 +289,16 @@ impl Lab {
         let leaks = self.sim.leaks();
         leaks.iter().filter(|leak| leak.class == "session").count()
     }
+
+    /// The record of the one VM or template of this name.
+    pub(crate) async fn record_of(&self, name: &str) -> xapi_client::api::VmRecord {
+        let vm = self.named(name).await;
+        self.client.vm().get_record(&vm).await.unwrap()
+    }
+
+    /// Whether there is a VM or template of this name.
+    pub(crate) async fn has(&self, name: &str) -> bool {
+        let found = self.client.vm().get_by_name_label(name).await;
+        !found.unwrap().is_empty()
+    }
 }

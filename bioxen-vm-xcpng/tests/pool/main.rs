@@ -17,3 +17,4 @@ mod leftovers;
 mod lifecycle;
 mod outcomes;
 mod power;
+mod template;

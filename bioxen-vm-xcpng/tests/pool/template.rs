@@ -1,0 +1,318 @@
+//! A template is made from another one, complete or not at all.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bioxen_vm_core::{Backend as _, BackendConfig as _, ErrorKind, Script, VmId};
+use bioxen_vm_xcpng::{TemplateBuilder, XcpngBackend, XcpngConfig};
+use serde_json::{Value, json};
+use xapi_sim::guest::{PORT, Rung};
+use xapi_sim::{FaultRule, GuestReport, SimOptions};
+
+use crate::config_drive::{NETWORK, changes, model};
+use crate::lab::Lab;
+
+/// In which variable the killed program finds its configuration.
+const CONFIG: &str = "BIOXEN_TEST_TEMPLATE";
+const MADE: &str = "made";
+
+/// A pool on which guests have files of their own, so that something can be installed in them.
+async fn lab() -> Option<Lab> {
+    let lab = Lab::with(model(), SimOptions::default()).await;
+    if lab.sim.rung() == Some(Rung::Overlay) {
+        return Some(lab);
+    }
+    println!("left out: guests have no files of their own here");
+    lab.end().await;
+    None
+}
+
+fn config(lab: &Lab, more: Value) -> Value {
+    let ssh = json!({"user": "root", "port": PORT, "first_contact": "config-drive"});
+    let mut config = changes(lab, json!({"ssh": ssh}));
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    lab.json(config)
+}
+
+fn builder(config: &Value) -> TemplateBuilder {
+    let config = XcpngConfig::from_value(config.clone()).unwrap();
+    TemplateBuilder::new(config).named(MADE)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_made_whose_vms_are_nobody_elses() {
+    let Some(lab) = lab().await else { return };
+    let before = lab.inventory().await;
+    let config = config(&lab, json!({}));
+    let build = builder(&config).begin().await.unwrap();
+    assert_eq!(build.package_site().await.unwrap().tree, "/usr/local");
+    let leave = "local f = assert(io.open('/usr/local/made', 'w')) f:write('here') f:close()";
+    let outcome = build.vm().execute(Script::new(leave)).await.unwrap();
+    assert!(outcome.success(), "{outcome:?}");
+    let template = build.finish().await.unwrap();
+    assert_eq!(template.name, MADE);
+    // What cannot be removed is told: /etc/ssh is read-only in these guests.
+    let key = "/etc/ssh/ssh_host_ed25519_key";
+    assert_eq!(template.left, [key.to_owned(), format!("{key}.pub")]);
+
+    let record = lab.record_of(MADE).await;
+    assert!(record.is_a_template);
+    assert_eq!(record.uuid.as_str(), template.uuid);
+    let ours: Vec<_> = record
+        .other_config
+        .keys()
+        .filter(|key| key.starts_with("bioxen:"))
+        .collect();
+    assert_eq!(ours, ["bioxen:first-contact"]);
+    let disks = lab.disk_sizes(&record).await;
+    assert_eq!(disks.len(), 1, "the config drive is gone");
+    let with_it = lab.inventory().await;
+    assert_eq!(with_it["VM"].len(), before["VM"].len() + 1);
+    assert_eq!(with_it["VDI"].len(), before["VDI"].len() + 1);
+
+    // It says itself how its VMs get their keys.
+    let mut of_it = config.clone();
+    of_it["template"] = json!(MADE);
+    of_it["ssh"]["first_contact"] = json!("auto");
+    let backend: XcpngBackend = XcpngConfig::from_value(of_it).unwrap().build().unwrap();
+    let vm = lab.running(&backend, "vm1").await;
+    let read = "print(io.open('/usr/local/made'):read('a'), io.open('/etc/machine-id'):read('a'))";
+    let outcome = vm.execute(Script::new(read)).await.unwrap();
+    let said = outcome.stdout_text().into_owned();
+    let special = (&*vm as &dyn std::any::Any).downcast_ref::<bioxen_vm_xcpng::XcpngVm>();
+    let uuid = special.unwrap().uuid().replace('-', "");
+    assert_eq!(said, format!("here\t{uuid}\n\n"), "{outcome:?}");
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+
+    let taken = builder(&config).begin().await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+    lab.remove(MADE).await;
+    let mut after = lab.inventory().await;
+    after.insert("task", before["task"].clone());
+    assert_eq!(after, before);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_installed_by_the_package_manager_or_told() {
+    let Some(lab) = lab().await else { return };
+    let config = config(&lab, json!({}));
+    // A system without LuaRocks, and with a package manager that does as it is told here.
+    let prepare = |manager: &'static str| {
+        let script = r#"
+            assert(os.execute('rm -f /usr/bin/luarocks /usr/bin/luarocks-5.4'))
+            local f = assert(io.open('/usr/local/bin/apt-get', 'w'))
+            f:write(arg[1]) f:close()
+            assert(os.execute('chmod 755 /usr/local/bin/apt-get'))"#;
+        Script::new(script).arg(manager)
+    };
+    let works = "#!/bin/sh\n[ \"$1\" = install ] || exit 0\n\
+        echo '#!/bin/sh\necho 3.8.0' >/usr/local/bin/luarocks\nchmod 755 /usr/local/bin/luarocks\n";
+    let fails = "#!/bin/sh\necho 'E: Unable to locate package luarocks'\nexit 100\n";
+    for (name, manager) in [("works", works), ("fails", fails)] {
+        let backend: XcpngBackend = XcpngConfig::from_value(config.clone())
+            .unwrap()
+            .build()
+            .unwrap();
+        let vm = backend.create(VmId::new(name).unwrap()).await.unwrap();
+        vm.start().await.unwrap();
+        let outcome = vm.execute(prepare(manager)).await.unwrap();
+        assert!(outcome.success(), "{outcome:?}");
+        vm.stop().await.unwrap();
+        lab.make_template(&format!("bioxen-{name}"), name).await;
+        backend.close().await.unwrap();
+    }
+    let before = lab.inventory().await;
+    let mut of_base = config.clone();
+    of_base["template"] = json!("works");
+    let build = builder(&of_base).begin().await.unwrap();
+    assert_eq!(build.installed(), ["luarocks"]);
+    build.abandon().await.unwrap();
+    of_base["template"] = json!("fails");
+    let error = builder(&of_base).begin().await.unwrap_err().to_string();
+    for words in [
+        "luarocks could not be installed",
+        "(apt)",
+        "Unable to locate package",
+    ] {
+        assert!(error.contains(words), "{error}");
+    }
+    let mut after = lab.inventory().await;
+    after.insert("task", before["task"].clone());
+    assert_eq!(after, before);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_leaves_nothing() {
+    let Some(lab) = lab().await else { return };
+    let before = lab.inventory().await;
+    let config = config(&lab, json!({}));
+    for method in ["VM.set_is_a_template", "VM.set_name_label"] {
+        let build = builder(&config).begin().await.unwrap();
+        lab.sim
+            .inject(FaultRule::method(method).fail("INTERNAL_ERROR", ["no luck"]));
+        let error = build.finish().await.unwrap_err();
+        lab.sim.clear_faults();
+        assert!(
+            error.to_string().contains("turn the VM into a template"),
+            "{error}"
+        );
+        let mut after = lab.inventory().await;
+        after.insert("task", before["task"].clone());
+        assert_eq!(after, before, "{method}");
+    }
+    let fixed = json!({"ssh": {
+        "user": "root", "identity_file": "/k", "host_key": "ssh-ed25519 AAAA",
+    }});
+    let shared = builder(&self::config(&lab, fixed)).begin().await;
+    assert!(
+        shared
+            .unwrap_err()
+            .to_string()
+            .contains("leave out ssh.identity_file")
+    );
+    lab.end().await;
+}
+
+/// As much of a cloud image as firmware looks at: boot code, a partition, the signature.
+fn image() -> Vec<u8> {
+    let mut image = vec![0; 4 << 20];
+    image[..2].copy_from_slice(&[0xeb, 0xfe]);
+    image[446] = 0x80;
+    image[450] = 0x83;
+    image[454..458].copy_from_slice(&2048_u32.to_le_bytes());
+    image[458..462].copy_from_slice(&4096_u32.to_le_bytes());
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    image
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_made_from_an_image_whose_upload_leaves_nothing_else() {
+    let options = SimOptions::default().with_image_report(GuestReport::Address);
+    let lab = Lab::with(model(), options).await;
+    if lab.sim.rung() != Some(Rung::Overlay) {
+        println!("left out: guests have no files of their own here");
+        return lab.end().await;
+    }
+    let before = lab.inventory().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cloud.raw");
+    std::fs::write(&path, image()).unwrap();
+    let ssh = json!({"user": "root", "port": PORT});
+    let config = lab.json(json!({"template": "", "network": NETWORK, "ssh": ssh}));
+    let from_image = |config: &Value| builder(config).from_image(&path);
+
+    let build = from_image(&config).begin().await.unwrap();
+    let outcome = build.vm().execute(Script::new("print(_VERSION)")).await;
+    assert_eq!(outcome.unwrap().stdout_text(), "Lua 5.4\n");
+    build.abandon().await.unwrap();
+    let mut after = lab.inventory().await;
+    after.insert("task", before["task"].clone());
+    assert_eq!(after, before);
+
+    let template = from_image(&config).begin().await.unwrap();
+    let template = template.finish().await.unwrap();
+    let record = lab.record_of(MADE).await;
+    assert!(record.is_a_template);
+    assert_eq!(record.other_config["bioxen:first-contact"], "config-drive");
+    let with_it = lab.inventory().await;
+    assert_eq!(with_it["VM"].len(), before["VM"].len() + 1);
+    let mut of_it = config.clone();
+    of_it["template"] = json!(template.uuid);
+    let backend: XcpngBackend = XcpngConfig::from_value(of_it).unwrap().build().unwrap();
+    let vm = lab.running(&backend, "vm1").await;
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.remove(MADE).await;
+
+    // It is refused before anything is made, or what was made is removed.
+    let mut without = config.clone();
+    without.as_object_mut().unwrap().remove("network");
+    let error = from_image(&without).begin().await.unwrap_err().to_string();
+    assert!(error.contains("set network"), "{error}");
+    std::fs::write(&path, b"QFI\xfb").unwrap();
+    let error = from_image(&config).begin().await.unwrap_err().to_string();
+    assert!(error.contains("qemu-img convert"), "{error}");
+    let mut after = lab.inventory().await;
+    after.insert("task", before["task"].clone());
+    assert_eq!(after, before);
+    lab.end().await;
+}
+
+/// What the killed program does: one template, from another one.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "the program that other tests start and kill"]
+async fn building_program() {
+    let Ok(config) = std::env::var(CONFIG) else {
+        return;
+    };
+    let build = builder(&serde_json::from_str(&config).unwrap())
+        .begin()
+        .await;
+    build.unwrap().finish().await.unwrap();
+}
+
+fn build(config: &Value) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "template::building_program", "--ignored"])
+        .env(CONFIG, config.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_killed_after_any_call_of_its_own_leaves_nothing_or_a_whole_template() {
+    let Some(lab) = lab().await else { return };
+    let state = tempfile::tempdir().unwrap();
+    let config = config(&lab, json!({"state_dir": state.path()}));
+    let before = lab.inventory().await;
+    // How a deployment goes is what other tests kill at each call.
+    let begun = lab.sim.calls().len();
+    let first = builder(&config).begin().await.unwrap();
+    let deployed = lab.sim.calls().len() - begun;
+    first.abandon().await.unwrap();
+    let (mut killed, mut whole) = (0, 0);
+    for number in deployed.. {
+        let start = lab.sim.calls().len();
+        let rule = FaultRule::method("*").after(number as u64).times(1);
+        lab.sim.inject(rule.slow_body(Duration::from_secs(3600)));
+        let mut program = build(&config);
+        let ended = lab.until(start + number + 1, &mut program).await;
+        program.kill().unwrap();
+        program.wait().unwrap();
+        lab.sim.clear_faults();
+        lab.until_idle().await;
+        let backend: XcpngBackend = XcpngConfig::from_value(config.clone())
+            .unwrap()
+            .build()
+            .unwrap();
+        for left in backend.collect(false).await.unwrap() {
+            assert_eq!(left.problem, None, "killed after {number} calls: {left:?}");
+        }
+        backend.close().await.unwrap();
+        // The last call but the logout is the one that gives it its name.
+        if lab.has(MADE).await {
+            whole += 1;
+            assert!(lab.record_of(MADE).await.is_a_template);
+            lab.remove(MADE).await;
+        }
+        let mut after = lab.inventory().await;
+        after.insert("task", before["task"].clone());
+        assert_eq!(after, before, "killed after {number} calls");
+        if let Some(status) = ended {
+            assert!(status.success(), "{status}");
+            break;
+        }
+        killed += 1;
+    }
+    println!("killed after each of {killed} calls behind the deployment; {whole} left a template");
+    assert!(killed >= 8 && whole >= 1, "{killed} {whole}");
+    lab.end().await;
+}

@@ -1,0 +1,177 @@
+//! `bioxen template`: makes templates for VMs, and says what one lacks.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use bioxen_curator::{Curator, RocksServer, publish};
+use bioxen_vm_core::BackendConfig as _;
+use bioxen_vm_core::local::{LocalRunner, PrivateDir};
+use bioxen_vm_xcpng::{TemplateBuild, TemplateBuilder, XcpngConfig};
+use clap::Subcommand;
+
+use super::interrupt::Interrupts;
+use super::{doctor, print, warn, with_defaults};
+use crate::settings::Settings;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a template from another one, or from the image of a disk
+    Build(Build),
+    /// Say what a template lacks: makes a VM of it, looks into it and removes it again
+    Check(Check),
+}
+
+#[derive(Debug, clap::Args)]
+struct Build {
+    /// The template to begin with, by name or UUID; by default that of the configuration
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "image")]
+    from: Option<String>,
+
+    /// The image of a disk to begin with, raw or VHD, with cloud-init in it
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+
+    /// What the template is called
+    #[arg(long, value_name = "NAME", default_value = "lua-bio-template")]
+    name: String,
+
+    /// The folder with the sources of the rocks that are installed in it; `--rocks ""` for none
+    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/rocks"))]
+    rocks: PathBuf,
+
+    /// Set a key of the configuration, `xcpng_host=pool.example` for example
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// The template, by name or UUID; by default that of the configuration
+    #[arg(value_name = "TEMPLATE")]
+    template: Option<String>,
+
+    #[command(flatten)]
+    looking: doctor::Args,
+}
+
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+    match args.action {
+        Action::Build(args) => build(args, settings).await,
+        Action::Check(Check { template, looking }) => {
+            let template = template.map(|name| format!("template={name}"));
+            doctor::run_with(looking, template, settings).await
+        }
+    }
+}
+
+async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for assignment in &args.set {
+        settings.set(XcpngConfig::VM_TYPE, assignment)?;
+    }
+    if let Some(base) = &args.from {
+        settings.set(XcpngConfig::VM_TYPE, &format!("template={base}"))?;
+    } else if args.image.is_some() {
+        settings.set(XcpngConfig::VM_TYPE, "template=(image)")?;
+    }
+    let has_rocks = !args.rocks.as_os_str().is_empty();
+    ensure!(
+        !has_rocks || args.rocks.is_dir(),
+        "there is no folder {}; give that of this project's rocks with --rocks, or --rocks \"\" for \
+         a template without them",
+        args.rocks.display()
+    );
+    let config = with_defaults(&settings, XcpngConfig::VM_TYPE);
+    let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
+    ensure!(
+        problems.is_empty(),
+        "the configuration is wrong: {}",
+        problems.join("; ")
+    );
+    let mut builder = TemplateBuilder::new(XcpngConfig::from_value(config)?).named(&args.name);
+    if let Some(image) = &args.image {
+        builder = builder.from_image(image);
+    }
+    let interrupts = Interrupts::listen()?;
+    print("making a VM and installing in it what is missing\n")?;
+    // What was begun must be ended in order, so it is not simply dropped.
+    let mut begun = tokio::spawn(builder.begin());
+    let begun = match interrupts.unless(&mut begun).await {
+        Ok(begun) => begun,
+        Err(_) => {
+            warn("ends, and removes the VM, as soon as what is being installed is");
+            begun.await
+        }
+    };
+    let build = begun.context("the build broke")??;
+    match build.installed() {
+        [] => print("everything was installed already\n")?,
+        installed => print(&format!("installed {}\n", installed.join(", ")))?,
+    }
+    let rocks = async {
+        match has_rocks {
+            true => install_rocks(&build, &args.rocks).await,
+            false => Ok(()),
+        }
+    };
+    match interrupts.unless(rocks).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            give_up(build).await;
+            return Err(error);
+        }
+        Err(interrupted) => {
+            give_up(build).await;
+            return Ok(ExitCode::from(interrupted.exit_code()));
+        }
+    }
+    print("turning it into a template\n")?;
+    let template = build.finish().await?;
+    for left in &template.left {
+        warn(&format!(
+            "{left} could not be removed, so all VMs of the template share it"
+        ));
+    }
+    print(&format!("made {} ({})\n", template.name, template.uuid))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn give_up(build: TemplateBuild) {
+    if let Err(error) = build.abandon().await {
+        warn(&format!("{:#}", anyhow::Error::from(error)));
+    }
+}
+
+/// Packs all rocks of a folder and installs them.
+async fn install_rocks(build: &TemplateBuild, folder: &std::path::Path) -> anyhow::Result<()> {
+    let mut sources = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_rock = std::fs::read_dir(&path).is_ok_and(|mut files| {
+            files.any(|file| {
+                file.is_ok_and(|file| file.path().extension().is_some_and(|ext| ext == "rockspec"))
+            })
+        });
+        if is_rock {
+            sources.push(path);
+        }
+    }
+    sources.sort();
+    let private =
+        PrivateDir::temporary("bioxen-rocks-").context("cannot make a folder for the rocks")?;
+    let packed = private.path().join("packed");
+    let rocks = publish(&sources, &packed, &LocalRunner::new()).await?;
+    let site = build.package_site().await?;
+    let curator = Curator::new(site).with_servers([RocksServer::Directory(packed)]);
+    for rock in &rocks {
+        let report = curator.install_package(rock.name.as_str()).await?;
+        print(&format!("{report}\n"))?;
+    }
+    Ok(())
+}
