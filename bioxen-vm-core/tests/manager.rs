@@ -65,7 +65,10 @@ async fn a_wrong_key_names_itself_and_what_is_known() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("unknown key \"fail\""), "{error}");
+    assert!(
+        error.to_string().contains("unknown key \"fail\""),
+        "{error}"
+    );
     assert!(error.to_string().contains("fail_start"), "{error}");
 }
 

@@ -256,6 +256,7 @@ async fn a_task_whose_answer_was_lost_is_found_by_its_tag() {
         })),
         "task.get_record" => Act::Answer(json!({"status": "success", "progress": 1.0,
             "result": "<value>OpaqueRef:new</value>"})),
+        "event.from" => Act::Answer(json!({"events": [], "valid_ref_counts": {}, "token": "1"})),
         _ => answer(method),
     })
     .await;
