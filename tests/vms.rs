@@ -135,6 +135,11 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
         (output.status.code(), &*output.stdout),
         (Some(0), &b"Lua 5.4"[..])
     );
+    let packages = pool.bioxen(&["pkg", "list", "--vm", "lab"]).await;
+    assert_eq!(packages.status.code(), Some(0), "{packages:?}");
+    let (told, listed) = (pool.json(&["info", "lab"]).await, pool.json(&["ls"]).await);
+    assert!(told[0]["address"].is_string(), "{told:?}");
+    assert_eq!(told[0]["address"], listed[0]["address"]);
     pool.json(&["stop", "lab"]).await;
 
     let clone = pool.json(&["clone", "lab", "lab2"]).await;

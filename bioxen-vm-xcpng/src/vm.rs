@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, RwLock};
 use xapi_client::api::{Vm, VmPowerState};
 use xapi_client::{Client, ErrorCode, Ref, Watch};
 
+use crate::address;
 use crate::backend::Shared;
 use crate::config::XcpngConfig;
 use crate::error::Error;
@@ -420,12 +421,14 @@ impl XcpngVm {
         let record = record.map_err(Error::pool("tell about the VM"))?;
         let state = state(&record.power_state);
         let mut info = VmInfo::new(self.id.clone(), self.vm_type(), state);
-        info.address = self
-            .guest
-            .read()
-            .await
-            .as_ref()
-            .map(|guest| guest.address());
+        let connected = self.guest.read().await.as_deref().map(Guest::address);
+        info.address = match (connected, record.guest_metrics.non_null()) {
+            (None, Some(metrics)) if record.power_state == VmPowerState::Running => {
+                let networks = client.vm_guest_metrics().get_networks(metrics).await;
+                address::choose(&networks.map_err(Error::pool("read the VM's addresses"))?)
+            }
+            _ => connected,
+        };
         for (key, value) in [
             ("name", &*record.name_label),
             ("uuid", &*self.uuid),

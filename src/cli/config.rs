@@ -106,7 +106,6 @@ fn collect(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
 
 fn shown(key: &str, value: &Value) -> String {
     match key {
-        "password" => "(not shown)".to_owned(),
         // Its arguments may be secret.
         "password_command" => match value.get(0) {
             Some(program) => format!("[{program}, (not shown)]"),
@@ -114,6 +113,15 @@ fn shown(key: &str, value: &Value) -> String {
         },
         // JSON's texts, numbers and lists are TOML too. A URL may hold a password.
         "xcpng_host" if value.to_string().contains('@') => "(not shown)".to_owned(),
+        // Also what we do not know, as the `vm_password` of an older library.
+        _ if is_secret(key) => "(not shown)".to_owned(),
         _ => value.to_string(),
     }
+}
+
+/// Whether a key is called as secrets are. The file or variable that holds one is none.
+fn is_secret(key: &str) -> bool {
+    let is_elsewhere = ["_file", "_variable"].iter().any(|end| key.ends_with(end));
+    let words = ["password", "passphrase", "secret", "token"];
+    !is_elsewhere && words.iter().any(|word| key.contains(word))
 }

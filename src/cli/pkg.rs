@@ -13,13 +13,14 @@ use bioxen_curator::{
 };
 use bioxen_vm_core::local::LocalRunner;
 use bioxen_vm_core::words::parse_duration;
-use bioxen_vm_core::{PackageSite, VmManager};
+use bioxen_vm_core::{PackageSite, VmId, VmManager};
 use serde::Serialize;
 use serde_json::json;
 
 use super::interrupt::Interrupts;
+use super::run::for_existing;
 use super::run::rocks_server;
-use super::{config, print, with_vms};
+use super::{print, with_defaults, with_vms};
 use crate::settings::Settings;
 
 /// What was looked at is not as it should be.
@@ -228,12 +229,19 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     for assignment in &args.target.set {
         settings.set(&args.target.vm_type, assignment)?;
     }
-    let manager = Arc::new(VmManager::new(crate::factory()));
+    let vm_type = &*args.target.vm_type;
+    let config = with_defaults(&settings, vm_type);
+    let manager = VmManager::new(crate::factory());
+    let manager = Arc::new(match vm_type {
+        "xcpng" => for_existing(manager, config.clone())?,
+        _ => manager,
+    });
     let work = async {
-        let config = config(&settings, &args.target.vm_type)?;
-        let vm = manager
-            .adopt_vm("pkg", &args.target.vm_type, vm, config)
-            .await?;
+        // A VM that is found by a tag has no id that we would know before.
+        let id = VmId::new(vm.as_str()).map_or("found".to_owned(), |id| id.to_string());
+        let vm = manager.adopt_vm(id, vm_type, vm, config).await?;
+        // Connects to one that runs already.
+        vm.start().await?;
         let site = vm.curator().await?.site().clone();
         with_progress(&args, args.target.curator(site)?).await
     };

@@ -142,7 +142,7 @@ fn existing(args: &mut Args) -> Option<String> {
 }
 
 /// A manager that finds VMs of a pool, and so needs no template.
-fn for_existing(manager: VmManager, config: Value) -> anyhow::Result<VmManager> {
+pub(super) fn for_existing(manager: VmManager, config: Value) -> anyhow::Result<VmManager> {
     #[cfg(feature = "xcpng")]
     {
         let config = bioxen_vm_xcpng::XcpngConfig::from_value(config)?;
