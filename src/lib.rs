@@ -47,3 +47,6 @@ pub fn factory() -> VmFactory {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]
 mod migration {}
+#[cfg(all(doctest, feature = "net"))]
+#[doc = include_str!("../docs/messaging.md")]
+mod messaging {}

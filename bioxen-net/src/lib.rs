@@ -9,6 +9,8 @@ mod plan;
 mod spec;
 mod vif;
 
+pub mod message;
+
 pub use error::{Error, Names, Problems, Result};
 pub use inventory::{HostInterface, NetworkInfo, NetworkKind, Reach};
 pub use lookup::NetworkSelector;

@@ -564,6 +564,10 @@ impl Runner for Site {
         streamed(sink, run).await
     }
 
+    fn shares_files(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         format!("VM {}, on this machine", self.processes.vm)
     }

@@ -82,6 +82,10 @@ impl Runner for LocalRunner {
         self.run_telling(command, sink, |_| ()).await
     }
 
+    fn shares_files(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         "this machine".into()
     }

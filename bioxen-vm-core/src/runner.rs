@@ -38,6 +38,12 @@ pub trait Runner: Debug + Send + Sync {
         ))
     }
 
+    /// Whether its commands see the files of this machine, under the same paths and for the same
+    /// user; `false` by default.
+    fn shares_files(&self) -> bool {
+        false
+    }
+
     /// The machine in words: `this machine`, `bioxen@10.0.0.5`.
     fn describe(&self) -> String;
 }
