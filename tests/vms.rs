@@ -124,6 +124,8 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await, taken);
     pool.json(&["snapshot", "revert", "lab", "clean"]).await;
     assert_eq!(pool.json(&["info", "lab"]).await[0]["state"], "stopped");
+    let said = pool.refused(&["snapshot", "rm", "lab", "claen"]).await;
+    assert!(said.contains("\"clean\""), "{said}");
     pool.json(&["snapshot", "rm", "lab", "clean"]).await;
     assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await.len(), 0);
 

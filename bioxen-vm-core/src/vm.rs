@@ -120,11 +120,12 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
         Err(self.unsupported("keep snapshots"))
     }
 
-    /// Removes a snapshot, given by name or id, with its disks. Does nothing when there is none.
+    /// Removes a snapshot, given by name or id, with its disks.
     ///
     /// # Errors
-    /// Fails with [`ErrorKind::Unsupported`] for types without snapshots, and otherwise when
-    /// something could not be removed.
+    /// Fails with [`ErrorKind::Unsupported`] for types without snapshots, with
+    /// [`ErrorKind::NotFound`] when there is no such snapshot, and otherwise when something could not
+    /// be removed.
     async fn remove_snapshot(&self, snapshot: &str) -> Result<()> {
         let _ = snapshot;
         Err(self.unsupported("keep snapshots"))

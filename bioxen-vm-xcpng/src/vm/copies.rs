@@ -129,10 +129,7 @@ impl XcpngVm {
     }
 
     pub(super) async fn drop_snapshot(&self, which: &str) -> Result<()> {
-        let snapshot = match self.known_snapshot(which).await {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            found => found?.0,
-        };
+        let (snapshot, _) = self.known_snapshot(which).await?;
         let client = self.shared.client().await?;
         remove_snapshot(client, &snapshot)
             .await
