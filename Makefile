@@ -13,8 +13,8 @@ GENOME := $(or $(FASTA),target/data/lambda_virus.fa)
 GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
 BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, and the tools of biologists.
-TEST_PACKAGES := lua5.1 lua5.3 luajit emboss emboss-data jellyfish seqkit bowtie2 samtools bcftools \
-	fastp cutadapt mtools dosfstools
+TEST_PACKAGES := lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git emboss emboss-data \
+	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools
 
 .PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check rocks \
 	coverage bench bench-peers bench-rocks demo-packages test-packages test-tools data clean

@@ -1,23 +1,23 @@
 //! Everything that some rocks take, in one directory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bioxen_vm_core::Runner;
-use bioxen_vm_core::local::{LocalRunner, PrivateDir};
+use bioxen_vm_core::local::PrivateDir;
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::curator::DEFAULT_TIMEOUT;
+use crate::evaluate::Interpreter;
 use crate::fetch::Fetcher;
-use crate::hash::sha256;
-use crate::index::{Index, read_rock};
+use crate::index::Index;
 use crate::lock::LockedRock;
+use crate::manifest::manifest;
 use crate::plan::{self, Installed};
-use crate::{Cache, Error, Lock, Result, Rock, RockRequest, RocksServer, publish, tar};
+use crate::sources::{complete, packer};
+use crate::{Cache, Error, Lock, Result, Rock, RockRequest, RocksServer, tar};
 
 /// Gathers rocks with all that they need, so that machines without any network install them.
 ///
@@ -128,10 +128,17 @@ impl Bundle {
                     .into(),
             ));
         }
-        let runner: Arc<dyn Runner> = match &self.cache {
-            Some(cache) => Arc::clone(cache.runner()),
-            None => Arc::new(LocalRunner::new()),
+        // Without a cache to keep, one for this bundle: nothing is fetched once for each Lua version.
+        let scratch = PrivateDir::temporary("bioxen-bundle-").map_err(|source| Error::Io {
+            operation: "make a folder in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let cache = match &self.cache {
+            Some(cache) => cache.clone(),
+            None => Cache::new(scratch.path()),
         };
+        let runner = packer(Some(&cache));
         let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
         let mut rocks = BTreeSet::new();
@@ -141,56 +148,29 @@ impl Bundle {
                 let fetcher = Fetcher {
                     runner: Arc::clone(&runner),
                     timeout: self.timeout,
-                    cache: self.cache.clone(),
+                    cache: Some(cache.clone()),
                 };
-                let index = Index::read(&self.servers, fetcher, lua_version, platform).await?;
+                let lua = Interpreter::new(&runner);
+                let index = Index::read(&self.servers, fetcher, lua, lua_version, platform).await?;
                 let nothing = (Installed::new(), BTreeSet::new());
                 let planned =
                     plan::plan(&index, &nothing.0, requests, &nothing.1, lua_version).await?;
                 for (step, offer) in planned.plan.steps.iter().zip(&planned.offers) {
-                    let mut content = index.content(offer).await?;
-                    let mut file = step.file.clone();
-                    if !offer.is_complete() {
-                        file = format!("{}-{}.src.rock", step.rock.name, step.rock.version);
-                        if let Some(packed) = files.get(&file) {
-                            content = packed.clone();
-                        } else {
-                            let scratch = scratch()?;
-                            let runner = &*runner;
-                            content = publish::pack_rockspec(
-                                &step.file,
-                                &content,
-                                scratch.path(),
-                                runner,
-                            )
-                            .await?;
-                        }
+                    let mut complete = complete(&index, offer, Some(&cache)).await?;
+                    // Sources that were packed for one Lua version do for another.
+                    if let Some(packed) = files.get(&complete.file) {
+                        complete.content = packed.clone();
                     }
-                    let (_, rockspec) =
-                        read_rock(&step.rock, &file, &content).map_err(|reason| {
-                            Error::Damaged {
-                                file: file.clone(),
-                                server: step.server.clone(),
-                                reason,
-                            }
-                        })?;
-                    if locked.iter().all(|locked| locked.file != file) {
-                        locked.push(LockedRock {
-                            name: step.rock.name.clone(),
-                            version: step.rock.version.clone(),
-                            file: file.clone(),
-                            source: index.source(offer),
-                            sha256: sha256(&content),
-                            rockspec_sha256: sha256(rockspec.as_bytes()),
-                            needs: step.needs.clone(),
-                        });
+                    if locked.iter().all(|locked| locked.file != complete.file) {
+                        locked.push(LockedRock::new(step, index.source(offer), &complete));
                     }
                     rocks.insert(step.rock.clone());
-                    files.insert(file, content);
+                    files.insert(complete.file, complete.content);
                 }
             }
             let requests = requests.iter().map(RockRequest::to_string).collect();
-            texts.insert(format!("manifest-{lua_version}"), manifest(&locked));
+            let forms = locked.iter().map(|locked| (locked.rock(), locked.arch()));
+            texts.insert(format!("manifest-{lua_version}"), manifest(forms));
             let lock = Lock::new(lua_version, requests, locked);
             texts.insert(format!("bioxen-{lua_version}.lock"), lock.to_string());
         }
@@ -210,14 +190,6 @@ impl Bundle {
     }
 }
 
-fn scratch() -> Result<PrivateDir> {
-    PrivateDir::temporary("bioxen-bundle-").map_err(|source| Error::Io {
-        operation: "make a folder in",
-        path: std::env::temp_dir(),
-        source,
-    })
-}
-
 fn write_file(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
     let path = folder.join(name);
     let write = || {
@@ -229,33 +201,4 @@ fn write_file(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
         path: path.clone(),
         source,
     })
-}
-
-/// A manifest as LuaRocks reads it.
-fn manifest(rocks: &[LockedRock]) -> String {
-    let mut all: BTreeMap<_, BTreeMap<_, Vec<&str>>> = BTreeMap::new();
-    for rock in rocks {
-        let stem = format!("{}-{}.", rock.name, rock.version);
-        let arch = rock
-            .file
-            .trim_start_matches(&stem)
-            .trim_end_matches(".rock");
-        let versions = all.entry(&rock.name).or_default();
-        versions.entry(&rock.version).or_default().push(arch);
-    }
-    let mut text = String::from("commands = {}\nmodules = {}\nrepository = {\n");
-    for (name, versions) in all {
-        // Writing to a string does not fail. No name, version or kind of machine has a quote.
-        let _ = writeln!(text, "   [\"{name}\"] = {{");
-        for (version, forms) in versions {
-            let _ = write!(text, "      [\"{version}\"] = {{");
-            for form in forms {
-                let _ = write!(text, " {{ arch = \"{form}\" }},");
-            }
-            text.push_str(" },\n");
-        }
-        text.push_str("   },\n");
-    }
-    text.push_str("}\n");
-    text
 }

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bioxen_vm_core::PackageSite;
+use bioxen_vm_core::{PackageSite, Runner};
 use bytes::Bytes;
 use tokio::sync::{Mutex, broadcast};
 
 use crate::builds::Builds;
 use crate::diagnose::Attempt;
+use crate::evaluate::Interpreter;
 use crate::fetch::Fetcher;
 use crate::index::Index;
 use crate::luarocks::{Answer, Changed, Site, Step};
 use crate::parse;
+use crate::sources::packer;
 use crate::{
     Cache, Error, Found, Offered, Progress, RemoveReport, Result, Rock, RockInfo, RockName,
     RockRequest, RocksServer, UndoReport, Verified,
@@ -335,6 +337,7 @@ impl Curator {
         Index::read(
             &servers,
             self.fetcher(),
+            self.interpreter(),
             &self.site.lua_version,
             &arch(known),
         )
@@ -352,6 +355,16 @@ impl Curator {
             timeout: self.timeout,
             cache: self.cache.clone(),
         }
+    }
+
+    /// Rockspecs run where their rocks will.
+    pub(crate) fn interpreter(&self) -> Interpreter {
+        Interpreter::new(&self.site.runner)
+    }
+
+    /// Packs rocks on this machine.
+    pub(crate) fn packer(&self) -> Arc<dyn Runner> {
+        packer(self.cache.as_ref())
     }
 
     pub(crate) fn attempt<'s>(&'s self, site: &'s Site<'_>, request: &'s str) -> Attempt<'s> {

@@ -214,7 +214,7 @@ pub(crate) fn last_line(log: &str) -> String {
 }
 
 /// The program that a shell or LuaRocks did not find.
-fn missing_program(log: &str) -> Option<&str> {
+pub(crate) fn missing_program(log: &str) -> Option<&str> {
     if let Some(program) = between(log, "'", "' program not found") {
         return program.rsplit('\'').next()?.split(' ').next();
     }

@@ -204,16 +204,16 @@ fn unzip(found: &Answer) -> Check {
 
 /// What the servers in use need on the machine.
 fn fetching(found: &Answer, servers: &[RocksServer]) -> Option<Check> {
-    let by_directory = |server: &RocksServer| matches!(server, RocksServer::Directory(_));
-    if servers.iter().any(by_directory) && tool(found, &["tar"]).is_none() {
+    let sent = servers.iter().any(|server| !server.is_remote());
+    if sent && tool(found, &["tar"]).is_none() {
         return Some(Check {
             name: "tar",
             verdict: Verdict::Failed,
-            message: "it is not installed; a directory of rocks is sent as a tar".into(),
+            message: "it is not installed; rocks are sent as a tar".into(),
             remedy: Some(remedy::program("tar")),
         });
     }
-    if !servers.is_empty() && servers.iter().all(by_directory) {
+    if sent && !servers.iter().any(RocksServer::is_remote) {
         return None;
     }
     Some(match tool(found, &["wget", "curl"]) {

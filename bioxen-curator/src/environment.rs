@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bioxen_vm_core::{PackageSite, Script, lua};
 
+use crate::luarocks::Answer;
 use crate::{Curator, Error, Result};
 
 /// A tree of its own within a VM, by name.
@@ -69,11 +70,7 @@ impl Curator {
     pub async fn environments(&self) -> Result<Vec<String>> {
         let site = self.open()?;
         let answer = site.run("list environments", "environments", &[]).await?;
-        Ok(answer
-            .records()
-            .filter(|record| record.name == "environment")
-            .map(|record| record.field(0).to_owned())
-            .collect())
+        Ok(names(&answer))
     }
 }
 
@@ -105,14 +102,29 @@ impl Environment {
             .fold(script, |script, (name, value)| script.with_env(name, value))
     }
 
-    /// Removes it with all its rocks. Does nothing when it is not there.
+    /// Removes it with all its rocks.
     ///
     /// # Errors
-    /// Fails when the machine or the tree cannot be used.
+    /// Fails with [`Error::NoEnvironment`], which names those that are there, and when the machine or
+    /// the tree cannot be used.
     pub async fn remove(&self) -> Result<()> {
         let _turn = self.curator.turn.lock().await;
         let site = self.curator.open()?;
-        site.run("remove an environment", "drop", &[]).await?;
-        Ok(())
+        let answer = site.run("remove an environment", "drop", &[]).await?;
+        if answer.has("dropped") {
+            return Ok(());
+        }
+        Err(Error::NoEnvironment {
+            name: self.name.clone(),
+            machine: site.machine().to_owned(),
+            there: names(&answer),
+        })
     }
+}
+
+/// The environments that an answer names.
+fn names(answer: &Answer) -> Vec<String> {
+    let records = answer.records();
+    let named = records.filter(|record| record.name == "environment");
+    named.map(|record| record.field(0).to_owned()).collect()
 }

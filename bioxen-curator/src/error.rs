@@ -180,13 +180,15 @@ pub enum Error {
         found: String,
     },
 
-    /// A rock comes without its sources, so that nobody can say what it will be.
+    /// A rock comes without its sources, and they cannot be fetched.
     #[error(
-        "{rock} is offered only as a rockspec, whose sources are elsewhere and may change; pack it with `luarocks pack` into a directory of rocks, and take that"
+        "{rock} is offered only as a rockspec, and its sources cannot be had: {reason}; pack it with `luarocks pack` into a directory of rocks, and take that"
     )]
     NoSources {
         /// The rock.
         rock: String,
+        /// Why.
+        reason: String,
     },
 
     /// There is no earlier set of rocks to return to.
@@ -293,6 +295,17 @@ pub enum Error {
         machine: String,
     },
 
+    /// There is no environment of this name.
+    #[error("{machine} has no environment {name:?}; {}", offered(there))]
+    NoEnvironment {
+        /// The name.
+        name: String,
+        /// The machine.
+        machine: String,
+        /// The names of those that are there.
+        there: Vec<String>,
+    },
+
     /// Other rocks of the tree need the rock that was to be removed.
     #[error("{rock} is still needed by {by}; remove that too, or remove it by force")]
     StillNeeded {
@@ -394,7 +407,8 @@ impl Error {
             Self::DiskFull { .. } => ErrorKind::Exhausted,
             Self::NoSuchRock { .. }
             | Self::MissingDependency { .. }
-            | Self::NotInstalled { .. } => ErrorKind::NotFound,
+            | Self::NotInstalled { .. }
+            | Self::NoEnvironment { .. } => ErrorKind::NotFound,
             Self::ServerUnreachable { .. } | Self::Busy { .. } => ErrorKind::Unavailable,
             Self::StillNeeded { .. } | Self::NothingToUndo { .. } => ErrorKind::InvalidState,
             Self::TimedOut { .. } => ErrorKind::Timeout,
@@ -437,6 +451,7 @@ impl Error {
             | Self::VmType { .. }
             | Self::MissingProgram { .. }
             | Self::NotInstalled { .. }
+            | Self::NoEnvironment { .. }
             | Self::Conflict { .. }
             | Self::BadManifest { .. }
             | Self::Damaged { .. }
@@ -456,6 +471,14 @@ fn versions(offered: &[String]) -> String {
     match offered {
         [] => String::new(),
         offered => format!(" (only in {})", offered.join(", ")),
+    }
+}
+
+/// What is there instead.
+fn offered(there: &[String]) -> String {
+    match there {
+        [] => "there are none".into(),
+        there => format!("there are {}", there.join(", ")),
     }
 }
 

@@ -81,6 +81,7 @@ impl Fetcher {
                     Err(reason) => Err(Miss::Unreachable(reason)),
                 }
             }
+            Place::Embedded(rocks) => rocks.file(file).ok_or(Miss::Absent),
             Place::Urls(mirrors) => {
                 let mut first = None;
                 for mirror in mirrors {

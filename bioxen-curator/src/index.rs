@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::error::Unreachable;
+use crate::evaluate::Interpreter;
 use crate::fetch::{Fetcher, Kind, Miss};
 use crate::lua_table::{self, Value};
 use crate::rockspec::Rockspec;
@@ -18,6 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Index {
     fetcher: Fetcher,
+    lua: Interpreter,
     servers: Vec<(String, Place)>,
     /// Oldest first; of one version, the order of the servers, and on a server the best form first.
     offers: BTreeMap<RockName, Vec<Offer>>,
@@ -66,29 +68,38 @@ impl Offer {
         self.arch != "rockspec"
     }
 
-    fn kind(&self) -> Kind {
-        // Rocks of a development version are replaced under their names.
+    /// Whether the file may be replaced by another of its name, as those of development versions are.
+    pub(crate) fn is_moving(&self) -> bool {
         let version = self.rock.version.as_str();
-        let moves = ["scm", "dev", "cvs"]
-            .iter()
-            .any(|word| version.starts_with(word));
-        if moves { Kind::Changing } else { Kind::Lasting }
+        let words = ["scm", "dev", "cvs"];
+        words.iter().any(|word| version.starts_with(word))
+    }
+
+    fn kind(&self) -> Kind {
+        if self.is_moving() {
+            Kind::Changing
+        } else {
+            Kind::Lasting
+        }
     }
 }
 
 impl Index {
     /// Reads the manifests of servers for a version of Lua and a kind of machine (`linux-x86_64`).
+    /// Rockspecs that compute something are run by `lua`.
     ///
     /// A server that does not answer is remembered, and fails nothing yet. One whose manifest makes
     /// no sense fails at once.
     pub(crate) async fn read(
         servers: &[RocksServer],
         fetcher: Fetcher,
+        lua: Interpreter,
         lua_version: &str,
         arch: &str,
     ) -> Result<Self> {
         let mut index = Self {
             fetcher,
+            lua,
             servers: Vec::new(),
             offers: BTreeMap::new(),
             dead: Vec::new(),
@@ -189,6 +200,7 @@ impl Index {
             Some((_, Place::Directory(path) | Place::Archive(path))) => {
                 path.join(offer.file()).display().to_string()
             }
+            Some((label, Place::Embedded(_))) => format!("{label}:{}", offer.file()),
             None => String::new(),
         }
     }
@@ -255,13 +267,14 @@ impl Index {
             });
         let offer = with_spec.unwrap_or(offer);
         let content = self.content(offer).await?;
-        let (spec, _) = self.open(offer, &content)?;
+        let (spec, _) = self.open(offer, &content).await?;
         Ok(spec)
     }
 
-    /// The rockspec within a file that holds a rock, and its text.
-    pub(crate) fn open(&self, offer: &Offer, content: &Bytes) -> Result<(Rockspec, String)> {
-        read_rock(&offer.rock, &offer.file(), content).map_err(|reason| Error::Damaged {
+    /// The rockspec within a file that holds a rock, and its bytes.
+    pub(crate) async fn open(&self, offer: &Offer, content: &Bytes) -> Result<(Rockspec, Bytes)> {
+        let read = read_rock(&offer.rock, &offer.file(), content, &self.lua).await;
+        read.map_err(|reason| Error::Damaged {
             file: offer.file(),
             server: self.label(offer).to_owned(),
             reason,
@@ -299,23 +312,24 @@ impl Index {
     }
 }
 
-/// The rockspec in a file that holds a rock, and its text.
+/// The rockspec in a file that holds a rock, and its bytes.
 ///
 /// # Errors
 /// Fails with the reason when the file is damaged or holds another rock.
-pub(crate) fn read_rock(
+pub(crate) async fn read_rock(
     rock: &Rock,
     file: &str,
-    content: &[u8],
-) -> Result<(Rockspec, String), String> {
+    content: &Bytes,
+    lua: &Interpreter,
+) -> Result<(Rockspec, Bytes), String> {
     let text = if file.ends_with(".rockspec") {
-        content.to_vec()
+        content.clone()
     } else {
         let wanted = format!("{}-{}.rockspec", rock.name, rock.version);
-        zip::extract(content, |name| name == wanted)?
+        zip::extract(content, |name| name == wanted)?.into()
     };
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let spec = Rockspec::read(&text).map_err(|reason| format!("its rockspec: {reason}"))?;
+    let spec = Rockspec::read(&String::from_utf8_lossy(&text), lua).await;
+    let spec = spec.map_err(|reason| format!("its rockspec: {reason}"))?;
     if spec.info.rock != *rock {
         return Err(format!("it holds {}, not {rock}", spec.info.rock));
     }

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod arrived;
+mod build_needs;
 mod builds;
 mod bundle;
 mod cache;
@@ -7,8 +9,10 @@ mod catalogue;
 mod curator;
 mod diagnose;
 mod doctor;
+mod embedded;
 mod environment;
 mod error;
+mod evaluate;
 mod fetch;
 mod hash;
 mod import;
@@ -16,8 +20,10 @@ mod index;
 mod install;
 mod installer;
 mod lock;
+mod locked;
 mod lua_table;
 mod luarocks;
+mod manifest;
 #[cfg(feature = "mirror")]
 mod mirror;
 mod parse;
@@ -30,6 +36,7 @@ mod resolve;
 mod rock;
 mod rockspec;
 mod server;
+mod sources;
 mod tar;
 mod version;
 mod zip;
@@ -40,6 +47,7 @@ pub use cache::Cache;
 pub use catalogue::{Catalogue, Entry, Profile, ProfileReport, Recommendation, Selection};
 pub use curator::{Curator, DEFAULT_TIMEOUT};
 pub use doctor::{Check, Health, Verdict};
+pub use embedded::EmbeddedRocks;
 pub use environment::Environment;
 pub use error::{Error, Log, Result, Servers, Unreachable};
 pub use import::{Imported, import};

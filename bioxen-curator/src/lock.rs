@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::hash::is_sha256;
-use crate::{Error, Form, Result, Rock, RockName, RockVersion};
+use crate::hash::{is_sha256, sha256};
+use crate::sources::Complete;
+use crate::{Error, Form, PlanStep, Result, Rock, RockName, RockVersion};
 
 /// The format that is written and read.
 const FORMAT: u32 = 1;
@@ -52,6 +53,10 @@ pub struct LockedRock {
     /// What it needs, as its rockspec writes it.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Where its sources were fetched from to be packed, when `source` is only its rockspec: a URL,
+    /// with the tag or branch of a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<String>,
 }
 
 impl Lock {
@@ -120,11 +125,8 @@ impl Lock {
             ));
         }
         for locked in &self.rocks {
-            let Some(form) = locked.form() else {
+            if locked.arch().is_empty() {
                 return refuse(format!("{:?} is no file of {}", locked.file, locked.rock()));
-            };
-            if form == Form::Source && locked.file.ends_with(".rockspec") {
-                return refuse(format!("{} holds no sources", locked.file));
             }
             for hash in [&locked.sha256, &locked.rockspec_sha256] {
                 if !is_sha256(hash) {
@@ -137,6 +139,19 @@ impl Lock {
 }
 
 impl LockedRock {
+    pub(crate) fn new(step: &PlanStep, source: String, complete: &Complete) -> Self {
+        Self {
+            name: step.rock.name.clone(),
+            version: step.rock.version.clone(),
+            file: complete.file.clone(),
+            source,
+            sha256: sha256(&complete.content),
+            rockspec_sha256: sha256(&complete.rockspec),
+            needs: step.needs.clone(),
+            sources: complete.sources.clone(),
+        }
+    }
+
     /// The rock.
     #[must_use]
     pub fn rock(&self) -> Rock {
@@ -146,18 +161,22 @@ impl LockedRock {
         }
     }
 
-    /// The form of its file, `None` when that is the file of another rock or of none.
-    pub(crate) fn form(&self) -> Option<Form> {
-        let arch = self
-            .file
-            .strip_prefix(&format!("{}-{}.", self.name, self.version))?;
-        match arch {
-            "rockspec" | "src.rock" => Some(Form::Source),
-            _ => {
-                let arch = arch.strip_suffix(".rock")?;
-                let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-                arch.chars().all(plain).then_some(Form::Binary)
-            }
+    /// What its file is for: `src`, `all`, a kind of machine. Empty when it is the file of another
+    /// rock, or holds none.
+    pub(crate) fn arch(&self) -> &str {
+        let stem = format!("{}-{}.", self.name, self.version);
+        let arch = self.file.strip_prefix(&stem);
+        let arch = arch.and_then(|arch| arch.strip_suffix(".rock"));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        arch.filter(|arch| arch.chars().all(plain))
+            .unwrap_or_default()
+    }
+
+    /// The form of its file.
+    pub(crate) fn form(&self) -> Form {
+        match self.arch() {
+            "src" => Form::Source,
+            _ => Form::Binary,
         }
     }
 }
@@ -202,6 +221,7 @@ mod tests {
             sha256: "a".repeat(64),
             rockspec_sha256: "b".repeat(64),
             needs: vec!["lua >= 5.1".into()],
+            sources: Some("git+https://x/alpha.git at v1.0".into()),
         };
         Lock::new("5.4", vec!["alpha >= 1".into()], vec![rock])
     }

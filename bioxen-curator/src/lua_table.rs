@@ -39,15 +39,6 @@ impl Value {
             _ => None,
         }
     }
-
-    /// The value as `..` joins it.
-    fn to_text(&self) -> Option<String> {
-        match self {
-            Self::String(text) => Some(text.clone()),
-            Self::Number(number) => Some(number.to_string()),
-            _ => None,
-        }
-    }
 }
 
 /// Reads a file of assignments, `name = constant`.
@@ -55,43 +46,18 @@ impl Value {
 /// # Errors
 /// Fails with what is wrong and the line it is in.
 pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, Value>, String> {
-    read(text, None)
-}
-
-/// Reads a file of assignments that may use locals, names that were assigned before, and `..`, as
-/// rockspecs do to write their version once.
-///
-/// # Errors
-/// As [`parse`].
-pub(crate) fn evaluate(text: &str) -> Result<BTreeMap<String, Value>, String> {
-    read(text, Some(BTreeMap::new()))
-}
-
-fn read(
-    text: &str,
-    names: Option<BTreeMap<String, Value>>,
-) -> Result<BTreeMap<String, Value>, String> {
-    let mut reader = Reader { text, at: 0, names };
+    let mut reader = Reader { text, at: 0 };
     let mut all = BTreeMap::new();
     loop {
         reader.blanks();
         if reader.rest().is_empty() {
             return Ok(all);
         }
-        let mut name = reader.name()?;
-        let is_local = name == "local" && reader.names.is_some();
-        if is_local {
-            name = reader.name()?;
-        }
+        let name = reader.name()?;
         reader.expect('=')?;
         let value = reader.value(0)?;
-        if let Some(names) = &mut reader.names {
-            names.insert(name.clone(), value.clone());
-            reader.take(';');
-        }
-        if !is_local {
-            all.insert(name, value);
-        }
+        reader.take(';');
+        all.insert(name, value);
     }
 }
 
@@ -101,8 +67,6 @@ const MAX_DEPTH: usize = 64;
 struct Reader<'t> {
     text: &'t str,
     at: usize,
-    /// What was assigned so far, where expressions may use it.
-    names: Option<BTreeMap<String, Value>>,
 }
 
 impl<'t> Reader<'t> {
@@ -174,24 +138,6 @@ impl<'t> Reader<'t> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, String> {
-        let mut value = self.operand(depth)?;
-        while self.names.is_some() {
-            self.blanks();
-            if !self.rest().starts_with("..") {
-                break;
-            }
-            self.at += 2;
-            let (Some(mut left), Some(right)) = (value.to_text(), self.operand(depth)?.to_text())
-            else {
-                return self.error("something else than texts and numbers is joined");
-            };
-            left.push_str(&right);
-            value = Value::String(left);
-        }
-        Ok(value)
-    }
-
-    fn operand(&mut self, depth: usize) -> Result<Value, String> {
         self.blanks();
         let rest = self.rest();
         if rest.starts_with('{') {
@@ -202,16 +148,6 @@ impl<'t> Reader<'t> {
         }
         if rest.starts_with("[[") || rest.starts_with("[=") {
             return Ok(Value::String(self.long_string()?));
-        }
-        if let Some(names) = &self.names {
-            let end = rest
-                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-                .unwrap_or(rest.len());
-            if let Some(value) = names.get(&rest[..end]) {
-                let value = value.clone();
-                self.at += end;
-                return Ok(value);
-            }
         }
         let word = self.word();
         let value = match word {
@@ -369,37 +305,6 @@ two]] lines]==] } },
     }
 
     #[test]
-    fn a_rockspec_may_write_its_version_once() {
-        let text = r#"
-            --[[ two
-            lines ]]
-            local name, _ver = nil
-        "#;
-        assert!(evaluate(text).is_err());
-        let text = r#"
-            --[[ two
-            lines ]]
-            local ver = "1.0"; local rev = 2
-            package = "a"
-            version = ver .. "-" .. rev
-            source = { url = "https://x/" .. package .. "-" .. ver, tag = "v"..ver }
-        "#;
-        let all = evaluate(text).unwrap();
-        assert_eq!(all["version"], Value::String("1.0-2".into()));
-        assert_eq!(
-            all["source"].get("url").and_then(Value::as_str),
-            Some("https://x/a-1.0")
-        );
-        assert_eq!(
-            all["source"].get("tag").and_then(Value::as_str),
-            Some("v1.0")
-        );
-        assert!(!all.contains_key("ver"));
-        assert!(parse(text).is_err(), "data files compute nothing");
-        assert!(evaluate("a = b .. 'x'").is_err());
-    }
-
-    #[test]
     fn what_is_no_constant_is_refused_with_its_line() {
         for (bad, line) in [
             ("a = os.exit()", 1),
@@ -409,6 +314,8 @@ two]] lines]==] } },
             ("a = [[x", 1),
             ("= 1", 1),
             ("a", 1),
+            ("a = 1 b = a .. 2", 1),
+            ("local a = 1", 1),
             ("a = { [true] = 1 }", 1),
         ] {
             let error = parse(bad).unwrap_err();

@@ -7,7 +7,7 @@ use bioxen_vm_core::local::PrivateDir;
 use bioxen_vm_core::{Command, Runner};
 use bytes::Bytes;
 
-use crate::diagnose::reason;
+use crate::diagnose::{missing_program, reason};
 use crate::error::Log;
 use crate::lua_table::{self, Value};
 use crate::{Error, Result, Rock, RockName, RockVersion, remedy};
@@ -238,6 +238,7 @@ impl Packing<'_> {
             .with_env("HOME", home)
             .with_env("TMPDIR", home)
             .with_env("LC_ALL", "C")
+            .with_env("GIT_TERMINAL_PROMPT", "0")
             .with_cwd(cwd)
             .with_timeout(TIMEOUT);
         let outcome = self.runner.run(command).await.map_err(|source| {
@@ -261,6 +262,13 @@ impl Packing<'_> {
         ));
         if outcome.success() {
             return Ok(log);
+        }
+        if let Some(missing) = missing_program(log.as_str()) {
+            return Err(Error::MissingProgram {
+                machine: self.runner.describe(),
+                remedy: remedy::program(missing),
+                program: missing.to_owned(),
+            });
         }
         Err(Error::Publish {
             path: self.source.to_owned(),

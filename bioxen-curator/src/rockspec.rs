@@ -1,5 +1,9 @@
 //! What a rockspec says.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::evaluate::Interpreter;
 use crate::lua_table::{self, Value};
 use crate::{Rock, RockInfo, RockName, RockRequest, RockVersion};
 
@@ -13,6 +17,27 @@ pub(crate) struct Rockspec {
     pub(crate) native: bool,
     /// The libraries of the machine that it is built with.
     pub(crate) external: Vec<External>,
+    pub(crate) source: Source,
+}
+
+/// Where the sources of a rock are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) url: String,
+    /// What the file is called that is downloaded, where the rockspec tells.
+    pub(crate) file: Option<String>,
+    /// The tag or branch of a repository.
+    pub(crate) at: Option<String>,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)?;
+        match &self.at {
+            Some(at) => write!(f, " at {at}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A library that is not a rock.
@@ -24,14 +49,28 @@ pub(crate) struct External {
 }
 
 impl Rockspec {
-    /// Reads a rockspec.
+    /// Reads a rockspec. One that computes something is run.
     ///
     /// # Errors
     /// Fails with the reason.
-    pub(crate) fn read(text: &str) -> Result<Self, String> {
+    pub(crate) async fn read(text: &str, lua: &Interpreter) -> Result<Self, String> {
         // A file that a program of another system has written may begin with this.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let spec = lua_table::evaluate(text)?;
+        match lua_table::parse(text) {
+            Ok(said) => Self::of(&said),
+            Err(_) => Self::of(&lua_table::parse(&lua.constants(text).await?)?),
+        }
+    }
+
+    /// Reads a rockspec that computes nothing.
+    ///
+    /// # Errors
+    /// Fails with the reason.
+    pub(crate) fn of_constants(text: &str) -> Result<Self, String> {
+        Self::of(&lua_table::parse(text)?)
+    }
+
+    fn of(spec: &BTreeMap<String, Value>) -> Result<Self, String> {
         let top = |name: &str| spec.get(name);
         let word = |name: &str| {
             top(name)
@@ -51,6 +90,7 @@ impl Rockspec {
             let value = top("description")?.get(name)?.as_str()?;
             Some(value.trim().to_owned())
         };
+        let source = |name: &str| Some(top("source")?.get(name)?.as_str()?.to_owned());
         let build = top("build");
         let modules = build.and_then(|build| build.get("modules"));
         let mut modules: Vec<_> = modules
@@ -70,6 +110,11 @@ impl Rockspec {
             needs,
             native: build.is_some_and(is_native),
             external: external(top("external_dependencies")),
+            source: Source {
+                url: source("url").unwrap_or_default(),
+                file: source("file"),
+                at: ["tag", "branch"].into_iter().find_map(source),
+            },
         })
     }
 }
@@ -142,12 +187,11 @@ mod tests {
 
     #[test]
     fn a_rockspec_tells_what_the_rock_needs() {
-        let spec = Rockspec::read(
+        let spec = Rockspec::of_constants(
             r#"
-            local ver = "1.2"
             package = "Alpha"
-            version = ver .. "-1"
-            source = { url = "git+https://x/alpha.git", tag = "v" .. ver }
+            version = "1.2-1";
+            source = { url = "git+https://x/alpha.git", tag = "v1.2" }
             description = { summary = "Does things", license = "MIT" }
             dependencies = { "lua >= 5.1, < 5.5", "someone/beta ~> 1.4",
                 platforms = { unix = { "luaposix" }, windows = { "winapi" } } }
@@ -169,6 +213,8 @@ mod tests {
             ]
         );
         assert!(spec.native);
+        assert_eq!(spec.source.url, "git+https://x/alpha.git");
+        assert_eq!(spec.source.at.as_deref(), Some("v1.2"));
         assert_eq!(spec.external[0].header.as_deref(), Some("zlib.h"));
         assert_eq!(spec.info.modules, ["alpha", "alpha.core"]);
     }
@@ -181,7 +227,7 @@ mod tests {
             ("package = os.getenv('x')", "line 1"),
             ("package = \"a;b\" version = \"1-1\"", "cannot be the name"),
         ] {
-            let error = Rockspec::read(text).unwrap_err();
+            let error = Rockspec::of_constants(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

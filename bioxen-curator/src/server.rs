@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::{Error, Result};
+use crate::{EmbeddedRocks, Error, Result};
 
 /// A place that rocks are installed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum RocksServer {
     /// Such a directory in a `.tar.gz`, as [`Bundle::write_archive`](crate::Bundle::write_archive)
     /// makes it.
     Archive(PathBuf),
+    /// Rocks that a program brings along.
+    Embedded(EmbeddedRocks),
 }
 
 impl fmt::Display for RocksServer {
@@ -30,11 +32,17 @@ impl fmt::Display for RocksServer {
             Self::Url(url) => f.write_str(url),
             Self::Mirrors(urls) => f.write_str(&urls.join(" or ")),
             Self::Directory(path) | Self::Archive(path) => write!(f, "{}", path.display()),
+            Self::Embedded(rocks) => f.write_str(rocks.name()),
         }
     }
 }
 
 impl RocksServer {
+    /// Whether a download program is needed to read it.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, Self::Url(_) | Self::Mirrors(_))
+    }
+
     /// The place behind it, checked.
     pub(crate) fn place(&self) -> Result<Place> {
         Ok(match self {
@@ -51,6 +59,7 @@ impl RocksServer {
             ),
             Self::Directory(path) => Place::Directory(path.clone()),
             Self::Archive(path) => Place::Archive(path.clone()),
+            Self::Embedded(rocks) => Place::Embedded(rocks.clone()),
         })
     }
 }
@@ -60,6 +69,7 @@ impl RocksServer {
 pub(crate) enum Place {
     Directory(PathBuf),
     Archive(PathBuf),
+    Embedded(EmbeddedRocks),
     /// The first that answers.
     Urls(Vec<String>),
 }

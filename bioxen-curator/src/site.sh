@@ -405,20 +405,24 @@ inspect() {
         tell version "$("$luarocks" --version </dev/null 2>/dev/null | head -n 1)"
 }
 
-# The names of the environments: trees below this one.
+# The names of the environments: trees below this one, or the one given.
 environments() {
-    for dir in "$tree"/envs/*/; do
+    for dir in "${1:-$tree}"/envs/*/; do
         dir=${dir%/}
         [ ! -d "$dir" ] || tell environment "${dir##*/}"
     done
 }
 
-# Removes this tree, which has to be an environment.
+# Removes this tree, which has to be an environment. Names those that are there when it is not.
 drop() {
     case $tree in */envs/*) ;; *) stop foreign ;; esac
-    [ -d "$tree" ] || return 0
+    if [ ! -d "$tree" ]; then
+        environments "${tree%/envs/*}"
+        return
+    fi
     open_tree
     rm -rf "$tree" || stop unwritable
+    tell dropped
 }
 
 # The rocks of the tree. Does not make a tree. With "specs" also what a plan needs to know: their

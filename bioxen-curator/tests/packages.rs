@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bioxen_curator::{
@@ -358,6 +357,12 @@ async fn environments_do_not_see_each_other() {
     assert_eq!(listed(&curator).await, "beta 2.0-1");
     old.remove().await.unwrap();
     assert_eq!(curator.environments().await.unwrap(), ["new"]);
+    let error = old.remove().await.unwrap_err();
+    assert!(matches!(error, Error::NoEnvironment { .. }), "{error}");
+    assert!(
+        error.to_string().contains("no environment \"old\"; there are new"),
+        "{error}"
+    );
     assert!(curator.environment("../x").is_err());
 }
 
@@ -367,11 +372,11 @@ async fn pure_and_c_rocks_install_for_every_lua() {
     world
         .publish(&[Source::lua("alpha", "1.0-1", ""), Source::answer()])
         .await;
-    for (interpreter, lua, headers) in [
-        ("lua5.1", "5.1", "/usr/include/lua5.1"),
-        ("lua5.3", "5.3", "/usr/include/lua5.3"),
-        ("lua5.4", "5.4", "/usr/include/lua5.4"),
-        ("luajit", "5.1", "/usr/include/lua5.1"),
+    for (interpreter, lua) in [
+        ("lua5.1", "5.1"),
+        ("lua5.3", "5.3"),
+        ("lua5.4", "5.4"),
+        ("luajit", "5.1"),
     ] {
         let tree = world.path(&format!("tree-{interpreter}"));
         let site = PackageSite::new(Arc::new(LocalRunner::new()), lua, tree.to_str().unwrap());
@@ -387,7 +392,7 @@ async fn pure_and_c_rocks_install_for_every_lua() {
             "alpha 1.0-1\n",
             "{interpreter}"
         );
-        if Path::new(headers).exists() && can_compile(lua) {
+        if can_compile(lua) {
             let report = curator.install_package("answer").await.unwrap();
             assert!(report.installed[0].native);
             assert_eq!(run("print((require('answer')))"), "42\n", "{interpreter}");
