@@ -17,6 +17,9 @@ pub use bioxen_net as net;
 #[cfg(feature = "sim")]
 pub mod embedded;
 
+#[cfg(feature = "curator")]
+pub mod rocks;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

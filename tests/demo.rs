@@ -201,7 +201,7 @@ fn ctrl_c_half_way_leaves_nothing() {
 fn kill_9_leaves_no_process_and_the_next_run_removes_the_files() {
     let _turn = alone();
     let before = inventory();
-    let (mut child, _output) = demo_until("pack this project's rocks");
+    let (mut child, _output) = demo_until("run Lua in it");
     child.kill().unwrap();
     child.wait().unwrap();
     assert_nothing_new(&before, |found| found.starts_with("process"));

@@ -5,10 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use bioxen::curator::{Bundle, Curator, LuaVmPackages as _, RockRequest, RocksServer, publish};
+use bioxen::curator::{
+    Bundle, Curator, Error, LuaVmPackages as _, RockRequest, RocksServer, publish,
+};
 use bioxen::embedded::EmbeddedPool;
 use bioxen::local::LocalRunner;
-use bioxen::{LuaVm, Script, Value, VmManager};
+use bioxen::{LuaVm, PackageSite, Script, Value, VmManager};
 use serde_json::json;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -17,20 +19,56 @@ fn own_rocks() -> [PathBuf; 2] {
     ["bio_compute", "bio_sequence_analysis"].map(|name| Path::new(ROOT).join("rocks").join(name))
 }
 
-/// Writes the sources of a rock of C code.
-fn answer(folder: &Path) -> PathBuf {
-    let dir = folder.join("answer");
+/// Writes the sources of a rock that is built like this of one file.
+fn rock(folder: &Path, stem: &str, build: &str, file: (&str, &str)) -> PathBuf {
+    let (name, version) = stem.split_once('-').unwrap();
+    let dir = folder.join(stem);
     std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(file.0), file.1).unwrap();
+    let rockspec = format!(
+        "package = \"{name}\"\nversion = \"{version}\"\n\
+         source = {{ url = \"file://none\" }}\n\
+         description = {{ summary = \"A rock for tests\", license = \"MIT\" }}\n\
+         dependencies = {{ \"lua >= 5.1\" }}\nbuild = {{ {build} }}\n"
+    );
+    std::fs::write(dir.join(format!("{stem}.rockspec")), rockspec).unwrap();
+    dir
+}
+
+/// A rock of Lua that gives its version.
+fn gamma(folder: &Path, version: &str) -> PathBuf {
+    let build = "type = \"builtin\", modules = { gamma = \"gamma.lua\" }";
+    let code = format!("return {version:?}\n");
+    rock(
+        folder,
+        &format!("gamma-{version}"),
+        build,
+        ("gamma.lua", &code),
+    )
+}
+
+/// A rock of C code that gives 42.
+fn answer(folder: &Path) -> PathBuf {
+    let build = "type = \"builtin\", modules = { answer = \"answer.c\" }";
     let code = "#include <lua.h>\n\
                 int luaopen_answer(lua_State *L) { lua_pushinteger(L, 42); return 1; }\n";
-    std::fs::write(dir.join("answer.c"), code).unwrap();
-    let rockspec = "package = \"answer\"\nversion = \"1.0-1\"\n\
-                    source = { url = \"file://none\" }\n\
-                    description = { summary = \"A rock for tests\", license = \"MIT\" }\n\
-                    dependencies = { \"lua >= 5.1\" }\n\
-                    build = { type = \"builtin\", modules = { answer = \"answer.c\" } }\n";
-    std::fs::write(dir.join("answer-1.0-1.rockspec"), rockspec).unwrap();
-    dir
+    rock(folder, "answer-1.0-1", build, ("answer.c", code))
+}
+
+/// A rock whose build kills the sshd that it runs below, which cuts the connection, and goes on.
+fn cutter(folder: &Path) -> PathBuf {
+    let build = "type = \"command\", build_command = \"sh cut.sh\"";
+    let cut = "up=$$\n\
+               until read -r name </proc/$up/comm && [ \"${name#sshd}\" != \"$name\" ]; do\n\
+                 up=$(sed -n 's/^PPid:[[:blank:]]*//p' /proc/$up/status)\n\
+               done\n\
+               kill -9 \"$up\"\n\
+               exec sleep 3600\n";
+    rock(folder, "cutter-1.0-1", build, ("cut.sh", cut))
+}
+
+async fn said_by(vm: &dyn LuaVm, program: &'static str) -> String {
+    said(vm, Script::new(program)).await
 }
 
 async fn said(vm: &dyn LuaVm, script: Script) -> String {
@@ -98,6 +136,130 @@ async fn vms_of_both_types_install_lock_and_undo_from_a_bundle_without_any_serve
     pool.shutdown().await;
 }
 
+#[tokio::test]
+async fn pure_and_c_rocks_install_in_a_guest_for_every_lua() {
+    let folder = tempfile::tempdir().unwrap();
+    let rocks = folder.path().join("rocks");
+    let sources = [gamma(folder.path(), "1.0-1"), answer(folder.path())];
+    publish(&sources, &rocks, &LocalRunner::new())
+        .await
+        .unwrap();
+    let pool = EmbeddedPool::start().await.unwrap();
+    let manager = VmManager::new(bioxen::factory());
+    let guest = manager
+        .create_vm("guest", "xcpng", pool.config())
+        .await
+        .unwrap();
+    let site = guest.curator().await.unwrap().site().clone();
+    for (interpreter, lua) in [
+        ("lua5.1", "5.1"),
+        ("lua5.3", "5.3"),
+        ("lua5.4", "5.4"),
+        ("luajit", "5.1"),
+    ] {
+        let tree = format!("{}-{interpreter}", site.tree);
+        let own = PackageSite::new(site.runner.clone(), lua, tree.clone());
+        let servers = [RocksServer::Directory(rocks.clone())];
+        let curator = Curator::new(own).with_servers(servers);
+        curator.install_package("gamma").await.unwrap();
+        curator.install_package("answer").await.unwrap();
+        let program = "print(require('gamma'), (require('answer')))";
+        let mut run = bioxen::Command::new(interpreter).args(["-e", program]);
+        for (name, value) in bioxen::lua::search_path(lua, &tree) {
+            run = run.with_env(name, value);
+        }
+        let outcome = site.runner.run(run).await.unwrap();
+        assert_eq!(
+            outcome.stdout_text(),
+            "1.0-1\t42\n",
+            "{interpreter}: {outcome:?}"
+        );
+    }
+    manager.shutdown_all().await.unwrap();
+    pool.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_in_the_middle_is_repaired_by_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let rocks = folder.path().join("rocks");
+    let sources = [
+        gamma(folder.path(), "1.0-1"),
+        gamma(folder.path(), "2.0-1"),
+        cutter(folder.path()),
+    ];
+    publish(&sources, &rocks, &LocalRunner::new())
+        .await
+        .unwrap();
+    let pool = EmbeddedPool::start().await.unwrap();
+    let manager = VmManager::new(bioxen::factory());
+    let guest = manager
+        .create_vm("guest", "xcpng", pool.config())
+        .await
+        .unwrap();
+    let curator = guest.curator().await.unwrap();
+    let curator = curator.with_servers([RocksServer::Directory(rocks)]);
+    curator.install_package("gamma 1.0").await.unwrap();
+    let site = curator.site().clone();
+    let sums = async || {
+        let sum = "cd \"$1\" && find bin lib share -type f -exec sha256sum {} + 2>/dev/null | sort";
+        let sum = bioxen::Command::new("sh").args(["-c", sum, "sh", &site.tree]);
+        site.runner
+            .run(sum)
+            .await
+            .unwrap()
+            .stdout_text()
+            .into_owned()
+    };
+    let before = sums().await;
+    assert!(before.contains("gamma.lua"), "{before}");
+
+    let requests = ["gamma 2.0", "cutter"].map(|text| text.parse::<RockRequest>().unwrap());
+    let error = curator.install(&requests).await.unwrap_err();
+    assert!(matches!(error, Error::Machine { .. }), "{error}");
+    assert_ne!(sums().await, before, "it is half done now");
+    let said = curator.list().await.unwrap();
+    assert_eq!(said[0].to_string(), "gamma 1.0-1");
+    assert_eq!(said.len(), 1);
+    assert_eq!(sums().await, before);
+
+    let error = curator.install(&requests).await.unwrap_err();
+    assert!(matches!(error, Error::Machine { .. }), "{error}");
+    let report = curator.install(&requests[..1]).await.unwrap();
+    assert!(report.repaired);
+    assert_eq!(
+        report.to_string(),
+        "installed gamma 2.0-1; replaced gamma 1.0-1"
+    );
+    assert_eq!(
+        said_by(&*guest, "print((require('gamma')))").await,
+        "2.0-1\n"
+    );
+    manager.shutdown_all().await.unwrap();
+    pool.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_rocks_of_this_project_come_along_and_install_in_every_vm() {
+    let pool = EmbeddedPool::start().await.unwrap();
+    let manager = VmManager::new(bioxen::factory());
+    let config = json!({"worker": env!("CARGO_BIN_EXE_bioxen")});
+    for (vm_type, config) in [("xcpng", pool.config()), ("basic", config)] {
+        let vm = manager.create_vm(vm_type, vm_type, config).await.unwrap();
+        let curator = vm.curator().await.unwrap();
+        let curator = curator.with_servers([bioxen::rocks::server().unwrap()]);
+        let report = curator
+            .install_package("bio_sequence_analysis")
+            .await
+            .unwrap();
+        assert_eq!(report.installed.len(), 2);
+        let program = "print(require('bio_compute').reverse_complement('AACG'))";
+        assert_eq!(said_by(&*vm, program).await, "CGTT\n");
+    }
+    manager.shutdown_all().await.unwrap();
+    pool.shutdown().await;
+}
+
 /// What holds for local VMs, whose Lua is not that of the machine.
 async fn pure_packages_of(vm: &dyn LuaVm, bundle: &Path) {
     let curator: Curator = vm.curator().await.unwrap();
@@ -133,6 +295,8 @@ fn stdout(home: &Path, args: &[&str]) -> String {
 fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path();
+    let said = stdout(home, &["search", "bio_c", "--server", "bioxen"]);
+    assert!(said.ends_with(" bioxen\n"), "{said}");
     let [compute, analysis] = own_rocks().map(|path| path.to_str().unwrap().to_owned());
     let said = stdout(home, &["publish", &compute, &analysis, "--into", "rocks"]);
     assert_eq!(said.lines().count(), 2, "{said}");
@@ -184,6 +348,8 @@ fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
     assert_eq!(with(&["env"]), "e\n");
     with(&["env", "--remove", "e"]);
     assert_eq!(with(&["env"]), "");
+    let gone = pkg(home, &["env", "--remove", "e"]);
+    assert_eq!(gone.status.code(), Some(125), "{gone:?}");
 
     let share = home.join(".local/share/bioxen/rocks-5.4/share/lua/5.4");
     std::fs::remove_file(share.join("bio_compute.lua"))

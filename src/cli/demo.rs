@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use bioxen_curator::{Mirror, PackageInstaller, RocksServer, publish};
-use bioxen_vm_core::local::{LocalRunner, PrivateDir};
+use bioxen_curator::PackageInstaller;
 use bioxen_vm_core::{BackendConfig as _, Outcome, Script, Value, VmManager};
 use bioxen_vm_xcpng::{Progress, StageState, XcpngConfig};
 use serde_json::json;
 use tokio::sync::broadcast;
 
 use super::interrupt::{Interrupted, Interrupts};
+use super::own_rocks::OwnRocks;
 use super::{print, warn};
 use crate::embedded::{Pool, TEMPLATE};
 use crate::settings::Settings;
@@ -31,9 +31,9 @@ pub(super) struct Args {
     #[arg(value_name = "FASTA")]
     fasta: PathBuf,
 
-    /// The folder with the sources of this project's rocks
-    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/rocks"))]
-    rocks: PathBuf,
+    /// Pack the rocks of the sources in this folder, instead of those that come with this program
+    #[arg(long, value_name = "FOLDER")]
+    rocks: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
@@ -93,7 +93,6 @@ async fn on_pool(
         .unless(Box::pin(job(
             &manager,
             &mut progress,
-            pool,
             args,
             local_config,
             fasta,
@@ -121,7 +120,6 @@ async fn on_pool(
 async fn job(
     manager: &Arc<VmManager>,
     progress: &mut broadcast::Receiver<Progress>,
-    pool: &Pool,
     args: &Args,
     local_config: Value,
     fasta: Vec<u8>,
@@ -135,21 +133,8 @@ async fn job(
     .await?;
     note(&hello.stdout_text())?;
 
-    let folder =
-        PrivateDir::temporary("bioxen-rocks-").context("cannot make a folder for the rocks")?;
-    let rocks = folder.path().join("packed");
-    let sources = ["bio_compute", PACKAGE].map(|name| args.rocks.join(name));
-    let machine = LocalRunner::new();
-    let packing = publish(&sources, &rocks, &machine);
-    stage("pack this project's rocks", packing).await?;
-    // The guests of the embedded pool share this machine's network; a real pool's may have no way
-    // here, so there the rocks travel through SSH.
-    let mirror = Mirror::serve(&rocks).await?;
-    let server = match pool.embedded() {
-        Some(_) => mirror.server(),
-        None => RocksServer::Directory(rocks),
-    };
-    let installer = PackageInstaller::new(Arc::clone(manager)).with_servers([server]);
+    let rocks = OwnRocks::of(args.rocks.as_deref()).await?;
+    let installer = PackageInstaller::new(Arc::clone(manager)).with_servers([rocks.server.clone()]);
     let install = installer.install_package_in_vm(PACKAGE, REMOTE, "xcpng");
     let report = stage(&format!("install {PACKAGE} in it"), install).await?;
     note(&report.to_string())?;

@@ -23,8 +23,11 @@ mod doctor;
 mod gc;
 mod interrupt;
 mod lines;
+#[cfg(feature = "xcpng")]
+mod own_rocks;
 mod pkg;
 mod run;
+mod servers;
 mod shell;
 #[cfg(feature = "xcpng")]
 mod snapshot;

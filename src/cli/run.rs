@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bioxen_curator::{PackageInstaller, RocksServer};
+use bioxen_curator::PackageInstaller;
 #[cfg(feature = "xcpng")]
 use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_core::words::parse_duration;
@@ -17,7 +17,7 @@ use bioxen_vm_core::{Input, Script, Value, VmManager};
 use super::copies::Copies;
 use super::interrupt::Interrupts;
 use super::streams::{Streams, exit_code, read_ahead};
-use super::{config, with_defaults, with_vms};
+use super::{config, servers, with_defaults, with_vms};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -45,12 +45,9 @@ pub(super) struct Args {
     #[arg(long = "package", short = 'p', value_name = "ROCK")]
     packages: Vec<String>,
 
-    /// Where rocks come from: a URL or a directory, in order
-    #[arg(
-        long = "server",
-        value_name = "SERVER",
-        default_value = "https://luarocks.org"
-    )]
+    /// Where rocks come from: a URL, a directory, a bundle, or `bioxen` for the rocks of this
+    /// program, in order
+    #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
     servers: Vec<String>,
 
     /// End the program after this long: `30s`, `1h30m`, or a number of seconds
@@ -107,7 +104,7 @@ pub(super) async fn run(mut args: Args, mut settings: Settings) -> anyhow::Resul
             None => drop(manager.create_vm("run", &args.vm_type, config).await?),
         }
         if !args.packages.is_empty() {
-            let servers = args.servers.iter().map(|server| rocks_server(server));
+            let servers = servers::servers(&args.servers)?;
             let installer = PackageInstaller::new(Arc::clone(&manager)).with_servers(servers);
             for package in &args.packages {
                 installer
@@ -153,19 +150,6 @@ pub(super) fn for_existing(manager: VmManager, config: Value) -> anyhow::Result<
     {
         let _ = config;
         Ok(manager)
-    }
-}
-
-/// A server as the user writes it: what has a scheme is a URL, or several between `|`; what ends in
-/// `.tar.gz` a bundle; anything else a directory.
-pub(super) fn rocks_server(text: &str) -> RocksServer {
-    match text.split('|').collect::<Vec<_>>().as_slice() {
-        [url] if url.contains("://") => RocksServer::Url((*url).to_owned()),
-        mirrors if text.contains("://") => {
-            RocksServer::Mirrors(mirrors.iter().map(|url| (*url).to_owned()).collect())
-        }
-        _ if text.ends_with(".tar.gz") => RocksServer::Archive(text.into()),
-        _ => RocksServer::Directory(text.into()),
     }
 }
 

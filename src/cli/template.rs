@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
-use bioxen_curator::{Curator, RocksServer, publish};
+use bioxen_curator::{Curator, RockRequest};
 use bioxen_vm_core::BackendConfig as _;
-use bioxen_vm_core::local::{LocalRunner, PrivateDir};
 use bioxen_vm_xcpng::{TemplateBuild, TemplateBuilder, XcpngConfig};
 use clap::Subcommand;
 
 use super::interrupt::Interrupts;
+use super::own_rocks::OwnRocks;
 use super::{doctor, print, warn, with_defaults};
 use crate::settings::Settings;
 
@@ -42,9 +42,10 @@ struct Build {
     #[arg(long, value_name = "NAME", default_value = "lua-bio-template")]
     name: String,
 
-    /// The folder with the sources of the rocks that are installed in it; `--rocks ""` for none
-    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/rocks"))]
-    rocks: PathBuf,
+    /// Install the rocks of the sources in this folder, instead of those that come with this program;
+    /// `--rocks ""` for none
+    #[arg(long, value_name = "FOLDER")]
+    rocks: Option<PathBuf>,
 
     /// Set a key of the configuration, `xcpng_host=pool.example` for example
     #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
@@ -80,13 +81,10 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     } else if args.image.is_some() {
         settings.set(XcpngConfig::VM_TYPE, "template=(image)")?;
     }
-    let has_rocks = !args.rocks.as_os_str().is_empty();
-    ensure!(
-        !has_rocks || args.rocks.is_dir(),
-        "there is no folder {}; give that of this project's rocks with --rocks, or --rocks \"\" for \
-         a template without them",
-        args.rocks.display()
-    );
+    let rocks = match args.rocks.as_deref() {
+        Some(none) if none.as_os_str().is_empty() => None,
+        folder => Some(OwnRocks::of(folder).await?),
+    };
     let config = with_defaults(&settings, XcpngConfig::VM_TYPE);
     let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
     ensure!(
@@ -114,13 +112,13 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
         [] => print("everything was installed already\n")?,
         installed => print(&format!("installed {}\n", installed.join(", ")))?,
     }
-    let rocks = async {
-        match has_rocks {
-            true => install_rocks(&build, &args.rocks).await,
-            false => Ok(()),
+    let installing = async {
+        match &rocks {
+            Some(rocks) => install_rocks(&build, rocks).await,
+            None => Ok(()),
         }
     };
-    match interrupts.unless(rocks).await {
+    match interrupts.unless(installing).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             give_up(build).await;
@@ -148,30 +146,10 @@ async fn give_up(build: TemplateBuild) {
     }
 }
 
-/// Packs all rocks of a folder and installs them.
-async fn install_rocks(build: &TemplateBuild, folder: &std::path::Path) -> anyhow::Result<()> {
-    let mut sources = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_rock = std::fs::read_dir(&path).is_ok_and(|mut files| {
-            files.any(|file| {
-                file.is_ok_and(|file| file.path().extension().is_some_and(|ext| ext == "rockspec"))
-            })
-        });
-        if is_rock {
-            sources.push(path);
-        }
-    }
-    sources.sort();
-    let private =
-        PrivateDir::temporary("bioxen-rocks-").context("cannot make a folder for the rocks")?;
-    let packed = private.path().join("packed");
-    let rocks = publish(&sources, &packed, &LocalRunner::new()).await?;
+async fn install_rocks(build: &TemplateBuild, own: &OwnRocks) -> anyhow::Result<()> {
     let site = build.package_site().await?;
-    let curator = Curator::new(site).with_servers([RocksServer::Directory(packed)]);
-    for rock in &rocks {
-        let report = curator.install_package(rock.name.as_str()).await?;
-        print(&format!("{report}\n"))?;
-    }
-    Ok(())
+    let curator = Curator::new(site).with_servers([own.server.clone()]);
+    let requests: Vec<_> = own.rocks.iter().cloned().map(RockRequest::from).collect();
+    let report = curator.install(&requests).await?;
+    print(&format!("{report}\n"))
 }

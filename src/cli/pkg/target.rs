@@ -1,0 +1,156 @@
+//! Which rocks, and where they come from.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bioxen_curator::{Cache, Catalogue, Curator, RocksServer};
+use bioxen_vm_core::PackageSite;
+use bioxen_vm_core::local::LocalRunner;
+use bioxen_vm_core::words::parse_duration;
+
+use super::super::servers;
+
+/// Which rocks, and where they come from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// A tree of this machine [default: bioxen/rocks-LUA among the data of this user]
+    #[arg(long, global = true, value_name = "FOLDER", conflicts_with = "vm")]
+    pub(super) tree: Option<PathBuf>,
+
+    /// The Lua version of the tree; of several for `bundle`
+    #[arg(long, global = true, value_name = "VERSION", default_value = "5.4")]
+    pub(super) lua: Vec<String>,
+
+    /// A VM that was kept: its UUID, its name, or the id that it was made with
+    #[arg(long, global = true, value_name = "VM")]
+    pub(super) vm: Option<String>,
+
+    /// The type of that VM
+    #[arg(
+        long = "type",
+        short = 't',
+        global = true,
+        value_name = "TYPE",
+        default_value = "xcpng"
+    )]
+    pub(super) vm_type: String,
+
+    /// Set a key of the type's configuration, `xcpng_host=pool.example` for example
+    #[arg(long = "set", short = 's', global = true, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+
+    /// An environment within the tree or VM
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) env: Option<String>,
+
+    /// Where rocks come from, in order: a URL, `URL|URL` for mirrors, a directory, a bundle, or
+    /// `bioxen` for the rocks of this program
+    #[arg(long = "server", global = true, value_name = "SERVER", default_values = servers::DEFAULT)]
+    pub(super) servers: Vec<String>,
+
+    /// Where downloads are kept [default: bioxen/rocks in the cache of this user]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(super) cache: Option<PathBuf>,
+
+    /// A file with profiles and rocks of your own, beside those that come along
+    #[arg(long, global = true, value_name = "FILE", env = "BIOXEN_CATALOGUE")]
+    pub(super) catalogue: Option<PathBuf>,
+
+    /// End an operation after this long: `30s`, `1h30m`, or a number of seconds
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Target {
+    pub(super) fn lua(&self) -> anyhow::Result<&str> {
+        match self.lua.as_slice() {
+            [one] => Ok(one),
+            _ => bail!("a tree belongs to one Lua version; give --lua once"),
+        }
+    }
+
+    pub(super) fn local_site(&self) -> anyhow::Result<PackageSite> {
+        let lua = self.lua()?;
+        let tree = match &self.tree {
+            Some(tree) => std::path::absolute(tree).context("cannot tell where the tree is")?,
+            None => user_dir("XDG_DATA_HOME", ".local/share")
+                .context("there is no home for the tree; name one with --tree")?
+                .join(format!("rocks-{lua}")),
+        };
+        let tree = tree
+            .into_os_string()
+            .into_string()
+            .map_err(|tree| anyhow::anyhow!("{} is no UTF-8; name another tree", tree.display()))?;
+        Ok(PackageSite::new(Arc::new(machine()), lua, tree))
+    }
+
+    /// The curator of a tree, or of an environment in it.
+    pub(super) fn curator(&self, site: PackageSite) -> anyhow::Result<Curator> {
+        let mut curator = Curator::new(site).with_servers(self.servers()?);
+        if let Some(timeout) = self.timeout {
+            curator = curator.with_timeout(timeout);
+        }
+        if let Some(cache) = self.cache() {
+            curator = curator.with_cache(cache);
+        }
+        Ok(match &self.env {
+            Some(name) => curator.environment(name)?.curator().clone(),
+            None => curator,
+        })
+    }
+
+    pub(super) fn servers(&self) -> anyhow::Result<Vec<RocksServer>> {
+        servers::servers(&self.servers)
+    }
+
+    pub(super) fn cache(&self) -> Option<Cache> {
+        let folder = match &self.cache {
+            Some(folder) => folder.clone(),
+            None => user_dir("XDG_CACHE_HOME", ".cache")?.join("rocks"),
+        };
+        Some(Cache::new(folder).with_runner(Arc::new(machine())))
+    }
+
+    pub(super) fn known(&self) -> anyhow::Result<Catalogue> {
+        let built_in = Catalogue::built_in()?;
+        Ok(match &self.catalogue {
+            Some(file) => {
+                let own = Catalogue::read(&read(file)?);
+                built_in.with(own.with_context(|| format!("cannot use {}", file.display()))?)
+            }
+            None => built_in,
+        })
+    }
+}
+
+/// Runs commands of this machine with the proxies that the user has set.
+pub(super) fn machine() -> LocalRunner {
+    let names = [
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    ];
+    let set = names
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var(name).ok()?)));
+    set.fold(LocalRunner::new(), |runner, (name, value)| {
+        runner.with_env(name, value)
+    })
+}
+
+/// Our folder among those where programs of this user keep such things.
+fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = of(variable)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(of("HOME")?.join(below_home)))?;
+    Some(base.join("bioxen"))
+}
+
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
