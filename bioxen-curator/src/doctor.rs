@@ -113,9 +113,9 @@ impl Curator {
     }
 
     async fn servers_answer(&self, site: &Site<'_>, operation: &'static str) -> Result<Check> {
-        let failed = |message: String| Check {
+        let bad = |verdict: Verdict, message: String| Check {
             name: "servers",
-            verdict: Verdict::Failed,
+            verdict,
             message,
             remedy: Some("start the server, or take a directory, which needs no network".into()),
         };
@@ -123,19 +123,27 @@ impl Curator {
             Ok(index) => index,
             // What is wrong with a server is what was asked for.
             Err(error @ (Error::BadManifest { .. } | Error::MissingProgram { .. })) => {
-                return Ok(failed(error.to_string()));
+                return Ok(bad(Verdict::Failed, error.to_string()));
             }
             Err(error) => return Err(error),
         };
+        let readable = index.readable();
         let Some(unreachable) = index.dead() else {
-            let servers = index.servers().join(", ");
-            return Ok(good("servers", format!("{servers} can be read")));
+            return Ok(good(
+                "servers",
+                format!("{} can be read", readable.join(", ")),
+            ));
         };
-        let reasons: Vec<_> = unreachable
+        let mut said: Vec<_> = unreachable
             .iter()
             .map(|(server, reason)| format!("{server} cannot be read: {reason}"))
             .collect();
-        Ok(failed(reasons.join("; ")))
+        if readable.is_empty() {
+            return Ok(bad(Verdict::Failed, said.join("; ")));
+        }
+        // What the others have can be installed.
+        said.push(format!("{} can be read", readable.join(", ")));
+        Ok(bad(Verdict::Warning, said.join("; ")))
     }
 }
 

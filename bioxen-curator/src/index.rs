@@ -177,8 +177,13 @@ impl Index {
     /// The servers in words, also those that did not answer.
     pub(crate) fn servers(&self) -> Vec<String> {
         let dead = self.dead.iter().map(|(label, _)| label.clone());
-        let living = self.servers.iter().map(|(label, _)| label.clone());
-        living.chain(dead).collect()
+        self.readable().into_iter().chain(dead).collect()
+    }
+
+    /// The servers that answered, in words.
+    pub(crate) fn readable(&self) -> Vec<String> {
+        let living = self.servers.iter();
+        living.map(|(label, _)| label.clone()).collect()
     }
 
     pub(crate) fn label(&self, offer: &Offer) -> &str {

@@ -72,6 +72,11 @@ async fn a_dead_server_is_told_from_a_missing_rock_and_does_not_hide_a_living_on
     let living = RocksServer::Directory(world.rocks());
     let both = Curator::new(world.site("5.4")).with_servers([dead, living]);
     both.install_package("alpha").await.unwrap();
+    let health = both.doctor().await.unwrap();
+    assert!(health.is_good(), "what one server has can be installed");
+    let mut checks = health.checks.iter();
+    let servers = checks.find(|check| check.name == "servers").unwrap();
+    assert_eq!(servers.verdict, Verdict::Warning, "{servers}");
     let error = both.install_package("nope").await.unwrap_err();
     assert!(matches!(error, Error::ServerUnreachable { .. }), "{error}");
 }

@@ -360,7 +360,9 @@ async fn environments_do_not_see_each_other() {
     let error = old.remove().await.unwrap_err();
     assert!(matches!(error, Error::NoEnvironment { .. }), "{error}");
     assert!(
-        error.to_string().contains("no environment \"old\"; there are new"),
+        error
+            .to_string()
+            .contains("no environment \"old\"; there are new"),
         "{error}"
     );
     assert!(curator.environment("../x").is_err());

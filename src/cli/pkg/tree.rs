@@ -121,7 +121,10 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
             let lines = names.iter().map(|name| format!("{name}\n")).collect();
             show(args, &names, lines)?;
         }
-        Command::Env { remove: Some(name) } => curator.environment(name)?.remove().await?,
+        Command::Env { remove: Some(name) } => {
+            curator.environment(name)?.remove().await?;
+            show(args, &json!({"removed": name}), format!("removed {name}\n"))?;
+        }
         Command::Path => {
             let site = curator.site();
             let variables = bioxen_vm_core::lua::search_path(&site.lua_version, &site.tree);
