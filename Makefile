@@ -40,7 +40,7 @@ clippy: demo-packages
 
 # Each feature of the facade by itself: what `--all-features` would hide.
 features: demo-packages
-	@for features in "" basic xcpng curator net sim cli; do \
+	@for features in "" basic xcpng curator net map sim cli; do \
 		echo "$(CARGO) clippy -p bioxen --no-default-features --features \"$$features\""; \
 		$(CARGO) clippy --quiet -p bioxen --no-default-features --features "$$features" \
 			-- -D warnings || exit 1; \

@@ -17,6 +17,8 @@ pub use bioxen_net as net;
 #[cfg(feature = "sim")]
 pub mod embedded;
 
+#[cfg(feature = "map")]
+pub mod map;
 #[cfg(feature = "curator")]
 pub mod rocks;
 

@@ -28,6 +28,7 @@ use crate::{
 
 pub use frames::{Frames, Mark, Part};
 pub(crate) use returned::read as read_returned;
+pub use returned::{decode, encode};
 pub use warm::WarmInterpreters;
 
 /// The driver: reads the frame, runs the program, and ends as the `lua` program would.

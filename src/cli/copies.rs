@@ -57,7 +57,7 @@ impl<'a> Copies<'a> {
 }
 
 /// Where from and where to, parted by the first colon.
-fn ends(text: &str) -> (&Path, Option<&Path>) {
+pub(super) fn ends(text: &str) -> (&Path, Option<&Path>) {
     match text.split_once(':') {
         Some((from, to)) => (Path::new(from), Some(Path::new(to))),
         None => (Path::new(text), None),
@@ -65,7 +65,7 @@ fn ends(text: &str) -> (&Path, Option<&Path>) {
 }
 
 /// Where a folder goes: where it is told to, else under its own name.
-fn named(from: &Path, to: Option<&Path>) -> std::path::PathBuf {
+pub(super) fn named(from: &Path, to: Option<&Path>) -> std::path::PathBuf {
     match to {
         Some(to) => to.to_owned(),
         None => from.file_name().unwrap_or(from.as_os_str()).into(),

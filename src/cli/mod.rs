@@ -23,6 +23,7 @@ mod doctor;
 mod gc;
 mod interrupt;
 mod lines;
+mod map;
 #[cfg(feature = "xcpng")]
 mod own_rocks;
 mod pkg;
@@ -116,6 +117,8 @@ enum Command {
     /// Remove what killed programs have left on a pool
     #[cfg(feature = "xcpng")]
     Gc(gc::Args),
+    /// Run a program over the records of files, in several VMs made for it
+    Map(Box<map::Args>),
     /// Install, lock and look after rocks in a tree of this machine or in a VM that was kept
     Pkg(Box<pkg::Args>),
     /// Run a Lua program in a VM made for it
@@ -198,6 +201,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Doctor(args) => Box::pin(doctor::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
+            Command::Map(args) => Box::pin(map::run(*args, settings)).await,
             Command::Pkg(args) => Box::pin(pkg::run(*args, settings)).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,

@@ -20,7 +20,7 @@ use super::{FAILED, warn};
 const TIMED_OUT: u8 = 124;
 
 /// The exit code by which a shell knows that nobody read on: 128 and SIGPIPE.
-const NO_READER: u8 = 128 + 13;
+pub(super) const NO_READER: u8 = 128 + 13;
 
 /// How much input is read ahead of the program.
 const AHEAD: usize = 64 * 1024;

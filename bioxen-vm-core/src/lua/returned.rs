@@ -1,8 +1,8 @@
-//! Reads what `common.lua` writes.
+//! Values as `common.lua` writes them: read, and written again.
 
 use std::cmp::Ordering;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{LuaTable, LuaValue, Returned};
 
@@ -18,6 +18,52 @@ pub(crate) fn read(kind: u8, data: &Bytes) -> Returned {
             None => Returned::NotData("something that its driver did not write".into()),
         },
         _ => Returned::NotData(String::from_utf8_lossy(data).into_owned()),
+    }
+}
+
+/// A value as bytes, exactly: for a file, or for another Lua program to read.
+///
+/// The form is the one in which values travel: `z` nil, `t` and `f` booleans, `i5;` an integer,
+/// `d0.5;` another number, `s3:abc` a string with its length in bytes, `{1,2:` a table with the
+/// numbers of its array values and its fields, which follow, each field as key and value.
+#[must_use]
+pub fn encode(value: &LuaValue) -> Bytes {
+    let mut data = BytesMut::new();
+    put(&mut data, value);
+    data.freeze()
+}
+
+/// The value that [`encode`] made these bytes of; `None` for any others.
+#[must_use]
+pub fn decode(data: &Bytes) -> Option<LuaValue> {
+    let mut reader = Reader { data, at: 0 };
+    let value = reader.value(0)?;
+    (reader.at == data.len()).then_some(value)
+}
+
+fn put(data: &mut BytesMut, value: &LuaValue) {
+    match value {
+        LuaValue::Nil => data.put_u8(b'z'),
+        LuaValue::Boolean(true) => data.put_u8(b't'),
+        LuaValue::Boolean(false) => data.put_u8(b'f'),
+        LuaValue::Integer(number) => data.put_slice(format!("i{number};").as_bytes()),
+        // The shortest form that gives the same number again; `inf`, `-inf`, `NaN`.
+        LuaValue::Float(number) => data.put_slice(format!("d{number:?};").as_bytes()),
+        LuaValue::String(bytes) => {
+            data.put_slice(format!("s{}:", bytes.len()).as_bytes());
+            data.put_slice(bytes);
+        }
+        LuaValue::Table(table) => {
+            let (length, fields) = (table.array.len(), table.fields.len());
+            data.put_slice(format!("{{{length},{fields}:").as_bytes());
+            for value in &table.array {
+                put(data, value);
+            }
+            for (key, value) in &table.fields {
+                put(data, key);
+                put(data, value);
+            }
+        }
     }
 }
 
@@ -123,6 +169,16 @@ mod tests {
                 "{\"x\", 1, a = 9, b = true}"
             ]
         );
+    }
+
+    #[test]
+    fn a_value_is_the_same_after_writing_and_reading() {
+        let data = b"{2,3:i-3;d1e300;s1:bts1:a{0,0:d0.1;dinf;";
+        let value = decode(&Bytes::from_static(data)).unwrap();
+        assert_eq!(decode(&encode(&value)), Some(value));
+        let number = LuaValue::Float(f64::NAN);
+        assert!(decode(&encode(&number)).unwrap().as_f64().unwrap().is_nan());
+        assert_eq!(decode(&Bytes::from_static(b"i1;i2;")), None);
     }
 
     #[test]

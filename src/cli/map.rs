@@ -1,0 +1,323 @@
+//! `bioxen map`: runs a program over the records of files, in several VMs made for it.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bioxen_curator::{Lock, RockRequest};
+use bioxen_vm_core::words::{ByteSize, parse_duration};
+use bioxen_vm_core::{LuaValue, Script, VmManager};
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::copies::{ends, named};
+use super::interrupt::Interrupts;
+use super::streams::NO_READER;
+use super::{config, print, servers, with_vms};
+use crate::map::{Format, Input, Map, MapEvent, Mapped, Shards};
+use crate::settings::Settings;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// What the records are: `fasta`, `fastq` or `lines`
+    #[arg(long, value_name = "FORMAT")]
+    by: Format,
+
+    /// The two inputs have pairs: a program gets a record of the first and then one of the second
+    #[arg(long)]
+    paired: bool,
+
+    /// Cut the input into so many shards [default: four for each VM]
+    #[arg(long, value_name = "N", conflicts_with_all = ["shard_size", "shard_records"])]
+    shards: Option<u64>,
+
+    /// Cut the input into shards of at most this size, `8MB` for example
+    #[arg(long, value_name = "SIZE", conflicts_with = "shard_records")]
+    shard_size: Option<ByteSize>,
+
+    /// Cut the input into shards of so many records
+    #[arg(long, value_name = "N")]
+    shard_records: Option<u64>,
+
+    /// How many VMs to make [default: one for each processor of this machine where they are on it,
+    /// else 1]
+    #[arg(long, value_name = "N")]
+    vms: Option<NonZero<usize>>,
+
+    /// VM type; `bioxen types` lists those of this build
+    #[arg(
+        long = "type",
+        short = 't',
+        default_value = "basic",
+        value_name = "TYPE"
+    )]
+    vm_type: String,
+
+    /// Set a key of the type's configuration, `template=lua-bio-template` for example
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Install this rock in every VM; which version it is is decided once
+    #[arg(
+        long = "package",
+        visible_alias = "rocks",
+        short = 'p',
+        value_name = "ROCK"
+    )]
+    packages: Vec<RockRequest>,
+
+    /// Install exactly the rocks of this lock in every VM
+    #[arg(long, value_name = "FILE", conflicts_with = "packages")]
+    locked: Option<PathBuf>,
+
+    /// Where rocks come from: a URL, a directory, a bundle, or `bioxen` for the rocks of this
+    /// program, in order
+    #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
+    servers: Vec<String>,
+
+    /// Copy this file into every VM before programs run; they start in the folder that relative
+    /// paths are meant from
+    #[arg(long, value_name = "LOCAL[:REMOTE]")]
+    put: Vec<String>,
+
+    /// End the program on a shard after this long: `30s`, `1h30m`, or a number of seconds
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+
+    /// Gather the results with this program
+    #[arg(long, value_name = "FILE")]
+    reduce: Option<PathBuf>,
+
+    /// Keep results in this folder, the result itself as the file `result` in it in place of standard
+    /// output
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+
+    /// Go on with what was begun in the folder
+    #[arg(long, requires = "out")]
+    resume: bool,
+
+    /// Tell what goes on as JSON on standard output, an object to a line
+    #[arg(long, requires = "out")]
+    json: bool,
+
+    /// The program, which is run on every shard
+    #[arg(value_name = "PROGRAM")]
+    program: PathBuf,
+
+    /// The files with the records, plain or compressed with gzip
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+
+    /// Arguments of the programs, which they get after what they get anyway
+    #[arg(last = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+}
+
+pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for assignment in &args.set {
+        settings.set(&args.vm_type, assignment)?;
+    }
+    let map = map(&args, &settings)?;
+    let interrupts = Interrupts::listen()?;
+    let manager = Arc::new(VmManager::new(crate::factory()));
+    let telling = tokio::spawn(tell(map.subscribe(), args.json));
+    let work = async {
+        let mut hint = Hint(args.out.as_deref());
+        let mapped = map.run(&manager).await;
+        drop(map);
+        // All events are told before the result.
+        telling.await.context("cannot tell what goes on")??;
+        let mapped = mapped?;
+        hint.0 = None;
+        show(&args, mapped).await
+    };
+    with_vms(&manager, &interrupts, work).await
+}
+
+fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
+    let mut input = Input::new(&args.inputs, args.by);
+    input.paired = args.paired;
+    let vms = args.vms.map_or_else(
+        || match args.vm_type.as_str() {
+            "basic" => std::thread::available_parallelism().map_or(1, NonZero::get),
+            _ => 1,
+        },
+        NonZero::get,
+    );
+    let mut map = Map::new(script(args, &args.program)?, input)
+        .on(&args.vm_type, config(settings, &args.vm_type)?, vms)
+        .with_rocks(
+            args.packages.iter().cloned(),
+            servers::servers(&args.servers)?,
+        );
+    let sizes = [
+        args.shards.map(Shards::Count),
+        args.shard_size.map(|size| Shards::Bytes(size.0)),
+        args.shard_records.map(Shards::Records),
+    ];
+    if let Some(shards) = sizes.into_iter().flatten().next() {
+        map = map.with_shards(shards);
+    }
+    if let Some(file) = &args.locked {
+        map = map.with_lock(Lock::read(file)?);
+    }
+    for text in &args.put {
+        let (local, remote) = ends(text);
+        let remote = named(local, remote);
+        map = map.with_file(local, remote.to_string_lossy());
+    }
+    if let Some(file) = &args.reduce {
+        map = map.with_reduce(script(args, file)?);
+    }
+    if let Some(folder) = &args.out {
+        map = map.in_folder(folder, args.resume);
+    }
+    Ok(map)
+}
+
+fn script(args: &Args, file: &Path) -> anyhow::Result<Script> {
+    let code = std::fs::read(file)
+        .with_context(|| format!("cannot read the program {}", file.display()))?;
+    let mut script = Script::new(code).with_name(file.display().to_string());
+    for argument in &args.arguments {
+        script = script.arg(argument.clone());
+    }
+    if let Some(limit) = args.timeout {
+        script = script.with_timeout(limit);
+    }
+    Ok(script)
+}
+
+/// Says how to go on when a run ends early.
+struct Hint<'a>(Option<&'a Path>);
+
+impl Drop for Hint<'_> {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.filter(|folder| folder.join("plan.json").exists()) {
+            let folder = folder.display();
+            let text = format!("bioxen: what is done stays in {folder}; --resume goes on there");
+            // There is nobody left to tell when even this cannot be written.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+}
+
+/// Tells what goes on until the run has ended: a bar where somebody looks, else lines.
+async fn tell(mut events: broadcast::Receiver<MapEvent>, as_json: bool) -> anyhow::Result<()> {
+    let mut bar = Bar::new(!as_json && io::stderr().is_terminal());
+    loop {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return Ok(()),
+        };
+        if as_json {
+            print(&format!("{}\n", serde_json::to_string(&event)?))?;
+        } else {
+            bar.tell(&event);
+        }
+    }
+}
+
+/// Progress on a terminal in one line, beneath what is told; without a terminal, lines only.
+struct Bar {
+    is_drawn: bool,
+    done: usize,
+    of: usize,
+    busy: usize,
+}
+
+impl Bar {
+    const WIDTH: usize = 32;
+
+    fn new(is_drawn: bool) -> Self {
+        Self {
+            is_drawn,
+            done: 0,
+            of: 0,
+            busy: 0,
+        }
+    }
+
+    fn tell(&mut self, event: &MapEvent) {
+        match event {
+            MapEvent::Split { shards, done, .. } => (self.done, self.of) = (*done, *shards),
+            MapEvent::Started { .. } => self.busy += 1,
+            MapEvent::Finished { done, .. } => {
+                self.done = *done;
+                self.busy = self.busy.saturating_sub(1);
+            }
+            MapEvent::Retried { .. } => self.busy = self.busy.saturating_sub(1),
+            _ => {}
+        }
+        let is_told = match event {
+            MapEvent::Started { .. } => false,
+            // The bar shows these.
+            MapEvent::Finished { .. } | MapEvent::Ready { .. } | MapEvent::Gathering => {
+                !self.is_drawn
+            }
+            _ => true,
+        };
+        let mut text = String::new();
+        if self.is_drawn {
+            text.push_str("\r\x1b[K");
+        }
+        if is_told {
+            text.push_str(&format!("{event}\n"));
+        }
+        if self.is_drawn && !matches!(event, MapEvent::Gathering) {
+            let filled = Self::WIDTH * self.done / self.of.max(1);
+            let (full, rest) = ("#".repeat(filled), "-".repeat(Self::WIDTH - filled));
+            let (done, of, busy) = (self.done, self.of, self.busy);
+            text.push_str(&format!(
+                "[{full}{rest}] {done} of {of} shards, {busy} running"
+            ));
+        }
+        // There is nobody left to tell when even this cannot be written.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+async fn show(args: &Args, mapped: Mapped) -> anyhow::Result<ExitCode> {
+    if args.json {
+        let value = match &mapped.value {
+            LuaValue::Nil => None,
+            value => Some(value.to_json()?),
+        };
+        let line = json!({
+            "event": "mapped",
+            "shards": mapped.shards,
+            "resumed": mapped.resumed,
+            "records": mapped.records,
+            "result": mapped.result,
+            "value": value,
+            "times": mapped.times,
+        });
+        print(&format!("{line}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let _ = writeln!(io::stderr(), "{}", mapped.times);
+    if args.out.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // On a thread of its own, so that signals are heard while the reader takes its time.
+    let copying = tokio::task::spawn_blocking(move || {
+        let mut out = io::stdout().lock();
+        io::copy(&mut mapped.open()?, &mut out)
+            .and_then(|_| out.flush())
+            .map_or_else(
+                |error| match error.kind() {
+                    io::ErrorKind::BrokenPipe => Ok(ExitCode::from(NO_READER)),
+                    _ => Err(error).context("cannot write to standard output"),
+                },
+                |()| Ok(ExitCode::SUCCESS),
+            )
+    });
+    copying.await.context("cannot write the result")?
+}

@@ -1,0 +1,277 @@
+//! What a user of `bioxen map` sees: the result on standard output or in a folder, one line for every
+//! refusal, and a run that goes on after Ctrl-C and after a kill.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+const COUNT: &str = "
+local n = 0
+for line in io.lines() do
+  n = n + (line:sub(1, 1) == '>' and 1 or 0)
+end
+local shard, shards, first = ...
+print(shard, shards, first, n)
+return {n = n}";
+
+const SUM: &str = "
+local results, unit = ...
+local n = 0
+for shard, value, output in results do
+  n = n + value.n
+end
+print(n .. ' ' .. unit)";
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lab = Self { folder };
+        lab.file("count.lua", COUNT);
+        lab.file("sum.lua", SUM);
+        let records: String = (1..=10).map(|n| format!(">r{n}\nACGT\n")).collect();
+        lab.file("reads.fa", &records);
+        lab
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+        command
+            .arg("map")
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("XDG_STATE_HOME", self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn map(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// What a run prints that succeeds.
+    fn prints(&self, args: &[&str]) -> String {
+        let output = self.map(args);
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_result_is_printed_in_the_order_of_the_input() {
+    let lab = Lab::new();
+    let by = ["--by", "fasta", "--shard-records", "4", "--vms", "2"];
+    let printed = lab.prints(&[&by[..], &["count.lua", "reads.fa"]].concat());
+    assert_eq!(
+        printed,
+        "1\t3\t1\t4\n{\"n\":4}\n2\t3\t5\t4\n{\"n\":4}\n3\t3\t9\t2\n{\"n\":2}\n"
+    );
+    let gathered = [
+        "--reduce",
+        "sum.lua",
+        "count.lua",
+        "reads.fa",
+        "reads.fa",
+        "--",
+        "records",
+    ];
+    assert_eq!(lab.prints(&[&by[..], &gathered].concat()), "20 records\n");
+    // Progress, and where the time went, are told beside it.
+    let output = lab.map(&[&by[..], &["count.lua", "reads.fa"]].concat());
+    let said = said(&output);
+    assert!(said.contains("10 records, 91 bytes, in 3 shards"), "{said}");
+    assert!(said.contains("[3/3] shard "), "{said}");
+    assert!(
+        said.contains("transfer") && said.contains("total"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_folder_has_the_result_and_json_tells_all() {
+    let lab = Lab::new();
+    let printed = lab.prints(&[
+        "--by",
+        "fasta",
+        "--shards",
+        "3",
+        "--out",
+        "out",
+        "--json",
+        "--reduce",
+        "sum.lua",
+        "count.lua",
+        "reads.fa",
+        "--",
+        "records",
+    ]);
+    let lines: Vec<Value> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (&lines[0]["event"], &lines[0]["shards"]),
+        (&"split".into(), &3.into())
+    );
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["event"], &last["records"]),
+        (&"mapped".into(), &10.into())
+    );
+    assert!(last["times"]["vms"][0]["run"].as_f64().unwrap() > 0.0);
+    let result = fs::read_to_string(lab.folder.path().join("out/result")).unwrap();
+    assert_eq!(result, "10 records\n");
+}
+
+#[test]
+fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
+    let lab = Lab::new();
+    lab.file("cut.fq", "@a\nACGT\n+\nIIII\n@b\nAC\n");
+    lab.file("other.fq", "@x\nACGT\n+\nIIII\n@b\nAC\n+\nII\n");
+    lab.file("good.fq", "@a\nACGT\n+\nIIII\n@b\nAC\n+\nII\n");
+    let fastq = ["--by", "fastq", "count.lua"];
+    for (args, reason) in [
+        (
+            &[&fastq[..], &["cut.fq"]].concat(),
+            "cut.fq: record 2, line 6: the record is cut short",
+        ),
+        (
+            &[&fastq[..], &["reads.fa"]].concat(),
+            "reads.fa: record 1, line 1: the title",
+        ),
+        (
+            &[&fastq[..], &["--paired", "good.fq", "other.fq"]].concat(),
+            "\"x\" is no pair of \"a\"",
+        ),
+        (
+            &[&fastq[..], &["--paired", "good.fq"]].concat(),
+            "two files",
+        ),
+        (
+            &[&fastq[..], &["missing.fq"]].concat(),
+            "cannot read missing.fq",
+        ),
+        (
+            &vec!["--by", "fastq", "missing.lua", "good.fq"],
+            "cannot read the program missing.lua",
+        ),
+        (
+            &[&fastq[..], &["--set", "memry=1GB", "good.fq"]].concat(),
+            "memry",
+        ),
+    ] {
+        let output = lab.map(args);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(125), "{args:?}: {said}");
+        assert!(said.contains(reason), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        assert_eq!(output.stdout, b"");
+    }
+}
+
+/// Begins a run that does not come further than the second shard, ends it by a signal once it is
+/// there, and lets it go on.
+fn ends_and_goes_on(signal: Signal) -> (Option<i32>, String) {
+    let lab = Lab::new();
+    let flag = lab.folder.path().join("go");
+    let program = format!(
+        "if (...) == '2' then
+          repeat until io.open('{0}')
+        end
+        io.write(io.read('a'))",
+        flag.display()
+    );
+    lab.file("slow.lua", &program);
+    let readable = format!("read={:?}", [lab.folder.path()]);
+    let args = [
+        "--by",
+        "fasta",
+        "--shard-records",
+        "3",
+        "--vms",
+        "1",
+        "--out",
+        "out",
+        "--set",
+        &readable,
+        "slow.lua",
+        "reads.fa",
+    ];
+    let mut running = lab
+        .command(&[&["--json"], &args[..]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = BufReader::new(running.stdout.take().unwrap());
+    let mut lines = told.lines().map(Result::unwrap);
+    lines
+        .find(|line| line.contains("\"started\"") && line.contains("\"shard\":2"))
+        .unwrap();
+    kill(Pid::from_raw(running.id().try_into().unwrap()), signal).unwrap();
+    drop(lines);
+    let ended = running.wait_with_output().unwrap();
+    assert!(is_done(&lab, 1) && !is_done(&lab, 2));
+
+    fs::write(flag, "").unwrap();
+    let output = lab.map(&args);
+    assert!(
+        said(&output).contains("out has the results of a run; resume it"),
+        "{}",
+        said(&output)
+    );
+    let output = lab.map(&[&["--resume"], &args[..]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("in 4 shards, 1 of which are done"),
+        "{}",
+        said(&output)
+    );
+    let result = fs::read(lab.folder.path().join("out/result")).unwrap();
+    assert_eq!(
+        result,
+        fs::read(lab.folder.path().join("reads.fa")).unwrap()
+    );
+    (ended.status.code(), said(&ended))
+}
+
+fn is_done(lab: &Lab, shard: usize) -> bool {
+    let entry = format!("out/shards/{shard:06}.json");
+    Path::new(lab.folder.path()).join(entry).is_file()
+}
+
+#[test]
+fn a_run_that_was_interrupted_says_how_to_go_on_and_goes_on() {
+    let (code, said) = ends_and_goes_on(Signal::SIGINT);
+    assert_eq!(code, Some(130), "{said}");
+    assert_eq!(
+        said,
+        "bioxen: what is done stays in out; --resume goes on there\n"
+    );
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on() {
+    let (code, _) = ends_and_goes_on(Signal::SIGKILL);
+    assert_eq!(code, None);
+}
