@@ -9,10 +9,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bioxen_vm_core::{Error, ErrorKind, Result, Value};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use xapi_sim::{Model, Server, Sim, SimOptions};
+use xapi_sim::{Model, Server, Sim, SimOptions, TemplateSpec};
 
 /// The template of the embedded pool that VMs are deployed from.
 pub const TEMPLATE: &str = xapi_sim::LUA_TEMPLATE;
+
+/// A template of the embedded pool whose VMs take who they are from a config drive, as cloud-init
+/// does: they can have fixed addresses, and know each other by name.
+pub const CLOUD_TEMPLATE: &str = "lua-cloud-template";
+
+/// The network of the embedded pool.
+pub const NETWORK: &str = "Pool-wide network associated with eth0";
 
 /// The TCP port of the embedded pool's guests.
 const SSH_PORT: u16 = xapi_sim::guest::PORT;
@@ -28,7 +35,7 @@ pub struct EmbeddedPool {
 }
 
 impl EmbeddedPool {
-    /// Starts a pool of one host, with the template [`TEMPLATE`], on a free port of 127.0.0.1.
+    /// Starts a pool of one host, with the templates [`TEMPLATE`] and [`CLOUD_TEMPLATE`], on a free port of 127.0.0.1.
     ///
     /// # Errors
     /// Fails when this machine lacks what guests are made of, and names the Debian packages.
@@ -40,7 +47,14 @@ impl EmbeddedPool {
             )
             .with_source(error)
         };
-        let sim = Sim::start(Model::single_host(), SimOptions::default())
+        let cloud = TemplateSpec::with_guest(CLOUD_TEMPLATE)
+            .description("as lua-bio-template, with cloud-init")
+            .cloud_init()
+            .other_config("bioxen:first-contact", "config-drive")
+            .vif(NETWORK)
+            .memory(1 << 29, 1 << 30);
+        let model = Model::single_host().template(cloud);
+        let sim = Sim::start(model, SimOptions::default())
             .await
             .map_err(failed)?;
         let server = sim

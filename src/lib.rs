@@ -14,6 +14,9 @@ pub use bioxen_curator as curator;
 #[cfg(feature = "net")]
 pub use bioxen_net as net;
 
+#[cfg(all(feature = "net", feature = "xcpng"))]
+pub mod group;
+
 #[cfg(feature = "sim")]
 pub mod embedded;
 

@@ -1,19 +1,25 @@
 //! Carries out the steps of a plan, and undoes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use xapi_client::api::{Network, NetworkCreate};
+use xapi_client::api::{Network, NetworkCreate, Pif, Vif};
 use xapi_client::{Client, Ref};
 
 use crate::error::Names;
-use crate::inventory::{Inventory, tag_of};
-use crate::plan::{Step, tags};
-use crate::{Error, NetworkSpec, Result, VlanSpec};
+use crate::inventory::{GATEWAY, Inventory, SUBNET, addresses_of, tag_of};
+use crate::nics::{locking_of, rate_of};
+use crate::plan::{Addresses, Device, Step, tags};
+use crate::{Error, Locking, NetworkSelector, NetworkSpec, Result, VlanSpec, vif};
+
+/// Who made a network, in its `other_config`.
+const OWNER: (&str, &str) = ("bioxen:owner", "bioxen");
 
 /// A change of the pool on its way.
 pub(crate) struct Change<'a> {
     client: &'a Client,
     there: &'a Inventory,
+    /// What the networks are marked with that are made.
+    marks: &'a BTreeMap<String, String>,
     /// The networks that this library made, by name.
     ours: BTreeMap<String, Ref<Network>>,
     undo: Vec<Undo>,
@@ -22,14 +28,24 @@ pub(crate) struct Change<'a> {
 /// What puts a step back.
 enum Undo {
     Remove(String, Ref<Network>),
-    RemoveVlan(String, Ref<Network>),
+    /// All but those that were there before.
+    RemoveVlan(String, Ref<Network>, BTreeSet<Ref<Pif>>),
     Description(Ref<Network>, String),
     Mtu(Ref<Network>, i64),
+    Addresses(Ref<Network>, Addresses),
     Tag(Ref<Network>, String),
+    Detach(String, Ref<Vif>),
+    Move(Device, Ref<Vif>, Ref<Network>),
+    Locking(Device, Ref<Vif>, Locking),
+    Rate(Device, Ref<Vif>, Option<u32>),
 }
 
 impl<'a> Change<'a> {
-    pub(crate) fn new(client: &'a Client, there: &'a Inventory) -> Self {
+    pub(crate) fn new(
+        client: &'a Client,
+        there: &'a Inventory,
+        marks: &'a BTreeMap<String, String>,
+    ) -> Self {
         let ours = there
             .networks()
             .into_iter()
@@ -39,11 +55,13 @@ impl<'a> Change<'a> {
         Self {
             client,
             there,
+            marks,
             ours,
             undo: Vec::new(),
         }
     }
 
+    /// Does a step. What puts it back is known before it is done where it may be done in part.
     pub(crate) async fn carry_out(&mut self, step: &Step) -> Result<()> {
         let api = self.client.network();
         let refused = || Error::pool(step.to_string());
@@ -54,30 +72,90 @@ impl<'a> Change<'a> {
                     .push(Undo::Remove(spec.name.clone(), reference.clone()));
                 self.ours.insert(spec.name.clone(), reference);
             }
-            Step::CreateVlan { network, vlan } => {
+            Step::CreateVlan { network, vlan, .. } => {
                 let reference = self.known(network)?;
-                // Before the call: a part of the hosts may have it when it fails.
+                let before = self.there.pifs_of(&reference);
+                let before = before.map(|(pif, _)| pif.clone()).collect();
                 self.undo
-                    .push(Undo::RemoveVlan(network.clone(), reference.clone()));
+                    .push(Undo::RemoveVlan(network.clone(), reference.clone(), before));
                 self.create_vlan(&reference, network, vlan).await?;
             }
             Step::SetDescription { network, from, to } => {
                 let reference = self.known(network)?;
-                api.set_name_description(&reference, to)
-                    .await
-                    .map_err(refused())?;
-                self.undo.push(Undo::Description(reference, from.clone()));
+                self.undo
+                    .push(Undo::Description(reference.clone(), from.clone()));
+                let set = api.set_name_description(&reference, to).await;
+                set.map_err(refused())?;
             }
             Step::SetMtu { network, from, to } => {
                 let reference = self.known(network)?;
+                self.undo.push(Undo::Mtu(reference.clone(), *from));
                 api.set_mtu(&reference, *to).await.map_err(refused())?;
-                self.undo.push(Undo::Mtu(reference, *from));
+            }
+            Step::SetAddresses { network, from, to } => {
+                let reference = self.known(network)?;
+                self.undo.push(Undo::Addresses(reference.clone(), *from));
+                self.set_addresses(&reference, to)
+                    .await
+                    .map_err(refused())?;
             }
             Step::AddTag { network, tag } => {
                 let reference = self.known(network)?;
+                self.undo.push(Undo::Tag(reference.clone(), tag.clone()));
                 api.add_tags(&reference, tag).await.map_err(refused())?;
-                self.undo.push(Undo::Tag(reference, tag.clone()));
             }
+            nic => self.carry_out_nic(nic).await?,
+        }
+        Ok(())
+    }
+
+    async fn carry_out_nic(&mut self, step: &Step) -> Result<()> {
+        let refused = || Error::pool(step.to_string());
+        let (client, there) = (self.client, self.there);
+        match step {
+            Step::Attach {
+                vm: name,
+                device,
+                nic,
+                ..
+            } => {
+                let network = self.meant(&nic.network)?;
+                let vm = there.guests.find(nic.vm.as_deref().unwrap_or_default())?;
+                let new = vif::New {
+                    vm,
+                    mtu: self.mtu(&network).await?,
+                    network: &network,
+                    device,
+                    spec: nic,
+                };
+                let vif = vif::attach(client, there, new, &step.to_string()).await?;
+                let what = format!("interface {device} of VM {name}");
+                self.undo.push(Undo::Detach(what, vif));
+            }
+            Step::Move { nic, network, .. } => {
+                let (vif, network) = (self.vif(nic)?, self.meant(network)?);
+                let before = there.guests.vifs.get(&vif).map(|vif| vif.network.clone());
+                let back = Undo::Move(nic.clone(), vif.clone(), before.unwrap_or_default());
+                self.undo.push(back);
+                client
+                    .vif()
+                    .move_(&vif, &network)
+                    .await
+                    .map_err(refused())?;
+            }
+            Step::SetLocking { nic, from, to } => {
+                let vif = self.vif(nic)?;
+                self.undo
+                    .push(Undo::Locking(nic.clone(), vif.clone(), from.clone()));
+                vif::lock(client, &vif, to).await.map_err(refused())?;
+            }
+            Step::SetRate { nic, from, to } => {
+                let vif = self.vif(nic)?;
+                self.undo.push(Undo::Rate(nic.clone(), vif.clone(), *from));
+                vif::limit(client, &vif, *to).await.map_err(refused())?;
+            }
+            // The others are of networks.
+            _ => {}
         }
         Ok(())
     }
@@ -86,24 +164,14 @@ impl<'a> Change<'a> {
     pub(crate) async fn undo(mut self, operation: String, error: Error) -> Error {
         let mut left = Vec::new();
         while let Some(undo) = self.undo.pop() {
-            let api = self.client.network();
-            let undone = match &undo {
-                Undo::Remove(name, network) => self.remove(network, name).await,
-                Undo::RemoveVlan(name, network) => self.remove_vlans(network, name).await,
-                Undo::Description(network, from) => api
-                    .set_name_description(network, from)
-                    .await
-                    .map_err(Error::pool("put the description back")),
-                Undo::Mtu(network, from) => api
-                    .set_mtu(network, *from)
-                    .await
-                    .map_err(Error::pool("put the MTU back")),
-                Undo::Tag(network, tag) => api
-                    .remove_tags(network, tag)
-                    .await
-                    .map_err(Error::pool("take the tag back")),
-            };
-            if let Err(failed) = undone {
+            // Whatever the pool tells, what counts is how it is: the step that failed may have changed
+            // nothing, and what refused it would refuse this too.
+            if self.is_as_before(&undo).await {
+                continue;
+            }
+            if let Err(failed) = self.put_back(&undo).await
+                && !self.is_as_before(&undo).await
+            {
                 left.push(undo.what_is_left(&failed));
             }
         }
@@ -117,9 +185,47 @@ impl<'a> Change<'a> {
         }
     }
 
+    async fn put_back(&self, undo: &Undo) -> Result<()> {
+        let (client, api) = (self.client, self.client.network());
+        let done = match undo {
+            Undo::Remove(name, network) => return self.remove(network, name).await,
+            Undo::RemoveVlan(name, network, before) => {
+                return self.remove_vlans(network, name, before).await;
+            }
+            Undo::Detach(what, vif) => return vif::detach(client, vif, what).await,
+            Undo::Description(network, from) => api.set_name_description(network, from).await,
+            Undo::Mtu(network, from) => api.set_mtu(network, *from).await,
+            Undo::Addresses(network, from) => self.set_addresses(network, from).await,
+            Undo::Tag(network, tag) => api.remove_tags(network, tag).await,
+            Undo::Move(_, vif, network) => client.vif().move_(vif, network).await,
+            Undo::Locking(_, vif, from) => vif::lock(client, vif, from).await,
+            Undo::Rate(_, vif, from) => vif::limit(client, vif, *from).await,
+        };
+        done.map_err(Error::pool("put a step back"))
+    }
+
+    /// Whether there is nothing to put back, as far as that can be seen.
+    async fn is_as_before(&self, undo: &Undo) -> bool {
+        let network = async |network| self.client.network().get_record(network).await;
+        let vif = async |vif| self.client.vif().get_record(vif).await;
+        let look = async || {
+            Ok::<_, xapi_client::Error>(match undo {
+                Undo::Remove(..) | Undo::RemoveVlan(..) | Undo::Detach(..) => false,
+                Undo::Description(of, from) => network(of).await?.name_description == *from,
+                Undo::Mtu(of, from) => network(of).await?.mtu == *from,
+                Undo::Addresses(of, from) => addresses_of(&network(of).await?) == *from,
+                Undo::Tag(of, tag) => !network(of).await?.tags.contains(tag),
+                Undo::Move(_, of, from) => vif(of).await?.network == *from,
+                Undo::Locking(_, of, from) => locking_of(&vif(of).await?) == *from,
+                Undo::Rate(_, of, from) => rate_of(&vif(of).await?) == *from,
+            })
+        };
+        look().await.unwrap_or(false)
+    }
+
     /// Removes a network and its VLAN on every host.
     pub(crate) async fn remove(&self, network: &Ref<Network>, name: &str) -> Result<()> {
-        self.remove_vlans(network, name).await?;
+        self.remove_vlans(network, name, &BTreeSet::new()).await?;
         let destroyed = self.client.network().destroy(network).await;
         gone(destroyed).map_err(Error::pool(format!("remove network {name}")))
     }
@@ -131,11 +237,61 @@ impl<'a> Change<'a> {
         })
     }
 
+    /// The network that a plan means: one that is planned too by its name, others by their uuid.
+    fn meant(&self, network: &NetworkSelector) -> Result<Ref<Network>> {
+        match network {
+            NetworkSelector::Name(name) => self.known(name),
+            other => {
+                let networks = self.there.networks();
+                other.choose(&networks).map(|found| found.reference.clone())
+            }
+        }
+    }
+
+    fn vif(&self, nic: &Device) -> Result<Ref<Vif>> {
+        let mut all = self.there.guests.vifs.iter();
+        let found = all.find(|(_, vif)| vif.uuid.as_str() == nic.uuid);
+        let gone = || Error::NoNic {
+            vm: nic.vm.clone(),
+            device: nic.device.clone(),
+            known: Names(Vec::new()),
+        };
+        found.map(|(vif, _)| vif.clone()).ok_or_else(gone)
+    }
+
+    /// The largest packet of a network, which may be made or changed only just now.
+    async fn mtu(&self, network: &Ref<Network>) -> Result<i64> {
+        let mtu = self.client.network().get_mtu(network).await;
+        mtu.map_err(Error::pool("read the MTU of the network"))
+    }
+
+    async fn set_addresses(
+        &self,
+        network: &Ref<Network>,
+        to: &Addresses,
+    ) -> xapi_client::Result<()> {
+        let api = self.client.network();
+        for (key, value) in on_record(to) {
+            api.remove_from_other_config(network, key).await?;
+            if let Some(value) = value {
+                api.add_to_other_config(network, key, &value).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn create(&self, spec: &NetworkSpec) -> Result<Ref<Network>> {
         let mut wanted = NetworkCreate::new(&spec.name);
         wanted.name_description = Some(spec.description.clone());
         wanted.mtu = Some(i64::from(spec.mtu));
         wanted.tags = Some(tags(spec));
+        wanted.other_config = self.marks.clone();
+        let (owner, us) = OWNER;
+        wanted.other_config.insert(owner.to_owned(), us.to_owned());
+        for (key, value) in on_record(&spec.addresses()) {
+            let value = value.map(|value| (key.to_owned(), value));
+            wanted.other_config.extend(value);
+        }
         let refused = Error::pool(format!("create network {}", spec.name));
         match self.client.network().create(&wanted).await {
             Ok(reference) => Ok(reference),
@@ -161,27 +317,42 @@ impl<'a> Change<'a> {
     }
 
     async fn create_vlan(&self, network: &Ref<Network>, name: &str, vlan: &VlanSpec) -> Result<()> {
-        // One call per network of trunks: the pool itself adds the VLAN on each of its hosts.
+        let refused = || Error::pool(format!("carry {vlan} on network {name}"));
+        let tag = i64::from(vlan.tag);
+        let carried: BTreeSet<_> = self
+            .there
+            .pifs_of(network)
+            .map(|(_, pif)| &pif.host)
+            .collect();
         let mut done: Vec<&Ref<Network>> = Vec::new();
         for (reference, trunk) in self.there.trunks(&vlan.device) {
-            if done.contains(&&trunk.network) {
+            if carried.contains(&trunk.host) || done.contains(&&trunk.network) {
                 continue;
             }
-            done.push(&trunk.network);
-            self.client
-                .pool()
-                .create_vlan_from_pif(reference, network, i64::from(vlan.tag))
-                .await
-                .map_err(Error::pool(format!("carry {vlan} on network {name}")))?;
+            if carried.is_empty() {
+                // One call per network of trunks: the pool itself adds the VLAN on each of its hosts.
+                done.push(&trunk.network);
+                let made = self.client.pool();
+                let made = made.create_vlan_from_pif(reference, network, tag).await;
+                made.map_err(refused())?;
+            } else {
+                let made = self.client.vlan().create(reference, tag, network).await;
+                made.map_err(refused())?;
+            }
         }
         Ok(())
     }
 
-    /// Removes the VLANs of a network from all hosts.
-    async fn remove_vlans(&self, network: &Ref<Network>, name: &str) -> Result<()> {
+    /// Removes the VLANs of a network from all hosts, but for some.
+    async fn remove_vlans(
+        &self,
+        network: &Ref<Network>,
+        name: &str,
+        but: &BTreeSet<Ref<Pif>>,
+    ) -> Result<()> {
         let now = Inventory::read(self.client).await?;
-        for (_, pif) in now.pifs_of(network) {
-            if tag_of(pif).is_none() || pif.vlan_master_of.is_null() {
+        for (reference, pif) in now.pifs_of(network) {
+            if tag_of(pif).is_none() || pif.vlan_master_of.is_null() || but.contains(reference) {
                 continue;
             }
             let host = now.host_name(&pif.host);
@@ -194,17 +365,32 @@ impl<'a> Change<'a> {
     }
 }
 
+/// What is on record of addresses, by key.
+fn on_record(addresses: &Addresses) -> [(&'static str, Option<String>); 2] {
+    let Addresses { subnet, gateway } = addresses;
+    [
+        (SUBNET, subnet.map(|subnet| subnet.to_string())),
+        (GATEWAY, gateway.map(|gateway| gateway.to_string())),
+    ]
+}
+
 impl Undo {
     fn what_is_left(&self, failed: &Error) -> String {
         let reason = std::error::Error::source(failed)
             .map_or_else(|| failed.to_string(), ToString::to_string);
-        match self {
-            Self::Remove(name, _) => format!("network {name} ({reason})"),
-            Self::RemoveVlan(name, _) => format!("the VLAN of network {name} ({reason})"),
-            Self::Description(_, from) => format!("a description other than {from:?} ({reason})"),
-            Self::Mtu(_, from) => format!("an MTU other than {from} ({reason})"),
-            Self::Tag(_, tag) => format!("the tag {tag:?} ({reason})"),
-        }
+        let what = match self {
+            Self::Remove(name, _) => format!("network {name}"),
+            Self::RemoveVlan(name, ..) => format!("the VLAN of network {name}"),
+            Self::Description(_, from) => format!("a description other than {from:?}"),
+            Self::Mtu(_, from) => format!("an MTU other than {from}"),
+            Self::Addresses(_, from) => format!("addresses other than {from}"),
+            Self::Tag(_, tag) => format!("the tag {tag:?}"),
+            Self::Detach(what, _) => what.clone(),
+            Self::Move(nic, ..) => format!("{nic} on another network"),
+            Self::Locking(nic, _, from) => format!("a locking of {nic} other than {from}"),
+            Self::Rate(nic, ..) => format!("another rate of {nic}"),
+        };
+        format!("{what} ({reason})")
     }
 }
 

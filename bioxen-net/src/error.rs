@@ -31,6 +31,45 @@ pub enum Error {
         candidates: Names,
     },
 
+    /// No VM answers.
+    #[error(
+        "no VM is {name:?}; name one by its uuid, its name, the id that BioXen made it with, or \
+         tag:NAME"
+    )]
+    NoVm {
+        /// What was looked for.
+        name: String,
+    },
+
+    /// Several VMs answer.
+    #[error("{name:?} can mean several VMs: {candidates}; choose one by its uuid")]
+    AmbiguousVm {
+        /// What was looked for.
+        name: String,
+        /// The VMs that answer.
+        candidates: Names,
+    },
+
+    /// The VM has no such interface.
+    #[error("VM {vm} has no interface {device}; it has: {known}")]
+    NoNic {
+        /// The VM.
+        vm: String,
+        /// The number that was looked for.
+        device: String,
+        /// The interfaces that it has.
+        known: Names,
+    },
+
+    /// The VM is in no state in which an interface can be plugged in or out.
+    #[error("cannot {operation}: {reason}")]
+    NotHot {
+        /// What was to be done.
+        operation: String,
+        /// Why not, and what to do about it.
+        reason: String,
+    },
+
     /// The network was not made by this library, so it is not changed.
     #[error(
         "network {network} was not made by BioXen, so it stays as it is; remove it with the pool's own tools"
@@ -72,7 +111,9 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn invalid(problem: impl Into<String>) -> Self {
-        Self::Invalid(Problems(vec![problem.into()]))
+        let mut problems = Problems::default();
+        problems.tell(None, problem.into());
+        Self::Invalid(problems)
     }
 
     pub(crate) fn pool(operation: impl Into<String>) -> impl FnOnce(xapi_client::Error) -> Self {
@@ -85,13 +126,49 @@ impl Error {
 }
 
 /// What is wrong with a request, each problem a sentence of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+/// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(pub(crate) Vec<String>);
+pub struct Problem {
+    place: Option<Place>,
+    text: String,
+}
+
+/// What of a [`Wanted`](crate::Wanted) a problem is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The network of this place, from 0.
+    Network(usize),
+    /// The interface of this place, from 0.
+    Nic(usize),
+}
+
+impl Problem {
+    /// What it is about, where there are several.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 impl Problems {
     /// The problems.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    pub(crate) fn tell(&mut self, place: impl Into<Option<Place>>, text: String) {
+        let place = place.into();
+        self.0.push(Problem { place, text });
     }
 
     /// Nothing, or all problems as an error.
@@ -105,7 +182,8 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
+        let texts: Vec<_> = self.0.iter().map(|problem| &*problem.text).collect();
+        f.write_str(&texts.join("; "))
     }
 }
 

@@ -1,188 +1,67 @@
-//! The networks of a pool, as they are.
+//! What a pool has: the records that networks and interfaces are described from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::net::IpAddr;
 
-use serde::Serialize;
-use xapi_client::api::{Host, HostRecord, Network, NetworkRecord, Pif, PifRecord};
+use serde::Deserialize;
+use xapi_client::api::{
+    Bond, BondRecord, Host, HostMetrics, HostRecord, Network, NetworkRecord, Pif, PifRecord,
+};
 use xapi_client::{Client, Ref};
 
-use crate::{Error, Result, TAG, VlanSpec};
+use crate::guests::Guests;
+use crate::info::{BondInfo, HostInterface, NetworkInfo, NetworkKind};
+use crate::{Addresses, Error, Result, Subnet, TAG};
 
-/// A network of a pool.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct NetworkInfo {
-    /// Its reference, good for this pool until it is removed.
-    #[serde(skip)]
-    pub reference: Ref<Network>,
-    /// Its uuid.
-    pub uuid: String,
-    /// Its name, which other networks may have too and which may be empty.
-    pub name: String,
-    /// What it is for, in a line.
-    pub description: String,
-    /// The name of its bridge on the hosts.
-    pub bridge: String,
-    /// The largest packet in bytes.
-    pub mtu: i64,
-    /// Its tags, sorted.
-    pub tags: Vec<String>,
-    /// What it leads to.
-    pub kind: NetworkKind,
-    /// The interfaces of hosts on it, by host.
-    pub interfaces: Vec<HostInterface>,
-    /// How many interfaces of VMs are on it, those of halted VMs included.
-    pub vifs: usize,
-    /// Whether this library made it.
-    pub ours: bool,
-}
+/// Where the range of addresses of a network is on record, in its `other_config`.
+pub(crate) const SUBNET: &str = "bioxen:subnet";
+/// The same for where everything else is reached through.
+pub(crate) const GATEWAY: &str = "bioxen:gateway";
 
-impl NetworkInfo {
-    /// The hosts whose VMs reach the network: those with an interface on it, or all for a network
-    /// that leads to no cable, where VMs reach each other on the same host only.
-    #[must_use]
-    pub fn hosts(&self) -> Reach {
-        if self.interfaces.is_empty() {
-            return Reach::EachForItself;
-        }
-        let hosts = self
-            .interfaces
-            .iter()
-            .map(|interface| interface.host.clone());
-        Reach::Hosts(hosts.collect())
-    }
-
-    pub(crate) fn reaches(&self, host: &Ref<Host>) -> bool {
-        self.interfaces.is_empty()
-            || self
-                .interfaces
-                .iter()
-                .any(|interface| interface.host_reference == *host)
-    }
-
-    /// The VLAN that it carries.
-    pub(crate) fn vlan(&self) -> Option<VlanSpec> {
-        match &self.kind {
-            NetworkKind::Vlan { device, tag } => Some(VlanSpec {
-                device: device.clone(),
-                tag: *tag,
-            }),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for NetworkInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.name.is_empty() {
-            return write!(f, "{}", self.bridge);
-        }
-        write!(f, "{} ({})", self.name, self.bridge)
-    }
-}
-
-/// What a network leads to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum NetworkKind {
-    /// No cable: it is between VMs of one host.
-    Private,
-    /// Between each host and its VMs, made by the pool itself.
-    HostInternal,
-    /// The interface of this name on the hosts.
-    Physical {
-        /// The interface, `eth0`.
-        device: String,
-    },
-    /// Several interfaces that act as one.
-    Bond {
-        /// The bond, `bond0`.
-        device: String,
-    },
-    /// A VLAN on the interface of this name.
-    Vlan {
-        /// The interface, `eth0`.
-        device: String,
-        /// The number of the VLAN.
-        tag: u16,
-    },
-    /// Something else, a tunnel for example.
-    Other {
-        /// The interface.
-        device: String,
-    },
-}
-
-impl fmt::Display for NetworkKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Private => f.write_str("private"),
-            Self::HostInternal => f.write_str("host internal"),
-            Self::Physical { device } | Self::Bond { device } | Self::Other { device } => {
-                f.write_str(device)
-            }
-            Self::Vlan { device, tag } => write!(f, "VLAN {tag} of {device}"),
-        }
-    }
-}
-
-/// The hosts whose VMs reach a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reach {
-    /// These, by name.
-    Hosts(BTreeSet<String>),
-    /// All, but VMs of different hosts do not reach each other.
-    EachForItself,
-}
-
-/// An interface of a host on a network.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct HostInterface {
-    /// The name of the host.
-    pub host: String,
-    #[serde(skip)]
-    pub(crate) host_reference: Ref<Host>,
-    /// The interface, `eth0`.
-    pub device: String,
-    /// The VLAN, unless it is the interface itself.
-    pub vlan: Option<u16>,
-    /// Whether it is up.
-    pub attached: bool,
-    /// Whether the host is managed through it.
-    pub management: bool,
-}
-
-/// The records that networks are described from.
+/// The records of a pool, read at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     pub(crate) networks: BTreeMap<Ref<Network>, NetworkRecord>,
     pub(crate) pifs: BTreeMap<Ref<Pif>, PifRecord>,
+    pub(crate) bonds: BTreeMap<Ref<Bond>, BondRecord>,
     pub(crate) hosts: BTreeMap<Ref<Host>, HostRecord>,
+    /// The hosts that the pool has lost sight of.
+    pub(crate) dead: BTreeSet<Ref<Host>>,
+    /// VMs and their interfaces, where they matter.
+    pub(crate) guests: Guests,
 }
 
 impl Inventory {
+    /// Reads all but the VMs: a call for each class, whatever the number of hosts.
     pub(crate) async fn read(client: &Client) -> Result<Self> {
-        const OPERATION: &str = "read the networks of the pool";
+        #[derive(Deserialize)]
+        struct Life {
+            live: bool,
+        }
+        let failed = || Error::pool("read the networks of the pool");
+        let networks = client.network().get_all_records().await;
+        let pifs = client.pif().get_all_records().await;
+        let bonds = client.bond().get_all_records().await;
+        let hosts = client.host().get_all_records().await.map_err(failed())?;
+        let lives = client.host_metrics().get_all_records().select().await;
+        let lives: BTreeMap<Ref<HostMetrics>, Life> = lives.map_err(failed())?;
+        let is_dead = |host: &HostRecord| lives.get(&host.metrics).is_some_and(|life| !life.live);
+        let dead = hosts.iter().filter(|(_, host)| is_dead(host));
         Ok(Self {
-            networks: client
-                .network()
-                .get_all_records()
-                .await
-                .map_err(Error::pool(OPERATION))?,
-            pifs: client
-                .pif()
-                .get_all_records()
-                .await
-                .map_err(Error::pool(OPERATION))?,
-            hosts: client
-                .host()
-                .get_all_records()
-                .await
-                .map_err(Error::pool(OPERATION))?,
+            networks: networks.map_err(failed())?,
+            pifs: pifs.map_err(failed())?,
+            bonds: bonds.map_err(failed())?,
+            dead: dead.map(|(host, _)| host.clone()).collect(),
+            hosts,
+            guests: Guests::default(),
+        })
+    }
+
+    /// The same with the VMs and their interfaces.
+    pub(crate) async fn read_with_guests(client: &Client) -> Result<Self> {
+        Ok(Self {
+            guests: Guests::read(client).await?,
+            ..Self::read(client).await?
         })
     }
 
@@ -197,12 +76,40 @@ impl Inventory {
         all
     }
 
+    /// All interfaces of hosts, by host and name.
+    pub(crate) fn interfaces(&self) -> Vec<HostInterface> {
+        let all = self.pifs.values();
+        by_host(all.map(|pif| self.interface(pif)))
+    }
+
+    /// All bonds, by host and name.
+    pub(crate) fn bonds(&self) -> Vec<BondInfo> {
+        let device = |pif: &Ref<Pif>| self.pifs.get(pif).map(|pif| pif.device.clone());
+        let describe = |bond: &BondRecord| {
+            let master = self.pifs.get(&bond.master)?;
+            let mut parts: Vec<_> = bond.slaves.iter().filter_map(device).collect();
+            parts.sort();
+            Some(BondInfo {
+                uuid: bond.uuid.to_string(),
+                host: self.host_name(&master.host),
+                device: master.device.clone(),
+                parts,
+                mode: bond.mode.as_str().to_owned(),
+                links_up: bond.links_up,
+                network: self.network_name(&master.network),
+            })
+        };
+        let mut all: Vec<_> = self.bonds.values().filter_map(describe).collect();
+        all.sort_by(|a, b| (&a.host, &a.device).cmp(&(&b.host, &b.device)));
+        all
+    }
+
     fn describe(&self, reference: &Ref<Network>, record: &NetworkRecord) -> NetworkInfo {
         let pifs: Vec<_> = self.pifs_of(reference).map(|(_, pif)| pif).collect();
-        let mut interfaces: Vec<_> = pifs.iter().map(|pif| self.interface(pif)).collect();
-        interfaces.sort_by(|a, b| (&a.host, &a.device).cmp(&(&b.host, &b.device)));
+        let interfaces = pifs.iter().map(|pif| self.interface(pif));
         let mut tags = record.tags.clone();
         tags.sort();
+        let Addresses { subnet, gateway } = addresses_of(record);
         NetworkInfo {
             reference: reference.clone(),
             uuid: record.uuid.to_string(),
@@ -210,9 +117,12 @@ impl Inventory {
             description: record.name_description.clone(),
             bridge: record.bridge.clone(),
             mtu: record.mtu,
-            kind: kind(record, &pifs),
-            interfaces,
+            kind: kind(record, pifs.first().copied()),
+            interfaces: by_host(interfaces),
             vifs: record.vifs.len(),
+            locking: record.default_locking_mode.as_str().to_owned(),
+            subnet,
+            gateway,
             ours: tags.iter().any(|tag| tag == TAG),
             tags,
         }
@@ -228,14 +138,14 @@ impl Inventory {
             .filter(move |(_, pif)| pif.network == *network)
     }
 
-    /// The interfaces of this name that can carry a VLAN, by host.
+    /// The interfaces of this name that can carry a VLAN, on the hosts that are there.
     pub(crate) fn trunks<'i>(
         &'i self,
         device: &'i str,
     ) -> impl Iterator<Item = (&'i Ref<Pif>, &'i PifRecord)> {
-        self.pifs
-            .iter()
-            .filter(move |(_, pif)| pif.device == device && tag_of(pif).is_none())
+        self.pifs.iter().filter(move |(_, pif)| {
+            pif.device == device && tag_of(pif).is_none() && !self.dead.contains(&pif.host)
+        })
     }
 
     pub(crate) fn host_name(&self, host: &Ref<Host>) -> String {
@@ -244,16 +154,57 @@ impl Inventory {
             .map_or_else(|| host.as_str().to_owned(), |host| host.name_label.clone())
     }
 
+    /// What people call a network.
+    pub(crate) fn network_name(&self, network: &Ref<Network>) -> String {
+        match self.networks.get(network) {
+            Some(record) if record.name_label.is_empty() => record.bridge.clone(),
+            Some(record) => record.name_label.clone(),
+            None => String::new(),
+        }
+    }
+
     fn interface(&self, pif: &PifRecord) -> HostInterface {
+        let bond = self.bonds.get(&pif.bond_slave_of);
+        let bond = bond.and_then(|bond| self.pifs.get(&bond.master));
+        let address: Option<IpAddr> = pif.ip.parse().ok();
         HostInterface {
+            uuid: pif.uuid.to_string(),
             host: self.host_name(&pif.host),
             host_reference: pif.host.clone(),
             device: pif.device.clone(),
             vlan: tag_of(pif),
+            network: self.network_name(&pif.network),
+            mac: pif.mac.clone(),
+            mtu: pif.mtu,
+            address,
+            subnet: address.and_then(|address| subnet(address, &pif.netmask)),
+            part_of: bond.map(|bond| bond.device.clone()),
             attached: pif.currently_attached,
             management: pif.management,
         }
     }
+}
+
+/// The addresses that are on record with a network.
+pub(crate) fn addresses_of(record: &NetworkRecord) -> Addresses {
+    let on_record = |key| record.other_config.get(key);
+    Addresses {
+        subnet: on_record(SUBNET).and_then(|text| text.parse().ok()),
+        gateway: on_record(GATEWAY).and_then(|text| text.parse().ok()),
+    }
+}
+
+fn by_host(all: impl Iterator<Item = HostInterface>) -> Vec<HostInterface> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|a, b| (&a.host, &a.device, a.vlan).cmp(&(&b.host, &b.device, b.vlan)));
+    all
+}
+
+/// The range of an address, from a mask as the pool writes it: `255.255.255.0`.
+fn subnet(address: IpAddr, mask: &str) -> Option<Subnet> {
+    let mask: std::net::Ipv4Addr = mask.parse().ok()?;
+    let prefix = u8::try_from(u32::from(mask).leading_ones()).ok()?;
+    Subnet::of(address, prefix).ok()
 }
 
 /// The VLAN of an interface; the pool writes -1 for none.
@@ -261,15 +212,12 @@ pub(crate) fn tag_of(pif: &PifRecord) -> Option<u16> {
     u16::try_from(pif.vlan).ok()
 }
 
-fn kind(record: &NetworkRecord, pifs: &[&PifRecord]) -> NetworkKind {
-    let Some(pif) = pifs.first() else {
-        return if record
-            .other_config
-            .contains_key("is_host_internal_management_network")
-        {
-            NetworkKind::HostInternal
-        } else {
-            NetworkKind::Private
+fn kind(record: &NetworkRecord, pif: Option<&PifRecord>) -> NetworkKind {
+    const INTERNAL: &str = "is_host_internal_management_network";
+    let Some(pif) = pif else {
+        return match record.other_config.contains_key(INTERNAL) {
+            true => NetworkKind::HostInternal,
+            false => NetworkKind::Private,
         };
     };
     let device = pif.device.clone();
@@ -284,9 +232,10 @@ fn kind(record: &NetworkRecord, pifs: &[&PifRecord]) -> NetworkKind {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::info::Reach;
     use serde_json::{Value, json};
 
-    fn records<T, R>(all: Value) -> BTreeMap<Ref<T>, R>
+    pub(crate) fn records<T, R>(all: Value) -> BTreeMap<Ref<T>, R>
     where
         R: serde::de::DeserializeOwned,
     {
@@ -317,7 +266,8 @@ pub(crate) mod tests {
                 "storage": {"uuid": "u-st", "name_label": "storage", "bridge": "xapi0",
                             "MTU": 9000, "PIFs": ["p3"]},
                 "private": {"uuid": "u-pr", "name_label": "lab", "bridge": "xapi3", "MTU": 1500,
-                            "name_description": "of the lab", "tags": ["bioxen", "a"]},
+                            "name_description": "of the lab", "tags": ["bioxen", "a"],
+                            "other_config": {"bioxen:subnet": "10.77.0.0/24"}},
                 "twin1": {"uuid": "u-twin1", "name_label": "twin", "bridge": "xapi1"},
                 "twin2": {"uuid": "u-twin2", "name_label": "twin", "bridge": "xapi2"},
                 "internal": {"uuid": "u-in", "name_label": "Host internal", "bridge": "xenapi",
@@ -325,14 +275,24 @@ pub(crate) mod tests {
             })),
             pifs: records(json!({
                 "p1": {"device": "eth0", "network": "lan", "host": "h1", "VLAN": -1, "MTU": 1500,
-                       "physical": true, "currently_attached": true, "management": true},
+                       "IP": "192.168.7.1", "netmask": "255.255.255.0", "physical": true, "currently_attached": true, "management": true},
                 "p2": {"device": "eth0", "network": "lan", "host": "h2", "VLAN": -1, "MTU": 1500,
                        "physical": true, "currently_attached": true, "management": true},
                 "p3": {"device": "eth0", "network": "storage", "host": "h1", "VLAN": 40,
                        "MTU": 9000, "currently_attached": true, "VLAN_master_of": "vlan40"},
                 "p4": {"device": "eth1", "network": "gone", "host": "h1", "VLAN": -1,
                        "physical": true, "bond_slave_of": "bond"},
+                "p5": {"device": "eth2", "network": "gone", "host": "h1", "VLAN": -1,
+                       "physical": true, "bond_slave_of": "bond"},
+                "p6": {"device": "bond0", "network": "twin1", "host": "h1", "VLAN": -1,
+                       "MTU": 1500, "bond_master_of": ["bond"]},
             })),
+            bonds: records(json!({
+                "bond": {"uuid": "u-bond", "master": "p6", "slaves": ["p5", "p4"],
+                         "mode": "lacp", "links_up": 2},
+            })),
+            dead: BTreeSet::new(),
+            guests: Guests::default(),
         }
     }
 
@@ -367,5 +327,35 @@ pub(crate) mod tests {
             (&NetworkKind::Private, Reach::EachForItself)
         );
         assert_eq!(by_name("Host internal").kind, NetworkKind::HostInternal);
+    }
+
+    #[test]
+    fn interfaces_of_hosts_and_bonds_are_described() {
+        let there = pool_of_two();
+        let interfaces = there.interfaces();
+        let names: Vec<_> = interfaces.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "bond0 of host one",
+                "eth0 of host one",
+                "eth0 VLAN 40 of host one",
+                "eth1 of host one",
+                "eth2 of host one",
+                "eth0 of host two"
+            ]
+        );
+        assert_eq!(interfaces[3].part_of.as_deref(), Some("bond0"));
+        assert_eq!(interfaces[1].part_of, None);
+        let subnet = interfaces[1].subnet.unwrap();
+        assert_eq!(subnet.to_string(), "192.168.7.0/24");
+        assert_eq!(interfaces[5].subnet, None);
+        let bonds = there.bonds();
+        assert_eq!(bonds.len(), 1);
+        assert_eq!(bonds[0].parts, ["eth1", "eth2"]);
+        assert_eq!(
+            (&*bonds[0].device, &*bonds[0].mode, &*bonds[0].network),
+            ("bond0", "lacp", "twin")
+        );
     }
 }

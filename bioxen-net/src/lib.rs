@@ -1,23 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 mod apply;
+mod check;
 mod error;
+mod guests;
+mod info;
 mod inventory;
 mod lookup;
 mod network;
+mod nics;
 mod plan;
+mod plan_nics;
 mod spec;
+mod subnet;
 mod vif;
 
 pub mod message;
 
-pub use error::{Error, Names, Problems, Result};
-pub use inventory::{HostInterface, NetworkInfo, NetworkKind, Reach};
+pub use error::{Error, Names, Place, Problem, Problems, Result};
+pub use info::{BondInfo, HostInterface, NetworkInfo, NetworkKind, Reach};
 pub use lookup::NetworkSelector;
 pub use network::Networks;
-pub use plan::{Plan, Step};
-pub use spec::{DEFAULT_MTU, Locking, Mac, NetworkSpec, NicSpec, VlanSpec};
-pub use vif::NicInfo;
+pub use nics::NicInfo;
+pub use plan::{Addresses, Device, Plan, Step};
+pub use spec::{DEFAULT_MTU, Locking, Mac, NetworkSpec, NicSpec, VlanSpec, Wanted};
+pub use subnet::Subnet;
 
 /// The tag of the networks that this library makes. It changes and removes no others.
 pub const TAG: &str = "bioxen";

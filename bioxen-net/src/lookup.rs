@@ -11,7 +11,7 @@ use crate::{Error, NetworkInfo, Result};
 /// saying which.
 ///
 /// Names of networks are not unique in a pool. What answers to several networks is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 #[non_exhaustive]
 pub enum NetworkSelector {

@@ -1,15 +1,18 @@
-//! What has to be done to have the networks that are wanted. Nothing here asks the pool.
+//! What has to be done to have the networks and interfaces that are wanted. Nothing here asks the
+//! pool.
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::error::Problems;
+use crate::check::{Together, check};
+use crate::error::{Place, Problems};
+use crate::info::NetworkInfo;
 use crate::inventory::Inventory;
-use crate::{NetworkInfo, NetworkSpec, Result, TAG, VlanSpec};
+use crate::{Locking, NetworkSpec, NicSpec, Result, Subnet, TAG, VlanSpec, Wanted, plan_nics};
 
-/// The steps that make networks as they are wanted. `Display` says them, a line each.
+/// The steps that make things as they are wanted. `Display` says them, a line each.
 ///
 /// A plan is of the moment: [`Networks::apply`](crate::Networks::apply) makes it anew.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,12 +50,14 @@ pub enum Step {
         /// The network as it should be.
         spec: NetworkSpec,
     },
-    /// Carry a VLAN on a network that leads nowhere yet.
+    /// Carry a VLAN on a network, on hosts that do not yet.
     CreateVlan {
         /// The name of the network.
         network: String,
         /// The VLAN.
         vlan: VlanSpec,
+        /// The names of the hosts; all that have the interface when `None`.
+        hosts: Option<Vec<String>>,
     },
     /// Say something else of what it is for.
     SetDescription {
@@ -72,6 +77,15 @@ pub enum Step {
         /// The size in bytes wanted.
         to: i64,
     },
+    /// Put other addresses on record.
+    SetAddresses {
+        /// The name of the network.
+        network: String,
+        /// Those on record now.
+        from: Addresses,
+        /// Those wanted.
+        to: Addresses,
+    },
     /// Add a tag.
     AddTag {
         /// The name of the network.
@@ -79,20 +93,149 @@ pub enum Step {
         /// The tag.
         tag: String,
     },
+    /// Give a VM an interface, and plug it in when the VM runs.
+    Attach {
+        /// The name of the VM.
+        vm: String,
+        /// The number that the interface gets.
+        device: String,
+        /// The name of the network.
+        network: String,
+        /// The interface as it should be, with the uuid of its VM.
+        nic: NicSpec,
+    },
+    /// Move an interface to another network.
+    Move {
+        /// The interface.
+        nic: Device,
+        /// The name of the network that it is on now.
+        from: String,
+        /// The name of the network that it should be on.
+        to: String,
+        /// Which of the networks of this name that is.
+        #[serde(skip)]
+        network: crate::NetworkSelector,
+    },
+    /// Change which addresses an interface may use.
+    SetLocking {
+        /// The interface.
+        nic: Device,
+        /// What it may now.
+        from: Locking,
+        /// What it should.
+        to: Locking,
+    },
+    /// Change what an interface may send, at most.
+    SetRate {
+        /// The interface.
+        nic: Device,
+        /// The limit in kilobytes per second now.
+        from: Option<u32>,
+        /// The limit wanted.
+        to: Option<u32>,
+    },
+}
+
+/// The addresses that the machines on a network have, as they are on record with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Addresses {
+    /// All of them.
+    pub subnet: Option<Subnet>,
+    /// Where everything else is reached through.
+    pub gateway: Option<IpAddr>,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.subnet {
+            Some(subnet) => write!(f, "{subnet}")?,
+            None => f.write_str("none")?,
+        }
+        match self.gateway {
+            Some(gateway) => write!(f, " by way of {gateway}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An interface that a VM has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// The name of the VM.
+    pub vm: String,
+    /// The number of the interface.
+    pub device: String,
+    /// Its uuid.
+    pub uuid: String,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interface {} of VM {}", self.device, self.vm)
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = |rate: &Option<u32>| match rate {
+            Some(rate) => format!("{rate} kB/s"),
+            None => "any".to_owned(),
+        };
         match self {
             Self::Create { spec } => write!(f, "create network {}", spec.name),
-            Self::CreateVlan { network, vlan } => write!(f, "carry {vlan} on network {network}"),
+            Self::CreateVlan {
+                network,
+                vlan,
+                hosts,
+            } => {
+                write!(f, "carry {vlan} on network {network}")?;
+                match hosts {
+                    Some(hosts) => write!(f, " on the hosts {}", hosts.join(", ")),
+                    None => Ok(()),
+                }
+            }
             Self::SetDescription { network, to, .. } => {
                 write!(f, "describe network {network} as {to:?}")
             }
             Self::SetMtu {
                 network, from, to, ..
             } => write!(f, "change the MTU of network {network} from {from} to {to}"),
+            Self::SetAddresses { network, from, to } => write!(
+                f,
+                "change the addresses of network {network} from {from} to {to}"
+            ),
             Self::AddTag { network, tag, .. } => write!(f, "tag network {network} with {tag:?}"),
+            Self::Attach {
+                vm,
+                device,
+                network,
+                nic,
+            } => {
+                write!(
+                    f,
+                    "attach VM {vm} to network {network} as interface {device}"
+                )?;
+                if let Some(mac) = nic.mac {
+                    write!(f, " ({mac})")?;
+                }
+                if nic.locking != Locking::default() {
+                    write!(f, ", {}", nic.locking)?;
+                }
+                match nic.rate {
+                    Some(_) => write!(f, ", sending at most {}", rate(&nic.rate)),
+                    None => Ok(()),
+                }
+            }
+            Self::Move { nic, from, to, .. } => write!(f, "move {nic} from network {from} to {to}"),
+            Self::SetLocking { nic, from, to } => {
+                write!(f, "change the locking of {nic} from {from} to {to}")
+            }
+            Self::SetRate { nic, from, to } => write!(
+                f,
+                "change what {nic} may send from {} to {}",
+                rate(from),
+                rate(to)
+            ),
         }
     }
 }
@@ -100,34 +243,25 @@ impl fmt::Display for Step {
 /// Compares what is wanted with what is there.
 ///
 /// # Errors
-/// Gives all problems of all networks at once.
-pub(crate) fn plan(wanted: &[NetworkSpec], there: &Inventory) -> Result<Plan> {
+/// Gives all problems of all networks and interfaces at once.
+pub(crate) fn plan(wanted: &Wanted, there: &Inventory) -> Result<Plan> {
     let networks = there.networks();
-    let mut problems = Problems(Vec::new());
+    let mut problems = Problems::default();
     let mut steps = Vec::new();
-    let mut names = BTreeSet::new();
-    let mut vlans = BTreeSet::new();
-    for spec in wanted {
-        let say = |problem: String| format!("network {:?}: {problem}", spec.name);
-        if !names.insert(&spec.name) {
-            problems.0.push(say("it is asked for twice".into()));
-            continue;
-        }
-        if let Some(vlan) = &spec.vlan
-            && !vlans.insert((&vlan.device, vlan.tag))
-        {
-            problems
-                .0
-                .push(say(format!("another one carries {vlan} too")));
-        }
+    let mut together = Together::default();
+    for (number, spec) in wanted.networks.iter().enumerate() {
         let existing: Vec<_> = networks.iter().filter(|n| n.name == spec.name).collect();
-        let found = check(spec, &existing, &networks, there);
-        problems.0.extend(found.into_iter().map(say));
+        let alone = check(spec, &existing, &networks, there);
+        for problem in together.check(spec).into_iter().chain(alone) {
+            let text = format!("network {:?}: {problem}", spec.name);
+            problems.tell(Place::Network(number), text);
+        }
         match existing.as_slice() {
-            [network] => adapt(spec, network, &mut steps),
+            [network] => adapt(spec, network, there, &mut steps),
             _ => make(spec, &mut steps),
         }
     }
+    plan_nics::plan(wanted, &networks, there, &mut steps, &mut problems);
     problems.into_result()?;
     Ok(Plan { steps })
 }
@@ -138,11 +272,12 @@ fn make(spec: &NetworkSpec, steps: &mut Vec<Step>) {
         steps.push(Step::CreateVlan {
             network: spec.name.clone(),
             vlan: vlan.clone(),
+            hosts: None,
         });
     }
 }
 
-fn adapt(spec: &NetworkSpec, network: &NetworkInfo, steps: &mut Vec<Step>) {
+fn adapt(spec: &NetworkSpec, network: &NetworkInfo, there: &Inventory, steps: &mut Vec<Step>) {
     let name = || spec.name.clone();
     if network.description != spec.description {
         steps.push(Step::SetDescription {
@@ -158,6 +293,15 @@ fn adapt(spec: &NetworkSpec, network: &NetworkInfo, steps: &mut Vec<Step>) {
             to: i64::from(spec.mtu),
         });
     }
+    let from = Addresses {
+        subnet: network.subnet,
+        gateway: network.gateway,
+    };
+    let to = spec.addresses();
+    if from != to {
+        let network = name();
+        steps.push(Step::SetAddresses { network, from, to });
+    }
     for tag in &spec.tags {
         if !network.tags.contains(tag) {
             steps.push(Step::AddTag {
@@ -166,111 +310,27 @@ fn adapt(spec: &NetworkSpec, network: &NetworkInfo, steps: &mut Vec<Step>) {
             });
         }
     }
-    if let Some(vlan) = &spec.vlan
-        && network.vlan().is_none()
-    {
+    let Some(vlan) = &spec.vlan else { return };
+    // A host that came to the pool later, or a change that was cut short.
+    let lack = there
+        .trunks(&vlan.device)
+        .filter(|(_, pif)| !network.reaches(&pif.host) || network.interfaces.is_empty());
+    let mut hosts: Vec<_> = lack.map(|(_, pif)| there.host_name(&pif.host)).collect();
+    hosts.sort();
+    if !hosts.is_empty() {
         steps.push(Step::CreateVlan {
             network: name(),
             vlan: vlan.clone(),
+            hosts: network.vlan().map(|_| hosts),
         });
     }
 }
 
-/// All that is wrong with one network.
-fn check(
-    spec: &NetworkSpec,
-    existing: &[&NetworkInfo],
-    networks: &[NetworkInfo],
-    there: &Inventory,
-) -> Vec<String> {
-    let mut problems = Vec::new();
-    let name_fits = !spec.name.trim().is_empty()
-        && spec.name.len() <= 128
-        && !spec.name.chars().any(char::is_control);
-    if !name_fits {
-        problems.push("a name has 1 to 128 characters, none of them control characters".into());
-    }
-    if !(68..=9216).contains(&spec.mtu) {
-        problems.push(format!(
-            "an MTU of {} is outside of 68 to 9216 bytes",
-            spec.mtu
-        ));
-    }
-    for tag in &spec.tags {
-        if tag.trim().is_empty() || tag.chars().any(char::is_control) {
-            problems.push(format!("{tag:?} cannot be a tag"));
-        }
-    }
-    match existing {
-        [] => {}
-        [network] if !network.ours => problems.push(format!(
-            "{network} has this name and was not made by BioXen; choose another name, or use that \
-             network as it is"
-        )),
-        [network] => {
-            let has = network.vlan();
-            if has != spec.vlan && (has.is_some() || !network.interfaces.is_empty()) {
-                problems.push(format!(
-                    "it exists as {}; what it leads to cannot be changed, remove it first",
-                    network.kind
-                ));
-            }
-        }
-        several => problems.push(format!(
-            "{} networks have this name already; rename or remove them",
-            several.len()
-        )),
-    }
-    if let Some(vlan) = &spec.vlan {
-        check_vlan(spec, vlan, networks, there, &mut problems);
-    }
-    problems
-}
-
-fn check_vlan(
-    spec: &NetworkSpec,
-    vlan: &VlanSpec,
-    networks: &[NetworkInfo],
-    there: &Inventory,
-    problems: &mut Vec<String>,
-) {
-    if !(1..=4094).contains(&vlan.tag) {
-        problems.push(format!("VLAN {} is outside of 1 to 4094", vlan.tag));
-    }
-    let user = networks
-        .iter()
-        .find(|network| network.vlan().as_ref() == Some(vlan) && network.name != spec.name);
-    if let Some(user) = user {
-        problems.push(format!("{vlan} is in use by {user}"));
-    }
-    let mut trunks = there.trunks(&vlan.device).peekable();
-    if trunks.peek().is_none() {
-        let mut known: Vec<_> = there
-            .pifs
-            .values()
-            .filter(|pif| crate::inventory::tag_of(pif).is_none())
-            .map(|pif| pif.device.as_str())
-            .collect();
-        known.sort_unstable();
-        known.dedup();
-        problems.push(format!(
-            "no host has an interface {:?}; the hosts have: {}",
-            vlan.device,
-            known.join(", ")
-        ));
-    }
-    for (_, pif) in trunks {
-        let host = there.host_name(&pif.host);
-        if !pif.bond_slave_of.is_null() {
-            problems.push(format!(
-                "{} of host {host} is a part of a bond; carry the VLAN on the bond",
-                vlan.device
-            ));
-        } else if pif.mtu < i64::from(spec.mtu) {
-            problems.push(format!(
-                "an MTU of {} is too much for {} of host {host}, which has {}",
-                spec.mtu, vlan.device, pif.mtu
-            ));
+impl NetworkSpec {
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses {
+            subnet: self.subnet,
+            gateway: self.gateway,
         }
     }
 }
@@ -287,104 +347,4 @@ pub(crate) fn tags(spec: &NetworkSpec) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inventory::tests::pool_of_two;
-    use xapi_client::Ref;
-
-    fn planned(wanted: &[NetworkSpec]) -> String {
-        plan(wanted, &pool_of_two()).unwrap().to_string()
-    }
-
-    fn problems(wanted: &[NetworkSpec]) -> String {
-        plan(wanted, &pool_of_two()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_is_missing_is_made_and_what_differs_is_changed() {
-        assert_eq!(planned(&[NetworkSpec::new("new")]), "create network new");
-        assert_eq!(
-            planned(&[NetworkSpec::new("new").with_vlan("eth0", 7)]),
-            "create network new\ncarry VLAN 7 of eth0 on network new"
-        );
-        assert_eq!(
-            planned(&[NetworkSpec::new("lab")
-                .with_mtu(9000)
-                .with_tag("a")
-                .with_tag("b")]),
-            "describe network lab as \"\"\nchange the MTU of network lab from 1500 to 9000\n\
-             tag network lab with \"b\""
-        );
-        // Left half done: made, but without its VLAN.
-        let half = NetworkSpec::new("lab")
-            .with_description("of the lab")
-            .with_vlan("eth0", 7);
-        assert_eq!(planned(&[half]), "carry VLAN 7 of eth0 on network lab");
-    }
-
-    #[test]
-    fn what_is_there_already_is_left_alone() {
-        let lab = NetworkSpec::new("lab")
-            .with_description("of the lab")
-            .with_tag("a");
-        assert_eq!(planned(&[lab]), "nothing to do");
-        assert_eq!(planned(&[]), "nothing to do");
-    }
-
-    #[test]
-    fn all_problems_are_told_at_once() {
-        let told = problems(&[
-            NetworkSpec::new("LAN"),
-            NetworkSpec::new("twin").with_mtu(20),
-            NetworkSpec::new(" ").with_tag(""),
-            NetworkSpec::new("a").with_vlan("eth0", 40),
-            NetworkSpec::new("b").with_vlan("eth7", 0).with_mtu(9000),
-            NetworkSpec::new("c").with_vlan("eth1", 5),
-            NetworkSpec::new("c"),
-            NetworkSpec::new("d").with_vlan("eth0", 9).with_mtu(9000),
-            NetworkSpec::new("e").with_vlan("eth0", 9),
-        ]);
-        for part in [
-            "network \"LAN\": LAN (xenbr0) has this name and was not made by BioXen",
-            "network \"twin\": an MTU of 20 is outside",
-            "network \"twin\": 2 networks have this name already",
-            "network \" \": a name has 1 to 128 characters",
-            "network \" \": \"\" cannot be a tag",
-            "network \"a\": VLAN 40 of eth0 is in use by storage (xapi0)",
-            "network \"b\": VLAN 0 is outside of 1 to 4094",
-            "network \"b\": no host has an interface \"eth7\"; the hosts have: eth0, eth1",
-            "network \"c\": eth1 of host one is a part of a bond",
-            "network \"c\": it is asked for twice",
-            "network \"d\": an MTU of 9000 is too much for eth0 of host two, which has 1500",
-            "network \"e\": another one carries VLAN 9 of eth0 too",
-        ] {
-            assert!(told.contains(part), "{part:?} in {told:?}");
-        }
-    }
-
-    #[test]
-    fn a_network_never_changes_what_it_leads_to() {
-        let mut there = pool_of_two();
-        let storage = there.networks.get_mut(&Ref::new("storage")).unwrap();
-        storage.tags.push(TAG.into());
-        for spec in [
-            NetworkSpec::new("storage").with_mtu(1500),
-            NetworkSpec::new("storage").with_vlan("eth0", 41),
-        ] {
-            let told = plan(&[spec], &there).unwrap_err().to_string();
-            assert!(
-                told.contains("it exists as VLAN 40 of eth0; what it leads to"),
-                "{told}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_new_network_carries_our_tag_once() {
-        let spec = NetworkSpec::new("x")
-            .with_tag("b")
-            .with_tag(TAG)
-            .with_tag("b");
-        assert_eq!(tags(&spec), [TAG, "b"]);
-    }
-}
+mod tests;

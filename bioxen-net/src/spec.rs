@@ -1,15 +1,62 @@
 //! What networks and network interfaces should be like.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, NetworkSelector, Result};
+use crate::{Error, NetworkSelector, Result, Subnet};
 
 /// The MTU of a network unless another is asked for: 1500 bytes.
 pub const DEFAULT_MTU: u16 = 1500;
+
+/// What a pool should have: networks, and interfaces of VMs on these or others.
+///
+/// In a file it has the tables `[[network]]` and `[[nic]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// The networks.
+    #[serde(default, rename = "network")]
+    pub networks: Vec<NetworkSpec>,
+    /// The interfaces, each of which names its [`vm`](NicSpec::vm).
+    #[serde(default, rename = "nic")]
+    pub nics: Vec<NicSpec>,
+}
+
+impl Wanted {
+    /// Nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a network.
+    #[must_use]
+    pub fn with_network(mut self, network: NetworkSpec) -> Self {
+        self.networks.push(network);
+        self
+    }
+
+    /// Adds an interface of a VM.
+    #[must_use]
+    pub fn with_nic(mut self, vm: impl Into<String>, nic: NicSpec) -> Self {
+        let vm = Some(vm.into());
+        self.nics.push(NicSpec { vm, ..nic });
+        self
+    }
+}
+
+impl<const N: usize> From<[NetworkSpec; N]> for Wanted {
+    fn from(networks: [NetworkSpec; N]) -> Self {
+        Self {
+            networks: networks.into(),
+            nics: Vec::new(),
+        }
+    }
+}
 
 /// A network as it should be: a private one, between VMs, or one that carries a VLAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +78,16 @@ pub struct NetworkSpec {
     /// other on it only while they run on the same host.
     #[serde(default)]
     pub vlan: Option<VlanSpec>,
+    /// The addresses that the machines on it have. The pool hands out none; that this is on record
+    /// with the network keeps two networks from having the same.
+    #[serde(default)]
+    pub subnet: Option<Subnet>,
+    /// Where everything else is reached through, an address of `subnet`.
+    #[serde(default)]
+    pub gateway: Option<IpAddr>,
+    /// Hosts, by name or uuid, whose VMs must reach it.
+    #[serde(default)]
+    pub hosts: Vec<String>,
 }
 
 fn default_mtu() -> u16 {
@@ -46,6 +103,9 @@ impl NetworkSpec {
             mtu: DEFAULT_MTU,
             tags: Vec::new(),
             vlan: None,
+            subnet: None,
+            gateway: None,
+            hosts: Vec::new(),
         }
     }
 
@@ -80,6 +140,27 @@ impl NetworkSpec {
         });
         self
     }
+
+    /// Says which addresses the machines on it have.
+    #[must_use]
+    pub fn with_subnet(mut self, subnet: Subnet) -> Self {
+        self.subnet = Some(subnet);
+        self
+    }
+
+    /// Says where everything else is reached through.
+    #[must_use]
+    pub fn with_gateway(mut self, gateway: IpAddr) -> Self {
+        self.gateway = Some(gateway);
+        self
+    }
+
+    /// Insists that VMs on this host, by name or uuid, reach it.
+    #[must_use]
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.hosts.push(host.into());
+        self
+    }
 }
 
 /// A VLAN on the interfaces of one name.
@@ -103,15 +184,22 @@ impl fmt::Display for VlanSpec {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NicSpec {
+    /// The VM in a [`Wanted`]: its uuid, its name, the id that BioXen made it with, or `tag:NAME`.
+    /// [`attach`](crate::Networks::attach) is told the VM itself.
+    #[serde(default)]
+    pub vm: Option<String>,
     /// The network that it is on.
     pub network: NetworkSelector,
-    /// Its number in the VM; the first free one when `None`.
+    /// Its number in the VM. When `None`: that of the interface that the VM has on the network, or
+    /// the first free one.
     #[serde(default)]
     pub device: Option<u8>,
-    /// Its address; the pool derives one from the VM when `None`.
+    /// Its MAC address. When `None`, one that the pool derives from the VM and the number, so that
+    /// it is the same whenever the interface is made again.
     #[serde(default)]
     pub mac: Option<Mac>,
-    /// What it may send, at most, in kilobytes per second; no limit when `None`.
+    /// What it may send, at most, in kilobytes per second; no limit when `None`. A
+    /// running VM is held to it from the next time that the interface is plugged in.
     #[serde(default)]
     pub rate: Option<u32>,
     /// Which addresses it may use.
@@ -123,6 +211,7 @@ impl NicSpec {
     /// An interface on this network.
     pub fn new(network: impl Into<NetworkSelector>) -> Self {
         Self {
+            vm: None,
             network: network.into(),
             device: None,
             mac: None,
@@ -173,12 +262,32 @@ pub enum Locking {
     /// Its own MAC address and these; with none it can send nothing.
     Locked {
         /// IPv4 addresses.
+        #[serde(default)]
         ipv4: Vec<Ipv4Addr>,
         /// IPv6 addresses.
+        #[serde(default)]
         ipv6: Vec<Ipv6Addr>,
     },
     /// None: it drops everything.
     Disabled,
+}
+
+impl fmt::Display for Locking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NetworkDefault => f.write_str("as the network"),
+            Self::Unlocked => f.write_str("unlocked"),
+            Self::Disabled => f.write_str("disabled"),
+            Self::Locked { ipv4, ipv6 } if ipv4.is_empty() && ipv6.is_empty() => {
+                f.write_str("locked to no address")
+            }
+            Self::Locked { ipv4, ipv6 } => {
+                let ipv4 = ipv4.iter().map(ToString::to_string);
+                let all = ipv4.chain(ipv6.iter().map(ToString::to_string));
+                write!(f, "locked to {}", all.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
 }
 
 /// The MAC address of one interface: six bytes, not of a group and not all zero.
@@ -211,6 +320,18 @@ impl Mac {
     #[must_use]
     pub fn bytes(self) -> [u8; 6] {
         self.0
+    }
+
+    /// An address for an interface of a VM, the same each time: of those that nobody is sold, made
+    /// from the uuid of the VM and the number.
+    pub(crate) fn derived(vm: &str, device: &str) -> Self {
+        // FNV-1a, which spreads short texts well.
+        let hash = (vm.bytes().chain([b'/']).chain(device.bytes()))
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        let [first, second, third, fourth, fifth, sixth, _, _] = hash.to_be_bytes();
+        Self([first & 0xfc | 0x02, second, third, fourth, fifth, sixth])
     }
 }
 
@@ -288,6 +409,16 @@ mod tests {
         ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn derived_addresses_are_stable_local_and_of_one_interface() {
+        let derived = Mac::derived("9f1c", "0");
+        assert_eq!(derived, Mac::derived("9f1c", "0"));
+        assert_ne!(derived, Mac::derived("9f1c", "1"));
+        assert_ne!(derived, Mac::derived("9f1d", "0"));
+        assert_eq!(derived.bytes()[0] & 3, 2);
+        assert!(Mac::new(derived.bytes()).is_ok());
     }
 
     #[test]

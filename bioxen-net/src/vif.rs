@@ -1,373 +1,229 @@
-//! The network interfaces of VMs.
+//! What is asked of the pool to make, plug, change and remove an interface of a VM.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
-use serde::Serialize;
-use xapi_client::Ref;
 use xapi_client::api::{
-    Network, Vif, VifCreate, VifLockingMode, VifRecord, Vm, VmPowerState, VmRecord,
+    Network, Vif, VifCreate, VifLockingMode, VifOperations, VifRecord, Vm, VmPowerState,
 };
+use xapi_client::{Client, Ref};
 
 use crate::apply::{gone, is_unknown};
-use crate::error::{Names, Problems};
+use crate::error::Names;
 use crate::inventory::Inventory;
-use crate::{Error, Locking, NetworkInfo, NetworkSelector, Networks, NicSpec, Result};
+use crate::{Error, Locking, Mac, NicSpec, Result};
 
-/// A network interface of a VM.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct NicInfo {
-    /// Its reference, good for this pool until it is detached.
-    #[serde(skip)]
-    pub reference: Ref<Vif>,
-    /// The VM.
-    #[serde(skip)]
-    pub vm: Ref<Vm>,
-    /// Its uuid.
-    pub uuid: String,
-    /// Its number in the VM.
-    pub device: String,
-    /// Its MAC address.
-    pub mac: String,
-    /// Whether the pool derived the address.
-    pub mac_generated: bool,
-    /// The name of its network.
-    pub network: String,
-    #[serde(skip)]
-    pub(crate) network_reference: Ref<Network>,
-    /// Whether it is plugged in, as it is while the VM runs.
-    pub attached: bool,
-    /// The largest packet in bytes.
-    pub mtu: i64,
-    /// How the hosts lock its addresses, in the pool's word.
-    pub locking: String,
-    /// The IPv4 addresses that it may use when it is locked.
-    pub ipv4_allowed: Vec<String>,
-    /// The IPv6 addresses that it may use when it is locked.
-    pub ipv6_allowed: Vec<String>,
+/// How the pool calls a limit of what an interface may send.
+pub(crate) const RATE_LIMIT: &str = "ratelimit";
+/// The limit itself, in kilobytes per second.
+pub(crate) const RATE: &str = "kbps";
+
+/// An interface that is to be made.
+pub(crate) struct New<'a> {
+    pub(crate) vm: &'a Ref<Vm>,
+    pub(crate) network: &'a Ref<Network>,
+    pub(crate) mtu: i64,
+    pub(crate) device: &'a str,
+    pub(crate) spec: &'a NicSpec,
 }
 
-impl fmt::Display for NicInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "interface {} ({}) on {}",
-            self.device, self.mac, self.network
-        )
-    }
-}
-
-impl Networks {
-    /// The interfaces of a VM, by number.
-    ///
-    /// # Errors
-    /// Fails with [`Error::Pool`].
-    pub async fn nics(&self, vm: &Ref<Vm>) -> Result<Vec<NicInfo>> {
-        let there = Inventory::read(&self.client).await?;
-        let vifs = self
-            .client
-            .vm()
-            .get_vifs(vm)
-            .await
-            .map_err(Error::pool("read the interfaces of the VM"))?;
-        let mut nics = Vec::with_capacity(vifs.len());
-        for vif in &vifs {
-            nics.push(self.nic(vif, &there).await?);
-        }
-        nics.sort_by_key(|nic| {
-            (
-                nic.device.parse::<u32>().unwrap_or(u32::MAX),
-                nic.device.clone(),
-            )
-        });
-        Ok(nics)
-    }
-
-    /// Gives a VM an interface, and plugs it in when the VM runs.
-    ///
-    /// # Errors
-    /// Fails with [`Error::Invalid`], which has all problems: a number that is taken, a MAC address
-    /// that another interface of the pool has, a network that the VM's host does not reach. Fails
-    /// with [`Error::NotFound`] and [`Error::Ambiguous`] for the network, with [`Error::Pool`] when
-    /// the pool refuses, and with [`Error::LeftBehind`] when an interface that could not be plugged
-    /// in could not be removed either.
-    ///
-    /// # Cancel safety
-    /// A dropped future may leave the interface, plugged in or not.
-    pub async fn attach(&self, vm: &Ref<Vm>, spec: &NicSpec) -> Result<NicInfo> {
-        let there = Inventory::read(&self.client).await?;
-        let networks = there.networks();
-        let network = spec.network.choose(&networks)?;
-        let record = self.vm(vm).await?;
-        let free = self
-            .client
-            .vm()
-            .get_allowed_vif_devices(vm)
-            .await
-            .map_err(Error::pool(format!(
-                "read the free interfaces of VM {}",
-                record.name_label
-            )))?;
-        let taken = self.owner_of(spec).await?;
-        let device = check(spec, &record, network, &free, taken, &there)?;
-        let operation = format!("attach VM {} to network {network}", record.name_label);
-        let vif = self
-            .create_vif(vm, network, &device, spec, &operation)
-            .await?;
-        if record.power_state == VmPowerState::Running
-            && let Err(error) = self.client.vif().plug(&vif).await
-        {
-            let error = Error::pool(operation.clone())(error);
-            return Err(match gone(self.client.vif().destroy(&vif).await) {
-                Ok(()) => error,
-                Err(left) => Error::LeftBehind {
-                    operation,
-                    left: Names(vec![format!("interface {device} ({left})")]),
-                    source: Box::new(error),
-                },
-            });
-        }
-        tracing::info!(vm = record.name_label, network = %network, device, "interface attached");
-        self.nic(&vif, &there).await
-    }
-
-    /// Takes an interface from its VM, also while the VM runs. Does nothing when it is gone.
-    ///
-    /// # Errors
-    /// Fails with [`Error::Pool`] when the pool refuses; an interface that was unplugged but could
-    /// not be removed is plugged in again.
-    ///
-    /// # Cancel safety
-    /// A dropped future may leave the interface unplugged; detaching again completes it.
-    pub async fn detach(&self, nic: &NicInfo) -> Result<()> {
-        let operation = format!("detach {nic}");
-        let vif = &nic.reference;
-        let attached = match self.client.vif().get_currently_attached(vif).await {
-            Err(error) if error.failure().is_some_and(xapi_client::Failure::is_gone) => {
-                return Ok(());
-            }
-            answer => answer.map_err(Error::pool(operation.clone()))?,
-        };
-        let running = self.vm(&nic.vm).await?.power_state == VmPowerState::Running;
-        if attached && running {
-            self.client
-                .vif()
-                .unplug(vif)
-                .await
-                .map_err(Error::pool(operation.clone()))?;
-        }
-        let Err(error) = gone(self.client.vif().destroy(vif).await) else {
-            return Ok(());
-        };
-        let error = Error::pool(operation.clone())(error);
-        if !(attached && running) {
-            return Err(error);
-        }
-        Err(match self.client.vif().plug(vif).await {
-            Ok(()) => error,
-            Err(left) => Error::LeftBehind {
-                operation,
-                left: Names(vec![format!("{nic}, unplugged ({left})")]),
-                source: Box::new(error),
-            },
-        })
-    }
-
-    /// Moves an interface to another network, also while the VM runs. Its number and its address
-    /// stay. Does nothing when it is there already.
-    ///
-    /// # Errors
-    /// Fails with [`Error::Invalid`] when the VM's host does not reach the network, with
-    /// [`Error::NotFound`] and [`Error::Ambiguous`] for the network, and with [`Error::Pool`].
-    ///
-    /// # Cancel safety
-    /// One call of the pool: after a dropped future it may have been done.
-    pub async fn move_nic(
-        &self,
-        nic: &NicInfo,
-        network: impl Into<NetworkSelector>,
-    ) -> Result<NicInfo> {
-        let there = Inventory::read(&self.client).await?;
-        let networks = there.networks();
-        let network = network.into().choose(&networks)?;
-        if nic.network_reference != network.reference {
-            let record = self.vm(&nic.vm).await?;
-            Problems(unreached(&record, network, &there).into_iter().collect()).into_result()?;
-            self.client
-                .vif()
-                .move_(&nic.reference, &network.reference)
-                .await
-                .map_err(Error::pool(format!("move {nic} to network {network}")))?;
-        }
-        self.nic(&nic.reference, &there).await
-    }
-
-    async fn vm(&self, vm: &Ref<Vm>) -> Result<VmRecord> {
-        self.client
-            .vm()
-            .get_record(vm)
-            .await
-            .map_err(Error::pool("read the VM"))
-    }
-
-    async fn nic(&self, vif: &Ref<Vif>, there: &Inventory) -> Result<NicInfo> {
-        let record = self
-            .client
-            .vif()
-            .get_record(vif)
-            .await
-            .map_err(Error::pool("read an interface"))?;
-        Ok(describe(vif, record, there))
-    }
-
-    /// The interface that has the wanted MAC address already. The pool does not look for it.
-    async fn owner_of(&self, spec: &NicSpec) -> Result<Option<VifRecord>> {
-        let Some(mac) = spec.mac else {
-            return Ok(None);
-        };
-        let mac = mac.to_string();
-        let all = self
-            .client
-            .vif()
-            .get_all_records()
-            .await
-            .map_err(Error::pool("read the MAC addresses of the pool"))?;
-        Ok(all
-            .into_values()
-            .find(|record| record.mac.eq_ignore_ascii_case(&mac)))
-    }
-
-    async fn create_vif(
-        &self,
-        vm: &Ref<Vm>,
-        network: &NetworkInfo,
-        device: &str,
-        spec: &NicSpec,
-        operation: &str,
-    ) -> Result<Ref<Vif>> {
-        let mut wanted = VifCreate::new(vm.clone(), network.reference.clone(), device);
-        wanted.mtu = network.mtu;
-        wanted.mac = spec.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        if let Some(rate) = spec.rate {
-            wanted.qos_algorithm_type = "ratelimit".to_owned();
-            wanted
-                .qos_algorithm_params
-                .insert("kbps".to_owned(), rate.to_string());
-        }
-        let (mode, ipv4, ipv6) = match &spec.locking {
-            Locking::NetworkDefault => (None, Vec::new(), Vec::new()),
-            Locking::Unlocked => (Some(VifLockingMode::Unlocked), Vec::new(), Vec::new()),
-            Locking::Disabled => (Some(VifLockingMode::Disabled), Vec::new(), Vec::new()),
-            Locking::Locked { ipv4, ipv6 } => (
-                Some(VifLockingMode::Locked),
-                ipv4.iter().map(ToString::to_string).collect(),
-                ipv6.iter().map(ToString::to_string).collect(),
-            ),
-        };
-        wanted.locking_mode = mode;
-        wanted.ipv4_allowed = Some(ipv4);
-        wanted.ipv6_allowed = Some(ipv6);
-        match self.client.vif().create(&wanted).await {
-            Ok(vif) => Ok(vif),
-            Err(error) if is_unknown(&error) => {
-                // The number was free before, so that an interface there now is the one.
-                match self.vif_at(vm, device).await {
-                    Some(vif) => Ok(vif),
-                    None => Err(Error::pool(operation)(error)),
-                }
-            }
-            Err(error) => Err(Error::pool(operation)(error)),
-        }
-    }
-
-    async fn vif_at(&self, vm: &Ref<Vm>, device: &str) -> Option<Ref<Vif>> {
-        for vif in self.client.vm().get_vifs(vm).await.ok()? {
-            if self.client.vif().get_device(&vif).await.ok()? == device {
-                return Some(vif);
-            }
-        }
-        None
-    }
-}
-
-fn describe(vif: &Ref<Vif>, record: VifRecord, there: &Inventory) -> NicInfo {
-    let network = there
-        .networks
-        .get(&record.network)
-        .map_or_else(String::new, |network| {
-            if network.name_label.is_empty() {
-                network.bridge.clone()
-            } else {
-                network.name_label.clone()
-            }
-        });
-    NicInfo {
-        reference: vif.clone(),
-        vm: record.vm,
-        uuid: record.uuid.to_string(),
-        device: record.device,
-        mac: record.mac,
-        mac_generated: record.mac_autogenerated,
-        network,
-        network_reference: record.network,
-        attached: record.currently_attached,
-        mtu: record.mtu,
-        locking: record.locking_mode.as_str().to_owned(),
-        ipv4_allowed: record.ipv4_allowed,
-        ipv6_allowed: record.ipv6_allowed,
-    }
-}
-
-/// Checks everything at once and gives the number that the interface gets.
-fn check(
-    spec: &NicSpec,
-    vm: &VmRecord,
-    network: &NetworkInfo,
-    free: &[String],
-    taken: Option<VifRecord>,
+/// Makes an interface, and plugs it in when the VM runs; or leaves nothing.
+pub(crate) async fn attach(
+    client: &Client,
     there: &Inventory,
-) -> Result<String> {
-    let mut problems = Problems(Vec::new());
-    let name = &vm.name_label;
-    let device = match spec.device {
-        Some(device) => Some(device.to_string()),
-        None => free.first().cloned(),
+    new: New<'_>,
+    operation: &str,
+) -> Result<Ref<Vif>> {
+    let (vm, device) = (new.vm, new.device);
+    let vif = create(client, there, &new, operation).await?;
+    let power_state = client.vm().get_power_state(vm).await;
+    let plugged = match power_state.map_err(Error::pool(operation)) {
+        Ok(VmPowerState::Running) => plug(client, &vif, operation).await,
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
     };
-    match &device {
-        None => problems
-            .0
-            .push(format!("VM {name} has no room for another interface")),
-        Some(device) if !free.contains(device) => problems.0.push(format!(
-            "number {device} of VM {name} is taken or too high; free are: {}",
-            free.join(", ")
-        )),
-        Some(_) => {}
-    }
-    if let Some(owner) = taken {
-        problems.0.push(format!(
-            "interface {} of another VM or this one has the MAC address {} already",
-            owner.device, owner.mac
-        ));
-    }
-    if spec.rate == Some(0) {
-        problems
-            .0
-            .push("a rate of 0 lets nothing through; leave it out for no limit".into());
-    }
-    problems.0.extend(unreached(vm, network, there));
-    problems.into_result()?;
-    Ok(device.unwrap_or_default())
+    let Err(error) = plugged else { return Ok(vif) };
+    Err(match gone(client.vif().destroy(&vif).await) {
+        Ok(()) => error,
+        Err(left) => Error::LeftBehind {
+            operation: operation.to_owned(),
+            left: Names(vec![format!("interface {device} ({left})")]),
+            source: Box::new(error),
+        },
+    })
 }
 
-/// Says so if the host of a running VM does not reach a network.
-fn unreached(vm: &VmRecord, network: &NetworkInfo, there: &Inventory) -> Option<String> {
-    let running = vm.power_state == VmPowerState::Running;
-    (running && !network.reaches(&vm.resident_on)).then(|| {
-        format!(
-            "VM {} runs on host {}, which does not reach network {network}; move the VM or choose \
-             another network",
-            vm.name_label,
-            there.host_name(&vm.resident_on)
-        )
+async fn plug(client: &Client, vif: &Ref<Vif>, operation: &str) -> Result<()> {
+    let record = record(client, vif, operation).await?;
+    assert_hot(&record, &VifOperations::Plug, operation)?;
+    let plugged = client.vif().plug(vif).await;
+    plugged.map_err(Error::pool(operation))
+}
+
+async fn record(client: &Client, vif: &Ref<Vif>, operation: &str) -> Result<VifRecord> {
+    let record = client.vif().get_record(vif).await;
+    record.map_err(Error::pool(operation))
+}
+
+/// The pool says beforehand whether a running VM can have its interfaces plugged in and out.
+fn assert_hot(vif: &VifRecord, what: &VifOperations, operation: &str) -> Result<()> {
+    if vif.allowed_operations.contains(what) {
+        return Ok(());
+    }
+    Err(Error::NotHot {
+        operation: operation.to_owned(),
+        reason: "the VM runs, and no interface can be plugged in or out of it: its guest tools have \
+                 not reported, or something else is done to it; wait until it has booted, or stop it \
+                 first"
+            .to_owned(),
     })
+}
+
+async fn create(
+    client: &Client,
+    there: &Inventory,
+    new: &New<'_>,
+    operation: &str,
+) -> Result<Ref<Vif>> {
+    let New {
+        vm, device, spec, ..
+    } = new;
+    let mut wanted = VifCreate::new((*vm).clone(), new.network.clone(), *device);
+    wanted.mtu = new.mtu;
+    wanted.mac = match (spec.mac, there.guests.vms.get(vm)) {
+        (Some(mac), _) => mac.to_string(),
+        // A VM that has lost what the pool derives addresses from.
+        (None, Some(guest)) if !guest.has_mac_seed() => {
+            Mac::derived(&guest.uuid, device).to_string()
+        }
+        (None, _) => String::new(),
+    };
+    if let Some(rate) = spec.rate {
+        wanted.qos_algorithm_type = RATE_LIMIT.to_owned();
+        wanted.qos_algorithm_params = rate_params(rate);
+    }
+    let (mode, ipv4, ipv6) = in_the_pools_words(&spec.locking);
+    wanted.locking_mode = Some(mode);
+    wanted.ipv4_allowed = Some(ipv4);
+    wanted.ipv6_allowed = Some(ipv6);
+    match client.vif().create(&wanted).await {
+        Ok(vif) => Ok(vif),
+        Err(error) if is_unknown(&error) => {
+            // The number was free before, so that an interface there now is the one.
+            match at(client, vm, device).await {
+                Some(vif) => Ok(vif),
+                None => Err(Error::pool(operation)(error)),
+            }
+        }
+        Err(error) => Err(Error::pool(operation)(error)),
+    }
+}
+
+async fn at(client: &Client, vm: &Ref<Vm>, device: &str) -> Option<Ref<Vif>> {
+    for vif in client.vm().get_vifs(vm).await.ok()? {
+        if client.vif().get_device(&vif).await.ok()? == device {
+            return Some(vif);
+        }
+    }
+    None
+}
+
+/// Takes an interface from its VM. One that is gone already is as good as taken.
+pub(crate) async fn detach(client: &Client, vif: &Ref<Vif>, what: &str) -> Result<()> {
+    let operation = format!("detach {what}");
+    let record = match client.vif().get_record(vif).await {
+        Err(error) if error.failure().is_some_and(xapi_client::Failure::is_gone) => {
+            return Ok(());
+        }
+        answer => answer.map_err(Error::pool(operation.clone()))?,
+    };
+    let state = client.vm().get_power_state(&record.vm).await;
+    let state = state.map_err(Error::pool(operation.clone()))?;
+    let is_live = record.currently_attached
+        && match state {
+            VmPowerState::Running => true,
+            VmPowerState::Paused | VmPowerState::Suspended => {
+                let (state, remedy) = match state {
+                    VmPowerState::Paused => ("paused", "unpause"),
+                    _ => ("suspended", "resume"),
+                };
+                let reason = format!("the VM is {state}; {remedy} or stop it first");
+                return Err(Error::NotHot { operation, reason });
+            }
+            _ => false,
+        };
+    if is_live {
+        assert_hot(&record, &VifOperations::Unplug, &operation)?;
+        let unplugged = client.vif().unplug(vif).await;
+        unplugged.map_err(Error::pool(operation.clone()))?;
+    }
+    let Err(error) = gone(client.vif().destroy(vif).await) else {
+        return Ok(());
+    };
+    let error = Error::pool(operation.clone())(error);
+    if !is_live {
+        return Err(error);
+    }
+    Err(match client.vif().plug(vif).await {
+        Ok(()) => error,
+        Err(left) => Error::LeftBehind {
+            operation,
+            left: Names(vec![format!("{what}, unplugged ({left})")]),
+            source: Box::new(error),
+        },
+    })
+}
+
+/// Changes which addresses an interface may use. At no moment may it use any that is in neither the
+/// old nor the new set.
+pub(crate) async fn lock(
+    client: &Client,
+    vif: &Ref<Vif>,
+    locking: &Locking,
+) -> xapi_client::Result<()> {
+    let api = client.vif();
+    let (mode, ipv4, ipv6) = in_the_pools_words(locking);
+    let texts = |all: &[String]| -> Vec<String> { all.to_vec() };
+    let (ipv4, ipv6) = (texts(&ipv4), texts(&ipv6));
+    let set = async || {
+        let ipv4: Vec<&str> = ipv4.iter().map(String::as_str).collect();
+        api.set_ipv4_allowed(vif, &ipv4).await?;
+        let ipv6: Vec<&str> = ipv6.iter().map(String::as_str).collect();
+        api.set_ipv6_allowed(vif, &ipv6).await
+    };
+    if mode == VifLockingMode::Locked {
+        set().await?;
+        return api.set_locking_mode(vif, mode).await;
+    }
+    api.set_locking_mode(vif, mode).await?;
+    set().await
+}
+
+fn in_the_pools_words(locking: &Locking) -> (VifLockingMode, Vec<String>, Vec<String>) {
+    match locking {
+        Locking::NetworkDefault => (VifLockingMode::NetworkDefault, Vec::new(), Vec::new()),
+        Locking::Unlocked => (VifLockingMode::Unlocked, Vec::new(), Vec::new()),
+        Locking::Disabled => (VifLockingMode::Disabled, Vec::new(), Vec::new()),
+        Locking::Locked { ipv4, ipv6 } => (
+            VifLockingMode::Locked,
+            ipv4.iter().map(ToString::to_string).collect(),
+            ipv6.iter().map(ToString::to_string).collect(),
+        ),
+    }
+}
+
+fn rate_params(rate: u32) -> BTreeMap<String, String> {
+    [(RATE.to_owned(), rate.to_string())].into()
+}
+
+/// Changes what an interface may send, at most.
+pub(crate) async fn limit(
+    client: &Client,
+    vif: &Ref<Vif>,
+    rate: Option<u32>,
+) -> xapi_client::Result<()> {
+    let api = client.vif();
+    let params = rate.map(rate_params).unwrap_or_default();
+    api.set_qos_algorithm_params(vif, &params).await?;
+    let kind = rate.map_or("", |_| RATE_LIMIT);
+    api.set_qos_algorithm_type(vif, kind).await
 }

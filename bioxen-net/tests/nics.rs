@@ -6,8 +6,9 @@ mod support;
 
 use std::net::Ipv4Addr;
 
-use bioxen_net::{Error, Locking, Mac, NetworkSpec, NicSpec};
+use bioxen_net::{Error, Locking, Mac, NetworkSpec, Networks, NicSpec, Wanted};
 use support::Pool;
+use xapi_client::{Client, ErrorCode, SecretString};
 use xapi_sim::FaultRule;
 
 fn mac(text: &str) -> Mac {
@@ -35,14 +36,19 @@ async fn an_interface_is_attached_moved_and_detached_while_the_vm_is_halted_or_r
                 ipv6: Vec::new(),
             });
         let nic = pool.networks.attach(&vm, &spec).await.unwrap();
-        assert_eq!(nic.to_string(), "interface 1 (02:16:3e:00:00:01) on lab");
-        assert_eq!((nic.attached, nic.mac_generated), (running, false));
         assert_eq!(
-            (nic.locking.as_str(), nic.ipv4_allowed.len()),
-            ("locked", 1)
+            nic.to_string(),
+            "interface 1 (02:16:3e:00:00:01) of VM reader on lab"
         );
+        assert_eq!((nic.attached, nic.mac_generated), (running, false));
+        assert_eq!(nic.locking.to_string(), "locked to 10.0.0.7");
+        assert_eq!(nic.rate, Some(1000));
         let record = pool.client.vif().get_record(&nic.reference).await.unwrap();
         assert_eq!(record.qos_algorithm_params["kbps"], "1000");
+        pool.networks
+            .set_locking(&nic, &Locking::Disabled)
+            .await
+            .unwrap();
 
         let moved = pool.networks.move_nic(&nic, "LAN").await.unwrap();
         assert_eq!(
@@ -92,7 +98,8 @@ async fn all_problems_of_an_interface_are_told_at_once() {
     };
     assert_eq!(problems.iter().count(), 3, "{error}");
     let told = error.to_string();
-    for part in ["number 0 of VM reader is taken", &address, "a rate of 0"] {
+    let owner = format!("interface 0 of VM reader has the MAC address {address} already");
+    for part in ["number 0 of VM reader is taken", &owner, "a rate of 0"] {
         assert!(told.contains(part), "{part:?} in {told:?}");
     }
     let error = pool
@@ -202,5 +209,206 @@ async fn a_lost_answer_makes_no_second_interface() {
         .unwrap();
     assert_eq!(nic.device, "1");
     assert_eq!(pool.networks.nics(&vm).await.unwrap().len(), 2);
+    pool.done().await;
+}
+
+/// A private network with two VMs on it, and a third VM whose first interface is limited.
+fn wanted() -> Wanted {
+    let locked = |last| Locking::Locked {
+        ipv4: vec![Ipv4Addr::new(10, 77, 0, last)],
+        ipv6: Vec::new(),
+    };
+    Wanted::new()
+        .with_network(NetworkSpec::new("lab").with_subnet("10.77.0.0/24".parse().unwrap()))
+        .with_nic("reader", NicSpec::new("lab").with_locking(locked(1)))
+        .with_nic("writer", NicSpec::new("lab").with_locking(locked(2)))
+        .with_nic(
+            "watcher",
+            NicSpec::new("storage").with_device(0).with_rate(500),
+        )
+}
+
+#[tokio::test]
+async fn wanted_interfaces_are_made_once_and_brought_into_line() {
+    let pool = Pool::of(1).await;
+    let mut vms = Vec::new();
+    for name in ["reader", "writer", "watcher"] {
+        vms.push(pool.vm(name).await);
+    }
+    let before = pool.picture().await;
+    let plan = pool.networks.plan(&wanted()).await.unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "create network lab\n\
+         attach VM reader to network lab as interface 1, locked to 10.77.0.1\n\
+         attach VM writer to network lab as interface 1, locked to 10.77.0.2\n\
+         move interface 0 of VM watcher from network LAN to storage (xenbr1)\n\
+         change what interface 0 of VM watcher may send from any to 500 kB/s"
+    );
+    assert_eq!(pool.picture().await, before, "a plan changes nothing");
+
+    // Whatever step fails, all before it are undone.
+    for (method, after_effect) in [
+        ("VIF.create", false),
+        ("VIF.move", false),
+        ("VIF.move", true),
+        ("VIF.set_qos_algorithm_params", false),
+        ("VIF.set_qos_algorithm_type", true),
+    ] {
+        // The second interface, where there are two.
+        let skipped = u64::from(method == "VIF.create");
+        let mut rule = FaultRule::method(method).after(skipped).times(1);
+        rule = rule.fail("INTERNAL_ERROR", ["broken"]);
+        if after_effect {
+            rule = rule.after_effect();
+        }
+        pool.sim.inject(rule);
+        let error = pool.networks.apply(&wanted()).await.unwrap_err();
+        assert!(matches!(error, Error::Pool { .. }), "{method}: {error}");
+        pool.sim.clear_faults();
+        assert_eq!(pool.picture().await, before, "{method}");
+    }
+
+    let done = pool.networks.apply(&wanted()).await.unwrap();
+    assert_eq!(done, plan);
+    let changes = pool.changes();
+    assert!(pool.networks.apply(&wanted()).await.unwrap().is_empty());
+    assert_eq!(pool.changes(), changes, "a second time does nothing");
+
+    let on_lab = pool.networks.nics_on("name:lab").await.unwrap();
+    let told: Vec<_> = on_lab.iter().map(|nic| nic.locking.to_string()).collect();
+    assert_eq!(told, ["locked to 10.77.0.1", "locked to 10.77.0.2"]);
+    let nic = pool.networks.nic(&vms[2], "0").await.unwrap();
+    assert_eq!((&*nic.network, nic.rate), ("storage", Some(500)));
+    let error = pool.networks.nic(&vms[2], "7").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "VM watcher has no interface 7; it has: 0 on storage"
+    );
+
+    let open = Wanted::new().with_nic("reader", NicSpec::new("lab"));
+    let plan = pool.networks.apply(&open).await.unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "change the locking of interface 1 of VM reader from locked to 10.77.0.1 to as the network"
+    );
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn all_problems_of_wanted_interfaces_are_told_at_once() {
+    let pool = Pool::of(1).await;
+    for name in ["reader", "twin", "twin"] {
+        pool.vm(name).await;
+    }
+    let before = pool.picture().await;
+    let lab = NetworkSpec::new("lab").with_subnet("10.77.0.0/24".parse().unwrap());
+    let locked = |last| Locking::Locked {
+        ipv4: vec![Ipv4Addr::new(10, 77, 0, last)],
+        ipv6: Vec::new(),
+    };
+    let wish = Wanted::new()
+        .with_network(lab.with_gateway("10.78.0.1".parse().unwrap()))
+        .with_nic("reader", NicSpec::new("lab").with_locking(locked(255)))
+        .with_nic("reader", NicSpec::new("WAN").with_device(3))
+        .with_nic("reader", NicSpec::new("storage").with_device(1))
+        .with_nic(
+            "reader",
+            NicSpec::new("LAN").with_mac(mac("02:00:00:00:00:01")),
+        )
+        .with_nic("twin", NicSpec::new("lab"))
+        .with_nic("nobody", NicSpec::new("lab").with_locking(locked(255)));
+    let told = pool.networks.plan(&wish).await.unwrap_err().to_string();
+    for part in [
+        "the gateway 10.78.0.1 is no address that a machine of 10.77.0.0/24 can have",
+        "the address 10.77.0.255 is none that a machine of 10.77.0.0/24 can have",
+        "interface of VM \"reader\" on \"WAN\": no network is \"WAN\"",
+        "interface 1 is asked for twice",
+        "which cannot be changed; detach it first",
+        "interface of VM \"twin\" on \"lab\": \"twin\" can mean several VMs: twin (uuid ",
+        "no VM is \"nobody\"",
+    ] {
+        assert!(told.contains(part), "{part:?} in {told:?}");
+    }
+    assert_eq!(pool.picture().await, before);
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn a_vm_whose_state_allows_no_plugging_says_what_to_do_and_stays_as_it_was() {
+    let pool = Pool::of(1).await;
+    let bare = pool.vm_of("bare", "bare").await;
+    let vm = pool.vm("reader").await;
+    pool.client.vm().start(&bare, false, false).await.unwrap();
+    pool.start(&vm).await;
+    let before = pool.picture().await;
+    let nic = pool.networks.nics(&bare).await.unwrap().remove(0);
+    assert!(!nic.allowed.contains(&"unplug".to_owned()), "{nic:?}");
+    for refused in [
+        pool.networks.detach(&nic).await,
+        pool.networks
+            .attach(&bare, &NicSpec::new("storage"))
+            .await
+            .map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, Error::NotHot { .. }), "{error}");
+        assert!(error.to_string().contains("guest tools"), "{error}");
+        assert_eq!(pool.picture().await, before);
+    }
+
+    pool.client.vm().pause(&vm).await.unwrap();
+    let nic = pool.networks.nics(&vm).await.unwrap().remove(0);
+    let error = pool.networks.detach(&nic).await.unwrap_err();
+    assert!(
+        error.to_string().contains("the VM is paused; unpause"),
+        "{error}"
+    );
+    assert_eq!(pool.picture().await, before);
+    pool.client.vm().unpause(&vm).await.unwrap();
+    pool.networks.detach(&nic).await.unwrap();
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_are_told() {
+    let pool = Pool::of(1).await;
+    let vm = pool.vm("reader").await;
+    let before = pool.picture().await;
+    let client = Client::over(pool.sim.transport())
+        .credentials("looker", SecretString::from("looker"))
+        .login()
+        .await
+        .unwrap();
+    let looker = Networks::new(&client);
+    let nic = looker.nics(&vm).await.unwrap().remove(0);
+    for refused in [
+        looker.attach(&vm, &NicSpec::new("LAN")).await.map(drop),
+        looker.move_nic(&nic, "storage").await.map(drop),
+        looker.set_locking(&nic, &Locking::Disabled).await,
+        looker.detach(&nic).await,
+    ] {
+        let error = refused.unwrap_err();
+        let Error::Pool { source, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(source.code(), Some(&ErrorCode::RbacPermissionDenied));
+    }
+    assert_eq!(pool.picture().await, before);
+    client.close().await.unwrap();
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn a_vm_without_a_seed_has_the_same_address_whenever_its_interface_is_made() {
+    let pool = Pool::of(1).await;
+    let vm = pool.vm("reader").await;
+    let api = pool.client.vm();
+    api.remove_from_other_config(&vm, "mac_seed").await.unwrap();
+    let spec = NicSpec::new("storage");
+    let first = pool.networks.attach(&vm, &spec).await.unwrap();
+    pool.networks.detach(&first).await.unwrap();
+    let second = pool.networks.attach(&vm, &spec).await.unwrap();
+    assert_eq!(first.mac, second.mac);
     pool.done().await;
 }

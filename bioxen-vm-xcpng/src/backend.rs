@@ -1,5 +1,6 @@
 //! Makes VMs on a pool.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -208,7 +209,7 @@ impl XcpngBackend {
     }
 
     /// Finds what runs of this program that ended before they could have left on the pool (VMs with
-    /// their disks and snapshots, config drives, tasks), and removes it, or, on a dry run, only
+    /// their disks and snapshots, config drives, networks, tasks), and removes it, or, on a dry run, only
     /// tells. What could not be removed comes back with the reason.
     ///
     /// A run that is recorded in [`state_dir`](XcpngConfig::state_dir) has ended when its process
@@ -226,6 +227,38 @@ impl XcpngBackend {
             gc::collect(client, &self.shared.settings, dry_run).await
         };
         Ok(collect.await?)
+    }
+
+    /// The client that this backend is logged in with, for what else a program does on the pool. It
+    /// ends with [`close`](Backend::close).
+    ///
+    /// # Errors
+    /// Fails when the pool cannot be reached or does not let us in.
+    pub async fn client(&self) -> Result<Client> {
+        Ok(self.shared.client().await?.clone())
+    }
+
+    /// Puts on record that a network of this name is about to be made for the VMs of this run, and
+    /// gives what to mark it with in its `other_config`: then [`collect`](Self::collect) removes it
+    /// when the program is killed, once no VM is on it.
+    ///
+    /// # Errors
+    /// Fails when the record cannot be written.
+    pub async fn begin_network(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let ledger = self.shared.ledger().await?;
+        let making = Entry::Making(network_entry(name));
+        ledger.note(making).await.map_err(Error::Ledger)?;
+        Ok(Run::now(ledger.run(), self.shared.settings.expiry).marks_of_all())
+    }
+
+    /// Puts on record that the network is gone again, or that it has become somebody else's affair.
+    ///
+    /// # Errors
+    /// Fails when the record cannot be written.
+    pub async fn end_network(&self, name: &str) -> Result<()> {
+        let ledger = self.shared.ledger().await?;
+        let ended = Entry::Removed(network_entry(name));
+        Ok(ledger.note(ended).await.map_err(Error::Ledger)?)
     }
 
     async fn try_to_plan(&self, id: &VmId) -> Result<Plan, Error> {
@@ -463,6 +496,11 @@ impl Drop for Made {
         };
         self.shared.work.spawn_on(destroy, &self.runtime);
     }
+}
+
+/// How a network is called in the record, where the names of VMs are too.
+fn network_entry(name: &str) -> String {
+    format!("network/{name}")
 }
 
 /// A name that no other run or VM has.

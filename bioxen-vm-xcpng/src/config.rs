@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::XcpngBackend;
 use crate::config_drive::StaticAddress;
+use crate::peers::Peers;
 use crate::settings::Settings;
 use crate::words;
 
@@ -86,6 +87,9 @@ pub struct XcpngConfig {
     /// A fixed address for the first interface; others, and all without it, ask DHCP. Needs a
     /// config drive: see [`FirstContact::ConfigDrive`].
     pub static_address: Option<StaticAddress>,
+    /// VMs that know each other by fixed addresses on one of their networks and by name. Needs a
+    /// config drive too.
+    pub peers: Option<Box<Peers>>,
     /// The name of the VM in the pool. By default `name_prefix` and the id of the VM.
     pub name: Option<String>,
     /// What the names of VMs start with, `bioxen-` by default.
@@ -212,6 +216,7 @@ impl Default for XcpngConfig {
             sr: None,
             network: Vec::new(),
             static_address: None,
+            peers: None,
             name: None,
             name_prefix: "bioxen-".into(),
             tags: Vec::new(),
@@ -298,6 +303,13 @@ impl XcpngConfig {
     #[must_use]
     pub fn with_network(mut self, network: impl Into<String>) -> Self {
         self.network.push(network.into());
+        self
+    }
+
+    /// Lets VMs know each other.
+    #[must_use]
+    pub fn with_peers(mut self, peers: Peers) -> Self {
+        self.peers = Some(Box::new(peers));
         self
     }
 

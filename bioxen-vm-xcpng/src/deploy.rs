@@ -12,6 +12,7 @@ use crate::config::CloneMode;
 use crate::config_drive::StaticAddress;
 use crate::error::{Error, Result};
 use crate::marks::Run;
+use crate::peers::Peers;
 use crate::settings::Wish;
 
 /// What templates made by the pool's own installer want done; ours are installed.
@@ -74,7 +75,10 @@ pub(crate) struct Drive {
     /// The devices of config drives that the template brings along. cloud-init might take one of
     /// them for ours.
     pub(crate) old: Vec<String>,
-    pub(crate) fixed_address: Option<StaticAddress>,
+    /// The fixed addresses of the VM, by the number of the interface.
+    pub(crate) addresses: BTreeMap<usize, StaticAddress>,
+    /// What the VM is told of the names of others.
+    pub(crate) hosts: Option<String>,
 }
 
 /// What a plan needs to know of a template.
@@ -206,7 +210,11 @@ impl Plan {
         match told {
             Told::Nothing => {}
             Told::VmData => settings.push(Setting::Keys),
-            Told::Drive(drive) => settings.push(Setting::Drive(drive)),
+            Told::Drive(drive) => settings.push(Setting::Drive(Drive {
+                addresses: wish.addresses(vm),
+                hosts: wish.peers.as_deref().map(Peers::hosts),
+                ..drive
+            })),
         }
         if !wish.tags.is_empty() {
             let mut tags = template.tags.clone();
@@ -410,8 +418,14 @@ impl fmt::Display for Setting {
                     )?;
                 }
                 f.write_str("give it a config drive with its SSH keys")?;
-                match &drive.fixed_address {
-                    Some(fixed) => write!(f, " and the address {}", fixed.address),
+                for (number, fixed) in &drive.addresses {
+                    write!(f, " and the address {}", fixed.address)?;
+                    if *number > 0 {
+                        write!(f, " for interface {number}")?;
+                    }
+                }
+                match &drive.hosts {
+                    Some(hosts) => write!(f, " and the names of {} VMs", hosts.lines().count()),
                     None => Ok(()),
                 }
             }

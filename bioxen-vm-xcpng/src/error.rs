@@ -132,7 +132,7 @@ pub enum Error {
     },
     /// A fixed address was asked for, and nothing carries it to the VM.
     #[error(
-        "static_address needs a config drive, and the template {template:?} does not say that it \
+        "static_address and peers need a config drive, and the template {template:?} does not say that it \
          reads one; set ssh.first_contact = \"config-drive\" if it has cloud-init"
     )]
     NoDrive {

@@ -249,12 +249,14 @@ impl Deployment<'_> {
                     .map_err(Error::pool("remove a config drive of the template"))?;
             }
         }
-        let network = match &place.fixed_address {
-            Some(fixed) => Some(network_config(fixed, &self.macs(vm).await?)),
-            None => None,
+        let network = match place.addresses.is_empty() {
+            false => Some(network_config(&place.addresses, &self.macs(vm).await?)),
+            true => None,
         };
         let instance = record.uuid.as_str().replace('-', "");
-        let image = self.contact.drive(self.id, &instance, network)?;
+        let image = self
+            .contact
+            .drive(self.id, &instance, network, place.hosts.as_deref())?;
         let mut disk = VdiCreate::new(place.sr.clone(), SIZE as i64);
         disk.name_label = Some(self.plan.drive_name.clone());
         disk.name_description = Some("tells a VM who it is; removed after its first boot".into());

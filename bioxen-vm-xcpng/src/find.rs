@@ -74,9 +74,9 @@ pub(crate) async fn find(
     let by_drive = contact_of(&record) == BY_DRIVE;
     let told = match handover {
         None => Told::Nothing,
-        Some(Handover::Drive) => Told::Drive(drive(wish, held, sr.as_ref())),
-        Some(Handover::AsTemplate) if by_drive => Told::Drive(drive(wish, held, sr.as_ref())),
-        Some(Handover::AsTemplate) if wish.fixed_address.is_some() => {
+        Some(Handover::Drive) => Told::Drive(drive(held, sr.as_ref())),
+        Some(Handover::AsTemplate) if by_drive => Told::Drive(drive(held, sr.as_ref())),
+        Some(Handover::AsTemplate) if wish.needs_drive() => {
             return Err(Error::NoDrive {
                 template: record.name_label,
             });
@@ -124,7 +124,7 @@ async fn hosts(client: &Client) -> Result<Vec<Named<Host>>> {
 }
 
 /// Where the config drive goes, and which ones the template has already.
-fn drive(wish: &Wish, held: Vec<(String, VdiRecord)>, sr: Option<&Named<Sr>>) -> Drive {
+fn drive(held: Vec<(String, VdiRecord)>, sr: Option<&Named<Sr>>) -> Drive {
     let mut storage = sr.map(|sr| sr.reference.clone());
     let mut old = Vec::new();
     for (device, vdi) in held {
@@ -137,7 +137,8 @@ fn drive(wish: &Wish, held: Vec<(String, VdiRecord)>, sr: Option<&Named<Sr>>) ->
     Drive {
         sr: storage.unwrap_or_else(Ref::null),
         old,
-        fixed_address: wish.fixed_address.clone(),
+        addresses: BTreeMap::new(),
+        hosts: None,
     }
 }
 

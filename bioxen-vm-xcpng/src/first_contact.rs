@@ -131,6 +131,7 @@ impl FirstContact {
         vm: &VmId,
         instance: &str,
         network: Option<serde_json::Value>,
+        hosts: Option<&str>,
     ) -> Result<SecretSlice<u8>> {
         let Proofs::Made { client, host, .. } = &self.proofs else {
             // Plans have no drive for VMs whose template has the keys.
@@ -143,6 +144,7 @@ impl FirstContact {
             client,
             host,
             network,
+            hosts,
         };
         drive.image()
     }
@@ -225,7 +227,7 @@ fn absolute(path: &std::path::Path) -> std::path::PathBuf {
 }
 
 /// The id as a host name, which may have letters, digits and hyphens only.
-fn host_name(vm: &VmId) -> String {
+pub(crate) fn host_name(vm: &VmId) -> String {
     let name: String = vm
         .as_str()
         .chars()

@@ -6,7 +6,7 @@ use std::io;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use xapi_client::api::{Task, TaskStatusType, Vdi, Vm};
+use xapi_client::api::{Network, Task, TaskStatusType, Vdi, Vif, Vm};
 use xapi_client::{Client, Ref, TaskHandle, TaskTag};
 
 use crate::calls::end;
@@ -15,7 +15,7 @@ use crate::keyring::Keyring;
 use crate::ledger::{EndedRuns, Life};
 use crate::marks::Run;
 use crate::pool::ORIGINATOR;
-use crate::remove::{remove, remove_disk, remove_snapshot};
+use crate::remove::{remove, remove_disk, remove_network, remove_snapshot};
 use crate::settings::Settings;
 
 /// Something that a run has left on a pool.
@@ -45,6 +45,8 @@ pub enum LeftoverKind {
     Snapshot,
     /// A config drive that no VM has.
     ConfigDrive,
+    /// A network that no VM is on.
+    Network,
     /// A task.
     Task,
     /// A session.
@@ -57,6 +59,7 @@ impl fmt::Display for LeftoverKind {
             Self::Vm => "VM",
             Self::Snapshot => "snapshot",
             Self::ConfigDrive => "config drive",
+            Self::Network => "network",
             Self::Task => "task",
             Self::Session => "session",
         })
@@ -86,6 +89,7 @@ enum Thing {
     Vm(Ref<Vm>),
     Snapshot(Ref<Vm>),
     Drive(Ref<Vdi>),
+    Network(Ref<Network>),
     Session(SecretString),
 }
 
@@ -101,20 +105,27 @@ pub(crate) async fn collect(
         .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(Error::Ledger)?;
     let mut all = Vec::new();
+    let mut going = BTreeSet::new();
     for kind in [
         // First, as one that still runs is about to make something.
         LeftoverKind::Task,
         LeftoverKind::Vm,
         LeftoverKind::ConfigDrive,
+        // After the VMs that were on them.
+        LeftoverKind::Network,
         LeftoverKind::Session,
     ] {
         let found = match kind {
             LeftoverKind::Task => tasks(client, &ended).await?,
             LeftoverKind::Vm => vms(client, &ended).await?,
             LeftoverKind::ConfigDrive => drives(client, &ended).await?,
+            LeftoverKind::Network => networks(client, &ended, &going).await?,
             _ => sessions(client, &ended, &settings.hosts).await?,
         };
         for Found { mut left, thing } in found {
+            if let Thing::Vm(vm) | Thing::Snapshot(vm) = &thing {
+                going.insert(vm.clone());
+            }
             if !dry_run {
                 let removal = thing.remove(client, settings, &left.uuid).await;
                 left.problem = removal.err().map(|error| chain(&error));
@@ -123,8 +134,9 @@ pub(crate) async fn collect(
         }
     }
     if !dry_run && all.iter().all(|left| left.problem.is_none()) {
+        use LeftoverKind as Kind;
         let is_made =
-            |left: &&Leftover| matches!(left.kind, LeftoverKind::Vm | LeftoverKind::Snapshot);
+            |left: &&Leftover| matches!(left.kind, Kind::Vm | Kind::Snapshot | Kind::Network);
         let removed = all.iter().filter(is_made).map(|left| left.run.clone());
         forget(ended, settings.hosts.clone(), removed.collect()).await?;
     }
@@ -143,6 +155,7 @@ impl Thing {
             Self::Vm(vm) => remove(client, &vm).await,
             Self::Snapshot(snapshot) => remove_snapshot(client, &snapshot).await,
             Self::Drive(disk) => remove_disk(client, &disk).await,
+            Self::Network(network) => remove_network(client, &network).await,
             Self::Session(session) => client.end_session(&session).await.map(drop),
         };
         removed.map_err(Error::pool(DOING))?;
@@ -332,6 +345,48 @@ async fn drives(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
         })
     });
     Ok(ours.collect())
+}
+
+/// Networks that were made for VMs that are gone, or that are going.
+async fn networks(
+    client: &Client,
+    ended: &EndedRuns,
+    going: &BTreeSet<Ref<Vm>>,
+) -> Result<Vec<Found>> {
+    #[derive(Deserialize)]
+    struct KnownNetwork {
+        #[serde(flatten)]
+        known: Known,
+        #[serde(rename = "VIFs")]
+        vifs: Vec<Ref<Vif>>,
+    }
+    let all: BTreeMap<Ref<Network>, KnownNetwork> = client
+        .network()
+        .get_all_records()
+        .select()
+        .await
+        .map_err(Error::pool("list its networks"))?;
+    let mut ours = Vec::new();
+    for (network, KnownNetwork { known, vifs }) in all {
+        let run = Run::of_marked(&known.other_config);
+        let Some(run) = run.and_then(|run| if_ended(ended, run)) else {
+            continue;
+        };
+        let mut is_used = false;
+        for vif in &vifs {
+            match client.vif().get_vm(vif).await {
+                Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => {}
+                vm => is_used |= !going.contains(&vm.map_err(Error::pool("list its VMs"))?),
+            }
+        }
+        if !is_used {
+            ours.push(Found {
+                left: leftover(LeftoverKind::Network, known, run),
+                thing: Thing::Network(network),
+            });
+        }
+    }
+    Ok(ours)
 }
 
 /// The sessions that ended runs have not ended themselves.

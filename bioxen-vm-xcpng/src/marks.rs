@@ -41,15 +41,17 @@ impl Run {
     }
 
     pub(crate) fn marks(&self, vm: &VmId) -> BTreeMap<String, String> {
+        let mut marks = self.marks_of_all();
+        marks.insert(VM_ID.to_owned(), vm.as_str().to_owned());
+        marks
+    }
+
+    /// The marks of what belongs to no VM of its own, as a network.
+    pub(crate) fn marks_of_all(&self) -> BTreeMap<String, String> {
         let expires = self.expires.to_string();
-        [
-            (OWNER, OWNER_NAME),
-            (VM_ID, vm.as_str()),
-            (RUN, &self.id),
-            (EXPIRES, &expires),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+        [(OWNER, OWNER_NAME), (RUN, &self.id), (EXPIRES, &expires)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
     }
 
     /// The marks with that of the VM's own.
@@ -91,15 +93,20 @@ impl Run {
 
     /// Whose a thing is, if it is ours.
     pub(crate) fn of(name: &str, other_config: &BTreeMap<String, String>) -> Option<Self> {
-        if other_config.get(OWNER).map(String::as_str) == Some(OWNER_NAME) {
-            let expires = other_config.get(EXPIRES).and_then(|text| text.parse().ok());
-            return Some(Self {
-                id: other_config.get(RUN)?.clone(),
-                // Without the mark it was made by a version that set no time.
-                expires: expires.unwrap_or(u64::MAX),
-            });
+        if has_owner(other_config) {
+            return Self::of_marked(other_config);
         }
         Self::of_unfinished(name).or_else(|| Self::of_drive(name))
+    }
+
+    /// Whose a thing is that is marked from the call on that makes it, if it is ours.
+    pub(crate) fn of_marked(other_config: &BTreeMap<String, String>) -> Option<Self> {
+        let expires = other_config.get(EXPIRES).and_then(|text| text.parse().ok());
+        has_owner(other_config).then_some(Self {
+            id: other_config.get(RUN)?.clone(),
+            // Without the mark it was made by a version that set no time.
+            expires: expires.unwrap_or(u64::MAX),
+        })
     }
 
     /// Whose something is that is only made on the way to something else.
@@ -128,6 +135,10 @@ impl Run {
     pub(crate) fn is_expired(&self) -> bool {
         self.expires <= seconds_now()
     }
+}
+
+fn has_owner(other_config: &BTreeMap<String, String>) -> bool {
+    other_config.get(OWNER).map(String::as_str) == Some(OWNER_NAME)
 }
 
 /// Whether something is only made on the way to something else.

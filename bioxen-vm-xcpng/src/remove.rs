@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
-use xapi_client::api::{Vdi, Vm, VmPowerState};
+use xapi_client::api::{Network, Vdi, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
 use crate::calls::{free, patiently};
@@ -128,6 +128,23 @@ pub(crate) async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> 
             result => return result.map(drop),
         }
     }
+}
+
+/// Removes a network with the VLANs that it carries.
+pub(crate) async fn remove_network(client: &Client, network: &Ref<Network>) -> Result<()> {
+    let Some(pifs) = unless_gone(client.network().get_pifs(network).await)? else {
+        return Ok(());
+    };
+    for pif in &pifs {
+        let Some(vlan) = unless_gone(client.pif().get_vlan_master_of(pif).await)? else {
+            continue;
+        };
+        // A card is on it that is not ours: then the pool refuses the rest.
+        if !vlan.is_null() {
+            unless_gone(client.vlan().destroy(&vlan).await)?;
+        }
+    }
+    unless_gone(client.network().destroy(network).await).map(drop)
 }
 
 fn unless_gone<T>(result: Result<T>) -> Result<Option<T>> {

@@ -1,15 +1,17 @@
 //! The configuration after it was checked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bioxen_vm_core::ConfigProblem;
 use bioxen_vm_core::words::ByteSize;
+use bioxen_vm_core::{ConfigProblem, VmId};
 use secrecy::SecretString;
 use xapi_client::Fingerprint;
 
 use crate::config::{CloneMode, FirstContact, SshConfig, XcpngConfig};
 use crate::config_drive::StaticAddress;
+use crate::peers::Peers;
 
 /// A configuration without contradictions.
 #[derive(Debug, Clone)]
@@ -55,10 +57,26 @@ pub(crate) struct Wish {
     pub(crate) sr: Option<String>,
     pub(crate) networks: Vec<String>,
     pub(crate) fixed_address: Option<StaticAddress>,
+    pub(crate) peers: Option<Box<Peers>>,
     pub(crate) name: Option<String>,
     pub(crate) name_prefix: String,
     pub(crate) tags: Vec<String>,
     pub(crate) clone: CloneMode,
+}
+
+impl Wish {
+    /// The fixed addresses of a VM, by the number of the interface.
+    pub(crate) fn addresses(&self, vm: &VmId) -> BTreeMap<usize, StaticAddress> {
+        let peers = self.peers.as_deref();
+        let as_peer = peers.and_then(|peers| Some((peers.interface, peers.address_of(vm)?)));
+        let first = self.fixed_address.clone().map(|fixed| (0, fixed));
+        first.into_iter().chain(as_peer).collect()
+    }
+
+    /// Whether a VM has to be told more than its config drive alone can carry to it.
+    pub(crate) fn needs_drive(&self) -> bool {
+        self.fixed_address.is_some() || self.peers.is_some()
+    }
 }
 
 /// How the VM is logged in to.
@@ -138,6 +156,7 @@ impl Settings {
                     sr: config.sr,
                     networks: config.network,
                     fixed_address: config.static_address,
+                    peers: config.peers,
                     name: config.name,
                     name_prefix: config.name_prefix,
                     tags: config.tags,
@@ -288,6 +307,20 @@ fn check_drive(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
                 "static_address",
                 "static_address needs ssh.first_contact = \"config-drive\": nothing else carries it",
             ));
+        }
+    }
+    if let Some(peers) = &config.peers {
+        let mut tell = |problem| problems.push(ConfigProblem::new("peers", problem));
+        let found = peers.problems(config.network.len());
+        found.into_iter().for_each(&mut tell);
+        if config.static_address.is_some() && peers.interface == 0 {
+            tell("peers.interface is 0, which has a static_address".to_owned());
+        }
+        if let FirstContact::VmData | FirstContact::Fixed = config.ssh.first_contact {
+            tell(
+                "peers needs ssh.first_contact = \"config-drive\": nothing else carries it"
+                    .to_owned(),
+            );
         }
     }
     if config.ssh.first_contact == FirstContact::ConfigDrive && !is_user_name(&config.ssh.user) {

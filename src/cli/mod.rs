@@ -24,6 +24,10 @@ mod gc;
 mod interrupt;
 mod lines;
 mod map;
+#[cfg(all(feature = "net", feature = "xcpng"))]
+mod net;
+#[cfg(all(feature = "net", feature = "xcpng"))]
+mod net_file;
 #[cfg(feature = "xcpng")]
 mod own_rocks;
 mod pkg;
@@ -119,6 +123,10 @@ enum Command {
     Gc(gc::Args),
     /// Run a program over the records of files, in several VMs made for it
     Map(Box<map::Args>),
+    /// Look at the networks of a pool and make some, also for VMs of their own
+    #[cfg(all(feature = "net", feature = "xcpng"))]
+    #[command(subcommand)]
+    Net(net::Command),
     /// Install, lock and look after rocks in a tree of this machine or in a VM that was kept
     Pkg(Box<pkg::Args>),
     /// Run a Lua program in a VM made for it
@@ -202,6 +210,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
             Command::Map(args) => Box::pin(map::run(*args, settings)).await,
+            #[cfg(all(feature = "net", feature = "xcpng"))]
+            Command::Net(command) => Box::pin(net::run(command, settings)).await,
             Command::Pkg(args) => Box::pin(pkg::run(*args, settings)).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,

@@ -30,6 +30,11 @@ impl Common {
     pub(super) fn json(&self) -> bool {
         self.json
     }
+
+    #[cfg(feature = "net")]
+    pub(super) fn settings(&self) -> &[String] {
+        &self.set
+    }
 }
 
 #[derive(Debug, clap::Args)]

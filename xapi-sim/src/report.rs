@@ -217,11 +217,19 @@ fn networks(
         }
     }
     devices.sort();
-    // The one address of a guest shows on its first interface.
+    // The one address at which a guest is reached shows on its first interface.
     let networks = devices
         .first()
         .map(|device| report.networks(device, address));
-    Ok(Value::map(networks.unwrap_or_default()))
+    let mut networks = networks.unwrap_or_default();
+    if let (GuestReport::Address, Some(running)) = (report, world.running.get(vm)) {
+        for (device, address) in &running.further {
+            if devices.contains(device) {
+                networks.extend(report.networks(device, *address));
+            }
+        }
+    }
+    Ok(Value::map(networks))
 }
 
 /// Removes the report of an earlier run.

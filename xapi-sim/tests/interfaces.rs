@@ -563,3 +563,47 @@ async fn the_older_way_to_a_vlan_names_the_device() {
     let pifs = pool.get("network", "PIFs", &tagged).await;
     assert_eq!(pifs, Value::Array(vec![]));
 }
+
+#[tokio::test]
+async fn a_vlan_of_the_pool_follows_the_network_of_an_interface_and_is_on_all_hosts_or_none() {
+    let pool = pool().await;
+    let (first, second) = (card(&pool, "eth0").await, card(&pool, "eth1").await);
+    let args = bond(
+        &network(&pool, "bonded").await,
+        &[&first, &second],
+        "",
+        "lacp",
+    );
+    let made = text(&pool.call("Bond.create", args).await);
+    let above = text(&pool.get("Bond", "master", &made).await);
+    let tagged = network(&pool, "tagged").await;
+    let vlan = |network: &str| vec![above.as_str().into(), network.into(), Value::Int(7)];
+    let pifs = pool.call("pool.create_VLAN_from_PIF", vlan(&tagged)).await;
+    assert_eq!(
+        pifs.items().len(),
+        1,
+        "a bond is no card, and carries VLANs"
+    );
+    let other = network(&pool, "other").await;
+    let device = text(&pool.get("PIF", "device", &above).await);
+    assert_eq!(
+        pool.fails("pool.create_VLAN_from_PIF", vlan(&other)).await,
+        format!("PIF_VLAN_EXISTS|{device}")
+    );
+
+    // Of three hosts the second has the VLAN already.
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let mut cards = Vec::new();
+    for pif in pool.call("PIF.get_all", vec![]).await.items() {
+        cards.push(text(pif));
+    }
+    let own = network(&pool, "own").await;
+    let args = vec![cards[1].as_str().into(), Value::Int(7), own.as_str().into()];
+    pool.call("VLAN.create", args).await;
+    let before = pool.call("PIF.get_all", vec![]).await;
+    let lab = network(&pool, "lab").await;
+    let args = vec![cards[0].as_str().into(), lab.as_str().into(), Value::Int(7)];
+    let failure = pool.fails("pool.create_VLAN_from_PIF", args).await;
+    assert!(failure.starts_with("PIF_VLAN_EXISTS|"), "{failure}");
+    assert_eq!(pool.call("PIF.get_all", vec![]).await, before);
+}

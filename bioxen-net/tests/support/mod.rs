@@ -14,7 +14,7 @@ use bioxen_net::Networks;
 use bytes::Bytes;
 use xapi_client::api::{Host, Vm};
 use xapi_client::{Client, Error, Ref, Request, Result, SecretString, Transport};
-use xapi_sim::{GuestMode, Model, NetworkSpec, Sim, SimOptions, SrSpec, TemplateSpec};
+use xapi_sim::{GuestMode, GuestReport, Model, NetworkSpec, Sim, SimOptions, SrSpec, TemplateSpec};
 
 pub struct Pool {
     pub sim: Sim,
@@ -31,7 +31,12 @@ impl Pool {
             .sr(SrSpec::shared("disks"))
             .network(NetworkSpec::external("LAN", "eth0"))
             .network(NetworkSpec::external("storage", "eth1"))
-            .template(TemplateSpec::with_guest("worker").vif("LAN"));
+            .template(TemplateSpec::with_guest("worker").vif("LAN"))
+            .template(
+                TemplateSpec::with_guest("bare")
+                    .report(GuestReport::NoTools)
+                    .vif("LAN"),
+            );
         let options = SimOptions::default()
             .with_guests(GuestMode::Simulated)
             .with_user("looker", SecretString::from("looker"), "read-only");
@@ -64,8 +69,13 @@ impl Pool {
 
     /// A VM with one interface, on LAN.
     pub async fn vm(&self, name: &str) -> Ref<Vm> {
+        self.vm_of("worker", name).await
+    }
+
+    /// The same of another template: "bare" has no guest tools.
+    pub async fn vm_of(&self, template: &str, name: &str) -> Ref<Vm> {
         let api = self.client.vm();
-        let template = api.get_by_name_label("worker").await.unwrap().remove(0);
+        let template = api.get_by_name_label(template).await.unwrap().remove(0);
         let vm = api.clone(&template, name).await.unwrap();
         api.provision(&vm).await.unwrap();
         vm
@@ -104,8 +114,13 @@ impl Pool {
         let mut all = BTreeMap::new();
         for (reference, record) in self.client.network().get_all_records().await.unwrap() {
             let what = format!(
-                "{} {} {} {:?} {:?}",
-                record.name_label, record.name_description, record.mtu, record.tags, record.vifs
+                "{} {} {} {:?} {:?} {:?}",
+                record.name_label,
+                record.name_description,
+                record.mtu,
+                record.tags,
+                record.vifs,
+                record.other_config
             );
             all.insert(reference.as_str().to_owned(), what);
         }
@@ -120,8 +135,15 @@ impl Pool {
         }
         for (reference, record) in self.client.vif().get_all_records().await.unwrap() {
             let what = format!(
-                "{} {:?} {} {}",
-                record.device, record.network, record.mac, record.currently_attached
+                "{} {:?} {} {} {} {:?} {:?} {:?}",
+                record.device,
+                record.network,
+                record.mac,
+                record.currently_attached,
+                record.locking_mode,
+                record.ipv4_allowed,
+                record.qos_algorithm_type,
+                record.qos_algorithm_params
             );
             all.insert(reference.as_str().to_owned(), what);
         }

@@ -32,6 +32,8 @@ pub(crate) struct ConfigDrive<'a> {
     pub(crate) host: &'a KeyPair,
     /// Without it, cloud-init asks DHCP.
     pub(crate) network: Option<Value>,
+    /// Lines for `/etc/hosts`.
+    pub(crate) hosts: Option<&'a str>,
 }
 
 impl ConfigDrive<'_> {
@@ -70,6 +72,13 @@ impl ConfigDrive<'_> {
                 "permissions": "0444",
             }],
         });
+        if let Some(hosts) = self.hosts
+            && let Some(files) = config["write_files"].as_array_mut()
+        {
+            files.push(json!({"path": "/etc/hosts", "content": hosts, "append": true}));
+            // Otherwise it is written anew at each start where the template says so.
+            config["manage_etc_hosts"] = json!(false);
+        }
         let is_root = self.user == "root";
         // Root stays as it is but for the key; its password opens the console alone.
         config["disable_root"] = json!(!is_root);

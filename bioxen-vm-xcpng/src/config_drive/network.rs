@@ -1,5 +1,6 @@
 //! A fixed address for a VM, in the words of cloud-init (network config, version 2).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -39,6 +40,37 @@ impl StaticAddress {
                 self.address
             )
         })
+    }
+}
+
+impl Cidr {
+    /// An address with the length of the prefix of this one.
+    pub(crate) fn with_ip(self, ip: IpAddr) -> Self {
+        Self { ip, ..self }
+    }
+
+    /// Whether an address is of the same network.
+    pub(crate) fn has(self, ip: IpAddr) -> bool {
+        self.ip.is_ipv4() == ip.is_ipv4() && self.network(self.ip) == self.network(ip)
+    }
+
+    /// Whether it is a network and not an address in one.
+    pub(crate) fn is_network(self) -> bool {
+        self.network(self.ip) == left_aligned(self.ip)
+    }
+
+    fn network(self, ip: IpAddr) -> u128 {
+        let mask = !u128::MAX
+            .checked_shr(self.prefix.into())
+            .unwrap_or_default();
+        left_aligned(ip) & mask
+    }
+}
+
+fn left_aligned(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)) << 96,
+        IpAddr::V6(ip) => u128::from(ip),
     }
 }
 
@@ -82,33 +114,36 @@ impl FromStr for Cidr {
     }
 }
 
-/// The document `network-config`: the interface with the fixed address, found by its MAC address, and
-/// the others, which ask DHCP.
-pub(crate) fn network_config(fixed: &StaticAddress, macs: &[String]) -> Value {
+/// The document `network-config`: the interfaces, found by their MAC addresses, those with fixed
+/// addresses by number, and the others, which ask DHCP.
+pub(crate) fn network_config(fixed: &BTreeMap<usize, StaticAddress>, macs: &[String]) -> Value {
     let interfaces = macs.iter().enumerate().map(|(number, mac)| {
         let mut interface = json!({
             "match": {"macaddress": mac},
             "set-name": format!("eth{number}"),
         });
-        if number == 0 {
-            interface["addresses"] = json!([fixed.address.to_string()]);
-            if let Some(gateway) = fixed.gateway {
-                let key = if gateway.is_ipv4() {
-                    "gateway4"
-                } else {
-                    "gateway6"
-                };
-                interface[key] = json!(gateway);
-            }
-            if !fixed.nameservers.is_empty() {
-                interface["nameservers"] = json!({"addresses": fixed.nameservers});
-            }
-        } else {
-            interface["dhcp4"] = json!(true);
+        match fixed.get(&number) {
+            Some(fixed) => write(fixed, &mut interface),
+            None => interface["dhcp4"] = json!(true),
         }
         (format!("eth{number}"), interface)
     });
     json!({"version": 2, "ethernets": interfaces.collect::<serde_json::Map<_, _>>()})
+}
+
+fn write(fixed: &StaticAddress, interface: &mut Value) {
+    interface["addresses"] = json!([fixed.address.to_string()]);
+    if let Some(gateway) = fixed.gateway {
+        let key = if gateway.is_ipv4() {
+            "gateway4"
+        } else {
+            "gateway6"
+        };
+        interface[key] = json!(gateway);
+    }
+    if !fixed.nameservers.is_empty() {
+        interface["nameservers"] = json!({"addresses": fixed.nameservers});
+    }
 }
 
 #[cfg(test)]
@@ -136,10 +171,28 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_of_a_network_or_not() {
+        for (network, address, is_of_it) in [
+            ("10.0.0.0/24", "10.0.0.255", true),
+            ("10.0.0.0/24", "10.0.1.0", false),
+            ("10.0.0.0/24", "::a00:0", false),
+            ("0.0.0.0/0", "10.0.1.0", true),
+            ("2001:db8::/64", "2001:db8::5", true),
+            ("2001:db8::/64", "2001:db9::5", false),
+        ] {
+            let network: Cidr = network.parse().unwrap();
+            assert!(network.is_network());
+            assert_eq!(network.has(address.parse().unwrap()), is_of_it, "{address}");
+        }
+        assert!(!"10.0.0.1/24".parse::<Cidr>().unwrap().is_network());
+        assert!("10.0.0.1/32".parse::<Cidr>().unwrap().is_network());
+    }
+
+    #[test]
     fn the_first_interface_has_the_address_and_the_others_ask() {
         let macs = ["02:00:00:00:00:01", "02:00:00:00:00:02"].map(String::from);
         assert_eq!(
-            network_config(&fixed("10.0.0.5/24", Some("10.0.0.1")), &macs),
+            network_config(&[(0, fixed("10.0.0.5/24", Some("10.0.0.1")))].into(), &macs),
             json!({"version": 2, "ethernets": {
                 "eth0": {
                     "match": {"macaddress": "02:00:00:00:00:01"},

@@ -23,6 +23,7 @@ fn drive<'a>(keys: &'a Keys, user: &'a str) -> ConfigDrive<'a> {
         client: &keys.client,
         host: &keys.host,
         network: None,
+        hosts: None,
     }
 }
 
@@ -72,6 +73,18 @@ fn a_vm_is_told_who_it_is_and_whom_to_let_in() {
     let file = &config["write_files"][0];
     assert_eq!(file["path"], "/etc/machine-id");
     assert_eq!(file["content"], "0123456789abcdef0123456789abcdef\n");
+}
+
+#[test]
+fn a_vm_is_told_the_names_of_others_in_addition_to_what_it_knows() {
+    let keys = keys();
+    let mut drive = drive(&keys, "bio");
+    assert_eq!(config(&drive)["manage_etc_hosts"], Value::Null);
+    drive.hosts = Some("10.77.0.1 alpha\n");
+    let config = config(&drive);
+    assert_eq!(config["manage_etc_hosts"], false);
+    let names = json!({"path": "/etc/hosts", "content": "10.77.0.1 alpha\n", "append": true});
+    assert_eq!(config["write_files"][1], names);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn wish() -> Wish {
         sr: None,
         networks: Vec::new(),
         fixed_address: None,
+        peers: None,
         name: None,
         name_prefix: "bioxen-".into(),
         tags: Vec::new(),
@@ -75,6 +76,10 @@ fn a_plan_reads_as_what_will_be_done() {
     wish.memory = Some(ByteSize(2 << 30));
     wish.vcpus = Some(2);
     wish.tags = vec!["bio".into(), "lab".into()];
+    let peers = [("vm1", [10, 77, 0, 1]), ("vm2", [10, 77, 0, 2])]
+        .map(|(vm, address)| (VmId::new(vm).unwrap(), address.into()));
+    let subnet = "10.77.0.0/24".parse().unwrap();
+    wish.peers = Some(Box::new(Peers::new(1, subnet, peers.into())));
     wish.clone = CloneMode::Copy;
     wish.disk_size = Some(ByteSize(20 << 30));
     let named = |name: &str| Named {
@@ -102,7 +107,8 @@ fn a_plan_reads_as_what_will_be_done() {
         told: Told::Drive(Drive {
             sr: Ref::new("sr"),
             old: vec!["3".into()],
-            fixed_address: None,
+            addresses: BTreeMap::new(),
+            hosts: None,
         }),
     };
     let plan = Plan::new(&VmId::new("vm1").unwrap(), &run(), "u1", &wish, found).unwrap();
@@ -118,7 +124,8 @@ fn a_plan_reads_as_what_will_be_done() {
          let it run on \"big\" (h-uuid) if it can\n\
          replace its network interfaces: 0 on \"lab\" (lab-uuid) 1 on \"backup\" (backup-uuid)\n\
          remove the config drive that the template brings along as 3\n\
-         give it a config drive with its SSH keys\n\
+         give it a config drive with its SSH keys and the address 10.77.0.1/24 for interface 1 \
+         and the names of 2 VMs\n\
          tag it: bio lab\n\
          name it \"bioxen-vm1\""
     );

@@ -50,7 +50,7 @@ impl XcpngVm {
 
     async fn address(&self, client: &Client, watched: Option<Watch>) -> Result<IpAddr> {
         let settings = self.shared.settings();
-        match &settings.wish.fixed_address {
+        match settings.wish.addresses(&self.id).get(&0) {
             // It needs no tools to tell it.
             Some(fixed) => Ok(fixed.ip()),
             None => {

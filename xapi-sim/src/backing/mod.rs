@@ -65,6 +65,9 @@ pub(crate) struct Running {
     pub(crate) domain: i64,
     /// Where the guest says it can be reached.
     pub(crate) address: IpAddr,
+    /// Addresses that it was told for interfaces other than its first, by their numbers. Nothing on
+    /// this machine has them.
+    pub(crate) further: Vec<(String, IpAddr)>,
     pub(crate) guest: Option<Guest>,
     /// Whether the VM is paused or suspended, for what runs in it without being a guest.
     pub(crate) asleep: watch::Sender<bool>,

@@ -37,6 +37,33 @@ fn boot_disks(world: &World, vm: &str) -> Vec<(String, Disk)> {
     disks.map(|(.., vdi, disk)| (vdi, disk)).collect()
 }
 
+/// The interfaces of a VM in the order of their numbers, with their MAC addresses.
+fn interfaces(world: &World, vm: &str) -> Result<Vec<(String, String)>, Failure> {
+    let mut all = Vec::new();
+    for vif in world.db.list("VM", vm, "VIFs")? {
+        let device = world.db.text("VIF", &vif, "device")?;
+        all.push((device, world.db.text("VIF", &vif, "MAC")?));
+    }
+    all.sort_by_key(|(device, _)| (device.len(), device.clone()));
+    Ok(all)
+}
+
+/// The fixed addresses that a config drive gives the interfaces of a VM, each with the number of the
+/// interface. What names no MAC address is meant for the interface in its place.
+fn fixed_addresses(drive: &ConfigDrive, interfaces: &[(String, String)]) -> Vec<(String, IpAddr)> {
+    let said = drive.interfaces().into_iter().enumerate();
+    let fixed = said.filter_map(|(place, said)| {
+        let (device, _) = match &said.mac {
+            Some(mac) => interfaces
+                .iter()
+                .find(|(_, own)| own.eq_ignore_ascii_case(mac)),
+            None => interfaces.get(place),
+        }?;
+        Some((device.clone(), said.address?))
+    });
+    fixed.collect()
+}
+
 /// Everything that has to be known to boot what is on a VM's disk.
 #[derive(Debug)]
 pub(crate) struct BootPlan {
@@ -46,6 +73,8 @@ pub(crate) struct BootPlan {
     config: BootConfig,
     /// Where a system with cloud-init looks for its config drive.
     attached: Vec<AttachedBytes>,
+    /// The interfaces that are to be plugged in, by number, with their MAC addresses.
+    interfaces: Vec<(String, String)>,
     pretended: Ipv4Addr,
 }
 
@@ -83,6 +112,7 @@ impl BootPlan {
             firmware,
             config,
             attached: bytes::attached_bytes(world, vm),
+            interfaces: interfaces(world, vm)?,
             pretended,
         }))
     }
@@ -109,6 +139,8 @@ impl BootPlan {
 pub(crate) struct Booted {
     address: IpAddr,
     guest: Option<Guest>,
+    /// Addresses of interfaces other than the first, by number.
+    further: Vec<(String, IpAddr)>,
     report: GuestReport,
 }
 
@@ -124,9 +156,20 @@ pub(crate) async fn boot(
         return Ok(None);
     };
     let mut fixed = None;
+    let mut further = Vec::new();
     if system.cloud_init {
         let drives = bytes::config_drives(plan.attached).await?;
-        fixed = drives.last().and_then(ConfigDrive::fixed_address);
+        let first = plan.interfaces.first().map(|(device, _)| device.as_str());
+        for (device, address) in drives
+            .last()
+            .map(|drive| fixed_addresses(drive, &plan.interfaces))
+            .unwrap_or_default()
+        {
+            match Some(device.as_str()) == first {
+                true => fixed = Some(address),
+                false => further.push((device, address)),
+            }
+        }
         if let Some(IpAddr::V4(address)) = fixed {
             plan.config.address = Some(address);
         }
@@ -141,6 +184,7 @@ pub(crate) async fn boot(
     Ok(Some(Booted {
         address,
         guest,
+        further,
         report: system.report,
     }))
 }
@@ -158,6 +202,7 @@ pub(crate) fn follow(
     let Booted {
         address,
         guest,
+        further,
         report,
     } = booted;
     if shared.is_closed() {
@@ -176,6 +221,7 @@ pub(crate) fn follow(
         Running {
             domain,
             address,
+            further,
             guest,
             asleep,
         },

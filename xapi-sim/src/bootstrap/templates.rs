@@ -200,6 +200,8 @@ fn add_machine(
     let metrics = vm::new_metrics(world)?;
     let seed = world.seed.uuid();
     let mut other_config = vec![("mac_seed", seed)];
+    let own = spec.other_config.iter();
+    other_config.extend(own.map(|(key, value)| (key.as_str(), value.clone())));
     let family = Family::of(spec);
     let release = world.db.release();
     if spec.default {

@@ -186,22 +186,45 @@ fn remove(world: &mut World, vlan: &str) -> Reply {
 
 /// `pool.create_VLAN(device, network, tag)`: one on every host that has the device.
 fn create_everywhere(world: &mut World, call: &Call) -> Reply {
-    add_everywhere(world, call.text(0), call.text(1), call.int(2))
-}
-
-/// `pool.create_VLAN_from_PIF(pif, network, tag)`.
-fn create_from_pif(world: &mut World, call: &Call) -> Reply {
-    let device = world.db.text("PIF", call.text(0), "device")?;
-    add_everywhere(world, &device, call.text(1), call.int(2))
-}
-
-fn add_everywhere(world: &mut World, device: &str, network: &str, tag: i64) -> Reply {
-    let mut made = Vec::new();
+    let mut trunks = Vec::new();
     for pif in world.db.references("PIF") {
         let physical = world.db.flag("PIF", &pif, "physical")?;
-        if physical && world.db.text("PIF", &pif, "device")? == device {
-            made.push(add(world, &pif, tag, network)?.1);
+        if physical && world.db.text("PIF", &pif, "device")? == call.text(0) {
+            trunks.push(pif);
         }
     }
-    Ok(Value::strings(made))
+    add_to_all(world, &trunks, call.int(2), call.text(1))
+}
+
+/// `pool.create_VLAN_from_PIF(pif, network, tag)`: one on each interface, of hosts that are there, to
+/// the network that this one is on, whether that is a card's or a bond's.
+fn create_from_pif(world: &mut World, call: &Call) -> Reply {
+    let below = world.db.text("PIF", call.text(0), "network")?;
+    let mut trunks = Vec::new();
+    for pif in world.db.list("network", &below, "PIFs")? {
+        let host = world.db.text("PIF", &pif, "host")?;
+        let metrics = world.db.text("host", &host, "metrics")?;
+        if world.db.flag("host_metrics", &metrics, "live")? {
+            trunks.push(pif);
+        }
+    }
+    add_to_all(world, &trunks, call.int(2), call.text(1))
+}
+
+/// Adds a VLAN to all of them, or to none.
+fn add_to_all(world: &mut World, trunks: &[String], tag: i64, network: &str) -> Reply {
+    let mut made = Vec::new();
+    for trunk in trunks {
+        match add(world, trunk, tag, network) {
+            Ok(vlan) => made.push(vlan),
+            Err(failure) => {
+                for (vlan, _) in &made {
+                    remove(world, vlan)?;
+                }
+                return Err(failure);
+            }
+        }
+    }
+    let pifs = made.into_iter().map(|(_, pif)| pif);
+    Ok(Value::strings(pifs))
 }

@@ -50,7 +50,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use cloud_init::ConfigDrive;
+pub use cloud_init::{ConfigDrive, InterfaceConfig};
 pub use disk::GuestDisk;
 pub use error::{GuestError, PassedOver};
 pub use machine::Guest;

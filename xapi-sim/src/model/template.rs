@@ -14,6 +14,7 @@ pub struct TemplateSpec {
     pub(crate) guest: bool,
     pub(crate) report: GuestReport,
     pub(crate) cloud_init: bool,
+    pub(crate) other_config: Vec<(String, String)>,
     pub(crate) vifs: Vec<String>,
     pub(crate) memory_min: i64,
     pub(crate) memory_max: i64,
@@ -48,6 +49,7 @@ impl TemplateSpec {
             guest: false,
             report: GuestReport::default(),
             cloud_init: false,
+            other_config: Vec::new(),
             vifs: Vec::new(),
             memory_min: GIB,
             memory_max: 2 * GIB,
@@ -106,6 +108,13 @@ impl TemplateSpec {
     #[must_use]
     pub fn cloud_init(mut self) -> Self {
         self.cloud_init = true;
+        self
+    }
+
+    /// Adds a key to its `other_config`.
+    #[must_use]
+    pub fn other_config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.other_config.push((key.into(), value.into()));
         self
     }
 

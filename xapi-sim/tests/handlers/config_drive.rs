@@ -24,11 +24,12 @@ fn drive(network_config: &str) -> Vec<u8> {
     disk.into_inner()
 }
 
-async fn reported(template: TemplateSpec) -> String {
+/// The networks that a guest with a config drive reports, whose VM has two interfaces.
+async fn reported(template: TemplateSpec, network_config: &str) -> Value {
     let model = Model::new()
         .sr(SrSpec::local("Local storage"))
         .network(NetworkSpec::external("LAN", "eth0"))
-        .template(template.vif("LAN"));
+        .template(template.vif("LAN").vif("LAN"));
     let options = SimOptions::default().with_guests(GuestMode::Simulated);
     let served = served_with(model, options).await;
     let pool = &served.pool;
@@ -37,7 +38,7 @@ async fn reported(template: TemplateSpec) -> String {
     let vm = text(&clone.await);
     pool.call("VM.provision", vec![vm.as_str().into()]).await;
     let vdi = served.vdi(2 * MIB).await;
-    let drive = drive("version: 2\nethernets: {eth0: {addresses: [10.1.2.3/24]}}\n");
+    let drive = drive(network_config);
     served
         .put(&format!("/import_raw_vdi?vdi={vdi}"), &drive)
         .await;
@@ -59,14 +60,23 @@ async fn reported(template: TemplateSpec) -> String {
         .await;
     pool.start(&vm).await;
     let metrics = pool.reported(&vm).await;
-    let networks = pool.get("VM_guest_metrics", "networks", &metrics).await;
-    text(networks.get("0/ip").unwrap())
+    pool.get("VM_guest_metrics", "networks", &metrics).await
 }
 
 #[tokio::test]
 async fn a_fixed_address_is_what_the_guest_reports_if_it_has_cloud_init() {
     let cloud = || TemplateSpec::with_guest("cloud");
-    assert_eq!(reported(cloud().cloud_init()).await, "10.1.2.3");
-    let other = reported(cloud()).await;
+    let fixed = "version: 2\nethernets: {eth0: {addresses: [10.1.2.3/24]}}\n";
+    let told = reported(cloud().cloud_init(), fixed).await;
+    assert_eq!(told.get("0/ip"), Some(&"10.1.2.3".into()));
+    assert_eq!(told.get("1/ip"), None);
+    let told = reported(cloud(), fixed).await;
+    let other = text(told.get("0/ip").unwrap());
     assert!(other.starts_with("192.0.2."), "{other}");
+
+    let second = "version: 2\nethernets: {a: {dhcp4: true}, b: {addresses: [10.1.2.3/24]}}\n";
+    let told = reported(cloud().cloud_init(), second).await;
+    let other = text(told.get("0/ip").unwrap());
+    assert!(other.starts_with("192.0.2."), "{other}");
+    assert_eq!(told.get("1/ip"), Some(&"10.1.2.3".into()));
 }

@@ -32,10 +32,19 @@ pub(crate) struct CloudConfig {
     pub(crate) package_update: bool,
     /// What the log ends with.
     pub(crate) final_message: Option<String>,
-    /// The address that `network-config` gives the first interface, if it is fixed.
-    pub(crate) address: Option<std::net::IpAddr>,
+    /// What `network-config` says of the interfaces, in its order.
+    pub(crate) interfaces: Vec<InterfaceConfig>,
     /// What is wrong, one line each.
     pub(crate) errors: Vec<String>,
+}
+
+/// An interface as `network-config` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// The MAC address by which the interface is known, if that is said.
+    pub mac: Option<String>,
+    /// Its first address, if that is fixed.
+    pub address: Option<std::net::IpAddr>,
 }
 
 /// A user to be made, or to be let in.
@@ -105,7 +114,7 @@ impl CloudConfig {
         made.hostname = meta_data.text_at("local-hostname");
         if let Some(network) = &drive.network_config {
             let network = made.document("network-config", network);
-            made.address = fixed_address(&network);
+            made.interfaces = interfaces(&network);
         }
         let user_data = drive.user_data.trim_start();
         if user_data.starts_with("#cloud-config") {
@@ -398,20 +407,31 @@ fn shellify(commands: &Node) -> Result<String, String> {
     Ok(script)
 }
 
-/// The first fixed address of a network configuration, of version 1 or 2.
-fn fixed_address(network: &Node) -> Option<std::net::IpAddr> {
+/// The interfaces of a network configuration, of version 1 or 2.
+fn interfaces(network: &Node) -> Vec<InterfaceConfig> {
     let network = network.get("network").unwrap_or(network);
     let address = |text: &str| text.split('/').next()?.parse().ok();
     if let Some(Node::Map(interfaces)) = network.get("ethernets") {
-        return interfaces.iter().find_map(|(_, interface)| {
-            let addresses = interface.get("addresses")?.words();
-            addresses.iter().find_map(|text| address(text))
+        let interfaces = interfaces.iter().map(|(_, interface)| {
+            let addresses = interface.get("addresses").map(Node::words);
+            let found = interface.get("match");
+            InterfaceConfig {
+                mac: found.and_then(|found| found.text_at("macaddress")),
+                address: addresses.and_then(|all| all.iter().find_map(|text| address(text))),
+            }
         });
+        return interfaces.collect();
     }
-    let interfaces = network.get("config")?.items().iter();
-    interfaces
-        .flat_map(|interface| interface.get("subnets").map_or(&[][..], Node::items))
-        .find_map(|subnet| address(subnet.get("address")?.text()?))
+    let entries = network.get("config").map_or(&[][..], Node::items).iter();
+    let physical = entries.filter(|entry| entry.text_at("type").as_deref() == Some("physical"));
+    let interfaces = physical.map(|entry| {
+        let mut subnets = entry.get("subnets").map_or(&[][..], Node::items).iter();
+        InterfaceConfig {
+            mac: entry.text_at("mac_address"),
+            address: subnets.find_map(|subnet| address(subnet.get("address")?.text()?)),
+        }
+    });
+    interfaces.collect()
 }
 
 #[cfg(test)]
@@ -521,15 +541,33 @@ mod tests {
     }
 
     #[test]
-    fn fixed_addresses_of_both_versions_are_found() {
-        for text in [
-            "version: 2\nethernets: {eth0: {addresses: [10.0.0.5/24]}}\n",
-            "network: {version: 2, ethernets: {e: {dhcp4: true}, f: {addresses: [10.0.0.5/24]}}}",
-            "version: 1\nconfig:\n- type: physical\n  subnets: [{type: static, address: 10.0.0.5/24}]\n",
+    fn interfaces_of_both_versions_are_found() {
+        let address = "10.0.0.5".parse().ok();
+        let fixed = InterfaceConfig { mac: None, address };
+        let asks = InterfaceConfig::default();
+        let known = InterfaceConfig {
+            mac: Some("02:00:00:00:00:01".to_owned()),
+            address,
+        };
+        for (text, found) in [
+            (
+                "version: 2\nethernets: {eth0: {addresses: [10.0.0.5/24]}}\n",
+                vec![fixed.clone()],
+            ),
+            (
+                "network: {version: 2, ethernets: {e: {dhcp4: true}, f: {match: {macaddress: \
+                 '02:00:00:00:00:01'}, addresses: [10.0.0.5/24]}}}",
+                vec![asks, known.clone()],
+            ),
+            (
+                "version: 1\nconfig:\n- type: nameserver\n- type: physical\n  mac_address: \
+                 '02:00:00:00:00:01'\n  subnets: [{type: static, address: 10.0.0.5/24}]\n",
+                vec![known],
+            ),
+            ("version: 2", Vec::new()),
         ] {
             let network = Node::parse(text).unwrap();
-            assert_eq!(fixed_address(&network), "10.0.0.5".parse().ok(), "{text}");
+            assert_eq!(interfaces(&network), found, "{text}");
         }
-        assert_eq!(fixed_address(&Node::parse("version: 2").unwrap()), None);
     }
 }

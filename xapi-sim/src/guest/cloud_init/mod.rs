@@ -13,9 +13,9 @@ mod drive;
 mod yaml;
 
 use std::fs;
-use std::net::IpAddr;
 
 pub(crate) use config::CloudConfig;
+pub use config::InterfaceConfig;
 pub use drive::ConfigDrive;
 pub(crate) use drive::LARGEST;
 
@@ -35,10 +35,10 @@ const CLEANED: &str = "volatile/run/cloud-init/cleaned";
 const UNNAMED: &str = "localhost";
 
 impl ConfigDrive {
-    /// The address that `network-config` gives the first interface, if it is fixed.
+    /// What `network-config` says of the interfaces, in its order.
     #[must_use]
-    pub fn fixed_address(&self) -> Option<IpAddr> {
-        CloudConfig::new(self, "").address
+    pub fn interfaces(&self) -> Vec<InterfaceConfig> {
+        CloudConfig::new(self, "").interfaces
     }
 }
 

@@ -1,0 +1,134 @@
+//! VMs and their interfaces, as the pool has them.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use xapi_client::api::{Host, Vif, VifRecord, Vm, VmPowerState};
+use xapi_client::{Client, Ref};
+
+use crate::error::Names;
+use crate::{Error, Result};
+
+/// What BioXen calls the VMs that it makes, in their `other_config`.
+const VM_ID: &str = "bioxen:vm-id";
+/// From which the pool derives the MAC addresses of a VM.
+const MAC_SEED: &str = "mac_seed";
+
+/// The VMs of a pool, and the interfaces of all that counts as a VM to the pool: templates and
+/// snapshots have MAC addresses too.
+#[derive(Debug, Default)]
+pub(crate) struct Guests {
+    pub(crate) vms: BTreeMap<Ref<Vm>, Guest>,
+    pub(crate) vifs: BTreeMap<Ref<Vif>, VifRecord>,
+    /// The numbers that further interfaces can have, for those VMs that were asked about.
+    pub(crate) free: BTreeMap<Ref<Vm>, Vec<String>>,
+}
+
+/// What matters here of a VM; whole records of a large pool are many megabytes.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Guest {
+    pub(crate) uuid: String,
+    pub(crate) name_label: String,
+    pub(crate) power_state: VmPowerState,
+    pub(crate) resident_on: Ref<Host>,
+    #[serde(default)]
+    is_a_snapshot: bool,
+    #[serde(default)]
+    is_control_domain: bool,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    other_config: BTreeMap<String, String>,
+}
+
+impl Guest {
+    /// Whether the pool can derive MAC addresses for it.
+    pub(crate) fn has_mac_seed(&self) -> bool {
+        self.other_config.contains_key(MAC_SEED)
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.power_state == VmPowerState::Running
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        if self.is_a_snapshot || self.is_control_domain {
+            return false;
+        }
+        match name.strip_prefix("tag:") {
+            Some(tag) => self.tags.iter().any(|has| has == tag),
+            None => {
+                self.uuid == name
+                    || self.name_label == name
+                    || self.other_config.get(VM_ID).is_some_and(|id| id == name)
+            }
+        }
+    }
+}
+
+impl Guests {
+    pub(crate) async fn read(client: &Client) -> Result<Self> {
+        let failed = || Error::pool("read the VMs of the pool and their interfaces");
+        let vms = client.vm().get_all_records().select().await;
+        let vifs = client.vif().get_all_records().await;
+        Ok(Self {
+            vms: vms.map_err(failed())?,
+            vifs: vifs.map_err(failed())?,
+            free: BTreeMap::new(),
+        })
+    }
+
+    /// Asks which numbers further interfaces of a VM can have.
+    pub(crate) async fn ask_for_room(&mut self, client: &Client, vm: &Ref<Vm>) -> Result<()> {
+        if !self.free.contains_key(vm) {
+            let free = client.vm().get_allowed_vif_devices(vm).await;
+            let failed = Error::pool("read the free interfaces of the VM");
+            self.free.insert(vm.clone(), free.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// The one VM that is meant: by uuid, name, the id that BioXen made it with, or `tag:NAME`.
+    pub(crate) fn find(&self, name: &str) -> Result<&Ref<Vm>> {
+        let found: Vec<_> = self
+            .vms
+            .iter()
+            .filter(|(_, vm)| vm.is_called(name))
+            .collect();
+        match found.as_slice() {
+            [(vm, _)] => Ok(vm),
+            [] => Err(Error::NoVm {
+                name: name.to_owned(),
+            }),
+            several => {
+                let candidates = several
+                    .iter()
+                    .map(|(_, vm)| format!("{} (uuid {})", vm.name_label, vm.uuid));
+                Err(Error::AmbiguousVm {
+                    name: name.to_owned(),
+                    candidates: Names(candidates.collect()),
+                })
+            }
+        }
+    }
+
+    /// The interfaces of a VM.
+    pub(crate) fn vifs_of<'g>(
+        &'g self,
+        vm: &'g Ref<Vm>,
+    ) -> impl Iterator<Item = (&'g Ref<Vif>, &'g VifRecord)> {
+        self.vifs.iter().filter(move |(_, vif)| vif.vm == *vm)
+    }
+
+    pub(crate) fn uuid(&self, vm: &Ref<Vm>) -> String {
+        let guest = self.vms.get(vm);
+        guest.map(|guest| guest.uuid.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn name(&self, vm: &Ref<Vm>) -> String {
+        match self.vms.get(vm) {
+            Some(guest) => guest.name_label.clone(),
+            None => vm.as_str().to_owned(),
+        }
+    }
+}

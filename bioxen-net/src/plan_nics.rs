@@ -1,0 +1,333 @@
+//! What has to be done to have the interfaces of VMs that are wanted.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use xapi_client::Ref;
+use xapi_client::api::{Network, Vif, VifRecord, Vm};
+
+use crate::error::{Names, Place, Problems};
+use crate::guests::Guest;
+use crate::info::NetworkInfo;
+use crate::inventory::Inventory;
+use crate::nics::{locking_of, rate_of};
+use crate::plan::{Device, Step};
+use crate::{Locking, Mac, NetworkSelector, NicSpec, Subnet, Wanted};
+
+/// The network of an interface that is wanted.
+pub(crate) struct On<'a> {
+    /// Absent while it is only planned.
+    there: Option<&'a NetworkInfo>,
+    name: String,
+    selector: NetworkSelector,
+    subnet: Option<Subnet>,
+}
+
+impl<'a> On<'a> {
+    pub(crate) fn existing(network: &'a NetworkInfo) -> Self {
+        Self {
+            there: Some(network),
+            name: network.to_string(),
+            selector: NetworkSelector::Uuid(network.uuid.clone()),
+            subnet: network.subnet,
+        }
+    }
+
+    /// A network that is wanted as well, whether it is there or not, comes before others.
+    fn find(nic: &NicSpec, wanted: &Wanted, networks: &'a [NetworkInfo]) -> Result<Self, String> {
+        let name = match &nic.network {
+            NetworkSelector::Any(name) | NetworkSelector::Name(name) => Some(name),
+            _ => None,
+        };
+        let planned = wanted.networks.iter().find(|spec| Some(&spec.name) == name);
+        let Some(spec) = planned else {
+            let network = nic.network.choose(networks);
+            return network
+                .map(Self::existing)
+                .map_err(|error| error.to_string());
+        };
+        let existing = networks
+            .iter()
+            .find(|network| network.ours && network.name == spec.name);
+        Ok(Self {
+            there: existing,
+            name: spec.name.clone(),
+            selector: NetworkSelector::Name(spec.name.clone()),
+            subnet: spec.subnet,
+        })
+    }
+
+    fn is(&self, network: &Ref<Network>) -> bool {
+        self.there.is_some_and(|there| there.reference == *network)
+    }
+}
+
+/// What further interfaces that are wanted take already.
+#[derive(Default)]
+struct Claims {
+    devices: BTreeSet<(Ref<Vm>, String)>,
+    macs: BTreeSet<Mac>,
+    /// On which network.
+    addresses: BTreeSet<(NetworkSelector, IpAddr)>,
+}
+
+/// Compares the interfaces that are wanted with those that are there.
+pub(crate) fn plan(
+    wanted: &Wanted,
+    networks: &[NetworkInfo],
+    there: &Inventory,
+    steps: &mut Vec<Step>,
+    problems: &mut Problems,
+) {
+    let mut claims = Claims::default();
+    for (number, nic) in wanted.nics.iter().enumerate() {
+        let place = Place::Nic(number);
+        let Some(name) = &nic.vm else {
+            let text = format!("an interface on {} names no vm", nic.network);
+            problems.tell(place, text);
+            continue;
+        };
+        let mut say = |problem: String| {
+            let text = format!("interface of VM {name:?} on {}: {problem}", nic.network);
+            problems.tell(place, text);
+        };
+        let found = there.guests.find(name).map_err(|error| error.to_string());
+        let (vm, on) = match (found, On::find(nic, wanted, networks)) {
+            (Ok(vm), Ok(on)) => (vm, on),
+            (vm, on) => {
+                let wrong = vm.err().into_iter().chain(on.err());
+                wrong.for_each(say);
+                continue;
+            }
+        };
+        let told = one(nic, vm, &on, there, &mut claims, steps);
+        told.into_iter().for_each(&mut say);
+    }
+}
+
+/// Plans one interface, and gives all that is wrong with it.
+fn one(
+    nic: &NicSpec,
+    vm: &Ref<Vm>,
+    on: &On<'_>,
+    there: &Inventory,
+    claims: &mut Claims,
+    steps: &mut Vec<Step>,
+) -> Vec<String> {
+    let Some(guest) = there.guests.vms.get(vm) else {
+        return Vec::new();
+    };
+    let mut has = there
+        .guests
+        .vifs_of(vm)
+        .filter(|(_, vif)| match nic.device {
+            Some(device) => vif.device == device.to_string(),
+            None => on.is(&vif.network),
+        });
+    let (first, second) = (has.next(), has.next());
+    if second.is_some() {
+        return vec!["the VM has several there; say which by device".to_owned()];
+    }
+    let mut problems = Vec::new();
+    let device = match first {
+        Some((_, vif)) => vif.device.clone(),
+        None => match choose_device(nic, vm, guest, there, claims) {
+            Ok(device) => device,
+            Err(problem) => {
+                problems.push(problem);
+                String::new()
+            }
+        },
+    };
+    if !device.is_empty() && !claims.devices.insert((vm.clone(), device.clone())) {
+        problems.push(format!("interface {device} is asked for twice"));
+    }
+    if let Some(mac) = nic.mac
+        && !claims.macs.insert(mac)
+    {
+        problems.push(format!("another one is to have the MAC address {mac} too"));
+    }
+    if let Locking::Locked { ipv4, ipv6 } = &nic.locking {
+        let ipv4 = ipv4.iter().copied().map(IpAddr::from);
+        for address in ipv4.chain(ipv6.iter().copied().map(IpAddr::from)) {
+            if !claims.addresses.insert((on.selector.clone(), address)) {
+                problems.push(format!("another one may use the address {address} too"));
+            }
+        }
+    }
+    match first {
+        Some(existing) => {
+            problems.extend(check_existing(nic, existing.1, guest, on, there));
+            adapt(nic, existing, guest, on, there, steps);
+        }
+        None => {
+            problems.extend(check(nic, guest, on, there));
+            let mut spec = nic.clone();
+            spec.vm = Some(guest.uuid.clone());
+            spec.network = on.selector.clone();
+            steps.push(Step::Attach {
+                vm: guest.name_label.clone(),
+                device,
+                network: on.name.clone(),
+                nic: spec,
+            });
+        }
+    }
+    problems
+}
+
+/// The number that a new interface gets.
+fn choose_device(
+    nic: &NicSpec,
+    vm: &Ref<Vm>,
+    guest: &Guest,
+    there: &Inventory,
+    claims: &Claims,
+) -> Result<String, String> {
+    let name = &guest.name_label;
+    let free = there.guests.free.get(vm).map_or(&[][..], Vec::as_slice);
+    match nic.device {
+        Some(device) if free.contains(&device.to_string()) => Ok(device.to_string()),
+        Some(device) => Err(format!(
+            "number {device} of VM {name} is taken or too high; free are: {}",
+            Names(free.to_vec())
+        )),
+        None => {
+            let is_free =
+                |device: &&String| !claims.devices.contains(&(vm.clone(), (*device).clone()));
+            let device = free.iter().find(is_free).cloned();
+            device.ok_or_else(|| format!("VM {name} has no room for another interface"))
+        }
+    }
+}
+
+/// Checks an interface that is to be made, and gives its number.
+pub(crate) fn check_new(
+    nic: &NicSpec,
+    vm: &Ref<Vm>,
+    on: &On<'_>,
+    there: &Inventory,
+) -> crate::Result<String> {
+    let Some(guest) = there.guests.vms.get(vm) else {
+        let name = vm.as_str().to_owned();
+        return Err(crate::Error::NoVm { name });
+    };
+    let mut problems = Problems::default();
+    let device = choose_device(nic, vm, guest, there, &Claims::default());
+    let no_device = device.as_ref().err().cloned();
+    for problem in no_device.into_iter().chain(check(nic, guest, on, there)) {
+        problems.tell(None, problem);
+    }
+    problems.into_result()?;
+    Ok(device.unwrap_or_default())
+}
+
+/// What is wrong with an interface, whether it is there or not.
+fn check(nic: &NicSpec, guest: &Guest, on: &On<'_>, there: &Inventory) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(mac) = nic.mac
+        && let Some(owner) = owner(mac, there)
+    {
+        let vm = there.guests.name(&owner.vm);
+        problems.push(format!(
+            "interface {} of VM {vm} has the MAC address {mac} already",
+            owner.device
+        ));
+    }
+    problems.extend(check_always(nic, guest, on, there));
+    problems
+}
+
+fn check_existing(
+    nic: &NicSpec,
+    vif: &VifRecord,
+    guest: &Guest,
+    on: &On<'_>,
+    there: &Inventory,
+) -> Vec<String> {
+    let mut problems = check_always(nic, guest, on, there);
+    if let Some(mac) = nic.mac
+        && !vif.mac.eq_ignore_ascii_case(&mac.to_string())
+    {
+        problems.push(format!(
+            "interface {} has the MAC address {}, which cannot be changed; detach it first",
+            vif.device, vif.mac
+        ));
+    }
+    problems
+}
+
+fn check_always(nic: &NicSpec, guest: &Guest, on: &On<'_>, there: &Inventory) -> Vec<String> {
+    let mut problems = Vec::new();
+    if nic.rate == Some(0) {
+        problems.push("a rate of 0 lets nothing through; leave it out for no limit".to_owned());
+    }
+    if let (Locking::Locked { ipv4, .. }, Some(subnet)) = (&nic.locking, on.subnet) {
+        for address in ipv4.iter().copied().map(IpAddr::from) {
+            if !subnet.has_host(address) {
+                problems.push(format!(
+                    "the address {address} is none that a machine of {subnet} can have"
+                ));
+            }
+        }
+    }
+    if let Some(network) = on.there {
+        problems.extend(unreached(guest, network, there));
+    }
+    problems
+}
+
+/// The interface that has a MAC address. The pool does not look for it.
+fn owner(mac: Mac, there: &Inventory) -> Option<&VifRecord> {
+    let mac = mac.to_string();
+    let mut all = there.guests.vifs.values();
+    all.find(|vif| vif.mac.eq_ignore_ascii_case(&mac))
+}
+
+/// Says so if the host of a running VM does not reach a network.
+pub(crate) fn unreached(vm: &Guest, network: &NetworkInfo, there: &Inventory) -> Option<String> {
+    (vm.runs() && !network.reaches(&vm.resident_on)).then(|| {
+        format!(
+            "VM {} runs on host {}, which does not reach network {network}; move the VM or choose \
+             another network",
+            vm.name_label,
+            there.host_name(&vm.resident_on)
+        )
+    })
+}
+
+fn adapt(
+    nic: &NicSpec,
+    (_, vif): (&Ref<Vif>, &VifRecord),
+    guest: &Guest,
+    on: &On<'_>,
+    there: &Inventory,
+    steps: &mut Vec<Step>,
+) {
+    let device = || Device {
+        vm: guest.name_label.clone(),
+        device: vif.device.clone(),
+        uuid: vif.uuid.to_string(),
+    };
+    if !on.is(&vif.network) {
+        steps.push(Step::Move {
+            nic: device(),
+            from: there.network_name(&vif.network),
+            to: on.name.clone(),
+            network: on.selector.clone(),
+        });
+    }
+    let (from, to) = (locking_of(vif), &nic.locking);
+    if from != *to {
+        steps.push(Step::SetLocking {
+            nic: device(),
+            from,
+            to: to.clone(),
+        });
+    }
+    let (from, to) = (rate_of(vif), nic.rate);
+    if from != to {
+        let nic = device();
+        steps.push(Step::SetRate { nic, from, to });
+    }
+}

@@ -1,0 +1,614 @@
+//! `bioxen net`: the networks of a pool, and the interfaces of hosts and VMs on them.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use bioxen_net::{
+    BondInfo, HostInterface, Locking, Mac, NetworkInfo, NetworkKind, NetworkSelector, NetworkSpec,
+    Networks, NicInfo, NicSpec, Plan, Subnet, VlanSpec, Wanted,
+};
+use bioxen_vm_core::{BackendConfig as _, VmId};
+use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
+use serde::Serialize;
+
+use super::interrupt::Interrupts;
+use super::vms::{Common, adopt, on_pool, pool};
+use super::{config, net_file, print};
+use crate::group::{GroupSpec, Preset, VmGroup};
+use crate::settings::Settings;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List the networks
+    Ls(Common),
+    /// Tell all about a network: what leads there, and which VMs are on it
+    Show(One),
+    /// List the interfaces of the hosts: cards, bonds and VLANs
+    Interfaces(Common),
+    /// List the bonds of the hosts
+    Bonds(Common),
+    /// List the interfaces of a VM
+    Nics(OfVm),
+    /// Say what would have to be done to have what a file wants; change nothing
+    Plan(File),
+    /// Make the pool have what a file wants
+    Apply(File),
+    /// Make a private network, or one that carries a VLAN
+    Create(Create),
+    /// Remove a network that BioXen has made and that no VM is on
+    Rm(Rm),
+    /// Give a VM an interface, also while it runs
+    Attach(Attach),
+    /// Take an interface from a VM, also while it runs
+    Detach(Nic),
+    /// Move an interface to another network, also while its VM runs
+    Move(Move),
+    /// Make VMs with a network of their own, with addresses and names
+    Isolate(Box<Isolate>),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    /// Name, uuid, bridge or tag of a network, or `name:…`, `uuid:…`, `bridge:…`, `tag:…`
+    #[arg(value_name = "NETWORK")]
+    network: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Rm {
+    /// First destroy the VMs on it, with their disks, where BioXen has made all of them
+    #[arg(long)]
+    vms: bool,
+
+    #[command(flatten)]
+    one: One,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OfVm {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct File {
+    /// A TOML file with tables [[network]] and [[nic]]
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What a network that is made is like.
+#[derive(Debug, clap::Args)]
+struct Made {
+    /// Carry this VLAN, `eth1:42`, on every host; without it the network is private
+    #[arg(long, value_name = "DEVICE:TAG", value_parser = vlan)]
+    vlan: Option<VlanSpec>,
+
+    /// The addresses of its machines, `10.77.0.0/24`
+    #[arg(long)]
+    subnet: Option<Subnet>,
+
+    /// Where its machines reach everything else
+    #[arg(long)]
+    gateway: Option<IpAddr>,
+
+    /// The largest packet in bytes
+    #[arg(long, default_value_t = bioxen_net::DEFAULT_MTU)]
+    mtu: u16,
+
+    /// A host that must reach it; may be given several times
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
+}
+
+impl Made {
+    fn spec(&self, name: &str) -> NetworkSpec {
+        let mut spec = NetworkSpec::new(name).with_mtu(self.mtu);
+        spec.vlan.clone_from(&self.vlan);
+        spec.subnet = self.subnet;
+        spec.gateway = self.gateway;
+        spec.hosts.clone_from(&self.hosts);
+        spec
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Create {
+    /// The name of the network
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    #[command(flatten)]
+    made: Made,
+
+    /// What it is for, in a line
+    #[arg(long, default_value = "")]
+    description: String,
+
+    /// A tag besides "bioxen"; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+
+    /// Only print what would be done
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Attach {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    /// Name, uuid, bridge or tag of a network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+
+    /// The number of the interface in the VM; the first free one by default
+    #[arg(long)]
+    device: Option<u8>,
+
+    /// Its MAC address; one that the pool derives from the VM and the number by default
+    #[arg(long)]
+    mac: Option<Mac>,
+
+    /// What it may send at most, in kilobytes per second
+    #[arg(long, value_name = "KBPS")]
+    rate: Option<u32>,
+
+    /// Lock it to this address; may be given several times
+    #[arg(long = "allow", value_name = "ADDRESS", conflicts_with = "locking")]
+    allow: Vec<IpAddr>,
+
+    /// Let it use any address, or none, whatever its network says
+    #[arg(long, value_enum)]
+    locking: Option<Fixed>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Fixed {
+    Unlocked,
+    Disabled,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Nic {
+    /// Id, name or UUID of a VM, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    /// The number of the interface in the VM
+    #[arg(value_name = "DEVICE")]
+    device: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Move {
+    #[command(flatten)]
+    nic: Nic,
+
+    /// Name, uuid, bridge or tag of a network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Isolate {
+    /// The name of the network that is made; with another preset, a network that is there
+    #[arg(value_name = "NETWORK")]
+    network: String,
+
+    /// The ids of the VMs that are made
+    #[arg(value_name = "VM", required = true)]
+    vms: Vec<VmId>,
+
+    /// What network the VMs are on
+    #[arg(long, value_enum, default_value_t = Wish::Own)]
+    preset: Wish,
+
+    #[command(flatten)]
+    made: Made,
+
+    /// Put the VMs on no other network: they are reached there
+    #[arg(long)]
+    alone: bool,
+
+    /// Let the hosts drop what a VM sends from another address than its own
+    #[arg(long)]
+    lock: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Wish {
+    /// One that is made for them, beside that by which they are reached
+    Own,
+    /// One that is there, with addresses from its DHCP server
+    Lan,
+    /// The one by which they are reached, each locked to its address there
+    SshOnly,
+}
+
+fn vlan(text: &str) -> Result<VlanSpec, String> {
+    let (device, tag) = text.rsplit_once(':').unwrap_or((text, ""));
+    let tag = tag.parse().map_err(|_| {
+        "give the interface of the hosts and the number of the VLAN: eth1:42".to_owned()
+    })?;
+    let device = device.to_owned();
+    Ok(VlanSpec { device, tag })
+}
+
+pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    if let Command::Isolate(args) = command {
+        return isolate(*args, settings).await;
+    }
+    let common = match &command {
+        Command::Ls(common) | Command::Interfaces(common) | Command::Bonds(common) => common,
+        Command::Show(one) | Command::Rm(Rm { one, .. }) => &one.common,
+        Command::Nics(OfVm { common, .. }) | Command::Detach(Nic { common, .. }) => common,
+        Command::Plan(File { common, .. }) | Command::Apply(File { common, .. }) => common,
+        Command::Create(Create { common, .. }) | Command::Attach(Attach { common, .. }) => common,
+        Command::Move(Move { nic, .. }) => &nic.common,
+        Command::Isolate(args) => &args.common,
+    };
+    let json = common.json();
+    // What is wrong with a file is told without a pool.
+    let wanted = match &command {
+        Command::Plan(args) | Command::Apply(args) => Some(net_file::read(&args.file)?),
+        _ => None,
+    };
+    let interrupts = Interrupts::listen()?;
+    let pool = pool(common, settings)?;
+    let work = on_pool(pool, async |pool| {
+        let networks = Networks::new(&pool.client().await?);
+        let work = Box::pin(act(&command, wanted.as_ref(), &networks, pool, json));
+        Ok(interrupts.unless(work).await)
+    });
+    match work.await? {
+        Ok(done) => done.map(|()| ExitCode::SUCCESS),
+        Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
+    }
+}
+
+async fn act(
+    command: &Command,
+    wanted: Option<&net_file::Read>,
+    networks: &Networks,
+    pool: &XcpngBackend,
+    json: bool,
+) -> anyhow::Result<()> {
+    match command {
+        Command::Ls(_) => each(networks.list().await?, json, network_line),
+        Command::Interfaces(_) => each(networks.interfaces().await?, json, interface_line),
+        Command::Bonds(_) => each(networks.bonds().await?, json, bond_line),
+        Command::Show(args) => show(networks, &args.network, json).await,
+        Command::Nics(args) => {
+            let vm = networks.find_vm(&args.vm).await?;
+            each(networks.nics(&vm).await?, json, nic_line)
+        }
+        Command::Plan(_) | Command::Apply(_) => {
+            let Some(read) = wanted else { return Ok(()) };
+            let plan = match command {
+                Command::Plan(_) => networks.plan(&read.wanted).await,
+                _ => networks.apply(&read.wanted).await,
+            };
+            tell(&plan.map_err(|error| read.explain(error))?, json)
+        }
+        Command::Create(args) => {
+            let mut spec = args.made.spec(&args.name);
+            spec.description.clone_from(&args.description);
+            spec.tags.clone_from(&args.tags);
+            let wanted = Wanted::new().with_network(spec);
+            match args.dry_run {
+                true => tell(&networks.plan(&wanted).await?, json),
+                false => tell(&networks.apply(&wanted).await?, json),
+            }
+        }
+        Command::Rm(Rm { vms, one }) => {
+            if *vms {
+                destroy_vms(networks, pool, &one.network).await?;
+            }
+            Ok(networks.remove(one.network.as_str()).await?)
+        }
+        Command::Attach(args) => {
+            let vm = networks.find_vm(&args.vm).await?;
+            let nic = networks.attach(&vm, &args.spec()).await?;
+            each([nic], json, nic_line)
+        }
+        Command::Detach(args) => {
+            let vm = networks.find_vm(&args.vm).await?;
+            let nic = networks.nic(&vm, &args.device).await?;
+            Ok(networks.detach(&nic).await?)
+        }
+        Command::Move(args) => {
+            let vm = networks.find_vm(&args.nic.vm).await?;
+            let nic = networks.nic(&vm, &args.nic.device).await?;
+            let moved = networks.move_nic(&nic, args.network.as_str()).await?;
+            each([moved], json, nic_line)
+        }
+        Command::Isolate(_) => Ok(()),
+    }
+}
+
+/// Destroys the VMs on a network that is ours, if all of them are too.
+async fn destroy_vms(
+    networks: &Networks,
+    pool: &XcpngBackend,
+    network: &str,
+) -> anyhow::Result<()> {
+    let found = networks.find(network).await?;
+    ensure!(
+        found.ours,
+        "network {found} was not made by BioXen, so it and the VMs on it stay"
+    );
+    let mut vms = Vec::new();
+    for nic in networks.nics_on(NetworkSelector::Uuid(found.uuid)).await? {
+        let vm = adopt(pool, &nic.vm_uuid).await?;
+        let made_by = vm.info().await?.details.get("made_by").cloned();
+        ensure!(
+            made_by.as_deref() == Some("bioxen"),
+            "VM {} is on the network and was not made by BioXen; detach it first",
+            nic.vm_name
+        );
+        vms.push(vm);
+    }
+    for vm in vms {
+        vm.destroy().await?;
+    }
+    Ok(())
+}
+
+impl Attach {
+    fn spec(&self) -> NicSpec {
+        let mut spec = NicSpec::new(self.network.as_str());
+        spec.device = self.device;
+        spec.mac = self.mac;
+        spec.rate = self.rate;
+        spec.locking = match self.locking {
+            Some(Fixed::Unlocked) => Locking::Unlocked,
+            Some(Fixed::Disabled) => Locking::Disabled,
+            None if self.allow.is_empty() => Locking::NetworkDefault,
+            None => {
+                let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+                for address in &self.allow {
+                    match address {
+                        IpAddr::V4(address) => ipv4.push(*address),
+                        IpAddr::V6(address) => ipv6.push(*address),
+                    }
+                }
+                Locking::Locked { ipv4, ipv6 }
+            }
+        };
+        spec
+    }
+}
+
+async fn show(networks: &Networks, network: &str, json: bool) -> anyhow::Result<()> {
+    /// A network with the interfaces of VMs on it.
+    #[derive(Serialize)]
+    struct Shown {
+        #[serde(flatten)]
+        network: NetworkInfo,
+        nics: Vec<NicInfo>,
+    }
+    let network = networks.find(network).await?;
+    let nics = networks.nics_on(NetworkSelector::Uuid(network.uuid.clone()));
+    let nics = nics.await?;
+    if json {
+        return each([Shown { network, nics }], true, |_| String::new());
+    }
+    print(&format!("{}\n", network_line(&network)))?;
+    let known = [
+        ("description", network.description.clone()),
+        ("tags", network.tags.join(", ")),
+        ("locking", network.locking.clone()),
+        (
+            "subnet",
+            network.subnet.map(|it| it.to_string()).unwrap_or_default(),
+        ),
+        (
+            "gateway",
+            network.gateway.map(|it| it.to_string()).unwrap_or_default(),
+        ),
+    ];
+    for (key, value) in known.iter().filter(|(_, value)| !value.is_empty()) {
+        print(&format!("  {key}: {value}\n"))?;
+    }
+    for interface in &network.interfaces {
+        print(&format!("  {}\n", interface_line(interface)))?;
+    }
+    for nic in &nics {
+        print(&format!("  {}\n", nic_line(nic)))?;
+    }
+    Ok(())
+}
+
+/// Prints a plan: a step to a line.
+fn tell(plan: &Plan, json: bool) -> anyhow::Result<()> {
+    if json {
+        return each(&plan.steps, true, |_| String::new());
+    }
+    print(&format!("{plan}\n"))
+}
+
+/// Prints things, one to a line.
+fn each<T: Serialize>(
+    all: impl IntoIterator<Item = T>,
+    json: bool,
+    line: impl Fn(&T) -> String,
+) -> anyhow::Result<()> {
+    for one in all {
+        let line = match json {
+            true => serde_json::to_string(&one).context("cannot write JSON")?,
+            false => line(&one),
+        };
+        print(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+fn network_line(network: &NetworkInfo) -> String {
+    let hosts = match &network.kind {
+        NetworkKind::Private | NetworkKind::HostInternal => String::new(),
+        _ => format!(" hosts={}", network.interfaces.len()),
+    };
+    let ours = if network.ours { " made by bioxen" } else { "" };
+    format!(
+        "{network}: {} mtu={} vifs={}{hosts} uuid={}{ours}",
+        network.kind, network.mtu, network.vifs, network.uuid
+    )
+}
+
+fn interface_line(interface: &HostInterface) -> String {
+    let mut line = format!(
+        "{interface}: on {:?} mac={} mtu={}",
+        interface.network, interface.mac, interface.mtu
+    );
+    push(&mut line, "address", interface.address);
+    push(&mut line, "part of", interface.part_of.as_ref());
+    for (is, word) in [
+        (interface.management, "management"),
+        (!interface.attached, "down"),
+    ] {
+        if is {
+            line.push_str(&format!(" {word}"));
+        }
+    }
+    line
+}
+
+fn bond_line(bond: &BondInfo) -> String {
+    format!(
+        "{} of host {}: {} of {} {} links up, on {:?}",
+        bond.device,
+        bond.host,
+        bond.links_up,
+        bond.parts.join("+"),
+        bond.mode,
+        bond.network
+    )
+}
+
+fn nic_line(nic: &NicInfo) -> String {
+    let mut line = format!(
+        "interface {} of VM {}: on {:?} mac={} mtu={}",
+        nic.device, nic.vm_name, nic.network, nic.mac, nic.mtu
+    );
+    push(&mut line, "rate", nic.rate);
+    if nic.locking != Locking::NetworkDefault {
+        line.push_str(&format!(" {}", nic.locking));
+    }
+    line.push_str(if nic.attached {
+        " plugged in"
+    } else {
+        " unplugged"
+    });
+    line
+}
+
+fn push(line: &mut String, key: &str, value: Option<impl Display>) {
+    if let Some(value) = value {
+        line.push_str(&format!(" {key}={value}"));
+    }
+}
+
+/// Makes VMs with a network of their own that outlive this program, or leaves nothing.
+async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for assignment in args.common.settings() {
+        settings.set(XcpngConfig::VM_TYPE, assignment)?;
+    }
+    let interrupts = Interrupts::listen()?;
+    let mut config = config(&settings, XcpngConfig::VM_TYPE)?;
+    let preset = match args.preset {
+        Wish::Own => Preset::Own {
+            network: args.made.spec(&args.network),
+            alone: args.alone,
+        },
+        Wish::Lan => Preset::Lan(args.network.as_str().into()),
+        Wish::SshOnly => {
+            config["network"] = vec![args.network.as_str()].into();
+            Preset::ReachedOnly
+        }
+    };
+    let mut spec = GroupSpec::new(preset, args.vms.clone());
+    if args.lock || args.preset == Wish::SshOnly {
+        spec = spec.with_locking();
+    }
+    let group = VmGroup::new(config, spec)?;
+    let work = async {
+        group.create().await?;
+        group.start().await?;
+        for (id, vm) in group.vms().await {
+            let reached = vm.info().await?.address;
+            let own = group.addresses().get(&id).copied();
+            each(
+                [Member { id, reached, own }],
+                args.common.json(),
+                Member::line,
+            )?;
+        }
+        Ok(())
+    };
+    let done: Result<anyhow::Result<()>, _> = interrupts.unless(Box::pin(work)).await;
+    match done {
+        Ok(Ok(())) => {
+            group.keep().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Err(error)) => {
+            let left = group.destroy().await;
+            left.context(format!("{error:#}, and not all could be removed"))?;
+            Err(error)
+        }
+        Err(interrupted) => {
+            let left = group.destroy().await;
+            left.context("interrupted, and not all could be removed")?;
+            Ok(ExitCode::from(interrupted.exit_code()))
+        }
+    }
+}
+
+/// A VM of a group.
+#[derive(Serialize)]
+struct Member {
+    id: VmId,
+    /// Where it is reached from here.
+    #[serde(rename = "address")]
+    reached: Option<IpAddr>,
+    /// Its address on the network that was made.
+    #[serde(rename = "own_address")]
+    own: Option<IpAddr>,
+}
+
+impl Member {
+    fn line(&self) -> String {
+        let mut line = format!("{}: running", self.id);
+        push(&mut line, "address", self.reached);
+        push(&mut line, "own_address", self.own);
+        line
+    }
+}

@@ -1,0 +1,639 @@
+//! VMs of a pool that belong together: on a network of their own, with addresses and names, made in
+//! one call and removed with it.
+//!
+//! ```no_run
+//! use bioxen::group::{GroupSpec, VmGroup};
+//! use bioxen::{Script, VmId};
+//! use serde_json::json;
+//!
+//! # async fn example() -> bioxen::Result<()> {
+//! let pool = json!({
+//!     "xcpng_host": "pool.lab", "password_file": "/etc/pool.password",
+//!     "template": "lua-bio-template", "network": ["LAN"],
+//! });
+//! let spec = GroupSpec::isolated("mapping", [VmId::new("reads")?, VmId::new("index")?]);
+//! let group = VmGroup::new(pool, spec)?;
+//! let work = async {
+//!     group.create().await?;
+//!     group.start().await?;
+//!     let reads = group.vm("reads").await?;
+//!     reads.execute(Script::new("print('index' .. ' is known by name')")).await
+//! };
+//! let outcome = work.await;
+//! group.destroy().await?; // the VMs, then their network
+//! # drop(outcome?);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bioxen_net::{Locking, NetworkInfo, NetworkSelector, NetworkSpec, Networks, Subnet};
+use bioxen_vm_core::{
+    Backend as _, BackendConfig as _, Error, ErrorKind, LuaVm, Result, Value, VmId,
+};
+use bioxen_vm_xcpng::{Peers, XcpngBackend, XcpngConfig, XcpngVm};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use xapi_client::api::Vm;
+use xapi_client::{ErrorCode, Ref};
+
+/// The addresses of a network of its own unless others are asked for.
+const SUBNET: &str = "10.77.0.0/24";
+
+/// Which VMs belong together, and on which network.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GroupSpec {
+    /// The VMs, by the ids that they get.
+    pub vms: Vec<VmId>,
+    /// Their network.
+    pub preset: Preset,
+    /// Whether the hosts drop what a VM sends from an address that is not its own. Where it gets its
+    /// address from DHCP, that is locked once it is known.
+    pub locked: bool,
+}
+
+/// What network a lab wishes for its VMs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Preset {
+    /// One that is made for them and goes with them, with fixed addresses, beside that of `network`
+    /// in the configuration, by which they are reached.
+    Own {
+        /// The network. Without a VLAN it is private: it leads to no cable. Its subnet is
+        /// `10.77.0.0/24` unless it says another; its gateway is the way to everything else.
+        network: NetworkSpec,
+        /// Whether the VMs are on no other network. Then they are reached there, so that this machine
+        /// has to have a way to its addresses.
+        alone: bool,
+    },
+    /// One that is there, with addresses from its DHCP server.
+    Lan(NetworkSelector),
+    /// None but that by which they are reached: the first of `network` in the configuration.
+    ReachedOnly,
+}
+
+impl GroupSpec {
+    /// VMs with a private network of this name between them: no cable leads there.
+    pub fn isolated(network: impl Into<String>, vms: impl IntoIterator<Item = VmId>) -> Self {
+        let network = NetworkSpec::new(network);
+        Self::new(
+            Preset::Own {
+                network,
+                alone: false,
+            },
+            vms,
+        )
+    }
+
+    /// VMs on a VLAN that is made for them, of the interfaces of hosts of this name, with fixed
+    /// addresses.
+    pub fn vlan(
+        network: impl Into<String>,
+        device: impl Into<String>,
+        tag: u16,
+        vms: impl IntoIterator<Item = VmId>,
+    ) -> Self {
+        let network = NetworkSpec::new(network).with_vlan(device, tag);
+        Self::new(
+            Preset::Own {
+                network,
+                alone: false,
+            },
+            vms,
+        )
+    }
+
+    /// VMs on a network that is there, with addresses from its DHCP server.
+    pub fn lan(network: impl Into<NetworkSelector>, vms: impl IntoIterator<Item = VmId>) -> Self {
+        Self::new(Preset::Lan(network.into()), vms)
+    }
+
+    /// VMs on no network but that by which they are reached, each locked to its address there.
+    ///
+    /// The hosts of a pool filter by address, not by port: what else a VM reaches on that network is
+    /// the affair of its firewall.
+    pub fn reached_only(vms: impl IntoIterator<Item = VmId>) -> Self {
+        Self::new(Preset::ReachedOnly, vms).with_locking()
+    }
+
+    /// VMs with any of these.
+    pub fn new(preset: Preset, vms: impl IntoIterator<Item = VmId>) -> Self {
+        Self {
+            vms: vms.into_iter().collect(),
+            preset,
+            locked: false,
+        }
+    }
+
+    /// Lets the hosts drop what a VM sends from an address that is not its own.
+    #[must_use]
+    pub fn with_locking(mut self) -> Self {
+        self.locked = true;
+        self
+    }
+
+    /// Sets the addresses of the network that is made for the VMs.
+    #[must_use]
+    pub fn with_subnet(mut self, subnet: Subnet) -> Self {
+        if let Preset::Own { network, .. } = &mut self.preset {
+            network.subnet = Some(subnet);
+        }
+        self
+    }
+
+    /// The addresses that the VMs get on the network that is made for them: those of its subnet, in
+    /// their order, but for the gateway.
+    fn addresses(&self) -> Result<Option<(Subnet, BTreeMap<VmId, IpAddr>)>> {
+        let Preset::Own { network, .. } = &self.preset else {
+            return Ok(None);
+        };
+        let subnet = match network.subnet {
+            Some(subnet) => subnet,
+            None => SUBNET
+                .parse()
+                .map_err(|error| failed("read the subnet", error))?,
+        };
+        let mut free = subnet
+            .hosts()
+            .filter(|address| network.gateway != Some(*address));
+        let mut addresses = BTreeMap::new();
+        for vm in &self.vms {
+            let Some(address) = free.next() else {
+                return Err(config(format!(
+                    "{} VMs are too many for the addresses of {subnet}",
+                    self.vms.len()
+                )));
+            };
+            if addresses.insert(vm.clone(), address).is_some() {
+                return Err(config(format!("VM {vm} is asked for twice")));
+            }
+        }
+        Ok(Some((subnet, addresses)))
+    }
+}
+
+/// VMs of a pool that belong together, and their network.
+///
+/// Dropping it leaves what there is; [`destroy`](Self::destroy) removes it, whatever has become of
+/// [`create`](Self::create). What a killed program leaves is removed by
+/// [`XcpngBackend::collect`] and `bioxen gc`: the VMs, then the network.
+#[derive(Debug)]
+pub struct VmGroup {
+    spec: GroupSpec,
+    /// The network that is made for them, with its addresses.
+    network: Option<NetworkSpec>,
+    addresses: BTreeMap<VmId, IpAddr>,
+    /// The number of the interface that it is about.
+    interface: usize,
+    /// Whether the configuration says which host the VMs are to run on.
+    has_affinity: bool,
+    backend: Arc<XcpngBackend>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether there may be a network of ours.
+    has_network: bool,
+    /// Goes on when whoever waits for it is gone, so that nothing is made that nobody knows of.
+    making: JoinSet<Result<Arc<dyn LuaVm>>>,
+    vms: BTreeMap<VmId, Arc<dyn LuaVm>>,
+}
+
+impl VmGroup {
+    /// VMs like these on the pool of a configuration, as type `xcpng` takes it. Makes nothing yet.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] when the configuration or the wish is wrong.
+    pub fn new(mut config: Value, mut spec: GroupSpec) -> Result<Self> {
+        if spec.vms.is_empty() {
+            return Err(self::config("a group needs at least one VM"));
+        }
+        let given = spec.addresses()?;
+        let reached_by = networks_of(&config);
+        let (networks, interface) = match &spec.preset {
+            Preset::Own { network, alone } => match (alone, reached_by.is_empty()) {
+                (true, _) => (vec![network.name.clone()], 0),
+                (false, false) => {
+                    let mut all = reached_by;
+                    all.push(network.name.clone());
+                    let last = all.len() - 1;
+                    (all, last)
+                }
+                (false, true) => return Err(no_network()),
+            },
+            Preset::Lan(network) => (vec![name_of(network)?], 0),
+            Preset::ReachedOnly => match reached_by.into_iter().next() {
+                Some(first) => (vec![first], 0),
+                None => return Err(no_network()),
+            },
+        };
+        let Value::Object(keys) = &mut config else {
+            return Err(self::config(
+                "the configuration of VMs on a pool is a table",
+            ));
+        };
+        keys.remove("network_uuid");
+        let has_affinity = keys.contains_key("affinity");
+        keys.insert("network".to_owned(), networks.into());
+        let mut config = XcpngConfig::from_value(config)?;
+        let mut addresses = BTreeMap::new();
+        let mut own = None;
+        if let (Some((subnet, given)), Preset::Own { network, .. }) = (given, &mut spec.preset) {
+            network.subnet = Some(subnet);
+            let range = subnet.to_string().parse().map_err(self::config)?;
+            let mut peers = Peers::new(interface, range, given.clone());
+            peers.gateway = network.gateway;
+            config = config.with_peers(peers);
+            own = Some(network.clone());
+            addresses = given;
+        }
+        Ok(Self {
+            spec,
+            network: own,
+            addresses,
+            interface,
+            has_affinity,
+            backend: Arc::new(config.build()?),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Makes the network and the VMs, which are stopped then. What is wrong with the network is told
+    /// before anything is made. When something fails, what was made before is removed again.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] when the network cannot be as it is wished for (all problems
+    /// at once), with [`ErrorKind::AlreadyExists`] when the pool has one of its name, and otherwise
+    /// as creating a VM does.
+    ///
+    /// # Cancel safety
+    /// After a dropped future, [`destroy`](Self::destroy) removes what was made.
+    pub async fn create(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        match self.try_to_create(&mut state).await {
+            Ok(()) => Ok(()),
+            Err(error) => match self.remove_all(&mut state).await {
+                Ok(()) => Err(error),
+                Err(left) => Err(Error::new(
+                    error.kind(),
+                    format!("{error}, and not all that was made could be removed: {left}"),
+                )
+                .with_source(error)),
+            },
+        }
+    }
+
+    async fn try_to_create(&self, state: &mut State) -> Result<()> {
+        if let Some(spec) = &self.network {
+            self.create_network(spec, state).await?;
+        }
+        for id in &self.spec.vms {
+            let (backend, id) = (Arc::clone(&self.backend), id.clone());
+            state.making.spawn(async move { backend.create(id).await });
+        }
+        self.gather(state).await?;
+        if self.is_private() && !self.has_affinity {
+            self.bring_together(state).await?;
+        }
+        if self.spec.locked {
+            for (id, address) in &self.addresses {
+                if let Some(vm) = state.vms.get(id) {
+                    self.lock(&**vm, *address).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the network leads to no cable, so that VMs of different hosts do not reach each other.
+    fn is_private(&self) -> bool {
+        self.network
+            .as_ref()
+            .is_some_and(|spec| spec.vlan.is_none())
+    }
+
+    /// Lets all VMs run on one host if they can: of those that can run the first of them, the one with
+    /// the most free memory.
+    async fn bring_together(&self, state: &State) -> Result<()> {
+        let client = self.backend.client().await?;
+        let networks = Networks::new(&client);
+        let doing = |error| failed_on_pool("choose a host for the VMs", error);
+        let mut chosen = None;
+        for vm in state.vms.values() {
+            let vm = self.on_pool(&networks, &**vm).await?;
+            if chosen.is_none() {
+                let possible = client.vm().get_possible_hosts(&vm).await.map_err(doing)?;
+                let mut most = 0;
+                for host in possible {
+                    let free = client.host().compute_free_memory(&host).await;
+                    let free = free.map_err(doing)?;
+                    if free > most {
+                        (most, chosen) = (free, Some(host));
+                    }
+                }
+            }
+            if let Some(host) = &chosen {
+                client.vm().set_affinity(&vm, host).await.map_err(doing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says so when VMs of a private network run on different hosts.
+    async fn check_together(&self, state: &State) -> Result<()> {
+        let client = self.backend.client().await?;
+        let networks = Networks::new(&client);
+        let doing = |error| failed_on_pool("tell where the VMs run", error);
+        let mut hosts = BTreeMap::new();
+        for (id, vm) in &state.vms {
+            let vm = self.on_pool(&networks, &**vm).await?;
+            let host = client.vm().get_resident_on(&vm).await.map_err(doing)?;
+            let name = client.host().get_name_label(&host).await.map_err(doing)?;
+            hosts
+                .entry(name)
+                .or_insert_with(Vec::new)
+                .push(id.to_string());
+        }
+        if hosts.len() < 2 {
+            return Ok(());
+        }
+        let told = hosts
+            .iter()
+            .map(|(host, vms)| format!("{} on {host}", vms.join(", ")));
+        Err(Error::new(
+            ErrorKind::Exhausted,
+            format!(
+                "no host has room for all VMs of the group ({}), and on a private network those of \
+                 different hosts do not reach each other; free memory on one, or use a VLAN",
+                told.collect::<Vec<_>>().join("; ")
+            ),
+        ))
+    }
+
+    async fn create_network(&self, spec: &NetworkSpec, state: &mut State) -> Result<()> {
+        let networks = self.networks().await?;
+        let name = &spec.name;
+        let there = networks
+            .list()
+            .await
+            .map_err(|error| failed("list the networks", error))?;
+        if there.iter().any(|network| network.name == *name) {
+            let message = format!("the pool has a network {name:?} already; choose another name");
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        let wanted = [spec.clone()].into();
+        let wrong = |error| failed(&format!("make the network {name}"), error);
+        networks.plan(&wanted).await.map_err(wrong)?;
+        let marks = self.backend.begin_network(name).await?;
+        state.has_network = true;
+        let networks = networks.with_marks(marks);
+        networks.apply(&wanted).await.map(drop).map_err(wrong)
+    }
+
+    /// Waits for all VMs that are being made, and gives the first error.
+    async fn gather(&self, state: &mut State) -> Result<()> {
+        let mut failure = None;
+        while let Some(made) = state.making.join_next().await {
+            match made {
+                Ok(Ok(vm)) => drop(state.vms.insert(vm.id().clone(), vm)),
+                Ok(Err(error)) => drop(failure.get_or_insert(error)),
+                Err(error) => {
+                    let ended =
+                        Error::new(ErrorKind::Internal, "a task that made a VM ended early");
+                    failure.get_or_insert(ended.with_source(error));
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Starts all VMs at once, and waits until they can run Lua.
+    ///
+    /// # Errors
+    /// Fails as [`LuaVm::start`] for the first that cannot be started; the others are awaited. Fails
+    /// with [`ErrorKind::Exhausted`] when VMs of a private network do not fit on one host.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves some of them starting; starting again completes that.
+    pub async fn start(&self) -> Result<()> {
+        let state = self.state.lock().await;
+        let mut starting = JoinSet::new();
+        for vm in state.vms.values() {
+            let vm = Arc::clone(vm);
+            starting.spawn(async move { vm.start().await });
+        }
+        let mut failure = None;
+        while let Some(started) = starting.join_next().await {
+            if let Ok(Err(error)) = started {
+                failure.get_or_insert(error);
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if self.is_private() {
+            self.check_together(&state).await?;
+        }
+        if self.spec.locked && self.addresses.is_empty() {
+            for vm in state.vms.values() {
+                if let Some(address) = vm.info().await?.address {
+                    self.lock(&**vm, address).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the hosts drop what a VM sends from another address.
+    async fn lock(&self, vm: &dyn LuaVm, address: IpAddr) -> Result<()> {
+        let doing = |error| failed("lock a VM to its address", error).with_vm(vm.id());
+        let networks = self.networks().await?;
+        let on_pool = self.on_pool(&networks, vm).await?;
+        let nic = networks.nic(&on_pool, &self.interface.to_string()).await;
+        let (ipv4, ipv6) = match address {
+            IpAddr::V4(address) => (vec![address], Vec::new()),
+            IpAddr::V6(address) => (Vec::new(), vec![address]),
+        };
+        let locking = Locking::Locked { ipv4, ipv6 };
+        let locked = networks.set_locking(&nic.map_err(doing)?, &locking).await;
+        locked.map_err(doing)
+    }
+
+    /// A VM as the pool calls it.
+    async fn on_pool(&self, networks: &Networks, vm: &dyn LuaVm) -> Result<Ref<Vm>> {
+        let of_pool = (vm as &dyn std::any::Any).downcast_ref::<XcpngVm>();
+        let found = networks.find_vm(of_pool.map_or("", XcpngVm::uuid)).await;
+        found.map_err(|error| failed("find a VM on the pool", error).with_vm(vm.id()))
+    }
+
+    async fn networks(&self) -> Result<Networks> {
+        Ok(Networks::new(&self.backend.client().await?))
+    }
+
+    /// The VMs, by id.
+    pub async fn vms(&self) -> BTreeMap<VmId, Arc<dyn LuaVm>> {
+        self.state.lock().await.vms.clone()
+    }
+
+    /// The VM of this id.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::NotFound`] when the group has none, or it has not been made.
+    pub async fn vm(&self, id: &str) -> Result<Arc<dyn LuaVm>> {
+        let state = self.state.lock().await;
+        let found = state.vms.iter().find(|(known, _)| known.as_str() == id);
+        let missing = || Error::new(ErrorKind::NotFound, format!("the group has no VM {id:?}"));
+        found.map(|(_, vm)| Arc::clone(vm)).ok_or_else(missing)
+    }
+
+    /// The addresses of the VMs on the network that is made for them; none on one that was there.
+    #[must_use]
+    pub fn addresses(&self) -> &BTreeMap<VmId, IpAddr> {
+        &self.addresses
+    }
+
+    /// The network that was made for them, as it is now.
+    ///
+    /// # Errors
+    /// Fails when there is none, or the pool cannot be asked.
+    pub async fn network(&self) -> Result<NetworkInfo> {
+        let Some(spec) = &self.network else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "no network was made for this group",
+            ));
+        };
+        let networks = self.networks().await?;
+        let found = networks
+            .find(NetworkSelector::Name(spec.name.clone()))
+            .await;
+        found.map_err(|error| failed("find the network", error))
+    }
+
+    /// Lets the VMs and the network outlive this program. From then on they are found by their ids and
+    /// its name, and removed by hand: `bioxen net rm --vms`.
+    ///
+    /// # Errors
+    /// As [`LuaVm::keep`].
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves some of them kept; keeping again completes that.
+    pub async fn keep(self) -> Result<()> {
+        let state = self.state.lock().await;
+        if let Some(spec) = &self.network {
+            let networks = self.networks().await?;
+            let kept = networks
+                .keep(NetworkSelector::Name(spec.name.clone()))
+                .await;
+            kept.map_err(|error| failed("mark the network as one to be kept", error))?;
+            self.backend.end_network(&spec.name).await?;
+        }
+        for vm in state.vms.values() {
+            vm.keep().await?;
+        }
+        self.backend.close().await
+    }
+
+    /// Removes the VMs, then their network, and ends the connection to the pool.
+    ///
+    /// # Errors
+    /// Fails when something could not be removed; what can be, is.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves what was not removed yet for [`XcpngBackend::collect`].
+    pub async fn destroy(self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let removed = self.remove_all(&mut state).await;
+        let closed = self.backend.close().await;
+        removed.and(closed)
+    }
+
+    async fn remove_all(&self, state: &mut State) -> Result<()> {
+        // Those that cannot be made leave nothing.
+        let _ = self.gather(state).await;
+        let mut failure = None;
+        let mut going = JoinSet::new();
+        for (id, vm) in state.vms.clone() {
+            going.spawn(async move { (id, vm.destroy().await) });
+        }
+        while let Some(gone) = going.join_next().await {
+            match gone {
+                Ok((id, Ok(()))) => drop(state.vms.remove(&id)),
+                Ok((_, Err(error))) => drop(failure.get_or_insert(error)),
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let Some(spec) = self.network.as_ref().filter(|_| state.has_network) else {
+            return Ok(());
+        };
+        let networks = self.networks().await?;
+        let name = NetworkSelector::Name(spec.name.clone());
+        match networks.remove(name).await {
+            Ok(()) | Err(bioxen_net::Error::NotFound { .. }) => {}
+            Err(error) => return Err(failed(&format!("remove the network {}", spec.name), error)),
+        }
+        state.has_network = false;
+        self.backend.end_network(&spec.name).await
+    }
+}
+
+/// The networks that a configuration names.
+fn networks_of(config: &Value) -> Vec<String> {
+    match config.get("network").or_else(|| config.get("network_uuid")) {
+        Some(Value::String(name)) => vec![name.clone()],
+        Some(Value::Array(names)) => names
+            .iter()
+            .filter_map(|name| Some(name.as_str()?.to_owned()))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A network as the configuration of a VM names it.
+fn name_of(network: &NetworkSelector) -> Result<String> {
+    match network {
+        NetworkSelector::Any(name) | NetworkSelector::Name(name) | NetworkSelector::Uuid(name) => {
+            Ok(name.clone())
+        }
+        other => Err(config(format!(
+            "the network of VMs is named by its name or uuid, not by {other}"
+        ))),
+    }
+}
+
+fn no_network() -> Error {
+    config(
+        "network is missing: name the network by which the VMs are reached, beside which they get \
+         one of their own",
+    )
+}
+
+fn config(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn failed_on_pool(what: &str, error: xapi_client::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("cannot {what}")).with_source(error)
+}
+
+/// Says what could not be done with networks. Problems of a wish are told, causes are kept.
+fn failed(what: &str, error: bioxen_net::Error) -> Error {
+    use bioxen_net::Error as Net;
+    let kind = match &error {
+        Net::Invalid(_) | Net::Ambiguous { .. } | Net::AmbiguousVm { .. } => ErrorKind::Config,
+        Net::NotFound { .. } | Net::NoVm { .. } | Net::NoNic { .. } => ErrorKind::NotFound,
+        Net::Pool { source, .. } if source.code() == Some(&ErrorCode::RbacPermissionDenied) => {
+            ErrorKind::Denied
+        }
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("cannot {what}")).with_source(error)
+}
