@@ -14,10 +14,10 @@ GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zi
 BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, and the tools of biologists.
 TEST_PACKAGES := lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git emboss emboss-data \
-	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools
+	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools lua-socket
 
 .PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check rocks \
-	coverage bench bench-peers bench-rocks demo-packages test-packages test-tools data clean
+	test-ring coverage bench bench-peers bench-rocks demo-packages test-packages test-tools data clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -53,6 +53,10 @@ nextest: demo-packages test-packages test-tools data
 	else \
 		set -x; $(CARGO) test --workspace --all-features --lib --bins --tests; \
 	fi
+
+# Two and eight guests in a ring, for a minute each, while their connections are lost.
+test-ring: demo-packages
+	$(CARGO) test --all-features --test messaging -- --ignored --nocapture --test-threads 1
 
 # nextest runs no doctests.
 doctest: demo-packages

@@ -23,14 +23,16 @@ use serde_json::json;
 
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
 
-/// Receives sequences, does one thing of `bio_compute` to each, and passes it on.
+/// Receives sequences, does to each what `bio_compute` is asked for, and passes it on.
 const STATION: &str = r#"
 local net, bio = require("bioxen.net"), require("bio_compute")
 local what, next_one = ...
 repeat
   local message = assert(net.receive(60))
   local sequence = message.bytes
-  if sequence ~= "" then sequence = bio[what](sequence) end
+  if sequence ~= "" then
+    for step in what:gmatch("%S+") do sequence = bio[step](sequence) end
+  end
   assert(net.send(next_one, sequence, 60))
 until sequence == ""
 "#;
@@ -45,7 +47,7 @@ print(("made %s, of %.0f Da"):format(protein, weight))
 const RING: [(&str, &str, &str); 3] = [
     ("polymerase", "basic", "reverse_complement"),
     ("nucleus", "basic", "transcribe"),
-    ("ribosome", "xcpng", "translate"),
+    ("ribosome", "xcpng", "back_transcribe translate"),
 ];
 
 #[tokio::main]

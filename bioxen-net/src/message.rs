@@ -37,6 +37,8 @@ mod member;
 mod serve;
 mod wire;
 
+pub mod socket;
+
 pub use hub::{DEFAULT_MAILBOX, Endpoint, Hub, LONGEST_MESSAGE};
 pub use mailbox::Message;
 pub use member::Member;

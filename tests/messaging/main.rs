@@ -7,8 +7,10 @@
 )]
 
 mod api;
+mod guests;
 mod here;
 mod ring;
+mod sockets;
 
 use std::sync::Arc;
 

@@ -136,15 +136,19 @@ async fn ring(guests: usize, with_local: bool, time: Duration) {
             .get(number + 1)
             .map_or("sink", String::as_str)
             .to_owned();
-        programs.push(tokio::spawn(member.execute(Script::new(RING).arg(next))));
+        programs.push(tokio::spawn(async move {
+            let outcome = member.execute(Script::new(RING).arg(next)).await.unwrap();
+            eprint!("{}", outcome.stderr_text());
+            outcome
+        }));
     }
     let (tell, told) = watch::channel(0);
     let losing = tokio::spawn(lose(in_guests, told));
     let passed = around(&names[0], ends, time, tell).await;
     let lost = losing.await.unwrap();
     for program in programs {
-        let outcome = program.await.unwrap().unwrap();
-        assert!(outcome.success(), "{}", outcome.stderr_text());
+        let outcome = program.await.unwrap();
+        assert!(outcome.success(), "{}", outcome.status);
         assert_eq!(outcome.stdout_text().trim(), passed.to_string());
     }
     eprintln!(

@@ -330,21 +330,21 @@ async fn connect_once(
         Ok::<(), io::Error>(())
     };
     let run = place.runner.run_streaming(command, &mut sink);
-    // The command ends when it is lost, and then the other one finds the end of its input.
     let ended = tokio::select! {
-        ended = run => ended,
-        talked = talk => {
-            let text = "the program sends what cannot be";
-            let talked = talked.map_err(|error| {
-                Error::new(ErrorKind::InvalidState, text).with_source(error)
-            });
-            talked.map(|()| Outcome::new(bioxen_vm_core::Status::Exited(0)))
-        }
+        ended = run => ended.map(drop),
+        talked = talk => match talked {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let text = "its program sends what cannot be";
+                Err(Error::new(ErrorKind::InvalidState, text).with_source(error))
+            }
+            // Either stream ends, or breaks, with its connection.
+            _ => Ok(()),
+        },
     };
     let why = match ended {
         Err(error) => error,
-        Ok(_) if was_connected => Error::new(ErrorKind::Unavailable, "the connection ended"),
-        Ok(_) => unusable(&String::from_utf8_lossy(&sink.stderr)),
+        Ok(()) if was_connected => Error::new(ErrorKind::Unavailable, "the connection ended"),
+        Ok(()) => unusable(&String::from_utf8_lossy(&sink.stderr)),
     };
     (was_connected, why)
 }

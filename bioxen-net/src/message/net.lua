@@ -25,7 +25,8 @@ local questions, answers = fifo("questions"), fifo("answers")
 
 -- Read and written by wire.rs, which says why it is so.
 local escapes = {["\0"] = "\\0", ["\1"] = "\\1", ["\n"] = "\\n", ["\\"] = "\\\\"}
-local plain = {["0"] = "\0", ["1"] = "\1", n = "\n", ["\\"] = "\\"}
+-- What follows a backslash; nothing does where a frame is torn, and then it is too short.
+local plain = {["0"] = "\0", ["1"] = "\1", n = "\n", ["\\"] = "\\", [""] = ""}
 local number = 0
 
 local function ask(operation, value, name, bytes)
@@ -47,7 +48,7 @@ local function ask(operation, value, name, bytes)
       questions:write("\n", line)
       questions:flush()
     elseif about == id then
-      if find(text, "\\", 1, true) then text = gsub(text, "\\(.)", plain) end
+      if find(text, "\\", 1, true) then text = gsub(text, "\\(.?)", plain) end
       if #text == tonumber(length) then
         local kind, count, first, second, at = match(text, "^(%a+) (%d+) (%d+) (%d+):()")
         first, second = at + first, at + first + second

@@ -162,7 +162,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
             self.searched = self.buffer.len();
             if self.searched > LONGEST_LINE {
-                return Err(io::Error::other("a line that does not end"));
+                let text = "a line that does not end";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             self.buffer.reserve(PIECE);
             if self.stream.read_buf(&mut self.buffer).await? == 0 {

@@ -1,0 +1,62 @@
+//! What is left in guests, and what becomes of those that talk to one that is killed.
+
+use std::time::Duration;
+
+use bioxen::embedded::EmbeddedPool;
+use bioxen::net::message::Hub;
+use bioxen::{ErrorKind, VmManager};
+
+const WAIT: Option<Duration> = Some(Duration::from_secs(60));
+
+/// The folders of programs that there are, and one as a killed owner leaves it.
+const LIST: &str = "
+    local tmp = os.getenv('TMPDIR') or '/tmp'
+    for name in io.popen('ls -A ' .. tmp):lines() do
+      if name:find('^bioxen%-net%-') then print(name) end
+    end
+    os.execute('mkdir -p ' .. tmp .. '/bioxen-net-left/bioxen')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_a_guest_that_is_killed_is_told_and_what_was_left_is_swept() {
+    let pool = EmbeddedPool::start().await.unwrap();
+    let manager = VmManager::new(bioxen::factory());
+    let vm = manager
+        .create_vm("guest", "xcpng", pool.config())
+        .await
+        .unwrap();
+    assert_eq!(vm.execute(LIST.into()).await.unwrap().stdout_text(), "");
+
+    let hub = Hub::new();
+    let rust = hub.endpoint("rust").unwrap();
+    let guest = hub.join(vm.clone()).await.unwrap();
+    let outcome = vm.execute(LIST.into()).await.unwrap();
+    let listed = outcome.stdout_text();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    assert!(!listed.contains("left"), "{listed}");
+
+    let program = tokio::spawn(guest.execute(
+        "local net = require 'bioxen.net'
+         net.send('rust', 'here')
+         local message = net.receive()
+         net.send('rust', 'got it')
+         net.receive()",
+    ));
+    assert_eq!(rust.receive(WAIT).await.unwrap().unwrap().bytes, "here");
+    let asked = rust.request("guest", "anything", WAIT);
+    let kill = async {
+        assert_eq!(rust.receive(WAIT).await.unwrap().unwrap().bytes, "got it");
+        manager.remove_vm("guest").await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(asked, kill);
+    let asked = asked.unwrap_err();
+    assert_eq!(asked.kind(), ErrorKind::Unavailable, "{asked}");
+    assert!(program.await.unwrap().is_err());
+    let sent = rust.send("guest", "x", WAIT).await.unwrap_err();
+    let text = sent.to_string();
+    assert!(
+        text.starts_with("cannot send: guest has left: its program could not go on"),
+        "{text}"
+    );
+    manager.shutdown_all().await.unwrap();
+    pool.shutdown().await;
+}
