@@ -51,6 +51,14 @@ const DEPENDENT: &[&str] = &[
     "console",
 ];
 
+/// A certificate that a server shows came with the server; those that are trusted came from a client.
+fn is_of_a_server(db: &Db, class: &str, reference: &str) -> bool {
+    class == "Certificate"
+        && db
+            .text(class, reference, "type")
+            .is_ok_and(|kind| kind != "ca")
+}
+
 /// What has been made after this generation and is still there.
 pub(crate) fn leaks(db: &Db, start: i64) -> Vec<Leak> {
     let tables = db.tables();
@@ -59,6 +67,7 @@ pub(crate) fn leaks(db: &Db, start: i64) -> Vec<Leak> {
         let class = table.class.name;
         let rows = table.rows.iter();
         rows.filter(|(_, row)| row.created > start)
+            .filter(move |(reference, _)| !is_of_a_server(db, class, reference))
             .map(move |(reference, _)| {
                 let text = |field| db.text(class, reference, field).unwrap_or_default();
                 let (reference, label) = match class {

@@ -69,6 +69,12 @@ pub(crate) async fn fill(
     for user in users {
         add_user(world, user)?;
     }
+    // The one that every pool has, whoever may log in.
+    let root = vec![
+        ("short_name", Value::from("root")),
+        ("fullname", Value::from("superuser")),
+    ];
+    world.create("user", root)?;
     vm_placement::account(world);
     Ok(hosts)
 }

@@ -271,6 +271,14 @@ async fn route(
             outage::shift_clock(shared, seconds.unwrap_or_default());
             done()
         }
+        "/skew-clock" if post => {
+            let (host, seconds) = read_json(body, |table: &mut Table, problems: &mut Problems| {
+                let host = table.required(problems, "host");
+                (host, table.int(problems, "seconds").unwrap_or_default())
+            })?;
+            outage::skew_clock(shared, &host, seconds)?;
+            done()
+        }
         "/emergency" if post => {
             let failure = read_json(body, scenario::failure)?;
             shared.with(|world| world.emergency = failure);

@@ -22,6 +22,15 @@ impl Power {
         }
     }
 
+    /// The state after a start or a resume.
+    pub(crate) fn awake(paused: bool) -> Power {
+        if paused {
+            Power::Paused
+        } else {
+            Power::Running
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Power::Halted => "Halted",

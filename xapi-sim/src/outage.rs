@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backing::Running;
 use crate::bootstrap;
-use crate::classes::{pool_ha, vm_power};
+use crate::classes::{pool_ha, sr, vm_power};
 use crate::failure::Failure;
 use crate::sim::Error;
 use crate::value::{NULL_REF, Value};
@@ -127,11 +127,22 @@ pub(crate) fn fill_sr(shared: &Shared, called: &str, full: bool) -> Result<(), F
     let sr = find(shared, "SR", called)?;
     shared.with(|world| {
         if full {
-            world.full.insert(sr);
+            world.full.insert(sr.clone());
         } else {
             world.full.remove(&sr);
         }
-    });
+        sr::account(world, &sr)
+    })
+}
+
+/// Moves the clock of one host by so many seconds against that of the pool.
+///
+/// # Errors
+///
+/// As [`find`].
+pub(crate) fn skew_clock(shared: &Shared, called: &str, seconds: i64) -> Result<(), Failure> {
+    let host = find(shared, "host", called)?;
+    shared.with(|world| world.skews.insert(host, seconds));
     Ok(())
 }
 

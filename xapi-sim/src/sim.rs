@@ -358,7 +358,8 @@ impl Sim {
         outage::fail_over(&self.shared, &outage::find(&self.shared, "host", host)?)
     }
 
-    /// Lets an SR take nothing more, or again what fits, by its name, uuid or reference.
+    /// Lets an SR take nothing more, or again what fits, by its name, uuid or reference. A full one
+    /// says so in its `physical_utilisation`.
     ///
     /// # Errors
     ///
@@ -380,9 +381,7 @@ impl Sim {
     ///
     /// As [`crash_host`](Sim::crash_host).
     pub fn skew_clock(&self, host: &str, seconds: i64) -> Result<(), Failure> {
-        let host = outage::find(&self.shared, "host", host)?;
-        self.shared.with(|world| world.skews.insert(host, seconds));
-        Ok(())
+        outage::skew_clock(&self.shared, host, seconds)
     }
 
     /// Makes the pool anew from its model, with the faults of its [`Scenario`](crate::Scenario).

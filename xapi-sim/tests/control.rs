@@ -97,6 +97,15 @@ async fn hosts_crash_and_the_toolstack_restarts() {
     assert!(body.contains("CANNOT_CONTACT_HOST"), "{body}");
     well(&control, "POST /boot-host", r#"{"host":"xcp-ng-2"}"#).await;
     well(&control, "POST /fail-over", r#"{"host":"xcp-ng-2"}"#).await;
+    well(
+        &control,
+        "POST /skew-clock",
+        r#"{"host":"xcp-ng-2","seconds":60}"#,
+    )
+    .await;
+    let (status, body) = badly(&control, "POST /skew-clock", r#"{"host":"attic"}"#).await;
+    assert_eq!(status, 422);
+    assert!(body.contains("attic"), "{body}");
     let lost = pool.fails("VM.get_all", vec![]).await;
     assert!(lost.starts_with("SESSION_INVALID|"));
     well(&control, "POST /restart-toolstack", "").await;

@@ -425,3 +425,42 @@ async fn an_agent_without_a_feature() {
         ])
     );
 }
+
+/// A host is what its installer and the first start of its server have made of it.
+#[tokio::test]
+async fn a_fresh_host_knows_root_and_where_memory_goes() {
+    let pool = pool().await;
+    let users = Value::strings(["user"]);
+    let batch = pool.call("event.from", vec![users, "".into(), 0.0.into()]);
+    let counts = batch.await.get("valid_ref_counts").unwrap().clone();
+    assert_eq!(counts.get("user").and_then(Value::as_int), Some(1));
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let local = Value::from(pool.named("SR", "Local storage").await);
+    for field in ["suspend_image_sr", "crash_dump_sr"] {
+        assert_eq!(pool.get("host", field, &host).await, local, "{field}");
+    }
+    // Where neither the VM nor the pool has an SR for it, its host has one.
+    let pools = pool.call("pool.get_all", vec![]).await;
+    let args = vec![pools.items()[0].clone(), NULL_REF.into()];
+    pool.call("pool.set_suspend_image_SR", args).await;
+    let vm = pool.vm("sleeper").await;
+    pool.start(&vm).await;
+    pool.reported(&vm).await;
+    pool.call("VM.suspend", vec![vm.as_str().into()]).await;
+    let image = text(&pool.get("VM", "suspend_VDI", &vm).await);
+    assert_eq!(pool.get("VDI", "SR", &image).await, local);
+}
+
+#[tokio::test]
+async fn the_first_try_to_start_gives_a_vm_its_bios_strings() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let strings = || pool.get("VM", "bios_strings", &vm);
+    assert!(strings().await.members().is_empty());
+    let platform = Value::map([("cores-per-socket", "3")]);
+    let args = vec![vm.as_str().into(), platform];
+    pool.call("VM.set_platform", args).await;
+    let args = vec![vm.as_str().into(), false.into(), false.into()];
+    pool.fails("VM.start", args).await;
+    assert_eq!(strings().await.get("bios-vendor"), Some(&"Xen".into()));
+}

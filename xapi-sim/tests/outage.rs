@@ -278,12 +278,18 @@ async fn a_full_sr_takes_no_more_disks() {
     let pool = pool().await;
     let template = pool.template().await;
     let args = || vec![template.as_str().into(), "copy".into()];
+    let sr = pool.named("SR", "Local storage").await;
+    let size = pool.get("SR", "physical_size", &sr).await;
+    let used = pool.get("SR", "physical_utilisation", &sr).await;
+    assert_ne!(used, size);
     pool.sim.fill_sr("Local storage", true).unwrap();
     assert_eq!(
         pool.fails("VM.clone", args()).await,
         "SR_BACKEND_FAILURE_44||There is insufficient space|"
     );
+    assert_eq!(pool.get("SR", "physical_utilisation", &sr).await, size);
     pool.sim.fill_sr("Local storage", false).unwrap();
+    assert_eq!(pool.get("SR", "physical_utilisation", &sr).await, used);
     pool.call("VM.clone", args()).await;
     let unknown = pool.sim.fill_sr("attic", true).unwrap_err();
     assert_eq!(unknown.to_string(), "HANDLE_INVALID [SR, attic]");

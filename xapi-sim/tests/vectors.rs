@@ -5,17 +5,16 @@
 mod common;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use common::wire::Wire;
-use common::{Pool, pool, pool_of, text};
+use common::{Pool, ended, pool, pool_of, text};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
-use xapi_sim::{Failure, LUA_TEMPLATE, Model, Release, SimOptions, Value};
+use xapi_sim::{Failure, FaultRule, LUA_TEMPLATE, Model, Release, Server, SimOptions, Value};
 
 /// What the names in a file of exchanges stand for.
 struct Names(HashMap<String, String>);
-
-const REFERENCE_LENGTH: usize = "OpaqueRef:00000000-0000-0000-0000-000000000000".len();
 
 impl Names {
     fn fill(&self, text: &str) -> String {
@@ -43,14 +42,40 @@ impl Names {
             answer = &answer[at..];
             expected = &expected[at + 1 + name.len()..];
             let known = self.0.get(name).cloned();
-            let value = known.unwrap_or_else(|| answer[..REFERENCE_LENGTH].to_owned());
-            assert!(value.starts_with("OpaqueRef:"), "{value}");
+            let value = known.unwrap_or_else(|| unknown(name, answer, expected).to_owned());
             answer = answer
                 .strip_prefix(&value)
                 .unwrap_or_else(|| panic!("${name}: {answer}"));
-            self.0.insert(name.to_owned(), value);
+            if !matches!(name, "count" | "trace") {
+                self.0.insert(name.to_owned(), value);
+            }
         }
         assert_eq!(answer, expected);
+    }
+}
+
+/// What a new name stands for at the beginning of an answer, before what is expected then.
+fn unknown<'a>(name: &str, answer: &'a str, then: &str) -> &'a str {
+    let like = |pattern: &str| {
+        let found = &answer[..pattern.len()];
+        let mut pairs = found.chars().zip(pattern.chars());
+        assert!(
+            pairs.all(|(c, like)| c == like || (like == '0' && c.is_ascii_hexdigit())),
+            "${name}: {found}"
+        );
+        found
+    };
+    match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
+        "uuid" => like("00000000-0000-0000-0000-000000000000"),
+        "time" => like("00000000T00:00:00Z"),
+        "token" => like("00000000000000000000,00000000000000000000"),
+        "count" => {
+            let end = answer.find(|c: char| !c.is_ascii_digit()).unwrap();
+            assert_ne!(end, 0, "{answer}");
+            &answer[..end]
+        }
+        "trace" => &answer[..answer.rfind(then).unwrap()],
+        _ => like("OpaqueRef:00000000-0000-0000-0000-000000000000"),
     }
 }
 
@@ -65,48 +90,118 @@ async fn replay(exchanges: &str) {
     replay_on(&pool().await, exchanges).await;
 }
 
-/// JSON goes to /jsonrpc, XML to the root.
+/// A request or an answer, as far as a file has told of it.
+#[derive(Default)]
+struct Part {
+    head: Vec<String>,
+    body: String,
+}
+
+impl Part {
+    fn text(&self) -> String {
+        let head = self.head.join("\r\n");
+        let head = head.replace("$length", &self.body.len().to_string());
+        format!("{head}\r\n\r\n{}", self.body)
+    }
+}
+
+/// A connection to a server, and the names of what has come over it.
+struct Replay<'p> {
+    pool: &'p Pool,
+    server: Server,
+    wire: Option<Wire>,
+    names: Names,
+}
+
+impl Replay<'_> {
+    /// Sends a request and compares the answer, of which the head is optional.
+    async fn exchange(&mut self, request: &Part, expected: &Part) {
+        let address = self.server.address();
+        let mut wire = match self.wire.take() {
+            Some(wire) => wire,
+            None => Wire::over(TcpStream::connect(address).await.unwrap()),
+        };
+        wire.send(request.text().as_bytes()).await;
+        let answer = wire.answer().await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        self.names.learn(&expected.body, body);
+        if expected.head.is_empty() {
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}\n{body}");
+        } else {
+            let length = body.len().to_string();
+            let expected = expected.head.join("\r\n").replace("$length", &length);
+            assert_eq!(head, expected);
+        }
+        if !head.contains("connection: close") {
+            self.wire = Some(wire);
+        }
+    }
+
+    async fn wait(&self, what: &str) {
+        let what = self.names.fill(what);
+        match what.split_once(' ').unwrap() {
+            ("task", task) => drop(ended(self.pool, task).await),
+            ("agent", vm) => drop(self.pool.reported(vm).await),
+            _ => panic!("{what}"),
+        }
+    }
+}
+
+/// Lines of heads begin with `>>` and `<<`, bodies with `>` and `<`. Without a head, JSON goes to
+/// /jsonrpc and XML to the root.
 async fn replay_on(pool: &Pool, exchanges: &str) {
     let server = pool
         .sim
         .serve_plain(([127, 0, 0, 1], 0).into())
         .await
         .unwrap();
-    let mut wire = Wire::over(TcpStream::connect(server.address()).await.unwrap());
     let password = pool.sim.credentials().password().expose_secret();
     // In emergency mode nobody tells, and nobody needs it.
     let named = vec![pool.session.as_str().into(), LUA_TEMPLATE.into()];
     let found = pool.sim.call("VM.get_by_name_label", named).await;
     let template = found.map_or(String::new(), |found| text(&found.items()[0]));
-    let mut names = Names(HashMap::from([
+    let names = Names(HashMap::from([
         ("session".to_owned(), pool.session.clone()),
         ("template".to_owned(), template.to_owned()),
         ("password".to_owned(), password.to_owned()),
     ]));
-    let mut request: Option<String> = None;
+    let mut replay = Replay {
+        pool,
+        server,
+        wire: None,
+        names,
+    };
+    let (mut request, mut expected) = (Part::default(), Part::default());
     let mut count = 0;
-    for line in exchanges.lines() {
-        if let Some(text) = line.strip_prefix("> ") {
-            request = Some(names.fill(text));
-        } else if let Some(expected) = line.strip_prefix("< ") {
-            let body: String = request.take().unwrap();
-            let path = if body.starts_with('<') {
-                "/"
-            } else {
-                "/jsonrpc"
-            };
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            wire.send((head + &body).as_bytes()).await;
-            let answer = wire.answer().await;
-            let (head, answer) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{body}\n{answer}");
-            names.learn(expected, answer);
-            count += 1;
+    let mut lines = exchanges.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(text) = line.strip_prefix(">> ") {
+            request.head.push(text.to_owned());
+        } else if let Some(text) = line.strip_prefix("> ") {
+            request.body = replay.names.fill(text);
+            if request.head.is_empty() {
+                let path = if text.starts_with('<') {
+                    "/"
+                } else {
+                    "/jsonrpc"
+                };
+                let first = format!("POST {path} HTTP/1.1");
+                request.head = vec![first, "Content-Length: $length".to_owned()];
+            }
+        } else if let Some(text) = line.strip_prefix("<< ") {
+            expected.head.push(text.to_owned());
+        } else if let Some(text) = line.strip_prefix("< ") {
+            expected.body = text.to_owned();
+        } else if let Some(what) = line.strip_prefix("~ ") {
+            replay.wait(what).await;
         } else {
             assert!(line.is_empty() || line.starts_with('#'), "{line}");
+        }
+        let answered = line.starts_with('<');
+        if answered && !lines.peek().is_some_and(|next| next.starts_with('<')) {
+            replay.exchange(&request, &expected).await;
+            (request, expected) = (Part::default(), Part::default());
+            count += 1;
         }
     }
     assert!(count > 2);
@@ -130,6 +225,30 @@ async fn lifecycle() {
 #[tokio::test]
 async fn sessions() {
     replay(include_str!("vectors/sessions.txt")).await;
+}
+
+#[tokio::test]
+async fn heads() {
+    replay(include_str!("vectors/http.txt")).await;
+}
+
+#[tokio::test]
+async fn tasks() {
+    let pool = pool_of(
+        Model::single_host().release(Release::Newest),
+        SimOptions::default(),
+    )
+    .await;
+    let long = Duration::from_secs(3600);
+    pool.sim.inject(FaultRule::method("VM.pause").delay(long));
+    replay_on(&pool, include_str!("vectors/tasks.txt")).await;
+}
+
+#[tokio::test]
+async fn members() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    pool.sim.fail_over("xcp-ng-2").unwrap();
+    replay_on(&pool, include_str!("vectors/members.txt")).await;
 }
 
 #[tokio::test]

@@ -54,6 +54,14 @@ pub(super) fn add(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<
         if spec.content != "user" {
             continue;
         }
+        if let ([host], false) = (group, spec.shared) {
+            // What the installer makes of a host's first disk.
+            for field in ["suspend_image_sr", "crash_dump_sr"] {
+                if !world.db.exists("SR", &world.db.text("host", host, field)?) {
+                    world.db.set("host", host, field, reference.as_str())?;
+                }
+            }
+        }
         let pool = world.pool();
         if !world
             .db

@@ -125,6 +125,15 @@ pub(crate) fn done() -> Reply {
     Ok(Value::void())
 }
 
+/// Makes a record of the parameters of a call.
+pub(crate) fn introduce(world: &mut World, call: &Call) -> Reply {
+    let params = call.message.params.iter().zip(&call.args);
+    let values = params
+        .map(|(param, value)| (param.name, value.clone()))
+        .collect();
+    world.create(call.class.name, values).map(Value::String)
+}
+
 /// Answers a message that is custom in the datamodel and yet does nothing but write the field it
 /// is named after: `set_x`, `add_to_x`, `remove_from_x`, `add_x`, `remove_x`.
 pub(crate) fn plain(world: &mut World, call: &Call) -> Reply {

@@ -1,6 +1,6 @@
 //! Settings and bare records of network interfaces, and which of them a host is managed by.
 
-use super::{Table, done, pif};
+use super::{Table, done, introduce, pif};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::{NULL_REF, Value};
@@ -67,15 +67,6 @@ fn set_property(world: &mut World, call: &Call) -> Reply {
         db.set("PIF", &pif, "properties", properties)?;
     }
     done()
-}
-
-/// Makes a record of the parameters of a call.
-fn introduce(world: &mut World, call: &Call) -> Reply {
-    let params = call.message.params.iter().zip(&call.args);
-    let values = params
-        .map(|(param, value)| (param.name, value.clone()))
-        .collect();
-    world.create(call.class.name, values).map(Value::String)
 }
 
 fn introduce_pif(world: &mut World, call: &Call) -> Reply {

@@ -1,7 +1,7 @@
 //! Records of Citrix Provisioning, of network controllers and of observers: what is told to a host
 //! is written down; there is no service behind it.
 
-use super::{Table, done, plain};
+use super::{Table, done, introduce, plain};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
@@ -50,15 +50,6 @@ pub(crate) const TABLE: Table = &[
     ("Observer.set_endpoints", Now(set_endpoints)),
     ("Observer.set_components", Now(set_components)),
 ];
-
-/// Makes a record of the parameters of a call.
-fn introduce(world: &mut World, call: &Call) -> Reply {
-    let params = call.message.params.iter().zip(&call.args);
-    let values = params
-        .map(|(param, value)| (param.name, value.clone()))
-        .collect();
-    world.create(call.class.name, values).map(Value::String)
-}
 
 fn forget(world: &mut World, call: &Call) -> Reply {
     world.db.destroy(call.class.name, call.text(0))?;

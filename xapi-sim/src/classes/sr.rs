@@ -184,13 +184,16 @@ pub(crate) fn grow(world: &mut World, sr: &str, size: i64, space: i64) -> Result
     db.set("SR", sr, "physical_utilisation", used)
 }
 
-/// Adds up what the disks of an SR take.
+/// Adds up what the disks of an SR take; in one that is full, others than disks have the rest.
 pub(crate) fn account(world: &mut World, sr: &str) -> Result<(), Failure> {
     let db = &mut world.db;
     let (mut allocated, mut used) = (0_i64, 0_i64);
     for vdi in db.list("SR", sr, "VDIs")? {
         allocated = allocated.saturating_add(db.int("VDI", &vdi, "virtual_size")?);
         used = used.saturating_add(db.int("VDI", &vdi, "physical_utilisation")?);
+    }
+    if world.full.contains(sr) {
+        used = used.max(db.int("SR", sr, "physical_size")?);
     }
     db.set("SR", sr, "virtual_allocation", allocated)?;
     db.set("SR", sr, "physical_utilisation", used)

@@ -124,13 +124,16 @@ pub(crate) fn add(
     Ok(vdi)
 }
 
-/// The disk that takes a suspended VM's memory.
+/// The disk that takes a suspended VM's memory: on the SR of the VM, else of the pool, else of the
+/// host on which it runs.
 pub(crate) fn suspend_image(world: &mut World, vm: &str) -> Result<String, Failure> {
     let pool = world.pool();
+    let host = world.db.text("VM", vm, "resident_on")?;
+    let of_host = world.db.text("host", &host, "suspend_image_sr");
     let wanted = [
         world.db.text("VM", vm, "suspend_SR")?,
         world.db.text("pool", &pool, "suspend_image_SR")?,
-        world.db.text("pool", &pool, "default_SR")?,
+        of_host.unwrap_or_default(),
     ];
     let found = wanted.into_iter().find(|sr| world.db.exists("SR", sr));
     let Some(sr) = found else {

@@ -345,6 +345,15 @@ pub(crate) fn bios_strings(given: &Value) -> Value {
     }))
 }
 
+/// Gives a VM the default BIOS strings where it has none, as the first try to start it does.
+pub(crate) fn complete_bios_strings(world: &mut World, vm: &str) -> Result<(), Failure> {
+    if world.db.get("VM", vm, "bios_strings")?.members().is_empty() {
+        let defaults = bios_strings(&Value::Struct(Vec::new()));
+        world.db.set("VM", vm, "bios_strings", defaults)?;
+    }
+    Ok(())
+}
+
 /// BIOS strings can be set once, as long as the VM has never run.
 fn set_bios_strings(world: &mut World, call: &Call) -> Reply {
     let vm = call.text(0);

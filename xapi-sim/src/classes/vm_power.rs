@@ -79,6 +79,7 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
             }
             None => vm_placement::choose(world, vm)?,
         };
+        vm::complete_bios_strings(world, vm)?;
         vm::update_hardware_version(world, vm)?;
         complete_platform(world, vm)?;
         report::forget(world, vm)?;
@@ -103,22 +104,25 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     operation.work().await;
     let booted = backing::boot(&shared, plan).await?;
     operation.finish(|world| {
-        let power = if paused {
-            Power::Paused
-        } else {
-            Power::Running
-        };
-        let domain = build(world, vm, &host, power)?;
+        let domain = build(world, vm, &host, Power::awake(paused))?;
         backing::follow(&shared, world, vm, domain, booted);
-        let place = host_text(world, &host)?;
-        message::tell(
-            world,
-            "VM_STARTED",
-            vm,
-            &format!("started on host: {place}"),
-        )
+        tell_place(world, "VM_STARTED", vm, "started", &host)
     })?;
     done()
+}
+
+/// Leaves a message that a VM has come to a host.
+pub(super) fn tell_place(
+    world: &mut World,
+    name: &str,
+    vm: &str,
+    how: &str,
+    host: &str,
+) -> Result<(), Failure> {
+    let called = world.db.text("host", host, "name_label")?;
+    let uuid = world.db.text("host", host, "uuid")?;
+    let text = format!("{how} on host: {called} (uuid: {uuid})");
+    message::tell(world, name, vm, &text)
 }
 
 /// Starts a VM for the pool itself.
@@ -173,15 +177,6 @@ pub(super) fn mean_to_run(world: &mut World, vm: &str, runs: bool) -> Result<(),
     Ok(())
 }
 
-/// A host as messages name it.
-pub(super) fn host_text(world: &World, host: &str) -> Result<String, Failure> {
-    let name = world.db.text("host", host, "name_label")?;
-    Ok(format!(
-        "{name} (uuid: {})",
-        world.db.text("host", host, "uuid")?
-    ))
-}
-
 /// Makes a VM live on a host and gives the number of its domain.
 pub(super) fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Result<i64, Failure> {
     world.counters.domains += 1;
@@ -195,10 +190,6 @@ pub(super) fn build(world: &mut World, vm: &str, host: &str, power: Power) -> Re
     let vcpus = world.db.int("VM", vm, "VCPUs_at_startup")?;
     let metrics = world.db.text("VM", vm, "metrics")?;
     let db = &mut world.db;
-    if db.get("VM", vm, "bios_strings")?.members().is_empty() {
-        let defaults = vm::bios_strings(&Value::Struct(Vec::new()));
-        db.set("VM", vm, "bios_strings", defaults)?;
-    }
     let flags = Value::map([("vendor", vendor.as_str()), ("features", "")]);
     db.set("VM", vm, "last_boot_CPU_flags", flags)?;
     db.set("VM", vm, "domid", domain)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::operation::{Mark, Operation};
-use super::vm_power::{build, host_text, leave_host, mean_to_run};
+use super::vm_power::{build, leave_host, mean_to_run, tell_place};
 use super::{Table, check, done, message, vbd, vm_placement};
 use crate::backing::{self, BootPlan};
 use crate::dispatch::Handler::Later;
@@ -207,20 +207,9 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             world.db.set("VM", vm, "suspend_VDI", NULL_REF)?;
             // It may have been destroyed by hand.
             let _ = world.db.destroy("VDI", &image);
-            let power = if paused {
-                Power::Paused
-            } else {
-                Power::Running
-            };
-            let domain = build(world, vm, &host, power)?;
+            let domain = build(world, vm, &host, Power::awake(paused))?;
             backing::follow(&shared, world, vm, domain, booted);
-            let place = host_text(world, &host)?;
-            message::tell(
-                world,
-                "VM_RESUMED",
-                vm,
-                &format!("resumed on host: {place}"),
-            )
+            tell_place(world, "VM_RESUMED", vm, "resumed", &host)
         })?;
         if !paused {
             backing::wake(&shared, vm);

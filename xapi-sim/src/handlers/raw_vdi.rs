@@ -356,9 +356,23 @@ async fn send(
         Format::Other(_) => return Err(broken().into()),
     };
     let disk = backing::to_read(&request.shared, vdi).await?;
-    let uuid = request
-        .shared
-        .with(|world| world.db.text("VDI", vdi, "uuid"))?;
+    let uuid_of = |vdi: &str| {
+        request
+            .shared
+            .with(|world| world.db.text("VDI", vdi, "uuid"))
+    };
+    let uuid = uuid_of(vdi)?;
+    // Attached until the end, as the disk itself is.
+    let (mut base, mut _base_attached) = (None, None);
+    if let (Format::Vhd, Some(vdi)) = (format, request.object("VDI", "base")?) {
+        let attached = Attached::new(request, &vdi, false)?;
+        base = Some(vhd::Base {
+            disk: backing::to_read(&request.shared, &vdi).await?,
+            size: attached.size,
+            uuid: uuid_of(&vdi)?,
+        });
+        _base_attached = Some(attached);
+    }
     let task_header = task.header();
     let name = format!("content-disposition: attachment; filename=\"{uuid}.{extension}\"");
     let kind = format!("content-type: {kind}");
@@ -368,7 +382,7 @@ async fn send(
     if format == Format::Vhd {
         let (size, cancelled) = (attached.size, task.cancelled.clone());
         let written = pump::outflow(connection, move |out| {
-            vhd::write(out, disk.as_deref(), size, &uuid, &cancelled)
+            vhd::write(out, disk.as_deref(), size, &uuid, base.as_ref(), &cancelled)
         });
         return written.await?.map_err(|reason| match reason {
             Broken::Gone => Trouble::Gone,

@@ -59,7 +59,22 @@ fn geometry(size: u64) -> [u8; 4] {
     [high, low, heads as u8, per_track as u8]
 }
 
-fn footer(size: u64, uuid: &str) -> [u8; FOOTER] {
+/// What a differencing disk differs from.
+pub(super) struct Base {
+    /// `None` for a disk of zeros.
+    pub(super) disk: Option<Arc<RawDisk>>,
+    pub(super) size: u64,
+    pub(super) uuid: String,
+}
+
+fn unique_id(uuid: &str) -> [u8; 16] {
+    let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .unwrap_or_default()
+        .to_be_bytes()
+}
+
+fn footer(size: u64, uuid: &str, kind: u32) -> [u8; FOOTER] {
     let mut footer = [0; FOOTER];
     put(&mut footer, 0, b"conectix");
     put(&mut footer, 8, &2_u32.to_be_bytes());
@@ -70,16 +85,14 @@ fn footer(size: u64, uuid: &str) -> [u8; FOOTER] {
     put(&mut footer, 40, &size.to_be_bytes());
     put(&mut footer, 48, &size.to_be_bytes());
     put(&mut footer, 56, &geometry(size));
-    put(&mut footer, 60, &DYNAMIC.to_be_bytes());
-    let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).collect();
-    let uuid = u128::from_str_radix(&digits, 16).unwrap_or_default();
-    put(&mut footer, 68, &uuid.to_be_bytes());
+    put(&mut footer, 60, &kind.to_be_bytes());
+    put(&mut footer, 68, &unique_id(uuid));
     let sum = checksum(&footer);
     put(&mut footer, 64, &sum);
     footer
 }
 
-fn header(entries: u32) -> [u8; HEADER] {
+fn header(entries: u32, base: Option<&Base>) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     put(&mut header, 0, b"cxsparse");
     put(&mut header, 8, &u64::MAX.to_be_bytes());
@@ -87,24 +100,45 @@ fn header(entries: u32) -> [u8; HEADER] {
     put(&mut header, 24, &0x0001_0000_u32.to_be_bytes());
     put(&mut header, 28, &entries.to_be_bytes());
     put(&mut header, 32, &(BLOCK as u32).to_be_bytes());
+    if let Some(base) = base {
+        put(&mut header, 40, &unique_id(&base.uuid));
+        let name = format!("{}.vhd", base.uuid);
+        let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        put(&mut header, 64, &name);
+    }
     let sum = checksum(&header);
     put(&mut header, 36, &sum);
     header
 }
 
-/// Writes a disk.
+/// Writes a disk, or how it differs from another.
 pub(super) fn write(
     mut out: impl Write,
     disk: Option<&RawDisk>,
     size: u64,
     uuid: &str,
+    base: Option<&Base>,
     cancelled: &Cancelled,
 ) -> Result<(), Broken> {
     let entries = size.div_ceil(BLOCK);
-    let present = match disk {
-        Some(disk) => present_blocks(disk, size)?,
-        None => Vec::new(),
-    };
+    let mut present = present_blocks(disk, size)?;
+    if let Some(base) = base {
+        present.extend(present_blocks(base.disk.as_deref(), base.size.min(size))?);
+        present.sort_unstable();
+        present.dedup();
+        let mut differing = Vec::new();
+        for block in present {
+            if *cancelled.borrow() {
+                return Err(Broken::Cancelled);
+            }
+            let now = block_of(disk, size, block)?;
+            let then = block_of(base.disk.as_deref(), base.size, block)?;
+            if now != then {
+                differing.push(block);
+            }
+        }
+        present = differing;
+    }
     let table_size = (entries * 4).next_multiple_of(SECTOR);
     let mut table = vec![0xff; usize::try_from(table_size).unwrap_or_default()];
     let mut sector = ((FOOTER + HEADER) as u64 + table_size) / SECTOR;
@@ -114,29 +148,59 @@ pub(super) fn write(
         put(&mut table, at, &(sector as u32).to_be_bytes());
         sector += (BITMAP + BLOCK) / SECTOR;
     }
-    let footer = footer(size, uuid);
+    let kind = base.map_or(DYNAMIC, |_| DIFFERENCING);
+    let footer = footer(size, uuid, kind);
     out.write_all(&footer)?;
-    out.write_all(&header(u32::try_from(entries).unwrap_or(ABSENT)))?;
+    out.write_all(&header(u32::try_from(entries).unwrap_or(ABSENT), base))?;
     out.write_all(&table)?;
-    let mut block_bytes = vec![0; BLOCK as usize];
     for block in present {
         if *cancelled.borrow() {
             return Err(Broken::Cancelled);
         }
-        if let Some(disk) = disk {
-            disk.read(block * BLOCK, &mut block_bytes)?;
-        }
-        out.write_all(&[0xff; BITMAP as usize])?;
-        out.write_all(&block_bytes)?;
+        let now = block_of(disk, size, block)?;
+        let bitmap = match base {
+            None => [0xff; BITMAP as usize],
+            Some(base) => changed(&now, &block_of(base.disk.as_deref(), base.size, block)?),
+        };
+        out.write_all(&bitmap)?;
+        out.write_all(&now)?;
     }
     out.write_all(&footer)?;
     out.flush()?;
     Ok(())
 }
 
+/// A block of a disk; behind its end are zeros.
+fn block_of(disk: Option<&RawDisk>, size: u64, block: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; BLOCK as usize];
+    let left = size.saturating_sub(block * BLOCK).min(BLOCK);
+    if let (Some(disk), 1..) = (disk, left) {
+        // A block has 2 MiB at most.
+        disk.read(block * BLOCK, &mut bytes[..left as usize])?;
+    }
+    Ok(bytes)
+}
+
+/// Which sectors of a block are not what they were; the first is the highest bit.
+fn changed(now: &[u8], then: &[u8]) -> [u8; BITMAP as usize] {
+    let mut bitmap = [0; BITMAP as usize];
+    let sectors = now
+        .chunks(SECTOR as usize)
+        .zip(then.chunks(SECTOR as usize));
+    for (number, (now, then)) in sectors.enumerate() {
+        if now != then {
+            bitmap[number / 8] |= 0x80 >> (number % 8);
+        }
+    }
+    bitmap
+}
+
 /// The blocks of a disk that may hold something, in order.
-fn present_blocks(disk: &RawDisk, size: u64) -> io::Result<Vec<u64>> {
+fn present_blocks(disk: Option<&RawDisk>, size: u64) -> io::Result<Vec<u64>> {
     let mut present = Vec::new();
+    let Some(disk) = disk else {
+        return Ok(present);
+    };
     let mut at = 0;
     while at < size {
         let Some(data) = disk.data_after(at)? else {

@@ -340,3 +340,46 @@ async fn a_disk_travels_as_vhd() {
         assert_eq!(error, ["VDI_IO_ERROR", "Device I/O errors"]);
     }
 }
+
+#[tokio::test]
+async fn what_a_disk_differs_in_travels_alone() {
+    let served = served().await;
+    let pool = &served.pool;
+    let vdi = served.vdi(8 * MIB).await;
+    let path = format!("/import_raw_vdi?vdi={vdi}");
+    let mut content = bytes(6 * MIB);
+    served.put(&path, &content).await;
+    let snapshot = text(&pool.call("VDI.snapshot", vec![vdi.as_str().into()]).await);
+    let clone = pool.call("VDI.clone", vec![snapshot.as_str().into()]);
+    let copy = text(&clone.await);
+    // A sector of the second block, and the fourth, which was not there.
+    content[3 * MIB] ^= 1;
+    content.resize(6 * MIB + 512, 9);
+    served.put(&path, &content).await;
+
+    let uuid = text(&pool.get("VDI", "uuid", &snapshot).await);
+    let path = format!("/export_raw_vdi?vdi={vdi}&format=vhd&base={uuid}");
+    let file = served.get(&path).await.body;
+    assert_eq!(file.len(), 512 + 1024 + 512 + 2 * (2 * MIB + 512) + 512);
+    assert_eq!(file[63], 4, "it is a differencing disk");
+    let parent = file[512 + 40..512 + 56].iter();
+    let parent: String = parent.map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(parent, uuid.replace('-', ""));
+    let bitmap = file[2048..2048 + 512].iter();
+    let set: u32 = bitmap.map(|byte| byte.count_ones()).sum();
+    assert_eq!(set, 1, "of a block only what changed is there");
+
+    let path = format!("/import_raw_vdi?vdi={copy}&format=vhd");
+    served.put(&path, &file).await;
+    content.resize(8 * MIB, 0);
+    let copied = served.get(&format!("/export_raw_vdi?vdi={copy}")).await;
+    assert!(copied.body == content);
+
+    let same = format!("/export_raw_vdi?vdi={snapshot}&format=vhd&base={snapshot}");
+    let nothing = served.get(&same).await.body;
+    assert_eq!(nothing.len(), 512 + 1024 + 512 + 512);
+    let task = served.task().await;
+    let unknown = format!("/export_raw_vdi?vdi={vdi}&format=vhd&base=none&task_id={task}");
+    served.get(&unknown).await;
+    assert_eq!(served.outcome(&task).await.2[0], "UUID_INVALID");
+}

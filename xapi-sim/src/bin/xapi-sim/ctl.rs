@@ -57,6 +57,14 @@ enum Command {
         #[arg(allow_negative_numbers = true)]
         seconds: i64,
     },
+    /// Moves the clock of one host against that of the pool; 0 puts it right again.
+    SkewClock {
+        /// Name, uuid or reference of a host.
+        host: String,
+        /// Seconds by which it is ahead, negative if behind.
+        #[arg(allow_negative_numbers = true)]
+        seconds: i64,
+    },
     /// Puts the coordinator into emergency mode, or without a code takes it out again.
     Emergency {
         /// The failure that nearly every call gets, HOST_STILL_BOOTING for example.
@@ -120,6 +128,10 @@ fn request(command: &Command) -> Result<(Method, &'static str, String), Failed> 
         Command::AdvanceClock { seconds } => {
             post("/shift-clock", &[("seconds", seconds.to_string())])
         }
+        Command::SkewClock { host, seconds } => post(
+            "/skew-clock",
+            &[("host", quoted(host)), ("seconds", seconds.to_string())],
+        ),
         Command::Emergency { code, params } => {
             let failure: Vec<String> = code.iter().chain(params).map(|text| quoted(text)).collect();
             post(

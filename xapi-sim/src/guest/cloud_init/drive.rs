@@ -1,8 +1,10 @@
-//! The volume on which cloud-init finds what is for it: FAT, labelled `cidata`.
+//! The volume on which cloud-init finds what is for it: FAT or ISO 9660, labelled `cidata`.
 
 use std::io::{Cursor, Read};
 
 use fatfs::{FileSystem, FsOptions};
+
+use super::iso;
 
 /// What NoCloud calls its volumes; it takes the label in either case.
 const LABEL: &str = "cidata";
@@ -19,10 +21,13 @@ pub struct ConfigDrive {
 
 impl ConfigDrive {
     /// Reads the bytes of a disk, or of a disk with one partition that holds them. `None` for one
-    /// that is no config drive: no FAT volume, another label, or without `meta-data` or
+    /// that is no config drive: no FAT volume and no CD, another label, or without `meta-data` or
     /// `user-data`, which both have to be there.
     #[must_use]
     pub fn read(bytes: Vec<u8>) -> Option<Self> {
+        if let Some(volume) = iso::Volume::read(&bytes) {
+            return Self::of(&volume.label, |name| volume.file(name).map(<[u8]>::to_vec));
+        }
         let partition = first_partition(&bytes).map(<[u8]>::to_vec);
         Self::read_volume(bytes).or_else(|| Self::read_volume(partition?))
     }
@@ -34,13 +39,20 @@ impl ConfigDrive {
             Ok(Some(label)) => label,
             _ => volume.volume_label(),
         };
+        Self::of(&label, |name| {
+            let mut content = Vec::new();
+            let mut file = volume.root_dir().open_file(name).ok()?;
+            file.read_to_end(&mut content).ok()?;
+            Some(content)
+        })
+    }
+
+    fn of(label: &str, file: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Self> {
         if !label.trim().eq_ignore_ascii_case(LABEL) {
             return None;
         }
         let read = |name: &str| {
-            let mut content = Vec::new();
-            let mut file = volume.root_dir().open_file(name).ok()?;
-            file.read_to_end(&mut content).ok()?;
+            let content = file(name)?;
             Some(String::from_utf8_lossy(&content).into_owned())
         };
         Some(Self {
@@ -107,6 +119,16 @@ mod tests {
         assert_eq!(ConfigDrive::read(volume(b"cidata     ", &both[..1])), None);
         assert_eq!(ConfigDrive::read(vec![0; 1 << 20]), None);
         assert_eq!(ConfigDrive::read(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_drive_may_be_a_cd() {
+        use iso::tests::{Names, volume};
+        let files = [("meta-data", "m"), ("user-data", "u")];
+        let drive = ConfigDrive::read(volume(Names::RockRidge, "cidata", &files)).unwrap();
+        assert_eq!((&*drive.meta_data, &*drive.user_data), ("m", "u"));
+        let other = volume(Names::Joliet, "other", &files);
+        assert_eq!(ConfigDrive::read(other), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod config;
 mod drive;
+mod iso;
 mod yaml;
 
 use std::fs;
