@@ -406,6 +406,49 @@ fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
 }
 
 #[test]
+fn a_program_that_is_killed_in_a_build_is_cleaned_up_by_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    let started = home.join("started");
+    let fifo = Command::new("mkfifo").arg(&started).status().unwrap();
+    assert!(fifo.success());
+    let build = "type = \"command\", build_command = \"sh build.sh\"";
+    let script = format!("echo $$ >{}\nexec sleep 3600\n", started.display());
+    let endless = rock(home, "endless-1.0-1", build, ("build.sh", &script));
+    let sources = [gamma(home, "1.0-1"), gamma(home, "2.0-1"), endless];
+    let sources = sources.map(|source| source.to_str().unwrap().to_owned());
+    let publish: Vec<_> = sources.iter().map(String::as_str).collect();
+    stdout(
+        home,
+        &[&["publish"], &publish[..], &["--into", "rocks"]].concat(),
+    );
+    let from = ["--server", "rocks"];
+    stdout(home, &[&["install", "gamma 1.0"], &from[..]].concat());
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["pkg", "install", "gamma 2.0", "endless"])
+        .args(from)
+        .env("HOME", home)
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_CACHE_HOME")
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = std::fs::read_to_string(&started).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    assert_eq!(stdout(home, &["list"]), "gamma 1.0-1\n");
+    assert!(stdout(home, &["verify"]).contains("as they were installed"));
+    let process = Path::new("/proc").join(pid.trim()).join("cmdline");
+    let left = std::fs::read_to_string(process).unwrap_or_default();
+    assert!(!left.contains("sleep"), "{left}");
+}
+
+#[test]
 fn wrong_input_is_one_line_that_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path();

@@ -44,16 +44,27 @@ stop() {
     exit 0
 }
 
+# Ends a change of this tree whose caller was killed on this machine; it would go on for as long as its
+# build takes. What is over a connection ends with that.
+end_orphan() {
+    read -r holder caller <"$own/holder" || return
+    tr '\0' '\n' <"/proc/$holder/cmdline" | grep -qxF -e "$tree" || return
+    parent=$(sed -n 's/^PPid:[[:blank:]]*//p' "/proc/$holder/status")
+    [ "$parent" = "$caller" ] || kill -s KILL -- "-$holder"
+}
+
 # Opens the tree for this process alone and repairs what an earlier one left half done.
 open_tree() {
     mkdir -p "$own" && (: >>"$own/lock") || stop unwritable
     if command -v flock >/dev/null; then
         exec 9>>"$own/lock"
         flock -n 9 || {
+            { end_orphan; } 2>/dev/null
             tell waiting
             echo "waiting for another change of this tree to end" >&2
             flock 9
         }
+        echo "$$ $PPID" >"$own/holder"
     fi
     if [ -d "$before" ]; then
         restore || stop journal

@@ -74,6 +74,32 @@ async fn a_plan_says_what_will_be_done_and_does_nothing() {
 }
 
 #[tokio::test]
+async fn the_newest_version_wins_and_of_one_version_the_first_server() {
+    let world = World::new();
+    let mut servers = Vec::new();
+    for (name, newest) in [("one", "1.0-1"), ("two", "1.0-1"), ("three", "1.1-1")] {
+        let says = format!("return {name:?}\n");
+        let sources = [
+            Source::lua("alpha", newest, "").with_content(says.clone()),
+            Source::lua("beta", "1.0-1", "").with_content(says),
+        ];
+        let folders = sources.map(|source| source.write(&world.path(name)));
+        let into = world.path(&format!("server-{name}"));
+        bioxen_curator::publish(&folders, &into, &LocalRunner::new())
+            .await
+            .unwrap();
+        servers.push(RocksServer::Directory(into));
+    }
+    let curator = world.curator().with_servers(servers);
+    curator
+        .install(&requests(&["alpha", "beta"]))
+        .await
+        .unwrap();
+    let program = "print(require('alpha'), (require('beta')))";
+    assert_eq!(world.run_lua("5.4", program), "three\tone\n");
+}
+
+#[tokio::test]
 async fn the_plan_chooses_what_luarocks_itself_chooses() {
     let world = family().await;
     for (number, request) in ["alpha", "beta 1.5", "gamma 1.4.2", "alpha 2.0"]
