@@ -7,9 +7,13 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bioxen::map::{Format, Input, Map, MapEvent, Mapped, Shards};
-use bioxen::{ErrorKind, LuaValue, Result, Script, Value, VmManager};
+use bioxen::{
+    Backend, Error, ErrorKind, Gather, LuaValue, LuaVm, Outcome, OutputSink, Result, Script,
+    Status, Value, VmId, VmInfo, VmManager, VmState,
+};
 use serde_json::json;
 
 /// Writes every line with the shard's own numbers, and returns how many there were.
@@ -332,4 +336,145 @@ async fn a_dropped_run_leaves_its_vms_to_the_manager_and_what_is_done_in_its_fol
     let changed = map(&program, lab.lines(3), 1).in_folder(&out, true);
     let error = lab.run(&changed).await.unwrap_err().to_string();
     assert!(error.contains("which has changed"), "{error}");
+}
+
+/// Makes VMs that run no Lua: programs succeed and write nothing, until the VM breaks for good.
+#[derive(Debug)]
+struct Frail {
+    /// How many programs each VM runs before it breaks.
+    lasts: usize,
+    /// The VM that cannot be made.
+    missing: &'static str,
+}
+
+#[derive(Debug)]
+struct FrailVm {
+    id: VmId,
+    left: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Backend for Frail {
+    fn vm_type(&self) -> &'static str {
+        "frail"
+    }
+
+    async fn create(&self, id: VmId) -> Result<Arc<dyn LuaVm>> {
+        if id.as_str() == self.missing {
+            return Err(Error::new(ErrorKind::Exhausted, "no room"));
+        }
+        let left = AtomicUsize::new(self.lasts);
+        Ok(Arc::new(FrailVm { id, left }))
+    }
+}
+
+#[async_trait::async_trait]
+impl LuaVm for FrailVm {
+    fn id(&self) -> &VmId {
+        &self.id
+    }
+
+    fn vm_type(&self) -> &'static str {
+        "frail"
+    }
+
+    async fn info(&self) -> Result<VmInfo> {
+        Ok(VmInfo::new(self.id.clone(), "frail", VmState::Running))
+    }
+
+    async fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn execute(&self, script: Script) -> Result<Outcome> {
+        let mut nowhere = Gather::new(0);
+        self.execute_streaming(script, &mut nowhere).await
+    }
+
+    async fn execute_streaming(&self, _: Script, _: &mut dyn OutputSink) -> Result<Outcome> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let taken = self
+            .left
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
+        match taken {
+            Ok(_) => Ok(Outcome::new(Status::Exited(0))),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the cable is out")),
+        }
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs over as many shards in frail VMs, and gives how it ended and what was told.
+async fn in_frail_vms(frail: Frail, shards: u64, vms: usize) -> (Result<()>, Vec<MapEvent>) {
+    let mut lab = Lab::new();
+    let manager = VmManager::new(bioxen::factory()).with_backend(Arc::new(frail));
+    lab.manager = Arc::new(manager);
+    let map = Map::new(Script::new("x = 1"), lab.lines(24))
+        .on("frail", Value::Null, vms)
+        .with_shards(Shards::Count(shards));
+    let mut receiver = map.subscribe();
+    let result = lab.run(&map).await.map(drop);
+    (result, events(&mut receiver))
+}
+
+#[tokio::test]
+async fn a_vm_that_breaks_is_replaced_twice() {
+    let frail = |lasts| Frail { lasts, missing: "" };
+    let (result, told) = in_frail_vms(frail(2), 6, 1).await;
+    result.unwrap();
+    let lost: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            MapEvent::Retried { vm, lost: true, .. } => Some(vm.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, ["map-1", "map-1.2"]);
+
+    let (result, _) = in_frail_vms(frail(2), 7, 1).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("the cable is out"), "{error}");
+    // Wherever it is tried.
+    let (result, _) = in_frail_vms(frail(0), 1, 1).await;
+    let error = result.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the program on shard 1 could not be run (tried in map-1, map-1.2, map-1.3)"
+    );
+}
+
+#[tokio::test]
+async fn a_vm_that_cannot_be_made_is_left_out_unless_it_is_the_last() {
+    let frail = || Frail {
+        lasts: 9,
+        missing: "map-2",
+    };
+    let (result, told) = in_frail_vms(frail(), 8, 2).await;
+    result.unwrap();
+    let left = told
+        .iter()
+        .filter(|event| matches!(event, MapEvent::Left { .. }));
+    let left: Vec<String> = left.map(ToString::to_string).collect();
+    assert_eq!(
+        left,
+        ["map-2 is left out: VM map-2: cannot create: no room"]
+    );
+
+    let frail = Frail {
+        lasts: 9,
+        missing: "map-1",
+    };
+    let (result, _) = in_frail_vms(frail, 8, 1).await;
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "VM map-1: cannot create: no room"
+    );
 }

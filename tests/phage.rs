@@ -164,11 +164,11 @@ async fn the_report_is_the_same_when_a_guest_is_killed_half_way() {
     };
     let killed = report(&data, &xcpng(&pool, 2), &lab.path().join("killed"), killer).await;
     assert_same(&expected, &killed, "a guest killed half-way");
-    let replaced: Vec<_> = events
+    let lost: Vec<_> = events
         .try_iter()
-        .filter(|event| matches!(event, MapEvent::Retried { replaced: true, .. }))
+        .filter(|event| matches!(event, MapEvent::Retried { lost: true, .. }))
         .collect();
-    assert_eq!(replaced.len(), 1, "{replaced:?}");
+    assert_eq!(lost.len(), 1, "{lost:?}");
     let leaks = pool.sim().leaks().into_iter();
     let leaks: Vec<_> = leaks.filter(|leak| leak.class != "Certificate").collect();
     assert!(leaks.is_empty(), "{leaks:?}");

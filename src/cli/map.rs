@@ -150,7 +150,9 @@ fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
         },
         NonZero::get,
     );
-    let mut map = Map::new(script(args, &args.program)?, input)
+    let mut program = script(args, &args.program)?;
+    program.timeout = args.timeout;
+    let mut map = Map::new(program, input)
         .on(&args.vm_type, config(settings, &args.vm_type)?, vms)
         .with_rocks(
             args.packages.iter().cloned(),
@@ -187,9 +189,6 @@ fn script(args: &Args, file: &Path) -> anyhow::Result<Script> {
     let mut script = Script::new(code).with_name(file.display().to_string());
     for argument in &args.arguments {
         script = script.arg(argument.clone());
-    }
-    if let Some(limit) = args.timeout {
-        script = script.with_timeout(limit);
     }
     Ok(script)
 }

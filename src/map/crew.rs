@@ -49,11 +49,10 @@ enum News {
         vm: String,
     },
     Done,
-    /// The VM goes on, or a new one will be ready later.
+    /// The VM goes on, unless it is what failed.
     Failed {
         task: Task,
         failure: Failure,
-        replaced: bool,
     },
     /// There will be no VM any more.
     Gone {
@@ -140,12 +139,9 @@ impl Crew {
                     }
                 }
                 News::Done => drop(self.rest(number, false)),
-                News::Failed {
-                    task,
-                    failure,
-                    replaced,
-                } => {
-                    let vm = self.rest(number, replaced);
+                News::Failed { task, failure } => {
+                    let lost = matches!(failure, Failure::Vm(_));
+                    let vm = self.rest(number, lost);
                     let reason = failure.to_string();
                     let tried = trials.entry(task).or_insert_with(|| Trials {
                         vms: Vec::new(),
@@ -158,7 +154,7 @@ impl Crew {
                         shard: task.shard(),
                         vm,
                         reason,
-                        replaced,
+                        lost,
                     });
                     waiting.insert(task);
                 }
@@ -244,8 +240,8 @@ impl Crew {
         }
     }
 
-    /// Notes that a VM is idle, or being made anew, and gives its name.
-    fn rest(&mut self, number: usize, replaced: bool) -> String {
+    /// Notes that a VM is idle, or lost and perhaps being made anew, and gives its name.
+    fn rest(&mut self, number: usize, lost: bool) -> String {
         let Some(member) = self.members.get_mut(&number) else {
             return String::new();
         };
@@ -253,7 +249,7 @@ impl Crew {
             State::Busy(vm) | State::Idle(vm) => vm.clone(),
             State::Making => String::new(),
         };
-        member.state = match replaced {
+        member.state = match lost {
             true => State::Making,
             false => State::Idle(vm.clone()),
         };
@@ -338,32 +334,26 @@ async fn work(
                     }
                     let _ = news.send((number, News::Done)).await;
                 }
-                Err(failure @ Failure::Vm(_)) if generation < REPLACEMENTS => {
-                    times.lost += begun.elapsed();
-                    break Some((task, failure));
-                }
                 Err(failure) => {
                     times.lost += begun.elapsed();
-                    let failed = News::Failed {
-                        task,
-                        failure,
-                        replaced: false,
+                    let broke = match &failure {
+                        Failure::Vm(error) => Some(error.clone()),
+                        _ => None,
                     };
-                    let _ = news.send((number, failed)).await;
+                    let _ = news.send((number, News::Failed { task, failure })).await;
+                    if broke.is_some() {
+                        break broke;
+                    }
                 }
             }
         };
-        let Some((task, failure)) = broken else {
-            job.remove(&id).await;
+        job.remove(&id).await;
+        let Some(error) = broken else {
             break;
         };
-        let failed = News::Failed {
-            task,
-            failure,
-            replaced: true,
-        };
-        let _ = news.send((number, failed)).await;
-        job.remove(&id).await;
+        if generation == REPLACEMENTS {
+            let _ = news.send((number, News::Gone { vm: id, error })).await;
+        }
     }
     times
 }

@@ -65,8 +65,8 @@ pub enum MapEvent {
         vm: String,
         /// Why.
         reason: String,
-        /// Whether the VM is given up, too, and replaced.
-        replaced: bool,
+        /// Whether the VM is given up, too.
+        lost: bool,
     },
     /// What a program wrote on standard error, the end of it when it was much.
     Said {
@@ -119,15 +119,15 @@ impl fmt::Display for MapEvent {
                 shard,
                 vm,
                 reason,
-                replaced,
+                lost,
             } => {
                 write!(
                     f,
                     "{} failed in {vm} and is tried elsewhere: {reason}",
                     name(shard)
                 )?;
-                match replaced {
-                    true => write!(f, "; {vm} is replaced"),
+                match lost {
+                    true => write!(f, "; {vm} is given up"),
                     false => Ok(()),
                 }
             }
