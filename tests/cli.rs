@@ -275,6 +275,28 @@ fn a_program_that_runs_out_of_time_ends_like_timeout_does() {
     assert!(stderr(&output).contains("write for example 500ms"));
 }
 
+#[test]
+fn a_program_that_runs_out_of_memory_ends_with_a_code_of_its_own() {
+    let code = "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1024) .. i end";
+    for lua in [&[][..], &["--set", "lua_executable=lua5.4"]] {
+        let args = [&["run", "--set", "memory=32MB"], lua, &["-e", code]].concat();
+        let output = bioxen(&args);
+        assert_eq!(output.status.code(), Some(123), "{output:?}");
+        assert_eq!(
+            stderr(&output),
+            "lua: not enough memory\nbioxen: warning: the program ran out of memory\n"
+        );
+    }
+    let help = stdout(&bioxen(&["run", "--help"]));
+    assert!(help.contains("123 when it was out of memory"), "{help}");
+}
+
+#[test]
+fn a_program_that_runs_out_of_processor_time_ends_as_by_its_signal() {
+    let output = bioxen(&["run", "--set", "cpu_time=1s", "-e", "while true do end"]);
+    assert_eq!(output.status.code(), Some(152), "{output:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gc_tells_what_it_would_remove_and_removes_it() {
     let pool = Pool::start().await;

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
@@ -151,6 +153,9 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
+/// How often an impatient person presses a key.
+const PRESS: Duration = Duration::from_millis(50);
+
 /// A person at a terminal.
 struct Terminal {
     child: Child,
@@ -161,7 +166,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(home: &TempDir) -> Self {
+    fn open(home: &TempDir, args: &[&str]) -> Self {
         let pty = openpty(None, None).unwrap();
         for file in [&pty.master, &pty.slave] {
             // Not for the shell, whose VM would refuse to start with somebody's open file.
@@ -169,6 +174,7 @@ impl Terminal {
         }
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let child = shell(home)
+            .args(args)
             .stdin(end())
             .stdout(end())
             .stderr(end())
@@ -200,6 +206,18 @@ impl Terminal {
         }
     }
 
+    /// Presses Ctrl-C again and again until the result is dropped.
+    fn keep_pressing(&self) -> mpsc::Sender<()> {
+        let (goes_on, until) = mpsc::channel();
+        let shell = Pid::from_raw(self.child.id().try_into().unwrap());
+        std::thread::spawn(move || {
+            while until.recv_timeout(PRESS) == Err(RecvTimeoutError::Timeout) {
+                kill(shell, Signal::SIGINT).unwrap();
+            }
+        });
+        goes_on
+    }
+
     fn ends(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
@@ -208,7 +226,7 @@ impl Terminal {
 #[test]
 fn a_person_gets_prompts_values_and_the_history_of_earlier_shells() {
     let home = tempfile::tempdir().unwrap();
-    let mut terminal = Terminal::open(&home);
+    let mut terminal = Terminal::open(&home, &[]);
     terminal.sees("Lua in a VM of type basic");
     terminal.sees("> ");
     terminal.press("6 * 7\r");
@@ -234,7 +252,7 @@ fn a_person_gets_prompts_values_and_the_history_of_earlier_shells() {
     assert_eq!(terminal.ends().code(), Some(0));
     assert_eq!(left_behind(&home), 0, "the VM is still there");
 
-    let mut terminal = Terminal::open(&home);
+    let mut terminal = Terminal::open(&home, &[]);
     terminal.sees("> ");
     // The arrow up.
     terminal.press("\u{1b}[A\r");
@@ -245,20 +263,19 @@ fn a_person_gets_prompts_values_and_the_history_of_earlier_shells() {
 }
 
 #[test]
-fn ctrl_c_never_ends_the_shell_whatever_runs() {
+fn ctrl_c_ends_what_runs_and_keeps_the_variables() {
     let home = tempfile::tempdir().unwrap();
-    let mut terminal = Terminal::open(&home);
+    let mut terminal = Terminal::open(&home, &[]);
+    terminal.sees("> ");
+    terminal.press("x = 'kept'\r");
     terminal.sees("> ");
     terminal.press("print('go' .. 'ing') io.flush() while true do end\r");
     terminal.sees("going\r\n");
     send(&terminal.child, Signal::SIGINT);
-    terminal.sees("cannot be interrupted");
-    terminal.sees("Ctrl-C once more ends it");
-    send(&terminal.child, Signal::SIGINT);
-    terminal.sees("this is a new session");
+    terminal.sees("interrupted!");
     terminal.sees("> ");
-    terminal.press("'al' .. 'ive'\r");
-    terminal.sees("alive\r\n");
+    terminal.press("'still ' .. x\r");
+    terminal.sees("still kept\r\n");
     terminal.sees("> ");
     terminal.press("\u{4}");
     assert_eq!(terminal.ends().code(), Some(0));
@@ -266,9 +283,34 @@ fn ctrl_c_never_ends_the_shell_whatever_runs() {
 }
 
 #[test]
+fn ctrl_c_never_ends_the_shell_whatever_runs() {
+    // A function of C, which Lua cannot be interrupted in, and a session at full speed.
+    let search = "string.find(('a'):rep(1e5), ('.-'):rep(50) .. 'b')";
+    for (args, chunk) in [(&[][..], search), (&["--fast"], "while true do end")] {
+        let home = tempfile::tempdir().unwrap();
+        let mut terminal = Terminal::open(&home, args);
+        terminal.sees("> ");
+        terminal.press(&format!("print('go' .. 'ing') io.flush() {chunk}\r"));
+        terminal.sees("going\r\n");
+        let press = terminal.keep_pressing();
+        terminal.sees("cannot be interrupted");
+        terminal.sees("Ctrl-C once more ends it");
+        terminal.sees("this is a new session");
+        drop(press);
+        terminal.sees("> ");
+        terminal.press("'al' .. 'ive'\r");
+        terminal.sees("alive\r\n");
+        terminal.sees("> ");
+        terminal.press("\u{4}");
+        assert_eq!(terminal.ends().code(), Some(0));
+        assert_eq!(left_behind(&home), 0, "the VM is still there");
+    }
+}
+
+#[test]
 fn a_shell_that_is_told_to_end_removes_its_vm_and_gives_the_terminal_back() {
     let home = tempfile::tempdir().unwrap();
-    let mut terminal = Terminal::open(&home);
+    let mut terminal = Terminal::open(&home, &[]);
     let line = terminal.line.try_clone().unwrap();
     let before = tcgetattr(&line).unwrap();
     terminal.sees("> ");

@@ -192,7 +192,12 @@ fn one_place_names_each_foreign_system() {
         .into_iter()
         .filter(|member| !member.ends_with("codegen"))
         .collect();
-    assert_eq!(naming("mlua::", &all), ["bioxen-vm-basic/src/engine.rs"]);
+    for file in naming("mlua::", &all) {
+        assert!(
+            file.starts_with("bioxen-vm-basic/src/engine"),
+            "{file} names mlua"
+        );
+    }
     for file in naming("openssh::", &all) {
         assert!(
             file.starts_with("bioxen-vm-xcpng/src/ssh/"),

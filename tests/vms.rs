@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it leaves out")]
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Output, Stdio};
 
@@ -36,6 +37,11 @@ impl Pool {
 
     /// Runs the program with what it takes to reach this pool.
     async fn bioxen(&self, args: &[&str]) -> Output {
+        self.talk(args, "").await
+    }
+
+    /// The same with something on its standard input.
+    async fn talk(&self, args: &[&str], input: &'static str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
         let pin = self.server.fingerprint().unwrap().to_string();
         command
@@ -49,9 +55,16 @@ impl Pool {
             )
             .env("BIOXEN_XCPNG_SSH__PORT", PORT.to_string())
             .env("XDG_STATE_HOME", self.state.path())
-            .stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await;
-        output.unwrap()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            // What is refused reads nothing.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        });
+        output.await.unwrap()
     }
 
     /// The same for what succeeds: the lines of JSON that it prints.
@@ -130,13 +143,21 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await.len(), 0);
 
     // A program in a VM that is there: started for it, and there afterwards.
-    let output = pool
-        .bioxen(&["run", "--vm", "lab", "-e", "io.write(_VERSION)"])
-        .await;
-    assert_eq!(
-        (output.status.code(), &*output.stdout),
-        (Some(0), &b"Lua 5.4"[..])
-    );
+    for start in [["exec", "lab"], ["run", "--vm=lab"]] {
+        let code = "io.write(_VERSION, ' ', ...) os.exit(3)";
+        let output = pool
+            .bioxen(&[&start[..], &["-e", code, "x"]].concat())
+            .await;
+        assert_eq!(
+            (output.status.code(), &*output.stdout),
+            (Some(3), &b"Lua 5.4 x"[..]),
+            "{start:?}: {output:?}"
+        );
+    }
+    let said = pool.refused(&["exec", "nobody", "-e", "print(1)"]).await;
+    assert!(said.contains("nobody"), "{said}");
+    let talk = pool.talk(&["shell", "--vm", "lab"], "x = 20\nx + 1\n");
+    assert_eq!(talk.await.stdout, b"21\n");
     let packages = pool.bioxen(&["pkg", "list", "--vm", "lab"]).await;
     assert_eq!(packages.status.code(), Some(0), "{packages:?}");
     let (told, listed) = (pool.json(&["info", "lab"]).await, pool.json(&["ls"]).await);

@@ -30,9 +30,17 @@ pub struct BasicConfig {
     /// standard directories, `lua5.4` or `luajit` for example. `None`, the default: the Lua 5.4
     /// that is built in.
     pub lua_executable: Option<String>,
+    /// Whether programs run in threads of this very process, for **trusted programs only**: a defect
+    /// of Lua's, or too deep a recursion of C, takes this process along; a program that is in a
+    /// function of C when its time is up stops only when that returns; Lua computes at less than half
+    /// of its speed. Walls stand around each thread where the kernel has them, `memory` limits each
+    /// Lua state; processor time, the size of files and the start of other programs cannot be
+    /// limited or allowed. `false` by default.
+    pub in_process: bool,
     /// The program that runs the built-in Lua, or supervises `lua_executable`: `bioxen-lua-worker`,
     /// `bioxen`, or any program that calls [`worker::run_if_asked`](crate::worker::run_if_asked).
-    /// `None`, the default: it is looked for, see the crate's documentation.
+    /// `None`, the default: it is looked for, see the crate's documentation. Not used with
+    /// `in_process`.
     pub worker: Option<PathBuf>,
     /// Where each VM gets its private directory. `None`, the default: the system's directory for
     /// temporary files.
@@ -50,9 +58,16 @@ pub struct BasicConfig {
     #[serde(with = "words::duration")]
     pub cpu_time: Option<Duration>,
     /// The size that a program may give to one file, in bytes or in words. `1GB` by default; `None`
-    /// (`null`): as large as the disk allows.
+    /// (`null`), and with `in_process`: as large as the disk allows.
     #[serde(with = "words::size")]
     pub file_size: Option<u64>,
+    /// What the files of the VM may take on disk together, packages included, in bytes or in words.
+    /// A program that goes beyond it is ended ([`DiskLimit`](bioxen_vm_core::Status::DiskLimit)). It is
+    /// looked at ten times a second: more may be written for a moment, and in a full VM a program has a
+    /// moment to make room. Files that have no name any more, and those below `write`, do not count.
+    /// `10GB` by default; `None` (`null`), and with `in_process`: as much as the disk has.
+    #[serde(with = "words::size")]
+    pub disk: Option<u64>,
     /// Folders and files that programs may read, besides what is in the directory of their VM.
     pub read: Vec<PathBuf>,
     /// Folders and files that programs may read and write, besides the directory of their VM.
@@ -60,6 +75,12 @@ pub struct BasicConfig {
     /// Whether programs may start other programs (`os.execute`, `io.popen`), which may then read
     /// the programs and libraries of this machine. `false` by default.
     pub processes: bool,
+    /// How many processes a program may have at once, with `processes`. One that has more is ended with
+    /// all of them ([`ProcessLimit`](bioxen_vm_core::Status::ProcessLimit)). It is looked at ten times a
+    /// second. Of users other than root the kernel counts them, too: all processes and threads that the
+    /// user had when the worker started, this number and 1,000 more; that alone holds processes that
+    /// double as fast as they can. 256 by default; `None` (`null`): as many as the machine allows this user.
+    pub max_processes: Option<usize>,
     /// Whether programs may use the network. `false` by default. The built-in Lua has no means to;
     /// C modules and programs that are started have.
     pub network: bool,
@@ -92,15 +113,18 @@ impl Default for BasicConfig {
     fn default() -> Self {
         Self {
             lua_executable: None,
+            in_process: false,
             worker: None,
             directory: None,
             execution_timeout: None,
             memory: Some(2 << 30),
             cpu_time: None,
             file_size: Some(1 << 30),
+            disk: Some(10 << 30),
             read: Vec::new(),
             write: Vec::new(),
             processes: false,
+            max_processes: Some(256),
             network: false,
             walls: Walls::Available,
             fresh_process: false,
@@ -114,6 +138,13 @@ impl BasicConfig {
     #[must_use]
     pub fn with_lua_executable(mut self, program: impl Into<String>) -> Self {
         self.lua_executable = Some(program.into());
+        self
+    }
+
+    /// Runs programs in threads of this process, which they are trusted with, or not.
+    #[must_use]
+    pub fn with_in_process(mut self, trusted: bool) -> Self {
+        self.in_process = trusted;
         self
     }
 
@@ -159,6 +190,13 @@ impl BasicConfig {
         self
     }
 
+    /// Limits what the files of the VM take on disk to this many bytes.
+    #[must_use]
+    pub fn with_disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+
     /// Lets programs read this folder or file too.
     #[must_use]
     pub fn with_read(mut self, path: impl Into<PathBuf>) -> Self {
@@ -177,6 +215,13 @@ impl BasicConfig {
     #[must_use]
     pub fn with_processes(mut self, allowed: bool) -> Self {
         self.processes = allowed;
+        self
+    }
+
+    /// Limits how many processes a program may have at once.
+    #[must_use]
+    pub fn with_max_processes(mut self, count: usize) -> Self {
+        self.max_processes = Some(count);
         self
     }
 
@@ -246,11 +291,42 @@ impl BasicConfig {
                 "memory is {memory} bytes, which is too little for Lua; give at least 1MB"
             ));
         }
+        if self.in_process {
+            problems.extend(self.beyond_a_thread());
+        }
         if problems.is_empty() {
             Ok(())
         } else {
             Err(Self::wrong(&problems))
         }
+    }
+}
+
+impl BasicConfig {
+    /// What is asked for that only a process of its own can give.
+    fn beyond_a_thread(&self) -> Vec<String> {
+        let asked = [
+            ("lua_executable", self.lua_executable.is_some()),
+            ("cpu_time", self.cpu_time.is_some()),
+            ("processes", self.processes),
+            ("fresh_process", self.fresh_process),
+        ];
+        let asked = asked.iter().filter(|(_, asked)| *asked);
+        let mut problems: Vec<_> = asked
+            .map(|(key, _)| {
+                format!(
+                    "{key} needs processes of its own, which in_process rules out; leave one out"
+                )
+            })
+            .collect();
+        if cfg!(panic = "abort") {
+            problems.push(
+                "in_process needs panics that unwind, and this program is built with panic = \
+                 \"abort\"; leave it out"
+                    .to_owned(),
+            );
+        }
+        problems
     }
 }
 

@@ -1,18 +1,27 @@
-//! The built-in Lua 5.4, made to behave as the `lua` program does. No other file names mlua.
+//! The built-in Lua 5.4, made to behave as the `lua` program does. No other place names mlua.
+
+mod debug;
+mod guest;
+mod leaving;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bioxen_vm_core::lua::{DRIVER, SESSION_DRIVER};
 use mlua::chunk::ChunkMode;
 use mlua::state::{GcGenParams, GcMode};
 use mlua::{
-    AnyUserData, Error, Function, Lua, LuaOptions, LuaString, MultiValue, ObjectLike, Result,
-    StdLib, Table, UserData, Value,
+    AnyUserData, Error, Function, Lua, LuaOptions, ObjectLike, Result, StdLib, Table, UserData,
+    Value,
 };
+
+pub(crate) use guest::Guest;
+pub(crate) use leaving::Exits;
 
 /// The version of the built-in Lua.
 pub(crate) const VERSION: &str = "5.4";
@@ -29,11 +38,15 @@ pub(crate) struct Setting {
     pub(crate) processes: bool,
     /// Ends what a program has started.
     pub(crate) end_leftovers: Rc<dyn Fn()>,
-    /// Makes a temporary file, and returns its name.
-    pub(crate) temporary_name: fn() -> io::Result<String>,
+    /// Where temporary files are made.
+    pub(crate) temporary_folder: PathBuf,
     /// Set when a program has changed what outlives its state.
     pub(crate) changed: Rc<Cell<bool>>,
     pub(crate) compiled: Rc<Compiled>,
+    /// How the state is left from outside. It computes at less than half of its speed then.
+    pub(crate) exits: Option<Exits>,
+    /// Where it is one of several in its process.
+    pub(crate) guest: Option<Rc<Guest>>,
 }
 
 /// What every state runs first, compiled once.
@@ -62,6 +75,8 @@ pub(crate) struct Fresh {
     main: Function,
     /// What the driver reads.
     frame: Rc<RefCell<Frame>>,
+    exits: Option<Exits>,
+    guest: Option<Rc<Guest>>,
 }
 
 /// The frame of a program, and how much of it has been read.
@@ -114,105 +129,172 @@ impl std::error::Error for Leave {}
 impl Fresh {
     /// Makes a state.
     pub(crate) fn new(setting: &Setting) -> Result<Self> {
-        let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new())?;
+        Self::reading(setting, None)
+    }
+
+    /// Makes a state whose standard input is this one, where it is not that of its process.
+    pub(crate) fn reading(setting: &Setting, stdin: Option<&OwnedFd>) -> Result<Self> {
+        // Who is left in the midst of its program must be left past its `pcall`.
+        let options = LuaOptions::new().catch_rust_panics(setting.exits.is_none());
+        let lua = Lua::new_with(StdLib::ALL_SAFE, options)?;
         let end = AtEnd(Rc::clone(&setting.end_leftovers));
         lua.set_named_registry_value("bioxen.at_end", end)?;
         let globals = lua.globals();
-        let debug = debug_library(&lua)?;
+        let debug = debug::library(&lua)?;
         globals.set("debug", &debug)?;
         lua.register_module("debug", debug)?;
-        change_library(&lua, setting)?;
+        change_library(&lua, setting, stdin)?;
         seed(&globals)?;
-        warn_on_request(&lua);
+        warn_on_request(&lua, setting.guest.clone());
         let frame = Rc::default();
-        let main = main_function(&lua, &globals, &setting.compiled.driver, &frame)?;
+        let main = main_function(&lua, &globals, setting, &frame)?;
         // The mode that the lua program runs in.
         lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
         lua.set_memory_limit(setting.memory)?;
-        Ok(Self { lua, main, frame })
+        Ok(Self {
+            lua,
+            main,
+            frame,
+            exits: setting.exits.clone(),
+            guest: setting.guest.clone(),
+        })
     }
 
     /// Runs the driver, which reads a program from this frame, or from standard input where that is
     /// empty, and runs it, and closes the state. However that ends short of a crash, `end_leftovers`
     /// is called then.
     ///
-    /// Returns the exit code. A program that ends by `os.exit` ends this process, and this function
-    /// does not return.
+    /// Returns how it ended: the exit code, or the negative number of a signal. A program that ends by
+    /// `os.exit` ends this process, and this function does not return, unless it is a guest here.
     pub(crate) fn run(self, program: Vec<u8>) -> i32 {
-        let Self { lua, main, frame } = self;
-        frame.borrow_mut().bytes = program;
-        Self::end(lua, main)
+        self.frame.borrow_mut().bytes = program;
+        self.end()
     }
 
     /// Runs the driver of sessions and then what serves requests until there are no more, and closes
-    /// the state. Returns the exit code.
-    pub(crate) fn keep_session(self, serve: &'static str) -> i32 {
-        let Self { lua, .. } = self;
-        let keep = lua.create_function(move |lua, ()| {
-            for part in [SESSION_DRIVER, serve] {
-                lua.load(part).set_name("=(command line)").exec()?;
+    /// the state. Requests come on descriptor 3, or on this one. Returns how it ended.
+    pub(crate) fn keep_session(mut self, serve: &'static str, requests: Option<&OwnedFd>) -> i32 {
+        match self.session_function(serve, requests) {
+            Ok(keep) => {
+                self.main = keep;
+                self.end()
             }
-            Ok(())
-        });
-        match keep {
-            Ok(keep) => Self::end(lua, keep),
-            Err(error) => code_of(&error),
+            Err(error) => self.code_of(&error),
         }
     }
 
-    fn end(lua: Lua, main: Function) -> i32 {
-        let result = main.call(());
-        drop(main);
-        // Finalizers may still print, and fail.
-        drop(lua);
-        match result {
-            Ok(()) => 0,
-            Err(error) => code_of(&error),
+    fn session_function(
+        &self,
+        serve: &'static str,
+        requests: Option<&OwnedFd>,
+    ) -> Result<Function> {
+        let lua = &self.lua;
+        let globals = lua.globals();
+        let mut environment = globals.clone();
+        if let Some(exits) = &self.exits {
+            environment = tracing_environment(lua, &environment)?;
+            let caller = exits.chunk_caller(lua, globals.get("xpcall")?)?;
+            environment.raw_set("xpcall", caller)?;
         }
+        if let Some(requests) = requests {
+            let io: Table = globals.get("io")?;
+            let open = guest::opener(lua, &io, requests)?;
+            let io = behind(lua, &io, "open", open)?;
+            environment.raw_set("io", io)?;
+        }
+        lua.create_function(move |lua, ()| -> Result<()> {
+            let run = |part| -> Result<()> {
+                let part = lua.load(part).set_name("=(command line)");
+                part.set_environment(environment.clone()).exec()
+            };
+            run(SESSION_DRIVER)?;
+            // It returns after each interrupt, and ends the program with the requests.
+            loop {
+                run(serve)?;
+            }
+        })
+    }
+
+    fn end(self) -> i32 {
+        let result = match self.exits {
+            Some(_) => leaving::call(&self.main),
+            None => self.main.call(()).map(|()| None),
+        };
+        let ended = match &result {
+            Ok(left) => left.unwrap_or(0),
+            Err(error) => self.code_of(error),
+        };
+        // Finalizers may still print, and fail.
+        drop(result);
+        drop(self);
+        ended
+    }
+
+    /// The exit code that an error of the driver stands for. It has told what goes wrong in the
+    /// program; what goes wrong outside is told here.
+    fn code_of(&self, error: &Error) -> i32 {
+        let text = match error {
+            Error::CallbackError { cause, .. } => return self.code_of(cause),
+            Error::ExternalError(leave) if leave.is::<Leave>() => {
+                return leave.downcast_ref::<Leave>().map_or(1, |leave| leave.0);
+            }
+            Error::MemoryError(_) => "not enough memory".to_owned(),
+            error => error.to_string(),
+        };
+        tell(self.guest.as_deref(), &format!("lua: {text}\n"));
+        1
     }
 }
 
-/// The exit code that an error of the driver stands for. It has told what goes wrong in the
-/// program; what goes wrong outside is told here.
-fn code_of(error: &Error) -> i32 {
-    let text = match error {
-        Error::CallbackError { cause, .. } => return code_of(cause),
-        Error::ExternalError(leave) if leave.is::<Leave>() => {
-            return leave.downcast_ref::<Leave>().map_or(1, |leave| leave.0);
-        }
-        Error::MemoryError(_) => "not enough memory".to_owned(),
-        error => error.to_string(),
-    };
-    let _ = writeln!(io::stderr(), "lua: {text}");
-    1
+/// Writes to standard error.
+fn tell(guest: Option<&Guest>, text: &str) {
+    match guest {
+        Some(guest) => guest.tell(text),
+        // Nobody is left to be told that nobody listens.
+        None => drop(io::stderr().write_all(text.as_bytes())),
+    }
+}
+
+/// A table that shows another one, but for one value in front of it.
+fn behind(lua: &Lua, table: &Table, name: &str, value: Value) -> Result<Table> {
+    let meta = lua.create_table()?;
+    meta.set("__index", table)?;
+    meta.set("__newindex", table)?;
+    let front = lua.create_table()?;
+    front.raw_set(name, value)?;
+    front.set_metatable(Some(meta))?;
+    Ok(front)
+}
+
+/// What a driver sees in a state whose `xpcall` wraps the handler of errors: the handler of a driver
+/// leaves the wrapper out of its tracebacks.
+fn tracing_environment(lua: &Lua, globals: &Table) -> Result<Table> {
+    let tracer = Value::Function(debug::tracer(lua, 1)?);
+    let debug = behind(lua, &globals.get("debug")?, "traceback", tracer)?;
+    behind(lua, globals, "debug", Value::Table(debug))
 }
 
 /// The driver as a function, which leaves by an error of ours where it would end the process.
 fn main_function(
     lua: &Lua,
     globals: &Table,
-    driver: &[u8],
+    setting: &Setting,
     frame: &Rc<RefCell<Frame>>,
 ) -> Result<Function> {
-    let behind = |table: &Table, name: &str, value: Value| -> Result<Table> {
-        let meta = lua.create_table()?;
-        meta.set("__index", table)?;
-        meta.set("__newindex", table)?;
-        let front = lua.create_table()?;
-        front.raw_set(name, value)?;
-        front.set_metatable(Some(meta))?;
-        Ok(front)
-    };
     let leave =
         lua.create_function(|_, code: i32| -> Result<()> { Err(Error::external(Leave(code))) })?;
-    let os = behind(&globals.get("os")?, "exit", Value::Function(leave))?;
-    let environment = behind(globals, "os", Value::Table(os))?;
+    let os = behind(lua, &globals.get("os")?, "exit", Value::Function(leave))?;
+    let environment = match setting.exits.is_some() {
+        true => tracing_environment(lua, globals)?,
+        false => globals.clone(),
+    };
+    let environment = behind(lua, &environment, "os", Value::Table(os))?;
     let io: Table = globals.get("io")?;
     let stdin = framed_input(lua, io.get("stdin")?, frame)?;
-    let io = behind(&io, "stdin", Value::Table(stdin))?;
+    let io = behind(lua, &io, "stdin", Value::Table(stdin))?;
     environment.raw_set("io", io)?;
     let driver = lua
-        .load(driver)
+        .load(&setting.compiled.driver)
         .set_mode(ChunkMode::Binary)
         .set_environment(environment)
         .into_function()?;
@@ -237,7 +319,7 @@ fn framed_input(lua: &Lua, stdin: AnyUserData, frame: &Rc<RefCell<Frame>>) -> Re
     Ok(input)
 }
 
-fn change_library(lua: &Lua, setting: &Setting) -> Result<()> {
+fn change_library(lua: &Lua, setting: &Setting, stdin: Option<&OwnedFd>) -> Result<()> {
     let vm = lua.create_table()?;
     let end_leftovers = Rc::clone(&setting.end_leftovers);
     let end = move |_: &Lua, ()| {
@@ -251,16 +333,34 @@ fn change_library(lua: &Lua, setting: &Setting) -> Result<()> {
         Ok(())
     };
     vm.set("process_changed", lua.create_function(note)?)?;
-    let temporary_name = setting.temporary_name;
-    let name = move |lua: &Lua, ()| match temporary_name() {
+    let folder = setting.temporary_folder.clone();
+    let name = move |lua: &Lua, ()| match temporary_name(&folder) {
         Ok(name) => Ok((Value::String(lua.create_string(name)?), None)),
         Err(error) => Ok((Value::Nil, Some(error.to_string()))),
     };
     vm.set("temporary_name", lua.create_function(name)?)?;
     vm.set("processes", setting.processes)?;
+    if let Some(exits) = &setting.exits {
+        exits.install(lua, &vm)?;
+    }
+    if let (Some(guest), Some(stdin)) = (&setting.guest, stdin) {
+        vm.set("guest", guest.describe(lua, stdin)?)?;
+    }
     lua.load(&setting.compiled.stdlib)
         .set_mode(ChunkMode::Binary)
         .call(vm)
+}
+
+/// Makes a temporary file, and returns its name.
+fn temporary_name(folder: &Path) -> io::Result<String> {
+    let (_, path) = tempfile::Builder::new()
+        .prefix("lua_")
+        .tempfile_in(folder)?
+        .keep()
+        .map_err(|error| error.error)?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| io::Error::other("its name is not UTF-8"))
 }
 
 /// Seeds the random numbers: Lua takes the time in seconds and an address, both of which the next
@@ -308,7 +408,7 @@ impl Housekeeper {
 }
 
 /// Warnings are off until the program says `warn("@on")`.
-fn warn_on_request(lua: &Lua) {
+fn warn_on_request(lua: &Lua, guest: Option<Rc<Guest>>) {
     let on = Cell::new(false);
     let continued = Cell::new(false);
     lua.set_warning_function(move |_, message, more| {
@@ -320,202 +420,10 @@ fn warn_on_request(lua: &Lua) {
             _ if on.get() => {
                 let start = if first { "Lua warning: " } else { "" };
                 let end = if more { "" } else { "\n" };
-                let _ = write!(io::stderr(), "{start}{message}{end}");
+                tell(guest.as_deref(), &format!("{start}{message}{end}"));
             }
             _ => {}
         }
         Ok(())
     });
-}
-
-/// The part of the library `debug` that cannot break the state: `traceback`, `getinfo` and
-/// `getmetatable`.
-fn debug_library(lua: &Lua) -> Result<Table> {
-    let debug = lua.create_table()?;
-    debug.set("traceback", lua.create_function(traceback)?)?;
-    debug.set("getinfo", lua.create_function(getinfo)?)?;
-    debug.set("getmetatable", lua.create_function(getmetatable)?)?;
-    Ok(debug)
-}
-
-/// `debug.traceback([thread,] [message [, level]])`
-fn traceback(lua: &Lua, mut args: MultiValue) -> Result<Value> {
-    let other = take_thread(lua, &mut args);
-    let message = match args.pop_front() {
-        None | Some(Value::Nil) => None,
-        Some(text @ (Value::String(_) | Value::Integer(_) | Value::Number(_))) => {
-            lua.coerce_string(text)?
-        }
-        Some(value) => return Ok(value),
-    };
-    let trace = match level(lua, args.pop_front(), 1)? {
-        // The stack of another coroutine cannot be walked from here.
-        _ if other => lua.create_string("stack traceback:\n\t(of another coroutine)")?,
-        Some(level) => lua.traceback(None, level)?,
-        None => lua.create_string("stack traceback:")?,
-    };
-    match message {
-        Some(message) => {
-            // As a C string it ends at its first NUL byte, here as in the lua program.
-            let message = message.as_bytes();
-            let shown = message.split(|byte| *byte == 0).next().unwrap_or_default();
-            let mut text = shown.to_vec();
-            text.push(b'\n');
-            text.extend_from_slice(&trace.as_bytes());
-            Ok(Value::String(lua.create_string(text)?))
-        }
-        None => Ok(Value::String(trace)),
-    }
-}
-
-/// `debug.getinfo([thread,] function or level [, what])`
-fn getinfo(lua: &Lua, mut args: MultiValue) -> Result<Option<Table>> {
-    if take_thread(lua, &mut args) {
-        return Err(Error::runtime(
-            "the built-in Lua cannot look into another coroutine",
-        ));
-    }
-    let subject = args.pop_front().unwrap_or(Value::Nil);
-    let what = match args.pop_front() {
-        None | Some(Value::Nil) => "flnSrtu".to_owned(),
-        Some(value) => lua
-            .coerce_string(value)?
-            .map(|what| what.to_string_lossy())
-            .unwrap_or_default(),
-    };
-    if let Some(wrong) = what.chars().find(|c| !"SlnrutLf".contains(*c)) {
-        return Err(Error::runtime(format!(
-            "bad argument #2 to 'getinfo' (invalid option '{wrong}')"
-        )));
-    }
-    if let Value::Function(function) = subject {
-        return describe_function(lua, &function, &what).map(Some);
-    }
-    let Some(level) = level(lua, Some(subject), 0)? else {
-        return Ok(None);
-    };
-    lua.inspect_stack(level, |frame| {
-        let info = lua.create_table()?;
-        if what.contains('S') {
-            let source = frame.source();
-            set_source(
-                &info,
-                source.source.as_deref(),
-                source.short_src.as_deref(),
-                source.what,
-                [source.line_defined, source.last_line_defined],
-            )?;
-        }
-        if what.contains('l') {
-            info.set("currentline", line(frame.current_line()))?;
-        }
-        if what.contains('u') {
-            let stack = frame.stack();
-            info.set("nups", stack.num_upvalues)?;
-            info.set("nparams", stack.num_params)?;
-            info.set("isvararg", stack.is_vararg)?;
-        }
-        if what.contains('n') {
-            let names = frame.names();
-            info.set("name", names.name.as_deref())?;
-            info.set("namewhat", names.name_what.unwrap_or(""))?;
-        }
-        if what.contains('t') {
-            info.set("istailcall", frame.is_tail_call())?;
-        }
-        if what.contains('f') {
-            info.set("func", frame.function())?;
-        }
-        Ok(info)
-    })
-    .transpose()
-}
-
-fn describe_function(lua: &Lua, function: &Function, what: &str) -> Result<Table> {
-    let table = lua.create_table()?;
-    let info = function.info();
-    if what.contains('S') {
-        set_source(
-            &table,
-            info.source.as_deref(),
-            info.short_src.as_deref(),
-            info.what,
-            [info.line_defined, info.last_line_defined],
-        )?;
-    }
-    if what.contains('l') {
-        table.set("currentline", -1)?;
-    }
-    if what.contains('u') {
-        table.set("nups", info.num_upvalues)?;
-        table.set("nparams", info.num_params)?;
-        table.set("isvararg", info.is_vararg)?;
-    }
-    if what.contains('n') {
-        table.set("namewhat", "")?;
-    }
-    if what.contains('t') {
-        table.set("istailcall", false)?;
-    }
-    if what.contains('f') {
-        table.set("func", function)?;
-    }
-    Ok(table)
-}
-
-fn set_source(
-    info: &Table,
-    source: Option<&str>,
-    short: Option<&str>,
-    what: &str,
-    lines: [Option<usize>; 2],
-) -> Result<()> {
-    info.set("source", source)?;
-    info.set("short_src", short)?;
-    info.set("what", what)?;
-    info.set("linedefined", line(lines[0]))?;
-    info.set("lastlinedefined", line(lines[1]))
-}
-
-fn line(number: Option<usize>) -> i64 {
-    number
-        .and_then(|line| i64::try_from(line).ok())
-        .unwrap_or(-1)
-}
-
-/// `debug.getmetatable(value)`, which the field `__metatable` does not hide anything from.
-fn getmetatable(lua: &Lua, value: Value) -> Result<Option<Table>> {
-    Ok(match value {
-        Value::Table(table) => table.metatable(),
-        Value::String(_) => lua.type_metatable::<LuaString>(),
-        _ => None,
-    })
-}
-
-/// Takes a leading coroutine off the arguments, and tells whether it is another than the running.
-fn take_thread(lua: &Lua, args: &mut MultiValue) -> bool {
-    match args.front() {
-        Some(Value::Thread(thread)) => {
-            let other = *thread != lua.current_thread();
-            args.pop_front();
-            other
-        }
-        _ => false,
-    }
-}
-
-/// A level of the stack; `None` when there can be none of that number.
-fn level(lua: &Lua, value: Option<Value>, default: usize) -> Result<Option<usize>> {
-    match value {
-        None | Some(Value::Nil) => Ok(Some(default)),
-        Some(value) => {
-            let kind = value.type_name();
-            match lua.coerce_integer(value)? {
-                Some(level) => Ok(usize::try_from(level).ok()),
-                None => Err(Error::runtime(format!(
-                    "bad level (number expected, got {kind})"
-                ))),
-            }
-        }
-    }
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::local::end_tree;
@@ -27,8 +28,10 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::Child;
 use tokio::sync::Notify;
 
+use crate::brake::Brake;
 use crate::link::{self, REPORT};
 use crate::supervisor::ending;
+use crate::thread::Thread;
 
 /// How long a program is waited for in place, in nanoseconds.
 const SOON: Timespec = Timespec {
@@ -46,18 +49,26 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// many pipes that the kernel makes them small.
 const ROOM: usize = 4 << 10;
 
-/// A process that runs programs, one after the other, and our line to it.
+/// What runs programs, one after the other, and our line to it.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    process: Process,
+    body: Body,
     line: Line,
     /// Whether its next program may be over soon.
     quick: bool,
 }
 
-/// The process. When it is dropped it ends, with all that it has started.
+/// What it is to the operating system. When it is dropped it ends, with all that it has started.
 #[derive(Debug)]
-struct Process {
+pub(crate) enum Body {
+    Process(Process),
+    /// One of this process.
+    Thread(Thread),
+}
+
+/// A process of its own.
+#[derive(Debug)]
+pub(crate) struct Process {
     child: Child,
     pid: Pid,
     /// Whether it cannot have started another process.
@@ -168,17 +179,19 @@ impl Feed {
 }
 
 impl Worker {
-    pub(crate) fn new(child: Child, pid: Pid, line: Line, childless: bool) -> Self {
+    pub(crate) fn new(body: Body, line: Line) -> Self {
         Self {
-            process: Process {
-                child,
-                pid,
-                childless,
-                busy: false,
-                ended: false,
-            },
+            body,
             line,
             quick: true,
+        }
+    }
+
+    /// What stops it, where it is a thread.
+    pub(crate) fn brake(&self) -> Option<&Arc<Brake>> {
+        match &self.body {
+            Body::Process(_) => None,
+            Body::Thread(thread) => Some(thread.brake()),
         }
     }
 
@@ -200,7 +213,7 @@ impl Worker {
                 Err(error) => return Err(error),
             }
         }
-        self.process.busy = true;
+        self.body.set_busy(true);
         Ok(())
     }
 
@@ -220,8 +233,8 @@ impl Worker {
             return None;
         };
         self.quick = true;
-        self.process.busy = false;
         let (ending, reusable) = link::read_report(report);
+        self.body.set_busy(still_runs(ending));
         // What it had to write it wrote before the report, and it waited where that was more than a
         // pipe holds.
         Some(Over {
@@ -239,9 +252,7 @@ impl Worker {
         sink: &mut dyn OutputSink,
     ) -> Result<(Status, Option<Self>)> {
         let started = tokio::time::Instant::now();
-        let Self {
-            mut process, line, ..
-        } = self;
+        let Self { mut body, line, .. } = self;
         let mut line = line.watched().map_err(lost)?;
         let is_lifeline = job.feed.is_lifeline;
         // The only hold of its input that is left is that of the worker.
@@ -278,8 +289,12 @@ impl Worker {
                 }
             };
             let exit = match end {
+                End::Reported if still_runs(link::read_report(report).0) => {
+                    body.ended(false).await?;
+                    None
+                }
                 End::Reported => None,
-                _ => Some(process.ended(matches!(end, End::Gone)).await?),
+                _ => Some(body.ended(matches!(end, End::Gone)).await?),
             };
             // All that there is to read is there to be read.
             over.notify_one();
@@ -296,14 +311,14 @@ impl Worker {
             match (end, exit) {
                 (End::TimedOut, _) => Ended::Process(Status::TimedOut),
                 (End::Unwanted, _) => Ended::Process(Status::OutputLimit),
-                (_, Some(exit)) => Ended::Process(status(ending(exit))),
+                (_, Some(exit)) => Ended::Process(status(exit)),
                 (_, None) => Ended::Program(report),
             }
         };
         let (status, reusable) = match end {
             Ended::Process(status) => (status, false),
             Ended::Program(report) => {
-                process.busy = false;
+                body.set_busy(false);
                 let (ending, reusable) = link::read_report(report);
                 (status(ending), reusable)
             }
@@ -314,11 +329,11 @@ impl Worker {
             _ => status,
         };
         if !reusable {
-            process.retire();
+            body.retire();
             return Ok((status, None));
         }
         let worker = Self {
-            process,
+            body,
             line: line.unwatched().map_err(lost)?,
             quick: started.elapsed() < MILLISECOND,
         };
@@ -327,12 +342,14 @@ impl Worker {
 
     /// Ends it, and waits until it is gone.
     pub(crate) async fn end(self) {
-        self.process.end().await;
+        // One that waits for a program takes the end of the line for its own.
+        drop(self.line);
+        self.body.end().await;
     }
 
     /// Ends it in the background.
     pub(crate) fn retire(self) {
-        self.process.retire();
+        self.body.retire();
     }
 }
 
@@ -342,7 +359,51 @@ enum Ended {
     Program([u8; REPORT]),
 }
 
+impl Body {
+    fn set_busy(&mut self, busy: bool) {
+        if let Self::Process(process) = self {
+            process.busy = busy;
+        }
+    }
+
+    /// Ends it, which may have ended by itself, and waits for that. Returns how it ended.
+    async fn ended(&mut self, alone: bool) -> Result<i32> {
+        match self {
+            Self::Process(process) => process.ended(alone).await.map(ending),
+            Self::Thread(thread) => {
+                thread.end().await;
+                Ok(-(Signal::SIGKILL as i32))
+            }
+        }
+    }
+
+    async fn end(self) {
+        match self {
+            Self::Process(process) => process.end().await,
+            Self::Thread(mut thread) => thread.end().await,
+        }
+    }
+
+    fn retire(self) {
+        match self {
+            Self::Process(process) => process.retire(),
+            // It ends by itself.
+            Self::Thread(thread) => drop(thread),
+        }
+    }
+}
+
 impl Process {
+    pub(crate) fn new(child: Child, pid: Pid, childless: bool) -> Self {
+        Self {
+            child,
+            pid,
+            childless,
+            busy: false,
+            ended: false,
+        }
+    }
+
     /// Kills it, which may have ended by itself, and waits for its end.
     async fn ended(&mut self, alone: bool) -> Result<ExitStatus> {
         kill_worker(self.pid, alone || self.childless);
@@ -468,11 +529,18 @@ async fn at_end_of(time: Option<Duration>) {
     }
 }
 
+/// Whether a program that was reported to have ended is to be ended by us.
+fn still_runs(ending: i32) -> bool {
+    matches!(ending, link::TOO_MANY_PROCESSES | link::TOO_MUCH_ON_DISK)
+}
+
 /// The status that an ending stands for.
 fn status(ending: i32) -> Status {
     const OUT_OF_CPU_TIME: i32 = -(Signal::SIGXCPU as i32);
     match ending {
         OUT_OF_CPU_TIME => Status::CpuLimit,
+        link::TOO_MANY_PROCESSES => Status::ProcessLimit,
+        link::TOO_MUCH_ON_DISK => Status::DiskLimit,
         signal if signal < 0 => Status::Signaled(-signal),
         code => Status::Exited(code),
     }

@@ -9,8 +9,8 @@ use bioxen_vm_core::{Command, Error, ErrorKind, Result, Runner, SessionOptions};
 use crate::config::Walls;
 use crate::orders::{Engine, Finding, Limits, Orders};
 use crate::place::Place;
-use crate::walls::{Plan, Start};
-use crate::{BasicConfig, engine, worker};
+use crate::walls::{OWN_PROCESS, Plan, Start};
+use crate::{BasicConfig, engine, thread, worker};
 
 /// How long a program may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What runs Lua: a worker, and in it the built-in Lua or an interpreter of this machine.
 #[derive(Debug)]
 pub(crate) struct Interpreter {
-    worker: String,
+    /// The program of the workers; `None` where they are threads of this process.
+    worker: Option<String>,
     foreign: Option<Foreign>,
     walls: Vec<Finding>,
 }
@@ -38,11 +39,30 @@ impl Interpreter {
                 Some(program) => Some(foreign(program).await?),
                 None => None,
             },
-            worker: find_worker(config.worker.as_deref()).await?,
+            worker: match config.in_process {
+                true => None,
+                false => Some(find_worker(config.worker.as_deref()).await?),
+            },
             walls: Vec::new(),
         };
         let orders = found.orders(config, None);
-        found.walls = walls_of(&found.worker, &orders).await?;
+        found.walls = match &found.worker {
+            Some(worker) => walls_of(worker, &orders).await?,
+            None => walls_here(orders).await?,
+        };
+        let own = match &found.worker {
+            Some(_) => (true, "each program is in a process of its VM"),
+            None => (false, "programs are threads of this process (in_process)"),
+        };
+        found.walls.insert(
+            0,
+            Finding {
+                name: OWN_PROCESS.to_owned(),
+                stands: own.0,
+                detail: own.1.to_owned(),
+                opened: !own.0,
+            },
+        );
         if config.walls == Walls::Required {
             found.insist()?;
         }
@@ -63,14 +83,16 @@ impl Interpreter {
 
     /// The program that Lua is in.
     pub(crate) fn program(&self) -> &str {
-        self.foreign
-            .as_ref()
-            .map_or(&self.worker, |foreign| &foreign.program)
+        match (&self.foreign, &self.worker) {
+            (Some(foreign), _) => &foreign.program,
+            (None, Some(worker)) => worker,
+            (None, None) => "this process",
+        }
     }
 
-    /// The program that runs workers.
-    pub(crate) fn worker(&self) -> &str {
-        &self.worker
+    /// The program that runs workers; `None` where they are threads of this process.
+    pub(crate) fn worker(&self) -> Option<&str> {
+        self.worker.as_deref()
     }
 
     /// The walls, also those that do not stand.
@@ -92,7 +114,8 @@ impl Interpreter {
     pub(crate) fn orders(&self, config: &BasicConfig, place: Option<&Place>) -> Orders {
         let program = self.foreign.as_ref().map(|foreign| &foreign.program);
         let mut write = config.write.clone();
-        write.extend(place.into_iter().flat_map(Place::writable));
+        let folders: Vec<_> = place.into_iter().flat_map(Place::writable).collect();
+        write.extend(folders.iter().cloned());
         Orders {
             lock: place.map(Place::lock).unwrap_or_default(),
             engine: match program {
@@ -105,7 +128,10 @@ impl Interpreter {
                     .cpu_time
                     .map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0)),
                 file_size: config.file_size,
+                processes: config.max_processes.filter(|_| config.processes),
+                disk: config.disk,
             },
+            folders,
             plan: Plan {
                 walls: config.walls != Walls::Off,
                 read: config.read.clone(),
@@ -121,38 +147,41 @@ impl Interpreter {
         }
     }
 
-    /// Has a worker run a command, without walls and limits, and end with it all that it started.
+    /// Has a worker run a command, without walls and limits, and end with it all that it started;
+    /// where there is no program for that, all that stays in its process group.
     /// The program must be a path or be in the `PATH` of the command.
     pub(crate) fn supervised(&self, mut command: Command, place: &Place) -> Result<Command> {
+        let Some(worker) = &self.worker else {
+            return Ok(command);
+        };
         let orders = Orders {
             lock: place.lock(),
             engine: Engine::Program(command.program.clone()),
             limits: Limits::default(),
             plan: Plan::default(),
+            folders: Vec::new(),
             fresh: false,
         };
-        let program = std::mem::replace(&mut command.program, self.worker.clone());
+        let program = std::mem::replace(&mut command.program, worker.clone());
         let args = std::mem::take(&mut command.args);
         Ok(command
             .args([worker::ARGUMENT, &orders.to_argument()?, &program])
             .args(args))
     }
 
-    /// The command that keeps a session in a place.
-    pub(crate) fn session(&self, orders: &str, options: &SessionOptions) -> Command {
-        let mut command =
-            Command::new(&self.worker).args([worker::ARGUMENT, worker::SESSION, orders]);
+    /// The command that keeps a session in a place, in a process of this program.
+    pub(crate) fn session(&self, worker: &str, orders: &str, options: &SessionOptions) -> Command {
+        let mode = match (&self.foreign, options.interruptible) {
+            (None, true) => worker::INTERRUPTIBLE,
+            _ => worker::SESSION,
+        };
+        let mut command = Command::new(worker).args([worker::ARGUMENT, mode, orders]);
         command.env.clone_from(&options.env);
         command.cwd.clone_from(&options.cwd);
         match &self.foreign {
             Some(foreign) => command.arg(&foreign.program),
             None => command,
         }
-    }
-
-    /// Whether what runs in a session can be interrupted: interpreters mind the signal.
-    pub(crate) fn minds_interrupts(&self) -> bool {
-        self.foreign.is_some()
     }
 
     fn insist(&self) -> Result<()> {
@@ -176,26 +205,34 @@ impl Interpreter {
     }
 }
 
+/// Finds out which walls stand around a thread of this process.
+async fn walls_here(orders: Orders) -> Result<Vec<Finding>> {
+    let found = tokio::task::spawn_blocking(move || thread::walls(orders));
+    let found = found.await.unwrap_or_else(|error| Err(error.into()));
+    found.map_err(|error| unclear("in a thread").with_source(error))
+}
+
+fn unclear(detail: &str) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!(
+            "the kernel does not put up the walls of a VM ({detail}); set walls to \"off\" to go \
+             without"
+        ),
+    )
+}
+
 /// Asks a worker which walls stand around it.
 async fn walls_of(worker: &str, orders: &Orders) -> Result<Vec<Finding>> {
     let question = Command::new(worker)
         .args([worker::ARGUMENT, worker::WALLS, &orders.to_argument()?])
         .with_timeout(PATIENCE);
     let outcome = LocalRunner::new().run(question).await?;
-    let unclear = |detail: String| {
-        Error::new(
-            ErrorKind::Internal,
-            format!(
-                "the kernel does not put up the walls of a VM ({detail}); set walls to \"off\" to \
-                 go without"
-            ),
-        )
-    };
     if !outcome.success() {
-        return Err(unclear(outcome.stderr_text().trim().to_owned()));
+        return Err(unclear(outcome.stderr_text().trim()));
     }
     serde_json::from_slice(&outcome.stdout)
-        .map_err(|error| unclear("its answer is no answer".to_owned()).with_source(error))
+        .map_err(|error| unclear("its answer is no answer").with_source(error))
 }
 
 async fn foreign(program: &str) -> Result<Foreign> {

@@ -49,6 +49,12 @@ pub(crate) fn watch(lock: &Path, ending: Arc<Mutex<()>>) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends this process and all that descends from it.
+pub(crate) fn end_all(ending: &Mutex<()>) -> ! {
+    let _alone = ending.lock().unwrap_or_else(PoisonError::into_inner);
+    end(getppid())
+}
+
 /// Has a process of its own end this one. Only from outside can a process be held still while that
 /// is done; otherwise its program could go on starting others.
 fn end(owner: Pid) -> ! {

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod brake;
+mod census;
 mod config;
 mod engine;
 mod execution;
@@ -12,6 +14,7 @@ mod place;
 mod pool;
 mod serve;
 mod supervisor;
+mod thread;
 mod vm;
 mod walls;
 

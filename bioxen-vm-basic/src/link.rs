@@ -22,6 +22,12 @@ const USUAL: usize = 4 << 10;
 /// Length of a report: the ending, and whether the worker can be used again.
 pub(crate) const REPORT: usize = 5;
 
+/// The ending of a program that has too many processes. It still runs.
+pub(crate) const TOO_MANY_PROCESSES: i32 = i32::MIN;
+
+/// The ending of a program that keeps too much on disk. It still runs.
+pub(crate) const TOO_MUCH_ON_DISK: i32 = i32::MIN + 1;
+
 /// The bytes of a request.
 pub(crate) fn request(cwd: &str, program: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();

@@ -16,6 +16,8 @@ pub(crate) struct Orders {
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
     pub(crate) plan: Plan,
+    /// The folders whose size `disk` limits.
+    pub(crate) folders: Vec<PathBuf>,
     /// Whether a process is to run one program only.
     pub(crate) fresh: bool,
 }
@@ -41,7 +43,8 @@ pub(crate) enum Engine {
     Program(String),
 }
 
-/// The limits that the operating system keeps for a worker.
+/// The limits of a worker. The operating system keeps them, but for the last two, which the worker looks
+/// after itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Limits {
     /// Bytes.
@@ -50,6 +53,10 @@ pub(crate) struct Limits {
     pub(crate) cpu_time: Option<u64>,
     /// Bytes that one file may have.
     pub(crate) file_size: Option<u64>,
+    /// Processes besides the worker.
+    pub(crate) processes: Option<usize>,
+    /// Bytes that the folders of the VM may take.
+    pub(crate) disk: Option<u64>,
 }
 
 /// One wall, as a worker found it: its name, whether it stands, and what it is made of or why it

@@ -1,4 +1,4 @@
-//! The warm workers of a VM: processes that have started already and wait for a program.
+//! The warm workers of a VM: processes, or threads, that have started already and wait for a program.
 
 use std::io;
 use std::process::Stdio;
@@ -8,7 +8,9 @@ use bioxen_vm_core::{Error, ErrorKind, Result};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
-use crate::execution::{Job, Line, Worker, lost};
+use crate::execution::{Body, Job, Line, Process, Worker, lost};
+use crate::orders::Orders;
+use crate::thread::{Thread, Tools, Work};
 use crate::worker;
 
 /// How the workers of a VM are started, and those that wait.
@@ -23,12 +25,20 @@ pub(crate) struct Pool {
 /// How a worker is started.
 #[derive(Debug)]
 pub(crate) struct Launch {
-    pub(crate) program: String,
-    /// What it is told.
-    pub(crate) orders: String,
+    pub(crate) kind: Kind,
     pub(crate) env: Vec<(String, String)>,
-    /// Whether no program in it can start another, so that it can be ended by one signal.
-    pub(crate) childless: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Process {
+        program: String,
+        /// What it is told.
+        orders: String,
+        /// Whether no program in it can start another, so that it can be ended by one signal.
+        childless: bool,
+    },
+    Thread(Arc<Orders>),
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +88,11 @@ impl Pool {
         let mut worker = self.launch.start(env)?;
         worker.give(job).map_err(lost)?;
         Ok(worker)
+    }
+
+    /// How a session is started.
+    pub(crate) fn launch(&self) -> &Launch {
+        &self.launch
     }
 
     fn pop(&self) -> Option<Worker> {
@@ -130,20 +145,24 @@ impl Pool {
 
 impl Launch {
     fn start(&self, env: &[(String, String)]) -> Result<Worker> {
-        self.spawn(env).map_err(|error| {
+        self.spawn(Work::Programs, env).map_err(|error| {
+            let what = match &self.kind {
+                Kind::Process { program, .. } => format!("the worker {program}"),
+                Kind::Thread(_) => "a thread for programs".to_owned(),
+            };
             Error::new(
                 ErrorKind::Exhausted,
                 format!(
-                    "the worker {} could not be started; lower the number of VMs and programs \
-                     that run at once, or raise the limits on processes and open files",
-                    self.program
+                    "{what} could not be started; lower the number of VMs and programs that run at \
+                     once, or raise the limits on processes and open files"
                 ),
             )
             .with_source(error)
         })
     }
 
-    fn spawn(&self, env: &[(String, String)]) -> io::Result<Worker> {
+    /// Starts a worker for this work, which only threads can choose.
+    pub(crate) fn spawn(&self, work: Work, env: &[(String, String)]) -> io::Result<Worker> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         let (stdout, their_stdout) = io::pipe()?;
         let (stderr, their_stderr) = io::pipe()?;
@@ -155,26 +174,41 @@ impl Launch {
         line.socket.set_nonblocking(true)?;
         rustix::io::ioctl_fionbio(&line.stdout, true)?;
         rustix::io::ioctl_fionbio(&line.stderr, true)?;
-        let child = Command::new(&self.program)
-            .args([worker::ARGUMENT, &self.orders])
-            .env_clear()
-            .envs(
-                self.env
-                    .iter()
-                    .chain(env)
-                    .map(|(name, value)| (name, value)),
-            )
-            .current_dir("/")
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-            .stdout(their_stdout)
-            .stderr(their_stderr)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let pid = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .ok_or_else(|| io::Error::other("a process without an id"))?;
-        Ok(Worker::new(child, Pid::from_raw(pid), line, self.childless))
+        let env = self.env.iter().chain(env);
+        let body = match &self.kind {
+            Kind::Thread(orders) => Body::Thread(Thread::start(
+                work,
+                Tools {
+                    orders: Arc::clone(orders),
+                    env: env.cloned().collect(),
+                    socket: theirs,
+                    stdout: their_stdout.into(),
+                    stderr: their_stderr.into(),
+                },
+            )?),
+            Kind::Process {
+                program,
+                orders,
+                childless,
+            } => {
+                let child = Command::new(program)
+                    .args([worker::ARGUMENT, orders])
+                    .env_clear()
+                    .envs(env.map(|(name, value)| (name, value)))
+                    .current_dir("/")
+                    .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+                    .stdout(their_stdout)
+                    .stderr(their_stderr)
+                    .process_group(0)
+                    .kill_on_drop(true)
+                    .spawn()?;
+                let pid = child
+                    .id()
+                    .and_then(|id| i32::try_from(id).ok())
+                    .ok_or_else(|| io::Error::other("a process without an id"))?;
+                Body::Process(Process::new(child, Pid::from_raw(pid), *childless))
+            }
+        };
+        Ok(Worker::new(body, line))
     }
 }

@@ -14,13 +14,16 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bioxen_vm_core::lua::DRIVER;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::sysinfo::sysinfo;
 use nix::unistd::{dup, dup2_stdin};
 
-use crate::engine::{Compiled, Fresh, Housekeeper, Setting};
+use crate::brake::Brake;
+use crate::census::Census;
+use crate::engine::{Compiled, Exits, Fresh, Housekeeper, Setting};
 use crate::link;
 use crate::orders::{Engine, Orders};
 use crate::supervisor::{Warden, ending, unstartable};
@@ -55,21 +58,31 @@ pub(crate) fn move_requests() -> io::Result<OwnedFd> {
     Ok(requests)
 }
 
-/// Keeps a session with the built-in Lua until there are no more requests. Returns the exit code of
-/// this process.
-pub(crate) fn keep_session(orders: &Orders, warden: Warden) -> io::Result<u8> {
+/// Keeps a session with the built-in Lua until there are no more requests. With a brake its chunks can
+/// be interrupted. Returns the exit code of this process.
+pub(crate) fn keep_session(
+    orders: &Orders,
+    warden: Warden,
+    brake: Option<Arc<Brake>>,
+) -> io::Result<u8> {
     allow_cpu_time(orders.limits.cpu_time)?;
     let warden = Rc::new(warden);
-    let setting = setting(orders, &warden)?;
+    let mut setting = setting(orders, &warden)?;
+    setting.exits = brake.map(Exits::new);
     let fresh = Fresh::new(&setting).map_err(io::Error::other)?;
-    let ended = fresh.keep_session(SESSION);
+    let ended = fresh.keep_session(SESSION, None);
     warden.end_leftovers();
     Ok(u8::try_from(ended).unwrap_or(u8::MAX))
 }
 
 /// Runs programs until the owner wants no more, or until something of one may have stayed here.
 /// Returns the exit code of this process.
-pub(crate) fn serve(orders: &Orders, warden: Warden, socket: &UnixStream) -> io::Result<u8> {
+pub(crate) fn serve(
+    orders: &Orders,
+    warden: Warden,
+    census: &Census,
+    socket: &UnixStream,
+) -> io::Result<u8> {
     let nothing = nothing()?;
     let warden = Rc::new(warden);
     let mut runner = match &orders.engine {
@@ -86,7 +99,8 @@ pub(crate) fn serve(orders: &Orders, warden: Warden, socket: &UnixStream) -> io:
             dup2_stdin(&stdin)?;
         }
         allow_cpu_time(orders.limits.cpu_time)?;
-        let ended = match enter(&request.cwd) {
+        census.begin();
+        let ended = match enter(&request.cwd, io::stderr()) {
             Ok(()) => runner.run(request.program, &warden),
             Err(code) => code,
         };
@@ -97,6 +111,10 @@ pub(crate) fn serve(orders: &Orders, warden: Warden, socket: &UnixStream) -> io:
         }
         // A process that waits is in nobody's way.
         std::env::set_current_dir("/")?;
+        if !census.end() {
+            // The owner knows, and ends this process.
+            return Ok(0);
+        }
         let reusable = !orders.fresh && flushed && runner.is_clean(orders, has_input);
         link::report(socket, ended, reusable)?;
         if !reusable {
@@ -110,7 +128,7 @@ pub(crate) fn serve(orders: &Orders, warden: Warden, socket: &UnixStream) -> io:
 /// What runs a program.
 enum Runner {
     BuiltIn {
-        setting: Setting,
+        setting: Box<Setting>,
         fresh: Option<Fresh>,
         housekeeper: Housekeeper,
     },
@@ -120,7 +138,7 @@ enum Runner {
 impl Runner {
     fn built_in(orders: &Orders, warden: &Rc<Warden>) -> io::Result<Self> {
         Ok(Self::BuiltIn {
-            setting: setting(orders, warden)?,
+            setting: Box::new(setting(orders, warden)?),
             fresh: None,
             housekeeper: Housekeeper::new().map_err(io::Error::other)?,
         })
@@ -185,15 +203,26 @@ impl Runner {
 /// What the states of the built-in Lua are made for.
 fn setting(orders: &Orders, warden: &Rc<Warden>) -> io::Result<Setting> {
     let warden = Rc::clone(warden);
-    let memory = orders.limits.memory.unwrap_or_else(all_there_is);
     Ok(Setting {
-        memory: usize::try_from(memory).unwrap_or(usize::MAX),
+        memory: memory(orders),
         processes: orders.plan.start != Start::Nothing,
         end_leftovers: Rc::new(move || warden.end_leftovers()),
-        temporary_name,
+        temporary_folder: std::env::temp_dir(),
         changed: Rc::new(Cell::new(false)),
         compiled: Rc::new(Compiled::new().map_err(io::Error::other)?),
+        exits: None,
+        guest: None,
     })
+}
+
+/// The bytes that a state may have: all of this machine where there is no limit. A state without one
+/// would not be told that there is no more, its process would be aborted.
+pub(crate) fn memory(orders: &Orders) -> usize {
+    let memory = orders
+        .limits
+        .memory
+        .unwrap_or_else(|| sysinfo().map_or(u64::MAX, |info| info.ram_total()));
+    usize::try_from(memory).unwrap_or(usize::MAX)
 }
 
 fn nothing() -> io::Result<File> {
@@ -201,11 +230,11 @@ fn nothing() -> io::Result<File> {
 }
 
 /// Goes to a directory; an exit code where that cannot be.
-fn enter(cwd: &[u8]) -> Result<(), i32> {
+pub(crate) fn enter(cwd: &[u8], mut stderr: impl Write) -> Result<(), i32> {
     use std::os::unix::ffi::OsStrExt;
     let cwd = Path::new(std::ffi::OsStr::from_bytes(cwd));
     std::env::set_current_dir(cwd).map_err(|error| {
-        let _ = writeln!(io::stderr(), "lua: cannot enter {}: {error}", cwd.display());
+        let _ = writeln!(stderr, "lua: cannot enter {}: {error}", cwd.display());
         1
     })
 }
@@ -229,22 +258,4 @@ fn has_had_children() -> bool {
 
 fn holds_little_memory() -> bool {
     getrusage(UsageWho::RUSAGE_SELF).is_ok_and(|usage| usage.max_rss() < MUCH_MEMORY)
-}
-
-/// The memory of this machine. A state without a limit would not be told that there is no more,
-/// its process would be aborted.
-fn all_there_is() -> u64 {
-    sysinfo().map_or(u64::MAX, |info| info.ram_total())
-}
-
-/// Makes a file among the temporary ones of the VM.
-fn temporary_name() -> io::Result<String> {
-    let (_, path) = tempfile::Builder::new()
-        .prefix("lua_")
-        .tempfile_in(std::env::temp_dir())?
-        .keep()
-        .map_err(|error| error.error)?;
-    path.into_os_string()
-        .into_string()
-        .map_err(|_| io::Error::other("its name is not UTF-8"))
 }

@@ -3,6 +3,20 @@
 local vm = ...
 local error, tonumber, type, getmetatable = error, tonumber, type, getmetatable
 local find, tointeger = string.find, math.tointeger
+local open = io.open
+
+-- A state that shares its process has streams, variables and a search path of its own.
+local guest = vm.guest
+
+if guest then
+  io.stdin, io.stdout = assert(open(guest.stdin, "rb")), assert(open(guest.stdout, "wb"))
+  io.stderr = assert(open(guest.stderr, "wb"))
+  io.stderr:setvbuf("no")
+  io.input(io.stdin)
+  io.output(io.stdout)
+  package.path, package.cpath = guest.path, guest.cpath
+end
+
 local stdin, stdout, stderr = io.stdin, io.stdout, io.stderr
 
 -- Bytecode can do what no source text can.
@@ -53,16 +67,20 @@ end
 
 -- Ends what the program has started, and then does the same. With close the original closes the
 -- state first, and the finalizers of the program, which run then, may start more.
-local exit, end_leftovers = os.exit, vm.end_leftovers
+local exit, end_leftovers = guest and vm.exit or os.exit, vm.end_leftovers
 
 function os.exit(code, close)
-  if code ~= nil and type(code) ~= "boolean" and not tointeger(tonumber(code)) then
-    local problem = tonumber(code) and "number has no integer representation"
-      or "number expected, got " .. type(code)
-    error("bad argument #1 to 'exit' (" .. problem .. ")", 2)
+  if code ~= nil and type(code) ~= "boolean" then
+    local whole = tointeger(tonumber(code))
+    if not whole then
+      local problem = tonumber(code) and "number has no integer representation"
+        or "number expected, got " .. type(code)
+      error("bad argument #1 to 'exit' (" .. problem .. ")", 2)
+    end
+    code = whole
   end
   if not close then end_leftovers() end
-  exit(code, close)
+  exit(code, close and true)
 end
 
 if not vm.processes then
@@ -78,7 +96,7 @@ if not vm.processes then
   end
 end
 
-local open, remove = io.open, os.remove
+local remove = os.remove
 local temporary_name = vm.temporary_name
 
 function os.tmpname()
@@ -104,4 +122,59 @@ local setvbuf, process_changed = files.setvbuf, vm.process_changed
 function files.setvbuf(file, ...)
   if file == stdout or file == stderr or file == stdin then process_changed() end
   return setvbuf(file, ...)
+end
+
+-- Who leaves a program leaves the coroutines of it, too.
+if vm.pass then
+  local resume, pass = coroutine.resume, vm.pass
+
+  local function passed(ok, ...)
+    if not ok then pass() end
+    return ok, ...
+  end
+
+  function coroutine.resume(...) return passed(resume(...)) end
+end
+
+if guest then
+  local env, tostring, select, setlocale = guest.env, tostring, select, os.setlocale
+  local write, close, metatable = files.write, files.close, getmetatable(stdout)
+  local output, close_file, collect = io.output, io.close, metatable.__close
+  local standard = {[stdin] = true, [stdout] = true, [stderr] = true}
+
+  function print(...)
+    for i = 1, select("#", ...) do
+      if i > 1 then write(stdout, "\t") end
+      write(stdout, tostring((select(i, ...))))
+    end
+    write(stdout, "\n")
+  end
+
+  function files.close(file)
+    if standard[file] then return nil, "cannot close standard file" end
+    return close(file)
+  end
+
+  function io.close(file)
+    if file == nil then file = output() end
+    if standard[file] then return nil, "cannot close standard file" end
+    return close_file(file)
+  end
+
+  function metatable.__close(file)
+    if not standard[file] then collect(file) end
+  end
+
+  function os.getenv(name)
+    if type(name) ~= "string" and type(name) ~= "number" then
+      error("bad argument #1 to 'getenv' (string expected, got " .. type(name) .. ")", 2)
+    end
+    return env[tostring(name)]
+  end
+
+  -- The locale is that of the process.
+  function os.setlocale(locale, category)
+    if locale ~= nil and locale ~= "C" then return nil end
+    return setlocale(nil, category)
+  end
 end

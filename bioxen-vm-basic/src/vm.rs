@@ -1,19 +1,18 @@
+mod sessions;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner, eldest_child};
+use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use bioxen_vm_core::{
-    BackendConfig, Capabilities, ChannelSink, Command, Error, ErrorKind, Gather, Input, Isolation,
-    LuaVm, Outcome, OutputSink, OutputStream, PackageSite, Result, Runner, Script, Session,
-    SessionHost, SessionOptions, Status, VmId, VmInfo, VmState, channel, lua,
+    BackendConfig, Capabilities, ChannelSink, Command, Error, ErrorKind, Gather, Isolation, LuaVm,
+    Outcome, OutputSink, OutputStream, PackageSite, Result, Runner, Script, Session,
+    SessionOptions, Status, VmId, VmInfo, VmState, channel, lua,
 };
 use bytes::Bytes;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock, watch};
 use tokio::task::JoinSet;
 
@@ -21,7 +20,7 @@ use crate::BasicConfig;
 use crate::execution::Job;
 use crate::interpreter::Interpreter;
 use crate::place::Place;
-use crate::pool::{Launch, Pool};
+use crate::pool::{Kind, Launch, Pool};
 use crate::walls::NAMES;
 
 /// The longest program that comes to a worker in a request, in bytes.
@@ -40,8 +39,6 @@ pub struct BasicVm {
     id: VmId,
     interpreter: Arc<Interpreter>,
     execution_timeout: Option<Duration>,
-    /// What the workers are told.
-    orders: String,
     capabilities: Capabilities,
     processes: Arc<Processes>,
     /// Held while the VM changes its state, so that changes happen one after the other.
@@ -56,23 +53,29 @@ impl BasicVm {
         config: &BasicConfig,
     ) -> Result<Self> {
         let vm_env = place.env(interpreter.lua_version());
-        let orders = interpreter.orders(config, Some(&place)).to_argument()?;
+        let orders = interpreter.orders(config, Some(&place));
+        let kind = match interpreter.worker() {
+            Some(program) => Kind::Process {
+                program: program.to_owned(),
+                orders: orders.to_argument()?,
+                childless: interpreter.is_childless(config),
+            },
+            None => Kind::Thread(Arc::new(orders)),
+        };
         let launch = Launch {
-            program: interpreter.worker().to_owned(),
-            orders: orders.clone(),
+            kind,
             env: [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into_iter()
                 .chain(vm_env.iter().cloned())
                 .collect(),
-            childless: interpreter.is_childless(config),
         };
         let mut capabilities = Capabilities::default();
         capabilities.streaming = true;
         capabilities.returned_values = true;
         capabilities.sessions = true;
-        capabilities.interrupts = interpreter.minds_interrupts();
-        capabilities.processes = true;
+        capabilities.interrupts = true;
+        capabilities.processes = !config.in_process;
         capabilities.commands = config.processes;
         capabilities.files = true;
         capabilities.memory_limit = true;
@@ -90,7 +93,6 @@ impl BasicVm {
             id,
             interpreter,
             execution_timeout: config.execution_timeout,
-            orders,
             capabilities,
             processes: Arc::new(processes),
             changing: Mutex::default(),
@@ -198,15 +200,8 @@ impl LuaVm for BasicVm {
         if state != VmState::Running {
             return Err(told(refused(&self.id, state)));
         }
-        let host = SessionProcess {
-            command: self.interpreter.session(&self.orders, &options),
-            minds_interrupts: self.interpreter.minds_interrupts(),
-            worker: Arc::default(),
-            processes: Arc::clone(&self.processes),
-        };
-        Session::open(options.name, Arc::new(host))
-            .await
-            .map_err(told)
+        let host = sessions::host(&self.interpreter, &self.processes, &options);
+        Session::open(options.name, host).await.map_err(told)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -453,50 +448,6 @@ where
     // The run keeps nothing of the sink once it is over, so that there is an end to the pieces.
     let (outcome, ()) = tokio::join!(run(pieces), pass_on);
     outcome
-}
-
-/// The process that keeps a session, among the processes of a VM.
-#[derive(Debug)]
-struct SessionProcess {
-    command: Command,
-    minds_interrupts: bool,
-    /// Its id, from its start to its end; 0 otherwise.
-    worker: Arc<AtomicI32>,
-    processes: Arc<Processes>,
-}
-
-#[async_trait]
-impl SessionHost for SessionProcess {
-    async fn run(&self, input: Input, sink: &mut dyn OutputSink) -> Result<Outcome> {
-        let command = self.command.clone().with_stdin(input);
-        let worker = Arc::clone(&self.worker);
-        let tell = move |pid| worker.store(pid, Ordering::Relaxed);
-        let run = |pieces| async {
-            let ran = self.processes.run_command(command, pieces, tell).await;
-            ran.map(|(outcome, _)| outcome)
-        };
-        let outcome = streamed(sink, run).await;
-        self.worker.store(0, Ordering::Relaxed);
-        outcome
-    }
-
-    async fn interrupt(&self, _: u32) -> Result<()> {
-        if !self.minds_interrupts {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "what runs in this session cannot be interrupted; close it, or set lua_executable",
-            ));
-        }
-        // The interpreter cannot tell who it is from within its walls. It is what its worker has
-        // started first. One that has ended meanwhile needs no interrupt.
-        let worker = self.worker.load(Ordering::Relaxed);
-        if worker > 0
-            && let Some(interpreter) = eldest_child(worker)
-        {
-            let _ = kill(Pid::from_raw(interpreter), Signal::SIGINT);
-        }
-        Ok(())
-    }
 }
 
 /// Hands output on, and remembers the end of standard error, by which a program tells that it had

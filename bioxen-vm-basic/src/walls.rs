@@ -24,8 +24,11 @@ use crate::orders::Finding;
 /// The newest rights of Landlock that are known here. An older kernel keeps those that it knows.
 const NEWEST: ABI = ABI::V6;
 
+/// The wall that is no matter of the kernel's permissions: a process of its own.
+pub(crate) const OWN_PROCESS: &str = "own process";
+
 /// The names of the walls.
-pub(crate) const NAMES: [&str; 4] = ["files", "network", "processes", "system calls"];
+pub(crate) const NAMES: [&str; 5] = [OWN_PROCESS, "files", "network", "processes", "system calls"];
 
 /// What every program may read: the time zone and the language.
 const READ_BY_ALL: [&str; 5] = [
@@ -112,7 +115,7 @@ impl Plan {
     pub(crate) fn raise(&self) -> io::Result<Vec<Finding>> {
         if !self.walls {
             let off = |name| opened(name, "switched off by the configuration");
-            return Ok(NAMES.map(off).into());
+            return Ok(NAMES[1..].iter().copied().map(off).collect());
         }
         let landlock = self.confine_files()?;
         let seccomp = self.confine_calls()?;

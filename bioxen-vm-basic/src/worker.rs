@@ -18,16 +18,18 @@ use std::io::{self, Write};
 use std::iter::repeat_n;
 use std::os::fd::RawFd;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bioxen_vm_core::lua::SESSION_DRIVER;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::brake::Brake;
+use crate::census::Census;
 use crate::orders::{Engine, Finding, Limits, Orders};
 use crate::supervisor::{Warden, ending, imitate, unstartable};
-use crate::{leash, serve};
+use crate::{census, leash, link, serve};
 
 /// The first argument of a program that is started as a worker. What it is told, as JSON, follows;
 /// where a program and its arguments follow that, it runs this one program.
@@ -46,6 +48,9 @@ pub(crate) const WALLS: &str = "--walls";
 /// interpreter of this machine keeps it, the program. Requests come on standard input.
 pub(crate) const SESSION: &str = "--session";
 
+/// The same for a session of the built-in Lua whose chunks can be interrupted, by SIGINT.
+pub(crate) const INTERRUPTIBLE: &str = "--interruptible-session";
+
 /// How many interrupts a session of an interpreter survives: it minds one for each part of its
 /// command line.
 const INTERRUPTS: usize = 256;
@@ -56,6 +61,9 @@ pub(crate) const IDENTITY: &str = concat!("bioxen-lua-worker ", env!("CARGO_PKG_
 /// What the process may take beyond twice the memory of its Lua state, so that the state meets its
 /// own limit first, which it can tell the program about.
 const HEADROOM: u64 = 64 << 20;
+
+/// How many processes and threads more the user of a worker may have that starts others.
+const OF_OTHERS: u64 = 1000;
 
 /// Whether `main` has called [`run_if_asked`]. The only thing that this library keeps for the whole
 /// process: it is a property of its program.
@@ -107,8 +115,13 @@ fn work() -> u8 {
         }
         [ARGUMENT, WALLS, orders] => tell_walls(orders),
         [ARGUMENT, SESSION, orders] => serve::move_requests().and_then(|_requests| {
-            let (orders, warden) = begin(orders)?;
-            serve::keep_session(&orders, warden)
+            let (orders, warden) = begin_one(orders)?;
+            serve::keep_session(&orders, warden, None)
+        }),
+        [ARGUMENT, INTERRUPTIBLE, orders] => serve::move_requests().and_then(|_requests| {
+            let brake = listen_for_interrupts()?;
+            let (orders, warden) = begin_one(orders)?;
+            serve::keep_session(&orders, warden, Some(brake))
         }),
         [ARGUMENT, SESSION, orders, program] => serve::move_requests().and_then(|_requests| {
             let mut args = vec!["-e", SESSION_DRIVER];
@@ -163,14 +176,36 @@ fn is_inherited(number: RawFd) -> bool {
 
 /// Runs the programs that the owner sends.
 fn serve(orders: &str) -> io::Result<u8> {
-    let (orders, warden) = begin(orders)?;
     let socket = serve::take_socket()?;
-    serve::serve(&orders, warden, &socket)
+    let owner = socket.try_clone()?;
+    let (orders, warden, census) = begin(orders, move |_, ending| {
+        // The owner ends this process then, or is gone.
+        let _ = link::report(&owner, ending, false);
+    })?;
+    serve::serve(&orders, warden, &census, &socket)
+}
+
+/// Has the returned brake told of each SIGINT. To be called before there is another thread: a signal
+/// that all of them block waits for the one that takes it.
+fn listen_for_interrupts() -> io::Result<Arc<Brake>> {
+    let interrupt = SigSet::from(Signal::SIGINT);
+    interrupt.thread_block()?;
+    let brake = Arc::new(Brake::default());
+    let told = Arc::clone(&brake);
+    std::thread::Builder::new()
+        .name("interrupts".into())
+        .stack_size(128 << 10)
+        .spawn(move || {
+            while interrupt.wait().is_ok() {
+                told.interrupt();
+            }
+        })?;
+    Ok(brake)
 }
 
 /// Runs one program that is not ours to its end, ends what it has left, and ends as it ended.
 fn run_program(orders: &str, program: &str, args: &[&str]) -> io::Result<u8> {
-    let (_, warden) = begin(orders)?;
+    let (_, warden) = begin_one(orders)?;
     let status = Command::new(program).args(args).status();
     warden.end_leftovers();
     Ok(match status {
@@ -190,15 +225,34 @@ fn tell_walls(orders: &str) -> io::Result<u8> {
     Ok(0)
 }
 
-/// Does what every worker must have done before anything else runs.
-fn begin(orders: &str) -> io::Result<(Orders, Warden)> {
+/// Does what every worker must have done before anything else runs. A program that has too much is told
+/// of, with what is to be held while this process is ended.
+fn begin(
+    orders: &str,
+    tell: impl FnOnce(&Mutex<()>, i32) + Send + 'static,
+) -> io::Result<(Orders, Warden, Census)> {
     let orders: Orders = serde_json::from_str(orders)?;
-    let ending = Arc::default();
+    let ending: Arc<Mutex<()>> = Arc::default();
     let warden = Warden::appoint(Arc::clone(&ending))?;
-    leash::watch(&orders.lock, ending)?;
+    leash::watch(&orders.lock, Arc::clone(&ending))?;
+    let census = Census::take(&orders, move |found| tell(&ending, found))?;
     limit(&orders)?;
     sigpipe::reset();
     orders.plan.raise()?;
+    Ok((orders, warden, census))
+}
+
+/// The same for a worker that runs one program to its end, and has nobody to tell.
+fn begin_one(orders: &str) -> io::Result<(Orders, Warden)> {
+    let (orders, warden, census) = begin(orders, |ending, found| {
+        let what = match found {
+            link::TOO_MANY_PROCESSES => "processes",
+            _ => "on disk",
+        };
+        let _ = writeln!(io::stderr(), "lua: ended for too much: {what}");
+        leash::end_all(ending)
+    })?;
+    census.begin();
     Ok((orders, warden))
 }
 
@@ -207,6 +261,12 @@ fn limit(orders: &Orders) -> io::Result<()> {
         memory, file_size, ..
     } = orders.limits;
     lower(Resource::RLIMIT_CORE, 0)?;
+    if let Some(count) = orders.limits.processes {
+        // What others of this user start must not keep the program from its own.
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let all = census::of_this_user().saturating_add(count);
+        lower(Resource::RLIMIT_NPROC, all.saturating_add(OF_OTHERS))?;
+    }
     if let Some(bytes) = memory {
         let bytes = match orders.engine {
             Engine::BuiltIn => bytes.saturating_mul(2).saturating_add(HEADROOM),

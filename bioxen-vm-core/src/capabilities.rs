@@ -15,7 +15,8 @@ pub struct Capabilities {
     pub returned_values: bool,
     /// [`open_session`](crate::LuaVm::open_session).
     pub sessions: bool,
-    /// A running chunk of a session can be interrupted.
+    /// A running chunk of a session can be interrupted, if the session was opened
+    /// [so](crate::SessionOptions::interruptible).
     pub interrupts: bool,
     /// Each program has a process of its own, which ends with all that it started: exit codes,
     /// signals, environment and working directory are real ones.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use directory::PrivateDir;
-pub use tree::{eldest_child, end_descendants, end_tree};
+pub use tree::{count_descendants, eldest_child, end_descendants, end_tree};
 
 /// Where programs are looked up unless the runner is given another `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -41,6 +41,10 @@ pub enum Status {
     OutOfMemory,
     /// Ended because it used more processor time than it may have.
     CpuLimit,
+    /// Ended by us, because it had more processes at once than it may have.
+    ProcessLimit,
+    /// Ended by us, because it kept more on disk than it may.
+    DiskLimit,
     /// Ended by us, because it wrote more than it may, or more than the taker of its output wanted.
     OutputLimit,
 }
@@ -96,6 +100,8 @@ impl fmt::Display for Status {
             Self::TimedOut => f.write_str("timed out"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::CpuLimit => f.write_str("out of processor time"),
+            Self::ProcessLimit => f.write_str("ended for too many processes"),
+            Self::DiskLimit => f.write_str("ended for too much on disk"),
             Self::OutputLimit => f.write_str("ended for too much output"),
         }
     }

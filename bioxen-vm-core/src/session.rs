@@ -93,6 +93,10 @@ pub struct SessionOptions {
     pub env: Vec<(String, String)>,
     /// The working directory; the VM's own when `None`.
     pub cwd: Option<String>,
+    /// Whether a chunk that runs can be [interrupted](Session::interrupt) also where that costs speed:
+    /// the Lua that is built into VMs of type `basic` computes at less than half of its speed then.
+    /// `false` by default. Interpreters can always be interrupted.
+    pub interruptible: bool,
 }
 
 impl Default for SessionOptions {
@@ -101,6 +105,7 @@ impl Default for SessionOptions {
             name: "session".into(),
             env: Vec::new(),
             cwd: None,
+            interruptible: false,
         }
     }
 }
@@ -112,6 +117,13 @@ impl SessionOptions {
             name: name.into(),
             ..Self::default()
         }
+    }
+
+    /// Has chunks that run be interruptible everywhere.
+    #[must_use]
+    pub fn interruptible(mut self) -> Self {
+        self.interruptible = true;
+        self
     }
 }
 
@@ -409,11 +421,13 @@ impl Session {
     /// Interrupts the chunk that runs, as Ctrl-C does at a terminal: it fails with `interrupted!`.
     /// Does nothing when none runs.
     ///
-    /// What Lua itself cannot be interrupted in, it finishes first: a coroutine, a call of C such
-    /// as `string.find`, a program that it started and waits for, a loop that LuaJIT has compiled.
+    /// What Lua itself cannot be interrupted in, it finishes first: a call of C such as
+    /// `string.find`, a program that it started and waits for, in an interpreter a coroutine, in
+    /// LuaJIT a loop that it has compiled.
     ///
     /// # Errors
-    /// Fails when the process cannot be reached, or its type cannot do this.
+    /// Fails when the process cannot be reached, and with [`ErrorKind::Unsupported`] where only
+    /// sessions can be interrupted that were opened [so](SessionOptions::interruptible).
     pub async fn interrupt(&self) -> Result<()> {
         let process = *self.inner.shared.process.borrow();
         match process {

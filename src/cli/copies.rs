@@ -1,33 +1,33 @@
-//! What `bioxen run` copies into its VM and out of it.
+//! What `bioxen run` and `exec` copy into their VM and out of it.
 
 use std::path::Path;
 
 use bioxen_vm_core::LuaVm;
 use bioxen_vm_core::files::Files;
 
-use super::run::Args;
+use super::run::Job;
 
 /// The copies that were asked for.
 pub(super) struct Copies<'a> {
-    args: &'a Args,
+    job: &'a Job,
     /// Only where there is something to copy.
     files: Option<Files>,
 }
 
 impl<'a> Copies<'a> {
-    pub(super) async fn new(args: &'a Args, vm: &dyn LuaVm) -> anyhow::Result<Self> {
-        let files = match args.put.is_empty() && args.get.is_empty() {
+    pub(super) async fn new(job: &'a Job, vm: &dyn LuaVm) -> anyhow::Result<Self> {
+        let files = match job.put.is_empty() && job.get.is_empty() {
             true => None,
             false => Some(Files::of(vm).await?),
         };
-        Ok(Self { args, files })
+        Ok(Self { job, files })
     }
 
     pub(super) async fn put(&self) -> anyhow::Result<()> {
         for (files, text) in self
             .files
             .iter()
-            .flat_map(|f| self.args.put.iter().map(move |t| (f, t)))
+            .flat_map(|f| self.job.put.iter().map(move |t| (f, t)))
         {
             let (local, remote) = ends(text);
             if local.is_dir() {
@@ -43,7 +43,7 @@ impl<'a> Copies<'a> {
         for (files, text) in self
             .files
             .iter()
-            .flat_map(|f| self.args.get.iter().map(move |t| (f, t)))
+            .flat_map(|f| self.job.get.iter().map(move |t| (f, t)))
         {
             let (remote, local) = ends(text);
             if files.is_folder(remote).await? {

@@ -21,6 +21,7 @@ mod demo;
 mod doctor;
 #[cfg(feature = "xcpng")]
 mod gc;
+mod ground;
 mod interrupt;
 mod lines;
 mod map;
@@ -129,9 +130,12 @@ enum Command {
     Net(net::Command),
     /// Install, lock and look after rocks in a tree of this machine or in a VM that was kept
     Pkg(Box<pkg::Args>),
+    /// Run a Lua program in a VM of a pool that is there
+    #[cfg(feature = "xcpng")]
+    Exec(run::Exec),
     /// Run a Lua program in a VM made for it
-    Run(run::Args),
-    /// Talk to a living Lua state in a VM made for it
+    Run(run::Run),
+    /// Talk to a living Lua state in a VM made for it, or in one of a pool that is there
     Shell(shell::Args),
     /// Make a template for VMs of a pool, or say what one lacks
     #[cfg(feature = "xcpng")]
@@ -213,6 +217,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             #[cfg(all(feature = "net", feature = "xcpng"))]
             Command::Net(command) => Box::pin(net::run(command, settings)).await,
             Command::Pkg(args) => Box::pin(pkg::run(*args, settings)).await,
+            #[cfg(feature = "xcpng")]
+            Command::Exec(args) => run::exec(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,
             #[cfg(feature = "xcpng")]

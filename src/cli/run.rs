@@ -1,4 +1,4 @@
-//! `bioxen run`: makes a VM, runs one program in it, and removes the VM.
+//! `bioxen run` and `bioxen exec`: one program in a VM that is made for it, or in one that is there.
 
 use std::fs::File;
 use std::io::IsTerminal as _;
@@ -9,38 +9,51 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_curator::PackageInstaller;
-#[cfg(feature = "xcpng")]
-use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_core::words::parse_duration;
-use bioxen_vm_core::{Input, Script, Value, VmManager};
+use bioxen_vm_core::{Input, Script};
 
 use super::copies::Copies;
+use super::ground::{Ground, Kind};
 use super::interrupt::Interrupts;
 use super::streams::{Streams, exit_code, read_ahead};
-use super::{config, servers, with_defaults, with_vms};
+use super::{servers, with_vms};
 use crate::settings::Settings;
 
+/// What the exit code says, for the help.
+const ENDINGS: &str = "\
+Exit codes: that of the program, but 123 when it was out of memory, 124 when its time was up, 152 when
+its processor time was, 122 when it met another limit (processes, disk), 128 and its number for another
+signal, 125 when BioXen itself failed.";
+
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// VM type; `bioxen types` lists those of this build
-    #[arg(
-        long = "type",
-        short = 't',
-        default_value = "basic",
-        value_name = "TYPE"
-    )]
-    vm_type: String,
+#[command(after_help = ENDINGS)]
+pub(super) struct Run {
+    #[command(flatten)]
+    kind: Kind,
 
-    /// Run in this VM of a pool, started if need be, instead of one made for the program: its id,
-    /// name or UUID, or `tag:NAME`
-    #[cfg(feature = "xcpng")]
-    #[arg(long, value_name = "VM", conflicts_with = "vm_type")]
-    vm: Option<String>,
+    #[command(flatten)]
+    job: Job,
+}
 
-    /// Set a key of the type's configuration, `template=lua-bio-template` for example
+#[cfg(feature = "xcpng")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = ENDINGS)]
+pub(super) struct Exec {
+    /// The VM, started if need be: its id, name or UUID, or `tag:NAME`
+    #[arg(value_name = "VM")]
+    vm: String,
+
+    /// Set a key of the configuration, `xcpng_host=pool.example` for example
     #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
     set: Vec<String>,
 
+    #[command(flatten)]
+    job: Job,
+}
+
+/// A program, and what it needs.
+#[derive(Debug, clap::Args)]
+pub(super) struct Job {
     /// Install this rock before the program runs
     #[arg(long = "package", short = 'p', value_name = "ROCK")]
     packages: Vec<String>,
@@ -77,43 +90,35 @@ pub(super) struct Args {
     arguments: Vec<String>,
 }
 
-pub(super) async fn run(mut args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    let existing = existing(&mut args);
-    for assignment in &args.set {
-        settings.set(&args.vm_type, assignment)?;
-    }
-    let script = script(&args)?;
-    script.validate()?;
+pub(super) async fn run(args: Run, settings: Settings) -> anyhow::Result<ExitCode> {
+    // What is wrong with the program is told before anything else.
+    let script = script(&args.job)?;
+    execute(args.kind.ground(settings)?, &args.job, script).await
+}
+
+#[cfg(feature = "xcpng")]
+pub(super) async fn exec(args: Exec, settings: Settings) -> anyhow::Result<ExitCode> {
+    let script = script(&args.job)?;
+    let ground = Ground::existing(args.vm, &args.set, settings)?;
+    execute(ground, &args.job, script).await
+}
+
+async fn execute(ground: Ground, job: &Job, script: Script) -> anyhow::Result<ExitCode> {
     let mut streams = Streams::new()?;
     let interrupts = Interrupts::listen()?;
-    let config = match &existing {
-        Some(_) => with_defaults(&settings, &args.vm_type),
-        None => config(&settings, &args.vm_type)?,
-    };
-    let manager = VmManager::new(crate::factory());
-    let manager = Arc::new(match &existing {
-        Some(_) => for_existing(manager, config.clone())?,
-        None => manager,
-    });
+    let manager = &ground.manager;
     let work = async {
-        match &existing {
-            Some(which) => {
-                let vm = manager.adopt_vm("run", &args.vm_type, which, config);
-                vm.await?.start().await?;
-            }
-            None => drop(manager.create_vm("run", &args.vm_type, config).await?),
-        }
-        if !args.packages.is_empty() {
-            let servers = servers::servers(&args.servers)?;
-            let installer = PackageInstaller::new(Arc::clone(&manager)).with_servers(servers);
-            for package in &args.packages {
+        let vm = ground.enter("run").await?;
+        if !job.packages.is_empty() {
+            let servers = servers::servers(&job.servers)?;
+            let installer = PackageInstaller::new(Arc::clone(manager)).with_servers(servers);
+            for package in &job.packages {
                 installer
-                    .install_package_in_vm(package, "run", &args.vm_type)
+                    .install_package_in_vm(package, "run", &ground.vm_type)
                     .await?;
             }
         }
-        let vm = manager.vm("run")?;
-        let copies = Copies::new(&args, &*vm).await?;
+        let copies = Copies::new(job, &*vm).await?;
         copies.put().await?;
         let outcome = vm.execute_streaming(script, &mut streams).await?;
         if let Some(end) = streams.failure() {
@@ -124,36 +129,10 @@ pub(super) async fn run(mut args: Args, mut settings: Settings) -> anyhow::Resul
         }
         Ok(exit_code(outcome.status))
     };
-    with_vms(&manager, &interrupts, work).await
+    with_vms(manager, &interrupts, work).await
 }
 
-/// The VM that the program runs in, where that is not made for it.
-fn existing(args: &mut Args) -> Option<String> {
-    #[cfg(feature = "xcpng")]
-    if let Some(which) = args.vm.take() {
-        args.vm_type = bioxen_vm_xcpng::XcpngConfig::VM_TYPE.to_owned();
-        return Some(which);
-    }
-    let _ = args;
-    None
-}
-
-/// A manager that finds VMs of a pool, and so needs no template.
-pub(super) fn for_existing(manager: VmManager, config: Value) -> anyhow::Result<VmManager> {
-    #[cfg(feature = "xcpng")]
-    {
-        let config = bioxen_vm_xcpng::XcpngConfig::from_value(config)?;
-        let pool = config.build_without_template()?;
-        Ok(manager.with_backend(Arc::new(pool)))
-    }
-    #[cfg(not(feature = "xcpng"))]
-    {
-        let _ = config;
-        Ok(manager)
-    }
-}
-
-fn script(args: &Args) -> anyhow::Result<Script> {
+fn script(args: &Job) -> anyhow::Result<Script> {
     let mut arguments = args.arguments.iter();
     let mut script = match &args.code {
         Some(code) => Script::new(code.clone()).with_name("-e"),
@@ -175,11 +154,12 @@ fn script(args: &Args) -> anyhow::Result<Script> {
     if let Some(limit) = args.timeout {
         script = script.with_timeout(limit);
     }
+    script.validate()?;
     Ok(script)
 }
 
 /// What the program reads, as it comes. The terminal only on request: it is the user's.
-fn input(args: &Args) -> anyhow::Result<Option<Input>> {
+fn input(args: &Job) -> anyhow::Result<Option<Input>> {
     let ours = std::io::stdin();
     Ok(match &args.stdin {
         Some(file) if file.as_os_str() != "-" => {

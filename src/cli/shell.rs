@@ -1,4 +1,4 @@
-//! `bioxen shell`: makes a VM, talks to a Lua state in it, and removes the VM.
+//! `bioxen shell`: talks to a Lua state in a VM that is made for it, or in one that is there.
 
 use std::process::ExitCode;
 
@@ -9,10 +9,11 @@ use bioxen_vm_core::{
 use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::ground::Kind;
 use super::interrupt::Interrupts;
 use super::lines::{Line, Lines};
 use super::streams::{Streams, exit_code};
-use super::{config, with_vms};
+use super::with_vms;
 use crate::settings::Settings;
 
 /// The exit code of Ctrl-C: 128 and SIGINT.
@@ -20,24 +21,15 @@ const INTERRUPTED: u8 = 128 + 2;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// VM type; `bioxen types` lists those of this build
-    #[arg(
-        long = "type",
-        short = 't',
-        default_value = "basic",
-        value_name = "TYPE"
-    )]
-    vm_type: String,
+    #[command(flatten)]
+    kind: Kind,
 
-    /// Set a key of the type's configuration, `template=lua-bio-template` for example
-    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    /// Compute at full speed with the Lua that is built in: Ctrl-C can then only end the session
+    #[arg(long)]
+    fast: bool,
 }
 
-pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    for assignment in &args.set {
-        settings.set(&args.vm_type, assignment)?;
-    }
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     let lines = Lines::new()?;
     // At a terminal Ctrl-C is for the chunk that runs, in a script for us.
     let (interrupts, mut ctrl_c) = if lines.is_typed() {
@@ -46,35 +38,34 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     } else {
         (Interrupts::listen()?, None)
     };
-    let manager = VmManager::new(crate::factory());
+    let ground = args.kind.ground(settings)?;
+    let manager = &ground.manager;
     let work = async {
-        let config = config(&settings, &args.vm_type)?;
         tokio::select! {
-            created = manager.create_vm("shell", &args.vm_type, config) => created?,
+            entered = ground.enter("shell") => entered?,
             () = pressed(&mut ctrl_c) => return Ok(ExitCode::from(INTERRUPTED)),
         };
+        let mut options = SessionOptions::named("shell");
+        // Nobody interrupts a script.
+        options.interruptible = lines.is_typed() && !args.fast;
         let shell = Shell {
-            session: open(&manager).await?,
-            manager: &manager,
+            session: manager.open_session("shell", options.clone()).await?,
+            options,
+            manager,
             streams: Streams::new()?,
             lines,
             ctrl_c,
         };
-        shell.talk(&args.vm_type).await
+        shell.talk(&ground.vm_type).await
     };
-    with_vms(&manager, &interrupts, work).await
-}
-
-async fn open(manager: &VmManager) -> anyhow::Result<Session> {
-    Ok(manager
-        .open_session("shell", SessionOptions::named("shell"))
-        .await?)
+    with_vms(manager, &interrupts, work).await
 }
 
 /// A session, and who talks to it.
 struct Shell<'a> {
     manager: &'a VmManager,
     session: Session,
+    options: SessionOptions,
     streams: Streams,
     lines: Lines,
     /// Heard at a terminal only.
@@ -125,7 +116,8 @@ impl Shell<'_> {
                         }
                         Done::GivenUp => {
                             self.session.close().await;
-                            self.session = open(self.manager).await?;
+                            let options = self.options.clone();
+                            self.session = self.manager.open_session("shell", options).await?;
                             self.say("this is a new session, without the variables of the old one")
                                 .await;
                         }

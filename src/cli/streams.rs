@@ -16,8 +16,18 @@ use tokio::sync::Notify;
 
 use super::{FAILED, warn};
 
+/// The exit code of a program that met a limit which has no code of its own.
+const OTHER_LIMIT: u8 = 122;
+
+/// The exit code of a program that ran out of memory: below those of timeout(1) and of shells, none
+/// of which stands for it.
+const OUT_OF_MEMORY: u8 = 123;
+
 /// The exit code of a program that ran out of time, as of timeout(1).
 const TIMED_OUT: u8 = 124;
+
+/// The exit code by which a shell knows that the processor time was up: 128 and SIGXCPU.
+const OUT_OF_CPU_TIME: u8 = 128 + 24;
 
 /// The exit code by which a shell knows that nobody read on: 128 and SIGPIPE.
 pub(super) const NO_READER: u8 = 128 + 13;
@@ -140,9 +150,17 @@ pub(super) fn exit_code(status: Status) -> ExitCode {
             warn("the program ran out of time and was ended");
             TIMED_OUT
         }
+        Status::OutOfMemory => {
+            warn("the program ran out of memory");
+            OUT_OF_MEMORY
+        }
+        Status::CpuLimit => {
+            warn("the program ran out of processor time and was ended");
+            OUT_OF_CPU_TIME
+        }
         other => {
             warn(&format!("the program was ended: {other}"));
-            FAILED
+            OTHER_LIMIT
         }
     })
 }

@@ -17,11 +17,17 @@ pub(crate) struct Target {
 enum Kind {
     /// The built-in Lua, or an interpreter of this machine.
     Basic(Option<&'static str>),
+    /// The built-in Lua in threads of this process.
+    InProcess,
     Pool,
 }
 
-pub(crate) const TARGETS: [Target; 6] = [
+pub(crate) const TARGETS: [Target; 7] = [
     basic("basic-worker", None),
+    Target {
+        name: "basic-in-process",
+        kind: Kind::InProcess,
+    },
     basic("basic-lua5.1", Some("lua5.1")),
     basic("basic-lua5.3", Some("lua5.3")),
     basic("basic-lua5.4", Some("lua5.4")),
@@ -57,6 +63,7 @@ impl Target {
                 }
                 ("basic", config, None)
             }
+            Kind::InProcess => ("basic", json!({"in_process": true}), None),
             Kind::Pool => {
                 let pool = Pool::open(Value::Null).await.unwrap();
                 let config = pool.config(json!({"template": TEMPLATE}));
@@ -79,7 +86,10 @@ impl Target {
 
     /// Whether programs run in Lua 5.4.
     pub(crate) fn is_newest(self) -> bool {
-        matches!(self.kind, Kind::Basic(None | Some("lua5.4")) | Kind::Pool)
+        matches!(
+            self.kind,
+            Kind::Basic(None | Some("lua5.4")) | Kind::InProcess | Kind::Pool
+        )
     }
 }
 

@@ -16,7 +16,7 @@ async fn run(lab: &Lab, script: impl Into<Script>) -> Outcome {
 
 #[tokio::test]
 async fn printed_text_comes_back_with_exit_code_0() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "print('hi')").await;
         assert_eq!(outcome.stdout_text(), "hi\n");
         assert_eq!(outcome.stderr_text(), "");
@@ -26,7 +26,7 @@ async fn printed_text_comes_back_with_exit_code_0() {
 
 #[tokio::test]
 async fn a_returned_value_is_not_printed() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "return 4").await;
         assert_eq!(
             (outcome.stdout_text(), outcome.exit_code()),
@@ -37,7 +37,7 @@ async fn a_returned_value_is_not_printed() {
 
 #[tokio::test]
 async fn errors_are_exit_code_1_with_text_and_traceback() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "local function f() error('boom') end\nf()").await;
         assert_eq!(outcome.exit_code(), Some(1));
         let text = outcome.stderr_text();
@@ -55,7 +55,7 @@ async fn errors_are_exit_code_1_with_text_and_traceback() {
 
 #[tokio::test]
 async fn the_program_chooses_its_exit_code() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "os.exit(7)").await;
         assert_eq!((outcome.exit_code(), outcome.success()), (Some(7), false));
     }
@@ -63,7 +63,7 @@ async fn the_program_chooses_its_exit_code() {
 
 #[tokio::test]
 async fn blank_code_is_refused_before_it_runs() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let error = lab.vm.execute(" \n".into()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(
@@ -75,7 +75,7 @@ async fn blank_code_is_refused_before_it_runs() {
 
 #[tokio::test]
 async fn each_execution_starts_fresh() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         run(&lab, "x = 1; string.rep = nil; package.loaded.x = 1").await;
         let outcome = run(&lab, "print(x, string.rep ~= nil, package.loaded.x)").await;
         assert_eq!(outcome.stdout_text(), "nil\ttrue\tnil\n");
@@ -84,7 +84,7 @@ async fn each_execution_starts_fresh() {
 
 #[tokio::test]
 async fn input_is_what_the_script_says_and_otherwise_empty() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         assert_eq!(run(&lab, "print(io.read())").await.stdout_text(), "nil\n");
         let script = Script::new("io.write(io.read('a'))").with_stdin(&b">a\r\n\0\xff"[..]);
         assert_eq!(&run(&lab, script).await.stdout[..], b">a\r\n\0\xff");
@@ -93,7 +93,7 @@ async fn input_is_what_the_script_says_and_otherwise_empty() {
 
 #[tokio::test]
 async fn a_program_that_begins_with_a_comment_runs() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "-- just a comment\nprint(1)").await;
         assert_eq!(outcome.stdout_text(), "1\n", "{}", outcome.stderr_text());
     }
@@ -101,7 +101,7 @@ async fn a_program_that_begins_with_a_comment_runs() {
 
 #[tokio::test]
 async fn code_arguments_and_input_of_megabytes_arrive() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let code = format!(
             "local s = '{}' print(#s, #(...), #io.read('a'))",
             "ACGT".repeat(1 << 19)
@@ -118,7 +118,7 @@ async fn code_arguments_and_input_of_megabytes_arrive() {
 
 #[tokio::test]
 async fn output_is_neither_decoded_nor_trimmed() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "io.write('  >seq1 \\255\\254\\0 \\n\\n')").await;
         assert_eq!(&outcome.stdout[..], b"  >seq1 \xff\xfe\0 \n\n");
     }
@@ -168,7 +168,7 @@ async fn what_a_program_leaves_in_the_background_ends_with_it() {
 
 #[tokio::test]
 async fn a_script_may_have_a_path_of_its_own() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let script = Script::new("print(os.getenv('PATH'))").with_env("PATH", "/nowhere");
         let outcome = run(&lab, script).await;
         assert_eq!(
@@ -280,7 +280,7 @@ async fn programs_that_a_program_starts_are_limited_too() {
 
 #[tokio::test]
 async fn too_much_output_is_cut_and_said_so() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let script =
             Script::new("for i = 1, 1000 do print(('x'):rep(99)) end").with_max_output(500);
         let outcome = run(&lab, script).await;
@@ -294,7 +294,7 @@ async fn too_much_output_is_cut_and_said_so() {
 
 #[tokio::test]
 async fn fifty_programs_run_at_once_and_stay_apart() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let mut running = JoinSet::new();
         for i in 0..50 {
             let script = Script::new("x = (x or 0) + tonumber(...) io.write(x, ' ', io.read('a'))")
@@ -312,7 +312,7 @@ async fn fifty_programs_run_at_once_and_stay_apart() {
 
 #[tokio::test]
 async fn packages_of_the_vm_are_found_by_its_programs() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let site = lab.vm.package_site().await.unwrap();
         assert_eq!(site.lua_version, "5.4");
         let install = Command::new("sh").args([
@@ -330,7 +330,7 @@ async fn packages_of_the_vm_are_found_by_its_programs() {
 
 #[tokio::test]
 async fn a_missing_package_says_where_it_was_looked_for() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, "require('no.such')").await;
         let text = outcome.stderr_text();
         assert!(text.contains("module 'no.such' not found"), "{text}");
@@ -342,7 +342,7 @@ async fn a_missing_package_says_where_it_was_looked_for() {
 
 #[tokio::test]
 async fn bytecode_is_refused() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = run(&lab, &b"\x1bLua"[..]).await;
         assert_eq!(outcome.exit_code(), Some(1));
         assert!(outcome.stderr_text().contains("bytecode"));

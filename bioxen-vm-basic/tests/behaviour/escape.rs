@@ -1,13 +1,14 @@
 //! What a hostile program tries, and what becomes of it: it is stopped, and nobody else notices.
 
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use bioxen_vm_basic::{BasicConfig, Walls};
-use bioxen_vm_core::{Command, ErrorKind, LuaVm, Outcome, Script, Status};
+use bioxen_vm_core::{Answer, Command, ErrorKind, LuaVm, Outcome, Script, SessionOptions, Status};
 
-use crate::support::{Lab, create, runs};
+use crate::support::{Lab, create, runs, somebody_below};
 
 async fn run(lab: &Lab, script: impl Into<Script>) -> Outcome {
     lab.vm.execute(script.into()).await.unwrap()
@@ -151,6 +152,74 @@ async fn a_fork_bomb_ends_with_its_time() {
         assert_eq!(run(&lab, script).await.status, Status::TimedOut);
         unharmed(&neighbour).await;
         assert!(run(&lab, "print(1)").await.success());
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_processes_ends_with_their_number() {
+    let neighbour = neighbour().await;
+    let config = BasicConfig::default()
+        .with_processes(true)
+        .with_max_processes(30);
+    for lab in Lab::both_with(config).await {
+        for bomb in [
+            "for i = 1, 100 do os.execute('sleep 3600 &') end os.execute('sleep 3600')",
+            "for i = 1, 100 do os.execute('setsid sleep 3600 &') end while true do end",
+        ] {
+            assert_eq!(run(&lab, bomb).await.status, Status::ProcessLimit, "{bomb}");
+            assert!(somebody_below(lab.base.path()).is_none());
+            unharmed(&neighbour).await;
+        }
+        // Of root the kernel counts none.
+        let uid = std::fs::metadata("/proc/self").unwrap().uid();
+        let counted = "print(io.popen('ulimit -u'):read())";
+        let counted = run(&lab, counted).await.stdout_text().trim().to_owned();
+        assert!(counted != "unlimited" || uid == 0, "{counted}");
+        let modest = "for i = 1, 20 do os.execute('sleep 0.3 &') end os.execute('sleep 0.3')";
+        assert!(run(&lab, modest).await.success());
+    }
+}
+
+#[tokio::test]
+async fn many_files_cannot_fill_the_disk() {
+    let neighbour = neighbour().await;
+    let config = BasicConfig::default().with_disk(8 << 20);
+    for lab in Lab::both_with(config).await {
+        let code = "local i, s = 0, ('x'):rep(1 << 16) while true do i = i + 1 \
+                    local file = assert(io.open((os.getenv('TMPDIR') .. '/' .. i), 'w')) \
+                    file:write(s) file:close() end";
+        let outcome = run(&lab, code).await;
+        assert_eq!(outcome.status, Status::DiskLimit, "{outcome:?}");
+        unharmed(&neighbour).await;
+        // What is there stays, and the next program can make room.
+        let room = "for i = 1, math.huge do if not os.remove(os.getenv('TMPDIR') .. '/' .. i) \
+                    then break end end io.open('small', 'w'):write('x'):close()";
+        assert!(run(&lab, room).await.success());
+        assert!(
+            run(
+                &lab,
+                "local t = os.clock() while os.clock() - t < 0.3 do end"
+            )
+            .await
+            .success()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_fills_the_disk_ends() {
+    let config = BasicConfig::default().with_disk(8 << 20);
+    for lab in Lab::both_with(config).await {
+        let session = lab
+            .vm
+            .open_session(SessionOptions::default())
+            .await
+            .unwrap();
+        let code =
+            "local file = io.open('large', 'w') while true do file:write(('x'):rep(1 << 16)) end";
+        let reply = session.eval(code).await.unwrap();
+        assert!(matches!(reply.answer, Answer::Ended(_)), "{reply:?}");
+        assert!(run(&lab, "os.remove('large')").await.success());
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod contract;
 mod escape;
+mod in_process;
 mod lifecycle;
 mod orphans;
 mod same_as_lua;

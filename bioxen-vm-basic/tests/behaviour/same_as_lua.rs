@@ -7,9 +7,22 @@ use bioxen_vm_core::{LuaVm, Outcome, Runner, Script, lua};
 
 use crate::support::Lab;
 
+/// What a thread does not do as a process does: it starts no others, its finalizers run also after
+/// `os.exit`, its `print` is a function in Lua, a handler of errors sees who calls it, and there is a
+/// little less room for frames.
+const BEYOND_A_THREAD: [&str; 6] = [
+    "return f() + 1 end f()",
+    "xpcall(error, debug.traceback",
+    "os.execute(",
+    "io.popen(",
+    "not finalized",
+    "getinfo(print)",
+];
+
 /// Runs programs everywhere and shows all that differs.
 async fn compare(programs: &[&str]) {
-    let labs = Lab::both_with_processes().await;
+    let [built_in, interpreter] = Lab::both_with_processes().await;
+    let labs = [built_in, interpreter, Lab::in_process().await];
     let mut differences = String::new();
     for code in programs {
         let script = Script::new((*code).to_owned())
@@ -20,6 +33,10 @@ async fn compare(programs: &[&str]) {
             .await
             .unwrap();
         for lab in &labs {
+            let in_process = !lab.vm.capabilities().processes;
+            if in_process && BEYOND_A_THREAD.iter().any(|part| code.contains(part)) {
+                continue;
+            }
             let ours = lab.vm.execute(script.clone()).await.unwrap();
             if (&ours.status, &ours.stdout, &ours.stderr)
                 != (&bare.status, &bare.stdout, &bare.stderr)

@@ -2,7 +2,7 @@
 
 use bioxen_vm_basic::{BasicConfig, Walls};
 use bioxen_vm_core::{
-    Answer, ErrorKind, LuaValue, LuaVm, OutputStream, Returned, Script, SessionEvent,
+    Answer, ErrorKind, LuaValue, LuaVm, OutputStream, Returned, Script, Session, SessionEvent,
     SessionOptions, Status, channel,
 };
 
@@ -14,7 +14,7 @@ fn integer(number: i64) -> Answer {
 
 #[tokio::test]
 async fn a_session_keeps_its_state_within_the_walls_of_its_vm() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let session = lab
             .vm
             .open_session(SessionOptions::default())
@@ -62,40 +62,78 @@ async fn a_session_keeps_its_state_within_the_walls_of_its_vm() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_runs_can_be_interrupted_where_that_is_said() {
+async fn a_chunk_that_runs_can_be_interrupted_and_the_state_stays() {
     let foreign = BasicConfig::default().with_lua_executable("lua5.4");
     let bare = foreign.clone().with_walls(Walls::Off);
-    for (lab, can) in [
-        (Lab::built_in().await, false),
-        (Lab::new(foreign).await, true),
-        (Lab::new(bare).await, true),
-    ] {
-        assert_eq!(lab.vm.capabilities().interrupts, can);
-        let session = lab
-            .vm
-            .open_session(SessionOptions::default())
-            .await
-            .unwrap();
+    let thread = BasicConfig::default().with_in_process(true);
+    for config in [BasicConfig::default(), thread, foreign, bare] {
+        let in_lua = config.lua_executable.is_none();
+        let lab = Lab::new(config).await;
+        assert!(lab.vm.capabilities().interrupts);
+        let options = SessionOptions::default().interruptible();
+        let session = lab.vm.open_session(options).await.unwrap();
         session.eval("x = 7").await.unwrap();
-        if lab.vm.capabilities().interrupts {
-            let running = session.eval("print('on') io.stdout:flush() while true do end");
-            let mut events = session.attach();
-            let (reply, ()) = tokio::join!(running, async {
-                while !matches!(events.next().await.unwrap(), SessionEvent::Output(..)) {}
-                session.interrupt().await.unwrap();
-            });
-            assert!(matches!(reply.unwrap().answer, Answer::Failed(_)));
-        } else {
-            // There is nothing to interrupt, and it goes on.
-            session.interrupt().await.unwrap();
+        let mut chunks = vec!["while true do end"];
+        if in_lua {
+            // No `pcall` and no coroutine keeps it.
+            chunks.extend([
+                "while true do pcall(function() while true do end end) end",
+                "coroutine.wrap(function() while true do end end)()",
+                "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+                "xpcall(function() while true do end end, function() while true do end end)",
+                "table.sort({1, 2, 3}, function() while true do end end)",
+            ]);
         }
-        assert_eq!(session.eval("x").await.unwrap().answer, integer(7));
+        for chunk in chunks {
+            interrupt(&session, chunk).await;
+            assert_eq!(session.eval("x").await.unwrap().answer, integer(7));
+        }
+        // There is nothing to interrupt, and nothing is kept for later.
+        session.interrupt().await.unwrap();
+        let chunk = "local n = 0 for i = 1, 1e6 do n = n + 1 end return n";
+        assert_eq!(
+            session.eval(chunk).await.unwrap().answer,
+            integer(1_000_000)
+        );
+        let reply = session.eval("os.exit(3)").await.unwrap();
+        assert_eq!(reply.answer, Answer::Ended(Status::Exited(3)));
     }
+}
+
+/// Runs a chunk that does not end, and interrupts it.
+async fn interrupt(session: &Session, chunk: &str) {
+    let chunk = format!("print('on') io.stdout:flush() {chunk}");
+    let mut events = session.attach();
+    let running = session.eval(chunk.clone());
+    let (reply, ()) = tokio::join!(running, async {
+        while !matches!(events.next().await.unwrap(), SessionEvent::Output(..)) {}
+        session.interrupt().await.unwrap();
+    });
+    let Answer::Failed(why) = reply.unwrap().answer else {
+        panic!("{chunk} did not fail")
+    };
+    assert!(why.contains("interrupted!"), "{chunk}: {why}");
+}
+
+#[tokio::test]
+async fn a_session_at_full_speed_says_that_it_cannot_be_interrupted() {
+    let lab = Lab::built_in().await;
+    let options = SessionOptions::default();
+    let session = lab.vm.open_session(options).await.unwrap();
+    let mut events = session.attach();
+    let running = session.eval("print('on') io.stdout:flush() io.read() while true do end");
+    let (_, ()) = tokio::join!(running, async {
+        while !matches!(events.next().await.unwrap(), SessionEvent::Output(..)) {}
+        let error = session.interrupt().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("interruptible"), "{error}");
+        session.close().await;
+    });
 }
 
 #[tokio::test]
 async fn returned_values_arrive_as_data() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let outcome = lab
             .vm
             .execute("return {gc = 0.5, n = 3}".into())
@@ -113,7 +151,7 @@ async fn returned_values_arrive_as_data() {
 
 #[tokio::test]
 async fn output_comes_while_the_program_runs_and_input_goes_to_it() {
-    for lab in Lab::both().await {
+    for lab in Lab::all().await {
         let (mut sink, mut pieces) = channel(1);
         let (ours, theirs) = tokio::io::duplex(64);
         let code = "print('ready') io.stdout:flush() print(io.read('a'))";

@@ -32,6 +32,18 @@ impl Lab {
         Self::both_with(BasicConfig::default()).await
     }
 
+    /// These, and one whose programs are threads of this process.
+    pub(crate) async fn all() -> Vec<Self> {
+        let mut labs = Vec::from(Self::both().await);
+        labs.push(Self::in_process().await);
+        labs
+    }
+
+    /// One whose programs are threads of this process.
+    pub(crate) async fn in_process() -> Self {
+        Self::new(BasicConfig::default().with_in_process(true)).await
+    }
+
     /// The same, whose programs may start others.
     pub(crate) async fn both_with_processes() -> [Self; 2] {
         Self::both_with(BasicConfig::default().with_processes(true)).await

@@ -41,6 +41,17 @@ pub fn end_descendants(pid: i32) {
     while kill_those_there(pid, &mut seen) {}
 }
 
+/// How many living processes descend from a process.
+#[must_use]
+pub fn count_descendants(pid: i32) -> usize {
+    let mut known = HashMap::new();
+    let living = pids().filter(|candidate| {
+        look_up(&mut known, *candidate).is_some_and(|process| process.alive)
+            && descends(&mut known, *candidate, pid)
+    });
+    living.count()
+}
+
 /// The child of a process that was started first, if it has any.
 #[must_use]
 pub fn eldest_child(pid: i32) -> Option<i32> {
@@ -169,7 +180,9 @@ mod tests {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let pids: Vec<i32> = lines.take(3).map(|l| l.unwrap().parse().unwrap()).collect();
-        end_tree(i32::try_from(child.id()).unwrap());
+        let shell = i32::try_from(child.id()).unwrap();
+        assert!((3..=4).contains(&count_descendants(shell)));
+        end_tree(shell);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
         for pid in pids {
             while Process::read(pid).is_some_and(|process| process.alive) {

@@ -9,8 +9,8 @@ use bioxen_curator::{LuaVmPackages as _, RockName, RockRequest};
 use bioxen_vm_core::{VmId, VmManager};
 use serde::Serialize;
 
+use super::ground::for_existing;
 use super::interrupt::Interrupts;
-use super::run::for_existing;
 use super::{print, with_defaults, with_vms};
 use crate::settings::Settings;
 use target::Target;

@@ -1,0 +1,118 @@
+//! The VM that a command works in: one that is made for it and removed after it, or one that is there.
+
+use std::sync::Arc;
+
+#[cfg(feature = "xcpng")]
+use bioxen_vm_core::BackendConfig as _;
+use bioxen_vm_core::{LuaVm, Value, VmManager};
+
+use super::config;
+#[cfg(feature = "xcpng")]
+use super::with_defaults;
+use crate::settings::Settings;
+
+/// Which VM, as the user says it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Kind {
+    /// VM type; `bioxen types` lists those of this build
+    #[arg(
+        long = "type",
+        short = 't',
+        default_value = "basic",
+        value_name = "TYPE"
+    )]
+    vm_type: String,
+
+    /// Use this VM of a pool, started if need be, instead of one made for this: its id, name or UUID,
+    /// or `tag:NAME`
+    #[cfg(feature = "xcpng")]
+    #[arg(long, value_name = "VM", conflicts_with = "vm_type")]
+    vm: Option<String>,
+
+    /// Set a key of the type's configuration, `template=lua-bio-template` for example
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Where it is, and what it takes to get there.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) manager: Arc<VmManager>,
+    pub(super) vm_type: String,
+    config: Value,
+    existing: Option<String>,
+}
+
+impl Kind {
+    /// Finds out what the configuration says, before anything is made.
+    pub(super) fn ground(self, settings: Settings) -> anyhow::Result<Ground> {
+        #[cfg(feature = "xcpng")]
+        if let Some(which) = self.vm {
+            return Ground::existing(which, &self.set, settings);
+        }
+        Ground::new(self.vm_type, &self.set, settings)
+    }
+}
+
+impl Ground {
+    fn new(vm_type: String, set: &[String], mut settings: Settings) -> anyhow::Result<Self> {
+        for assignment in set {
+            settings.set(&vm_type, assignment)?;
+        }
+        Ok(Self {
+            manager: Arc::new(VmManager::new(crate::factory())),
+            config: config(&settings, &vm_type)?,
+            vm_type,
+            existing: None,
+        })
+    }
+
+    /// A VM of a pool.
+    #[cfg(feature = "xcpng")]
+    pub(super) fn existing(
+        which: String,
+        set: &[String],
+        mut settings: Settings,
+    ) -> anyhow::Result<Self> {
+        let vm_type = bioxen_vm_xcpng::XcpngConfig::VM_TYPE.to_owned();
+        for assignment in set {
+            settings.set(&vm_type, assignment)?;
+        }
+        let config = with_defaults(&settings, &vm_type);
+        let manager = for_existing(VmManager::new(crate::factory()), config.clone())?;
+        Ok(Self {
+            manager: Arc::new(manager),
+            vm_type,
+            config,
+            existing: Some(which),
+        })
+    }
+
+    /// Makes the VM, or finds and starts the one that is there. The manager knows it by this id.
+    pub(super) async fn enter(&self, id: &str) -> anyhow::Result<Arc<dyn LuaVm>> {
+        let (manager, config) = (&self.manager, self.config.clone());
+        Ok(match &self.existing {
+            Some(which) => {
+                let vm = manager.adopt_vm(id, &self.vm_type, which, config).await?;
+                vm.start().await?;
+                vm
+            }
+            None => manager.create_vm(id, &self.vm_type, config).await?,
+        })
+    }
+}
+
+/// A manager that finds VMs of a pool, and so needs no template.
+pub(super) fn for_existing(manager: VmManager, config: Value) -> anyhow::Result<VmManager> {
+    #[cfg(feature = "xcpng")]
+    {
+        let config = bioxen_vm_xcpng::XcpngConfig::from_value(config)?;
+        let pool = config.build_without_template()?;
+        Ok(manager.with_backend(Arc::new(pool)))
+    }
+    #[cfg(not(feature = "xcpng"))]
+    {
+        let _ = config;
+        Ok(manager)
+    }
+}
