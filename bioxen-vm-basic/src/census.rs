@@ -101,6 +101,7 @@ impl Limited {
 
     /// Looks until a program has too much, and returns its ending.
     fn watch(&self, shared: &Shared) -> i32 {
+        let mut last = None;
         loop {
             if !shared.busy.load(Ordering::SeqCst) {
                 shared.asleep.store(true, Ordering::SeqCst);
@@ -109,11 +110,10 @@ impl Limited {
                     park();
                 }
                 shared.asleep.store(false, Ordering::SeqCst);
-                // Time to make room for a program that finds none.
-                park_timeout(INTERVAL);
+                last = None;
             }
             let before = Instant::now();
-            if let Some(ending) = self.look()
+            if let Some(ending) = self.look(&mut last)
                 && shared.busy.swap(false, Ordering::SeqCst)
             {
                 return ending;
@@ -122,19 +122,19 @@ impl Limited {
         }
     }
 
-    fn look(&self) -> Option<i32> {
+    /// What is wrong, knowing what the folders took at the last look at this program.
+    fn look(&self, last: &mut Option<u64>) -> Option<i32> {
         if let Some(limit) = self.processes
             && count_descendants(getpid().as_raw()) > limit
         {
             return Some(link::TOO_MANY_PROCESSES);
         }
         if let Some(limit) = self.disk {
-            let mut left = limit;
-            for folder in &self.folders {
-                match left.checked_sub(size_of(folder, left)) {
-                    Some(rest) => left = rest,
-                    None => return Some(link::TOO_MUCH_ON_DISK),
-                }
+            let size = self.folders.iter().map(|folder| size_of(folder)).sum();
+            // Who finds a full VM may work in it, and make room.
+            let has_grown = last.replace(size).is_some_and(|last| size > last);
+            if size > limit && has_grown {
+                return Some(link::TOO_MUCH_ON_DISK);
             }
         }
         None
@@ -159,9 +159,8 @@ pub(crate) fn of_this_user() -> u64 {
         .sum()
 }
 
-/// The bytes that a folder takes on disk, or any number over the limit. What vanishes meanwhile counts
-/// nothing.
-fn size_of(folder: &Path, limit: u64) -> u64 {
+/// The bytes that a folder takes on disk. What vanishes meanwhile counts nothing.
+fn size_of(folder: &Path) -> u64 {
     let mut size = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -172,9 +171,6 @@ fn size_of(folder: &Path, limit: u64) -> u64 {
             };
             // An empty file takes its place in the tables of the file system.
             size += (metadata.blocks() * 512).max(512);
-            if size > limit {
-                return size;
-            }
             if metadata.is_dir() {
                 folders.push(entry.path());
             }
@@ -208,8 +204,7 @@ mod tests {
         for i in 0..100 {
             fs::write(dir.path().join(i.to_string()), "").unwrap();
         }
-        let size = size_of(dir.path(), u64::MAX);
+        let size = size_of(dir.path());
         assert!(size >= (1 << 20) + 100 * 512, "{size}");
-        assert!(size_of(dir.path(), 1000) > 1000);
     }
 }

@@ -62,9 +62,9 @@ pub struct BasicConfig {
     #[serde(with = "words::size")]
     pub file_size: Option<u64>,
     /// What the files of the VM may take on disk together, packages included, in bytes or in words.
-    /// A program that goes beyond it is ended ([`DiskLimit`](bioxen_vm_core::Status::DiskLimit)). It is
-    /// looked at ten times a second: more may be written for a moment, and in a full VM a program has a
-    /// moment to make room. Files that have no name any more, and those below `write`, do not count.
+    /// A program that adds to more is ended ([`DiskLimit`](bioxen_vm_core::Status::DiskLimit)); in a VM
+    /// that is full others may run and make room. It is looked at ten times a second, so that for a
+    /// moment more may be written. Files that have no name any more, and those below `write`, do not count.
     /// `10GB` by default; `None` (`null`), and with `in_process`: as much as the disk has.
     #[serde(with = "words::size")]
     pub disk: Option<u64>,

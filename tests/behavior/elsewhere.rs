@@ -5,7 +5,7 @@ use std::path::Path;
 use libtest_mimic::{Failed, Trial};
 
 /// Number and subject, file, test.
-const TESTS: [(&str, &str, &str); 21] = [
+const TESTS: [(&str, &str, &str); 23] = [
     (
         "B06_a_time_limit_is_told",
         "tests/cli.rs",
@@ -20,6 +20,16 @@ const TESTS: [(&str, &str, &str); 21] = [
         "B16_errors_have_kinds",
         "bioxen-vm-core/src/error.rs",
         "display_names_vm_and_operation_but_not_the_cause",
+    ),
+    (
+        "B15_a_profile_installs_its_rocks",
+        "bioxen-curator/tests/packages.rs",
+        "a_profile_installs_what_there_is_and_tells_what_there_is_not",
+    ),
+    (
+        "B17_one_asks_and_another_answers",
+        "tests/messaging/here.rs",
+        "two_vms_ask_and_answer",
     ),
     (
         "D06_nothing_stays_on_disk",
@@ -112,6 +122,11 @@ const TESTS: [(&str, &str, &str); 21] = [
         "an_execution_in_the_background_can_be_awaited_and_cancelled",
     ),
 ];
+
+/// The names of what other tests show.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    TESTS.iter().map(|(name, ..)| *name)
+}
 
 pub(crate) fn trials() -> Vec<Trial> {
     TESTS

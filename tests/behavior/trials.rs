@@ -67,6 +67,11 @@ const TRIALS: &[(&str, Needs, Body)] = trials![
     STREAMING output_over_any_buffer_is_handed_on_whole,
 ];
 
+/// The names of the trials of every kind of VM.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    TRIALS.iter().map(|(name, ..)| *name)
+}
+
 /// The trials of a kind of VM. Those that it cannot do pass, and say so.
 pub(crate) fn of(target: Target) -> Vec<Trial> {
     TRIALS
