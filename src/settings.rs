@@ -47,7 +47,13 @@ const NUMBERS: [&str; 6] = [
     "max_processes",
     "idle_workers",
 ];
-const FLAGS: [&str; 4] = ["insecure", "processes", "network", "fresh_process"];
+const FLAGS: [&str; 5] = [
+    "insecure",
+    "processes",
+    "network",
+    "fresh_process",
+    "in_process",
+];
 const LISTS: [&str; 6] = [
     "read",
     "write",

@@ -292,6 +292,16 @@ fn a_program_that_runs_out_of_memory_ends_with_a_code_of_its_own() {
 }
 
 #[test]
+fn a_trusted_program_runs_in_a_thread_and_its_exit_is_not_ours() {
+    let code = "print(...) pcall(os.exit, 7) print('not this')";
+    let output = bioxen(&["run", "--set", "in_process=true", "-e", code, "x"]);
+    assert_eq!(
+        (stdout(&output), output.status.code()),
+        ("x\n".into(), Some(7))
+    );
+}
+
+#[test]
 fn a_program_that_runs_out_of_processor_time_ends_as_by_its_signal() {
     let output = bioxen(&["run", "--set", "cpu_time=1s", "-e", "while true do end"]);
     assert_eq!(output.status.code(), Some(152), "{output:?}");
