@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use bioxen::group::{GroupSpec, VmGroup};
+use bioxen::group::{GroupSpec, Preset, VmGroup};
 use bioxen::xcpng::{Leftover, XcpngConfig};
 use bioxen::{Backend as _, BackendConfig as _, Script, VmId};
 use serde_json::{Value, json};
@@ -427,6 +427,40 @@ async fn presets_put_vms_on_a_lan_a_vlan_or_only_where_they_are_reached() {
         group.destroy().await.unwrap();
         assert_eq!(pool.inventory().await, before, "{on}");
     }
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vms_may_be_on_no_other_network_than_that_made_for_them() {
+    let pool = Pool::of(3, GuestMode::Simulated).await;
+    let before = pool.inventory().await;
+    let network = bioxen::net::NetworkSpec::new("cluster")
+        .with_vlan("eth1", 42)
+        .with_subnet("10.9.0.0/29".parse().unwrap())
+        .with_gateway("10.9.0.1".parse().unwrap());
+    let preset = Preset::Own {
+        network,
+        alone: true,
+    };
+    let group = VmGroup::new(pool.config(), GroupSpec::new(preset, ids(&["a", "b"]))).unwrap();
+    let addresses: Vec<_> = group
+        .addresses()
+        .values()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        addresses,
+        ["10.9.0.2", "10.9.0.3"],
+        "the gateway has the first"
+    );
+    group.create().await.unwrap();
+    assert_eq!(group.network().await.unwrap().vifs, 2);
+    let networks = bioxen::net::Networks::new(&pool.client);
+    for nic in networks.nics_on("name:cluster").await.unwrap() {
+        assert_eq!(networks.nics(&nic.vm).await.unwrap().len(), 1);
+    }
+    group.destroy().await.unwrap();
+    assert_eq!(pool.inventory().await, before);
     pool.end().await;
 }
 

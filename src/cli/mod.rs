@@ -27,8 +27,6 @@ mod lines;
 mod map;
 #[cfg(all(feature = "net", feature = "xcpng"))]
 mod net;
-#[cfg(all(feature = "net", feature = "xcpng"))]
-mod net_file;
 #[cfg(feature = "xcpng")]
 mod own_rocks;
 mod pkg;

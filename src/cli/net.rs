@@ -1,24 +1,24 @@
 //! `bioxen net`: the networks of a pool, and the interfaces of hosts and VMs on them.
 
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bioxen_net::{
-    BondInfo, HostInterface, Locking, Mac, NetworkInfo, NetworkKind, NetworkSelector, NetworkSpec,
-    Networks, NicInfo, NicSpec, Plan, Subnet, VlanSpec, Wanted,
+    Locking, Mac, NetworkSelector, NetworkSpec, Networks, NicSpec, Subnet, VlanSpec, Wanted,
 };
-use bioxen_vm_core::{BackendConfig as _, VmId};
-use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
-use serde::Serialize;
+use bioxen_vm_xcpng::XcpngBackend;
 
 use super::interrupt::Interrupts;
 use super::vms::{Common, adopt, on_pool, pool};
-use super::{config, net_file, print};
-use crate::group::{GroupSpec, Preset, VmGroup};
 use crate::settings::Settings;
+use isolate::Isolate;
+use lines::{bond_line, each, interface_line, network_line, nic_line, show, tell};
+
+mod file;
+mod isolate;
+mod lines;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -214,45 +214,6 @@ pub(super) struct Move {
     network: String,
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Isolate {
-    /// The name of the network that is made; with another preset, a network that is there
-    #[arg(value_name = "NETWORK")]
-    network: String,
-
-    /// The ids of the VMs that are made
-    #[arg(value_name = "VM", required = true)]
-    vms: Vec<VmId>,
-
-    /// What network the VMs are on
-    #[arg(long, value_enum, default_value_t = Wish::Own)]
-    preset: Wish,
-
-    #[command(flatten)]
-    made: Made,
-
-    /// Put the VMs on no other network: they are reached there
-    #[arg(long)]
-    alone: bool,
-
-    /// Let the hosts drop what a VM sends from another address than its own
-    #[arg(long)]
-    lock: bool,
-
-    #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Wish {
-    /// One that is made for them, beside that by which they are reached
-    Own,
-    /// One that is there, with addresses from its DHCP server
-    Lan,
-    /// The one by which they are reached, each locked to its address there
-    SshOnly,
-}
-
 fn vlan(text: &str) -> Result<VlanSpec, String> {
     let (device, tag) = text.rsplit_once(':').unwrap_or((text, ""));
     let tag = tag.parse().map_err(|_| {
@@ -264,7 +225,7 @@ fn vlan(text: &str) -> Result<VlanSpec, String> {
 
 pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     if let Command::Isolate(args) = command {
-        return isolate(*args, settings).await;
+        return isolate::isolate(*args, settings).await;
     }
     let common = match &command {
         Command::Ls(common) | Command::Interfaces(common) | Command::Bonds(common) => common,
@@ -273,12 +234,12 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
         Command::Plan(File { common, .. }) | Command::Apply(File { common, .. }) => common,
         Command::Create(Create { common, .. }) | Command::Attach(Attach { common, .. }) => common,
         Command::Move(Move { nic, .. }) => &nic.common,
-        Command::Isolate(args) => &args.common,
+        Command::Isolate(args) => args.common(),
     };
     let json = common.json();
     // What is wrong with a file is told without a pool.
     let wanted = match &command {
-        Command::Plan(args) | Command::Apply(args) => Some(net_file::read(&args.file)?),
+        Command::Plan(args) | Command::Apply(args) => Some(file::read(&args.file)?),
         _ => None,
     };
     let interrupts = Interrupts::listen()?;
@@ -296,7 +257,7 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
 
 async fn act(
     command: &Command,
-    wanted: Option<&net_file::Read>,
+    wanted: Option<&file::Read>,
     networks: &Networks,
     pool: &XcpngBackend,
     json: bool,
@@ -404,211 +365,5 @@ impl Attach {
             }
         };
         spec
-    }
-}
-
-async fn show(networks: &Networks, network: &str, json: bool) -> anyhow::Result<()> {
-    /// A network with the interfaces of VMs on it.
-    #[derive(Serialize)]
-    struct Shown {
-        #[serde(flatten)]
-        network: NetworkInfo,
-        nics: Vec<NicInfo>,
-    }
-    let network = networks.find(network).await?;
-    let nics = networks.nics_on(NetworkSelector::Uuid(network.uuid.clone()));
-    let nics = nics.await?;
-    if json {
-        return each([Shown { network, nics }], true, |_| String::new());
-    }
-    print(&format!("{}\n", network_line(&network)))?;
-    let known = [
-        ("description", network.description.clone()),
-        ("tags", network.tags.join(", ")),
-        ("locking", network.locking.clone()),
-        (
-            "subnet",
-            network.subnet.map(|it| it.to_string()).unwrap_or_default(),
-        ),
-        (
-            "gateway",
-            network.gateway.map(|it| it.to_string()).unwrap_or_default(),
-        ),
-    ];
-    for (key, value) in known.iter().filter(|(_, value)| !value.is_empty()) {
-        print(&format!("  {key}: {value}\n"))?;
-    }
-    for interface in &network.interfaces {
-        print(&format!("  {}\n", interface_line(interface)))?;
-    }
-    for nic in &nics {
-        print(&format!("  {}\n", nic_line(nic)))?;
-    }
-    Ok(())
-}
-
-/// Prints a plan: a step to a line.
-fn tell(plan: &Plan, json: bool) -> anyhow::Result<()> {
-    if json {
-        return each(&plan.steps, true, |_| String::new());
-    }
-    print(&format!("{plan}\n"))
-}
-
-/// Prints things, one to a line.
-fn each<T: Serialize>(
-    all: impl IntoIterator<Item = T>,
-    json: bool,
-    line: impl Fn(&T) -> String,
-) -> anyhow::Result<()> {
-    for one in all {
-        let line = match json {
-            true => serde_json::to_string(&one).context("cannot write JSON")?,
-            false => line(&one),
-        };
-        print(&format!("{line}\n"))?;
-    }
-    Ok(())
-}
-
-fn network_line(network: &NetworkInfo) -> String {
-    let hosts = match &network.kind {
-        NetworkKind::Private | NetworkKind::HostInternal => String::new(),
-        _ => format!(" hosts={}", network.interfaces.len()),
-    };
-    let ours = if network.ours { " made by bioxen" } else { "" };
-    format!(
-        "{network}: {} mtu={} vifs={}{hosts} uuid={}{ours}",
-        network.kind, network.mtu, network.vifs, network.uuid
-    )
-}
-
-fn interface_line(interface: &HostInterface) -> String {
-    let mut line = format!(
-        "{interface}: on {:?} mac={} mtu={}",
-        interface.network, interface.mac, interface.mtu
-    );
-    push(&mut line, "address", interface.address);
-    push(&mut line, "part of", interface.part_of.as_ref());
-    for (is, word) in [
-        (interface.management, "management"),
-        (!interface.attached, "down"),
-    ] {
-        if is {
-            line.push_str(&format!(" {word}"));
-        }
-    }
-    line
-}
-
-fn bond_line(bond: &BondInfo) -> String {
-    format!(
-        "{} of host {}: {} of {} {} links up, on {:?}",
-        bond.device,
-        bond.host,
-        bond.links_up,
-        bond.parts.join("+"),
-        bond.mode,
-        bond.network
-    )
-}
-
-fn nic_line(nic: &NicInfo) -> String {
-    let mut line = format!(
-        "interface {} of VM {}: on {:?} mac={} mtu={}",
-        nic.device, nic.vm_name, nic.network, nic.mac, nic.mtu
-    );
-    push(&mut line, "rate", nic.rate);
-    if nic.locking != Locking::NetworkDefault {
-        line.push_str(&format!(" {}", nic.locking));
-    }
-    line.push_str(if nic.attached {
-        " plugged in"
-    } else {
-        " unplugged"
-    });
-    line
-}
-
-fn push(line: &mut String, key: &str, value: Option<impl Display>) {
-    if let Some(value) = value {
-        line.push_str(&format!(" {key}={value}"));
-    }
-}
-
-/// Makes VMs with a network of their own that outlive this program, or leaves nothing.
-async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    for assignment in args.common.settings() {
-        settings.set(XcpngConfig::VM_TYPE, assignment)?;
-    }
-    let interrupts = Interrupts::listen()?;
-    let mut config = config(&settings, XcpngConfig::VM_TYPE)?;
-    let preset = match args.preset {
-        Wish::Own => Preset::Own {
-            network: args.made.spec(&args.network),
-            alone: args.alone,
-        },
-        Wish::Lan => Preset::Lan(args.network.as_str().into()),
-        Wish::SshOnly => {
-            config["network"] = vec![args.network.as_str()].into();
-            Preset::ReachedOnly
-        }
-    };
-    let mut spec = GroupSpec::new(preset, args.vms.clone());
-    if args.lock || args.preset == Wish::SshOnly {
-        spec = spec.with_locking();
-    }
-    let group = VmGroup::new(config, spec)?;
-    let work = async {
-        group.create().await?;
-        group.start().await?;
-        for (id, vm) in group.vms().await {
-            let reached = vm.info().await?.address;
-            let own = group.addresses().get(&id).copied();
-            each(
-                [Member { id, reached, own }],
-                args.common.json(),
-                Member::line,
-            )?;
-        }
-        Ok(())
-    };
-    let done: Result<anyhow::Result<()>, _> = interrupts.unless(Box::pin(work)).await;
-    match done {
-        Ok(Ok(())) => {
-            group.keep().await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(Err(error)) => {
-            let left = group.destroy().await;
-            left.context(format!("{error:#}, and not all could be removed"))?;
-            Err(error)
-        }
-        Err(interrupted) => {
-            let left = group.destroy().await;
-            left.context("interrupted, and not all could be removed")?;
-            Ok(ExitCode::from(interrupted.exit_code()))
-        }
-    }
-}
-
-/// A VM of a group.
-#[derive(Serialize)]
-struct Member {
-    id: VmId,
-    /// Where it is reached from here.
-    #[serde(rename = "address")]
-    reached: Option<IpAddr>,
-    /// Its address on the network that was made.
-    #[serde(rename = "own_address")]
-    own: Option<IpAddr>,
-}
-
-impl Member {
-    fn line(&self) -> String {
-        let mut line = format!("{}: running", self.id);
-        push(&mut line, "address", self.reached);
-        push(&mut line, "own_address", self.own);
-        line
     }
 }

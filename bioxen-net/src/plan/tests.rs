@@ -2,6 +2,14 @@ use super::*;
 use crate::inventory::tests::pool_of_two;
 use xapi_client::Ref;
 
+/// The network "lab" as it is.
+fn lab() -> NetworkSpec {
+    NetworkSpec::new("lab")
+        .with_description("of the lab")
+        .with_tag("a")
+        .with_subnet("10.77.0.0/24".parse().unwrap())
+}
+
 fn planned<const N: usize>(wanted: [NetworkSpec; N]) -> String {
     plan(&wanted.into(), &pool_of_two()).unwrap().to_string()
 }
@@ -29,18 +37,40 @@ fn what_is_missing_is_made_and_what_differs_is_changed() {
          tag network lab with \"b\""
     );
     // Left half done: made, but without its VLAN.
-    let half = NetworkSpec::new("lab")
-        .with_description("of the lab")
-        .with_vlan("eth0", 7);
+    let half = lab().with_vlan("eth0", 7);
     assert_eq!(planned([half]), "carry VLAN 7 of eth0 on network lab");
+    let moved = lab()
+        .with_subnet("10.78.0.0/24".parse().unwrap())
+        .with_gateway("10.78.0.1".parse().unwrap());
+    assert_eq!(
+        planned([moved]),
+        "change the addresses of network lab from 10.77.0.0/24 to 10.78.0.0/24 by way of 10.78.0.1"
+    );
+}
+
+#[test]
+fn a_vlan_is_carried_by_hosts_that_lack_it_but_for_those_that_are_not_up() {
+    let mut there = pool_of_two();
+    let storage = there.networks.get_mut(&Ref::new("storage")).unwrap();
+    storage.tags.push(TAG.into());
+    let wanted = [NetworkSpec::new("storage")
+        .with_mtu(9000)
+        .with_vlan("eth0", 40)]
+    .into();
+    for pif in there.pifs.values_mut() {
+        pif.mtu = 9000;
+    }
+    assert_eq!(
+        plan(&wanted, &there).unwrap().to_string(),
+        "carry VLAN 40 of eth0 on network storage on the hosts two"
+    );
+    there.dead.insert(Ref::new("h2"));
+    assert!(plan(&wanted, &there).unwrap().is_empty());
 }
 
 #[test]
 fn what_is_there_already_is_left_alone() {
-    let lab = NetworkSpec::new("lab")
-        .with_description("of the lab")
-        .with_tag("a");
-    assert_eq!(planned([lab]), "nothing to do");
+    assert_eq!(planned([lab()]), "nothing to do");
     assert_eq!(planned([]), "nothing to do");
 }
 
@@ -65,7 +95,7 @@ fn all_problems_are_told_at_once() {
         "network \" \": \"\" cannot be a tag",
         "network \"a\": VLAN 40 of eth0 is in use by storage (xapi0)",
         "network \"b\": VLAN 0 is outside of 1 to 4094",
-        "network \"b\": no host has an interface \"eth7\"; the hosts have: eth0, eth1",
+        "network \"b\": no host has an interface \"eth7\"; the hosts have: bond0, eth0, eth1, eth2",
         "network \"c\": eth1 of host one is a part of a bond",
         "network \"c\": it is asked for twice",
         "network \"d\": an MTU of 9000 is too much for eth0 of host two, which has 1500",

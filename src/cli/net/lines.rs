@@ -1,0 +1,142 @@
+//! What `bioxen net` prints.
+
+use std::fmt::Display;
+
+use anyhow::Context as _;
+use bioxen_net::{
+    BondInfo, HostInterface, Locking, NetworkInfo, NetworkKind, NetworkSelector, Networks, NicInfo,
+    Plan,
+};
+use serde::Serialize;
+
+use crate::cli::print;
+
+/// Prints things, one to a line.
+pub(super) fn each<T: Serialize>(
+    all: impl IntoIterator<Item = T>,
+    json: bool,
+    line: impl Fn(&T) -> String,
+) -> anyhow::Result<()> {
+    for one in all {
+        let line = match json {
+            true => serde_json::to_string(&one).context("cannot write JSON")?,
+            false => line(&one),
+        };
+        print(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+/// Prints a plan: a step to a line.
+pub(super) fn tell(plan: &Plan, json: bool) -> anyhow::Result<()> {
+    if json {
+        return each(&plan.steps, true, |_| String::new());
+    }
+    print(&format!("{plan}\n"))
+}
+
+/// Prints all about a network.
+pub(super) async fn show(networks: &Networks, network: &str, json: bool) -> anyhow::Result<()> {
+    /// A network with the interfaces of VMs on it.
+    #[derive(Serialize)]
+    struct Shown {
+        #[serde(flatten)]
+        network: NetworkInfo,
+        nics: Vec<NicInfo>,
+    }
+    let network = networks.find(network).await?;
+    let nics = networks.nics_on(NetworkSelector::Uuid(network.uuid.clone()));
+    let nics = nics.await?;
+    if json {
+        return each([Shown { network, nics }], true, |_| String::new());
+    }
+    print(&format!("{}\n", network_line(&network)))?;
+    let known = [
+        ("description", network.description.clone()),
+        ("tags", network.tags.join(", ")),
+        ("locking", network.locking.clone()),
+        (
+            "subnet",
+            network.subnet.map(|it| it.to_string()).unwrap_or_default(),
+        ),
+        (
+            "gateway",
+            network.gateway.map(|it| it.to_string()).unwrap_or_default(),
+        ),
+    ];
+    for (key, value) in known.iter().filter(|(_, value)| !value.is_empty()) {
+        print(&format!("  {key}: {value}\n"))?;
+    }
+    for interface in &network.interfaces {
+        print(&format!("  {}\n", interface_line(interface)))?;
+    }
+    for nic in &nics {
+        print(&format!("  {}\n", nic_line(nic)))?;
+    }
+    Ok(())
+}
+
+pub(super) fn network_line(network: &NetworkInfo) -> String {
+    let hosts = match &network.kind {
+        NetworkKind::Private | NetworkKind::HostInternal => String::new(),
+        _ => format!(" hosts={}", network.interfaces.len()),
+    };
+    let ours = if network.ours { " made by bioxen" } else { "" };
+    format!(
+        "{network}: {} mtu={} vifs={}{hosts} uuid={}{ours}",
+        network.kind, network.mtu, network.vifs, network.uuid
+    )
+}
+
+pub(super) fn interface_line(interface: &HostInterface) -> String {
+    let mut line = format!(
+        "{interface}: on {:?} mac={} mtu={}",
+        interface.network, interface.mac, interface.mtu
+    );
+    push(&mut line, "address", interface.address);
+    push(&mut line, "part of", interface.part_of.as_ref());
+    for (is, word) in [
+        (interface.management, "management"),
+        (!interface.attached, "down"),
+    ] {
+        if is {
+            line.push_str(&format!(" {word}"));
+        }
+    }
+    line
+}
+
+pub(super) fn bond_line(bond: &BondInfo) -> String {
+    format!(
+        "{} of host {}: {} of {} {} links up, on {:?}",
+        bond.device,
+        bond.host,
+        bond.links_up,
+        bond.parts.join("+"),
+        bond.mode,
+        bond.network
+    )
+}
+
+pub(super) fn nic_line(nic: &NicInfo) -> String {
+    let mut line = format!(
+        "interface {} of VM {}: on {:?} mac={} mtu={}",
+        nic.device, nic.vm_name, nic.network, nic.mac, nic.mtu
+    );
+    push(&mut line, "rate", nic.rate);
+    if nic.locking != Locking::NetworkDefault {
+        line.push_str(&format!(" {}", nic.locking));
+    }
+    line.push_str(if nic.attached {
+        " plugged in"
+    } else {
+        " unplugged"
+    });
+    line
+}
+
+pub(super) fn push(line: &mut String, key: &str, value: Option<impl Display>) {
+    if let Some(value) = value {
+        line.push_str(&format!(" {key}={value}"));
+    }
+}
