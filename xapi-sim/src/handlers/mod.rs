@@ -5,10 +5,12 @@
 
 mod about;
 mod block;
+mod blocks;
 mod console;
 mod ova;
 mod ova_import;
 mod pump;
+mod qcow2;
 mod raw_vdi;
 mod request;
 pub(crate) mod rrd;
@@ -229,7 +231,10 @@ pub(crate) async fn respond(
             let method = format!("{} {}", handler.method, handler.path);
             face.shared
                 .with(|world| world.log.unimplemented.insert(method));
-            Err(Trouble::Failed(Failure::new("NOT_IMPLEMENTED", [name])))
+            let failure = Failure::new("NOT_IMPLEMENTED", [name]);
+            // Nobody else ends the task of whoever asks.
+            request.fail_given_task(&failure);
+            Err(Trouble::Failed(failure))
         }
     };
     match result {

@@ -6,15 +6,18 @@
 use std::sync::Arc;
 
 use super::block::Attached;
+use super::blocks::Base;
 use super::request::{self, Request, Task};
 use super::xva::Broken;
-use super::{BAD, OK, Trouble, finish, pump, redirect, vhd};
+use super::{BAD, OK, Trouble, finish, pump, qcow2, redirect, vhd};
 use crate::backing::{self, blocking};
 use crate::classes::{sr, vdi};
+use crate::db::Release;
 use crate::failure::{Failure, Reply};
 use crate::http::Connection;
 use crate::storage::RawDisk;
 use crate::value::Value;
+use crate::world::World;
 
 /// Bytes are read from the network and from disks in pieces of at most this many.
 const PIECE: usize = 1 << 20;
@@ -31,11 +34,10 @@ const MISSING: [&str; 3] = [
 enum Format {
     Raw,
     Vhd,
-    Other(&'static str),
+    Qcow2,
+    /// What a real server knows and the simulator does not.
+    Tar,
 }
-
-/// What a real server knows and the simulator does not.
-const OTHER_FORMATS: [&str; 2] = ["tar", "qcow2"];
 
 impl Format {
     fn of(request: &Request) -> Result<Format, String> {
@@ -45,13 +47,16 @@ impl Format {
         match name.to_ascii_lowercase().as_str() {
             "raw" => Ok(Format::Raw),
             "vhd" => Ok(Format::Vhd),
-            other => OTHER_FORMATS
-                .iter()
-                .find(|known| **known == other)
-                .map(|known| Format::Other(known))
-                .ok_or_else(|| name.to_owned()),
+            "tar" => Ok(Format::Tar),
+            "qcow2" if request.shared.with(knows_qcow2) => Ok(Format::Qcow2),
+            _ => Err(name.to_owned()),
         }
     }
+}
+
+/// The format is younger than 8.2.
+fn knows_qcow2(world: &mut World) -> bool {
+    world.db.release() != Release::Xcpng82
 }
 
 /// Refuses a request with a head and nothing else, after its task has failed.
@@ -115,8 +120,13 @@ pub(super) async fn import(request: &Request, connection: &mut Connection) -> Re
                 return Err(failure.into());
             }
         },
-        (None, Format::Vhd, _) => {
-            let text = "Importing a VHD directly into an SR not yet supported".to_owned();
+        (None, Format::Vhd | Format::Qcow2, _) => {
+            let name = if format == Format::Vhd {
+                "VHD"
+            } else {
+                "QCOW2"
+            };
+            let text = format!("Importing a {name} directly into an SR not yet supported");
             return refuse(connection, task, text, &BAD).await;
         }
         _ => {
@@ -181,30 +191,31 @@ async fn receive(
         told: 0,
         task,
     };
+    let length = request
+        .head
+        .content_length
+        .and_then(|length| u64::try_from(length).ok());
     match format {
         Format::Raw if chunked => receive_chunks(connection, &mut sink).await?,
         Format::Raw => {
             // The transfer has the length of the request, else that of the disk.
-            let length = request
-                .head
-                .content_length
-                .and_then(|n| u64::try_from(n).ok());
             receive_raw(connection, &mut sink, length.unwrap_or(attached.size)).await?;
         }
-        Format::Vhd => {
-            let length = request
-                .head
-                .content_length
-                .and_then(|n| u64::try_from(n).ok());
+        Format::Vhd | Format::Qcow2 => {
             let (disk, size) = (Arc::clone(&sink.disk), attached.size);
             let cancelled = task.cancelled.clone();
+            let shared = Arc::clone(&request.shared);
             let read = pump::inflow(connection, length, move |from| {
-                vhd::read(from, &disk, size, &cancelled)
+                if format == Format::Vhd {
+                    return vhd::read(from, &disk, size, &cancelled);
+                }
+                let whole = shared.storage.create()?;
+                qcow2::read(from, &whole, &disk, size, &cancelled)
             });
             let read = read.await.map_err(|_| broken())?;
             read.map_err(|reason| failure(task, reason))?;
         }
-        Format::Other(_) => return Err(broken()),
+        Format::Tar => return Err(broken()),
     }
     request
         .shared
@@ -212,7 +223,7 @@ async fn receive(
 }
 
 /// Notes the space that a disk takes on an SR which gives space as it is needed.
-fn settle(world: &mut crate::world::World, vdi: &str, allocated: u64) -> Result<(), Failure> {
+fn settle(world: &mut World, vdi: &str, allocated: u64) -> Result<(), Failure> {
     let used = world.db.int("VDI", vdi, "physical_utilisation")?;
     let allocated = i64::try_from(allocated).unwrap_or(i64::MAX);
     if allocated > used {
@@ -353,7 +364,8 @@ async fn send(
             return Err(Failure::new("VDI_TOO_LARGE", params).into());
         }
         Format::Vhd => ("application/vhd", "vhd"),
-        Format::Other(_) => return Err(broken().into()),
+        Format::Qcow2 => ("application/x-qemu-disk", "qcow2"),
+        Format::Tar => return Err(broken().into()),
     };
     let disk = backing::to_read(&request.shared, vdi).await?;
     let uuid_of = |vdi: &str| {
@@ -364,9 +376,10 @@ async fn send(
     let uuid = uuid_of(vdi)?;
     // Attached until the end, as the disk itself is.
     let (mut base, mut _base_attached) = (None, None);
-    if let (Format::Vhd, Some(vdi)) = (format, request.object("VDI", "base")?) {
+    let compared = matches!(format, Format::Vhd | Format::Qcow2);
+    if let (true, Some(vdi)) = (compared, request.object("VDI", "base")?) {
         let attached = Attached::new(request, &vdi, false)?;
-        base = Some(vhd::Base {
+        base = Some(Base {
             disk: backing::to_read(&request.shared, &vdi).await?,
             size: attached.size,
             uuid: uuid_of(&vdi)?,
@@ -379,10 +392,14 @@ async fn send(
     let mut head = OK.to_vec();
     head.extend([task_header.as_str(), &kind, &name]);
     connection.write_head(&head).await?;
-    if format == Format::Vhd {
+    if compared {
         let (size, cancelled) = (attached.size, task.cancelled.clone());
         let written = pump::outflow(connection, move |out| {
-            vhd::write(out, disk.as_deref(), size, &uuid, base.as_ref(), &cancelled)
+            let (disk, base) = (disk.as_deref(), base.as_ref());
+            if format == Format::Vhd {
+                return vhd::write(out, disk, size, &uuid, base, &cancelled);
+            }
+            qcow2::write(out, disk, size, base, &cancelled)
         });
         return written.await?.map_err(|reason| match reason {
             Broken::Gone => Trouble::Gone,

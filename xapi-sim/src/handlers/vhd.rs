@@ -4,8 +4,8 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use super::blocks::{self, Base, Blocks, broken};
 use super::xva::{Broken, Cancelled};
-use crate::failure::Failure;
 use crate::storage::RawDisk;
 
 const SECTOR: u64 = 512;
@@ -57,14 +57,6 @@ fn geometry(size: u64) -> [u8; 4] {
     let [high, low] = cylinders.to_be_bytes();
     // Both are at most 255, see above.
     [high, low, heads as u8, per_track as u8]
-}
-
-/// What a differencing disk differs from.
-pub(super) struct Base {
-    /// `None` for a disk of zeros.
-    pub(super) disk: Option<Arc<RawDisk>>,
-    pub(super) size: u64,
-    pub(super) uuid: String,
 }
 
 fn unique_id(uuid: &str) -> [u8; 16] {
@@ -121,24 +113,9 @@ pub(super) fn write(
     cancelled: &Cancelled,
 ) -> Result<(), Broken> {
     let entries = size.div_ceil(BLOCK);
-    let mut present = present_blocks(disk, size)?;
-    if let Some(base) = base {
-        present.extend(present_blocks(base.disk.as_deref(), base.size.min(size))?);
-        present.sort_unstable();
-        present.dedup();
-        let mut differing = Vec::new();
-        for block in present {
-            if *cancelled.borrow() {
-                return Err(Broken::Cancelled);
-            }
-            let now = block_of(disk, size, block)?;
-            let then = block_of(base.disk.as_deref(), base.size, block)?;
-            if now != then {
-                differing.push(block);
-            }
-        }
-        present = differing;
-    }
+    let now = Blocks::new(disk, size, BLOCK);
+    let then = base.map(|base| Blocks::of_base(base, size, BLOCK));
+    let present = blocks::to_send(&now, then.as_ref(), cancelled)?;
     let table_size = (entries * 4).next_multiple_of(SECTOR);
     let mut table = vec![0xff; usize::try_from(table_size).unwrap_or_default()];
     let mut sector = ((FOOTER + HEADER) as u64 + table_size) / SECTOR;
@@ -157,28 +134,17 @@ pub(super) fn write(
         if *cancelled.borrow() {
             return Err(Broken::Cancelled);
         }
-        let now = block_of(disk, size, block)?;
-        let bitmap = match base {
+        let bytes = now.read(block)?;
+        let bitmap = match &then {
             None => [0xff; BITMAP as usize],
-            Some(base) => changed(&now, &block_of(base.disk.as_deref(), base.size, block)?),
+            Some(then) => changed(&bytes, &then.read(block)?),
         };
         out.write_all(&bitmap)?;
-        out.write_all(&now)?;
+        out.write_all(&bytes)?;
     }
     out.write_all(&footer)?;
     out.flush()?;
     Ok(())
-}
-
-/// A block of a disk; behind its end are zeros.
-fn block_of(disk: Option<&RawDisk>, size: u64, block: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; BLOCK as usize];
-    let left = size.saturating_sub(block * BLOCK).min(BLOCK);
-    if let (Some(disk), 1..) = (disk, left) {
-        // A block has 2 MiB at most.
-        disk.read(block * BLOCK, &mut bytes[..left as usize])?;
-    }
-    Ok(bytes)
 }
 
 /// Which sectors of a block are not what they were; the first is the highest bit.
@@ -193,29 +159,6 @@ fn changed(now: &[u8], then: &[u8]) -> [u8; BITMAP as usize] {
         }
     }
     bitmap
-}
-
-/// The blocks of a disk that may hold something, in order.
-fn present_blocks(disk: Option<&RawDisk>, size: u64) -> io::Result<Vec<u64>> {
-    let mut present = Vec::new();
-    let Some(disk) = disk else {
-        return Ok(present);
-    };
-    let mut at = 0;
-    while at < size {
-        let Some(data) = disk.data_after(at)? else {
-            break;
-        };
-        let first = data.start.max(at) / BLOCK;
-        let end = data.end.min(size).div_ceil(BLOCK);
-        present.extend(first..end);
-        at = end.max(first + 1) * BLOCK;
-    }
-    Ok(present)
-}
-
-fn broken() -> Broken {
-    Broken::Failed(Failure::new("VDI_IO_ERROR", ["Device I/O errors"]))
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {
@@ -301,28 +244,17 @@ pub(super) fn read(
             .iter()
             .all(|byte| *byte == 0xff)
         {
-            store(disk, size, start, &bytes)?;
+            blocks::store(disk, size, start, &bytes)?;
             continue;
         }
         for (sector, piece) in bytes.chunks(SECTOR as usize).enumerate() {
             // The first sector is the highest bit.
             if bitmap[sector / 8] & (0x80 >> (sector % 8)) != 0 {
-                store(disk, size, start + sector as u64 * SECTOR, piece)?;
+                blocks::store(disk, size, start + sector as u64 * SECTOR, piece)?;
             }
         }
     }
     // The footer again, and whatever is behind it.
     io::copy(&mut stream.from, &mut io::sink())?;
-    Ok(())
-}
-
-/// Writes what lies within the disk; beyond its end nothing but zeros may come.
-fn store(disk: &RawDisk, size: u64, at: u64, bytes: &[u8]) -> Result<(), Broken> {
-    let fits = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
-    let (inside, outside) = bytes.split_at(fits.min(bytes.len()));
-    disk.write(at, inside)?;
-    if outside.iter().any(|byte| *byte != 0) {
-        return Err(broken());
-    }
     Ok(())
 }

@@ -383,3 +383,50 @@ async fn what_a_disk_differs_in_travels_alone() {
     served.get(&unknown).await;
     assert_eq!(served.outcome(&task).await.2[0], "UUID_INVALID");
 }
+
+#[tokio::test]
+async fn a_disk_travels_as_qcow2() {
+    let served = served().await;
+    let (from, to) = (served.vdi(8 * MIB).await, served.vdi(8 * MIB).await);
+    let mut content = vec![0; 6 * MIB];
+    content[..3].copy_from_slice(b"one");
+    content[4 * MIB + 7..].copy_from_slice(&bytes(2 * MIB - 7));
+    let upload = format!("/import_raw_vdi?vdi={from}");
+    served.put(&upload, &content).await;
+    let path = format!("/export_raw_vdi?vdi={from}&format=qcow2");
+    let answer = served.get(&path).await;
+    let name = answer.header("content-disposition").unwrap().to_owned();
+    assert!(name.ends_with(".qcow2\""), "{name}");
+    let file = answer.body;
+    assert_eq!(&file[..8], b"QFI\xfb\0\0\0\x03");
+    // Head, two tables, the counts and their table, and 1 + 32 clusters.
+    assert_eq!(file.len(), (5 + 33) * 65536);
+
+    let path = format!("/import_raw_vdi?vdi={to}&format=qcow2");
+    let task = served.task().await;
+    served.put(&format!("{path}&task_id={task}"), &file).await;
+    let (status, _, error) = served.outcome(&task).await;
+    assert_eq!(status, "success", "{error:?}");
+    content.resize(8 * MIB, 0);
+    let copy = served.get(&format!("/export_raw_vdi?vdi={to}")).await;
+    assert!(copy.body == content);
+
+    // Against a base only clusters that differ are in the file, and others leave what is there.
+    content[5 * MIB] ^= 1;
+    served.put(&upload, &content).await;
+    let delta = format!("/export_raw_vdi?vdi={from}&format=qcow2&base={to}");
+    let delta = served.get(&delta).await.body;
+    assert_eq!(delta.len(), (5 + 1) * 65536);
+    served.put(&path, &delta).await;
+    let copy = served.get(&format!("/export_raw_vdi?vdi={to}")).await;
+    assert!(copy.body == content);
+
+    let mut unknown = file.clone();
+    unknown[79] = 0x10;
+    for broken in [&file[..file.len() / 2], b"no disk", &unknown[..]] {
+        let task = served.task().await;
+        served.put(&format!("{path}&task_id={task}"), broken).await;
+        let error = served.outcome(&task).await.2;
+        assert_eq!(error, ["VDI_IO_ERROR", "Device I/O errors"]);
+    }
+}

@@ -127,4 +127,11 @@ async fn handlers_that_are_not_simulated_say_so_and_are_listed() {
             .contains("NOT_IMPLEMENTED: [ get_wlb_report ]")
     );
     assert_eq!(served.pool.sim.unimplemented(), ["GET /wlb_report"]);
+    let task = served.task().await;
+    served.get(&format!("/wlb_report?task_id={task}")).await;
+    let (status, _, error) = served.outcome(&task).await;
+    assert_eq!(
+        (status.as_str(), error[0].as_str()),
+        ("failure", "NOT_IMPLEMENTED")
+    );
 }
