@@ -55,6 +55,6 @@ pub fn factory() -> VmFactory {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]
 mod migration {}
-#[cfg(all(doctest, feature = "net"))]
+#[cfg(all(doctest, feature = "basic", feature = "net"))]
 #[doc = include_str!("../docs/messaging.md")]
 mod messaging {}

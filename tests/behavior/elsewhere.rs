@@ -107,6 +107,16 @@ const TESTS: [(&str, &str, &str); 23] = [
         "observers_see_what_happens_and_the_numbers_agree",
     ),
     (
+        "B17_a_server_and_a_client_talk_once",
+        "tests/messaging/sockets.rs",
+        "a_server_serves_one_client_and_both_end",
+    ),
+    (
+        "D27_a_host_is_never_code",
+        "bioxen-net/src/message/socket.rs",
+        "a_host_is_a_name_or_an_address_and_never_code",
+    ),
+    (
         "B18_shutdown_is_bounded",
         "bioxen-vm-core/tests/manager.rs",
         "shutdown_waits_no_longer_than_it_may",

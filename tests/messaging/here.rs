@@ -121,5 +121,9 @@ async fn nothing_is_left_in_a_vm() {
     hub.join(vm.clone()).await.unwrap().leave().await;
     assert_eq!(vm.execute(list.into()).await.unwrap().stdout_text(), "");
     assert!(hub.peers().is_empty());
+    // Who does not wait for it has it removed in the background.
+    drop(hub.join(vm.clone()).await.unwrap());
+    assert!(hub.peers().is_empty());
+    while !vm.execute(list.into()).await.unwrap().stdout.is_empty() {}
     manager.shutdown_all().await.unwrap();
 }

@@ -75,6 +75,7 @@ impl Hub {
             name: format!("bioxen-net-{}", Mark::new().as_str()),
             runner,
         };
+        let made = Made(Some(place.clone()));
         let served = Served::new(Arc::clone(&endpoint));
         let (link, folder) = if place.runner.shares_files() {
             connect_here(&place, served).await
@@ -89,7 +90,7 @@ impl Hub {
             folder,
             programs: AtomicU64::new(0),
             _link: link,
-            place: Some(place),
+            made,
         })
     }
 }
@@ -111,8 +112,7 @@ pub struct Member {
     folder: String,
     programs: AtomicU64,
     _link: Link,
-    /// There until it is removed.
-    place: Option<Place>,
+    made: Made,
 }
 
 impl Member {
@@ -158,8 +158,9 @@ impl Member {
     /// Leaves the hub, and waits until nothing of it is left in the VM. Those who wait for replies
     /// are told.
     pub async fn leave(mut self) {
-        if let Some(place) = self.place.take() {
-            drop(self);
+        let place = self.made.0.take();
+        drop(self);
+        if let Some(place) = place {
             place.remove().await;
         }
     }
@@ -181,11 +182,6 @@ impl Drop for Member {
     fn drop(&mut self) {
         // The task that serves it has the endpoint for a moment longer.
         self.endpoint.leave("it is no longer in use");
-        if let (Some(place), Ok(runtime)) =
-            (self.place.take(), tokio::runtime::Handle::try_current())
-        {
-            runtime.spawn(async move { place.remove().await });
-        }
     }
 }
 
@@ -196,6 +192,18 @@ struct Link(AbortHandle);
 impl Drop for Link {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// What is removed in the background when this is dropped.
+#[derive(Debug)]
+struct Made(Option<Place>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let (Some(place), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(place.remove());
+        }
     }
 }
 
