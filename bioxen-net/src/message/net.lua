@@ -29,11 +29,17 @@ local escapes = {["\0"] = "\\0", ["\1"] = "\\1", ["\n"] = "\\n", ["\\"] = "\\\\"
 local plain = {["0"] = "\0", ["1"] = "\1", n = "\n", ["\\"] = "\\", [""] = ""}
 local number = 0
 
+-- Whether there is nothing to escape. Plain searches are many times faster than one for a set.
+local function is_plain(text)
+  return not (find(text, "\n", 1, true) or find(text, "\\", 1, true)
+    or find(text, "\0", 1, true) or find(text, "\1", 1, true))
+end
+
 local function ask(operation, value, name, bytes)
   number = number + 1
   local body = concat({operation, " ", value, " ", #name, ":", name, bytes})
   local size = #body
-  if find(body, "[%z\1\n\\]") then body = gsub(body, "[%z\1\n\\]", escapes) end
+  if not is_plain(body) then body = gsub(body, "[%z\1\n\\]", escapes) end
   local id = run .. " " .. number
   local line = "\1" .. id .. " " .. size .. " " .. body .. "\n"
   -- What an earlier program began to write ends here.
@@ -43,16 +49,17 @@ local function ask(operation, value, name, bytes)
   while true do
     local got = answers:read("*l")
     if not got then error("bioxen.net: the hub is gone", 3) end
-    local about, length, text = match(got, "^\1(%d+ %d+) (%d+) (.*)$")
+    local about, length, at = match(got, "^\1(%d+ %d+) (%d+) ()")
     if about == "0 0" then
       questions:write("\n", line)
       questions:flush()
     elseif about == id then
+      local text = sub(got, at)
       if find(text, "\\", 1, true) then text = gsub(text, "\\(.?)", plain) end
       if #text == tonumber(length) then
-        local kind, count, first, second, at = match(text, "^(%a+) (%d+) (%d+) (%d+):()")
-        first, second = at + first, at + first + second
-        return kind, tonumber(count), sub(text, at, first - 1), sub(text, first, second - 1),
+        local kind, count, first, second, start = match(text, "^(%a+) (%d+) (%d+) (%d+):()")
+        first, second = start + first, start + first + second
+        return kind, tonumber(count), sub(text, start, first - 1), sub(text, first, second - 1),
           sub(text, second)
       end
     end
