@@ -71,13 +71,24 @@ impl Table {
         )
     }
 
+    /// The columns of a row, internal fields included, as the database writes them.
+    pub(crate) fn columns<'t>(
+        &'t self,
+        row: &'t Row,
+        release: Release,
+    ) -> impl Iterator<Item = (&'static Field, String)> + 't {
+        let fields = self.class.fields.iter().zip(&row.fields);
+        fields
+            .filter(move |(field, _)| release.has(field.absent_in_xcpng))
+            .map(|(field, value)| (field, dbtext::write(value)))
+    }
+
     /// The whole row, internal fields included, as one text of the database. The last column comes
     /// first.
     pub(crate) fn dump(&self, reference: &str, row: &Row, release: Release) -> String {
-        let fields = self.class.fields.iter().zip(&row.fields);
-        let mut columns: Vec<(String, String)> = fields
-            .filter(|(field, _)| release.has(field.absent_in_xcpng))
-            .map(|(field, value)| (field.column.to_owned(), dbtext::write(value)))
+        let mut columns: Vec<(String, String)> = self
+            .columns(row, release)
+            .map(|(field, text)| (field.column.to_owned(), text))
             .collect();
         columns.push(("_ref".to_owned(), reference.to_owned()));
         columns.sort_unstable_by(|a, b| b.cmp(a));

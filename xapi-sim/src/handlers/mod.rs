@@ -7,6 +7,7 @@ mod about;
 mod block;
 mod blocks;
 mod console;
+mod database;
 mod ova;
 mod ova_import;
 mod pump;
@@ -169,6 +170,7 @@ const SIMULATED: &[&str] = &[
     "get_export",
     "get_export_metadata",
     "get_export_raw_vdi",
+    "get_pool_xml_db_sync",
     "put_import",
     "put_import_metadata",
     "put_import_raw_vdi",
@@ -224,6 +226,7 @@ pub(crate) async fn respond(
         "rrd_updates" => rrd::updates(&request, connection).await,
         "sr_rrd" => rrd::of_sr(&request, connection).await,
         "vm_rrd" => rrd::of_vm(&request, connection).await,
+        "get_pool_xml_db_sync" => database::dump(&request, connection).await,
         "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
         "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,
         name => {

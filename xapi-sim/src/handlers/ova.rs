@@ -15,6 +15,10 @@ pub(super) struct Scope {
     pub(super) snapshots: bool,
     /// VMs stay as they are; otherwise they are halted.
     pub(super) preserve_power_state: bool,
+    /// Interfaces come along.
+    pub(super) vifs: bool,
+    /// Devices of disks come along, and the disks.
+    pub(super) vbds: bool,
 }
 
 /// A description, and the names of objects in it.
@@ -107,11 +111,15 @@ impl Names {
         if !db.exists("VM", vm) || !self.add(vm) {
             return Ok(());
         }
-        for vif in db.list("VM", vm, "VIFs")? {
+        let devices = |wanted: bool, field| match wanted {
+            true => db.list("VM", vm, field),
+            false => Ok(Vec::new()),
+        };
+        for vif in devices(scope.vifs, "VIFs")? {
             self.add(&vif);
             self.add(&db.text("VIF", &vif, "network")?);
         }
-        for vbd in db.list("VM", vm, "VBDs")? {
+        for vbd in devices(scope.vbds, "VBDs")? {
             self.add(&vbd);
             if !db.flag("VBD", &vbd, "empty")? {
                 self.add_vdi(world, &db.text("VBD", &vbd, "VDI")?)?;

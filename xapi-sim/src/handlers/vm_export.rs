@@ -103,6 +103,8 @@ async fn send(
     let scope = Scope {
         snapshots: false,
         preserve_power_state: request.flag("preserve_power_state"),
+        vifs: true,
+        vbds: true,
     };
     let _marked = Marked::new(request, task, &[vm.to_owned()], "export")?;
     let head = head(request, task);
@@ -245,9 +247,17 @@ async fn send_metadata(
         }
         vec![vm]
     };
+    let excluded = request.query("excluded_device_types").unwrap_or_default();
+    let wants = |kind: &str| {
+        !excluded
+            .split(',')
+            .any(|out| out.eq_ignore_ascii_case(kind))
+    };
     let scope = Scope {
         snapshots: flag("export_snapshots", true),
         preserve_power_state: true,
+        vifs: wants("VIF"),
+        vbds: wants("VBD"),
     };
     let marked = Marked::new(request, task, &vms, "metadata_export")?;
     let description = request

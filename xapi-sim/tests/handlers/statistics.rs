@@ -135,3 +135,22 @@ async fn handlers_that_are_not_simulated_say_so_and_are_listed() {
         ("failure", "NOT_IMPLEMENTED")
     );
 }
+
+#[tokio::test]
+async fn the_database_is_dumped_as_it_is_kept() {
+    let served = served().await;
+    let task = served.task().await;
+    let answer = served.get(&format!("/pool/xmldbdump?task_id={task}")).await;
+    assert_eq!(served.outcome(&task).await.0, "success");
+    let text = answer.text();
+    let table = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<table name=\"{name}\">"))?;
+        Some(rest.split_once("</table>").unwrap().0)
+    };
+    let vms = served.pool.call("VM.get_all", vec![]).await;
+    let rows = table("VM").unwrap();
+    assert_eq!(rows.matches("<row ref=").count(), vms.items().len());
+    assert!(rows.contains(" name__label=\"Control%.domain%.on%.host:%.xcp-ng\""));
+    assert!(table("task").is_none() && table("session").is_none());
+    assert!(text.contains("<pair key=\"schema_major_vsn\" value=\"5\"/>"));
+}

@@ -418,3 +418,27 @@ async fn a_host_that_does_not_see_the_sr_sends_to_one_that_does() {
     let expected = format!("https://{}/import?{query}", member.address());
     assert_eq!(answer.header("location"), Some(expected.as_str()));
 }
+
+#[tokio::test]
+async fn metadata_may_leave_devices_out() {
+    let served = served().await;
+    let vm = served.pool.vm("worker").await;
+    let path = format!("/export_metadata?ref={vm}");
+    let all = served.get(&path).await.text();
+    for class in ["VIF", "VBD"] {
+        let of_class = format!("<value>{class}</value>");
+        assert!(all.contains(&of_class), "{class}");
+        let less = format!("{path}&excluded_device_types={class}");
+        let less = served.get(&less).await.text();
+        assert!(!less.contains(&of_class), "{class}");
+        assert!(less.contains("<value>VM</value>"));
+    }
+    let neither = format!("{path}&excluded_device_types=VIF,VBD");
+    assert!(
+        !served
+            .get(&neither)
+            .await
+            .text()
+            .contains("<value>VDI</value>")
+    );
+}
