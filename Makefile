@@ -16,8 +16,9 @@ BUILD_PACKAGES := gcc libc6-dev
 TEST_PACKAGES := lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git emboss emboss-data \
 	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools lua-socket
 
-.PHONY: help demo test fmt clippy features nextest doctest doc codegen codegen-check rocks \
-	test-ring coverage bench bench-peers bench-rocks demo-packages test-packages test-tools data clean
+.PHONY: help demo recording test fmt clippy features powerset msrv downstream deny package nextest \
+	doctest doc codegen codegen-check rocks test-ring coverage bench bench-peers bench-rocks \
+	demo-packages test-packages test-tools data clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -27,7 +28,11 @@ demo: demo-packages $(if $(FASTA),,data)
 	$(CARGO) build --features full --bin bioxen
 	target/debug/bioxen demo '$(GENOME)'
 
-test: fmt codegen-check clippy features nextest doctest doc
+# The picture in the README, of a real run.
+recording: demo
+	.ci/recording docs/demo.svg target/debug/bioxen demo $(GENOME)
+
+test: fmt codegen-check clippy features downstream nextest doctest doc
 	@echo "all checks passed"
 
 fmt:
@@ -45,6 +50,37 @@ features: demo-packages
 		$(CARGO) clippy --quiet -p bioxen --no-default-features --features "$$features" \
 			-- -D warnings || exit 1; \
 	done
+
+# Every set of features of the facade; minutes, so it is not part of `make test`.
+powerset: demo-packages
+	@for basic in "" basic; do for xcpng in "" xcpng; do for curator in "" curator; do \
+	for net in "" net; do for sim in "" sim; do for cli in "" cli; do \
+		features="$$basic $$xcpng $$curator $$net $$sim $$cli"; \
+		echo "$(CARGO) check -p bioxen --no-default-features --features \"$$features\""; \
+		$(CARGO) check --quiet -p bioxen --no-default-features --features "$$features" || exit 1; \
+	done; done; done; done; done; done
+
+# The oldest Rust that Cargo.toml promises (rust-version), where rustup has it.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv: demo-packages
+	@rustup toolchain list | grep -q '^$(MSRV)' || { \
+		echo "Rust $(MSRV) is not here; install it with: rustup toolchain install $(MSRV)"; exit 1; }
+	$(CARGO) +$(MSRV) check --workspace --all-features --target-dir target/msrv
+
+# A project of somebody else, with one feature: what it gets is what we tested.
+downstream: demo-packages
+	@cp Cargo.lock tests/downstream/
+	test "$$($(CARGO) run --quiet --manifest-path tests/downstream/Cargo.toml --target-dir target)" = 0.625
+
+# Licences, advisories and sources of what we depend on.
+deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || { \
+		echo "cargo-deny is not here; install it with: cargo install --locked cargo-deny"; exit 1; }
+	$(CARGO) deny check
+
+# What would be published, crate by crate.
+package:
+	$(CARGO) package --workspace --no-verify --allow-dirty
 
 # cargo-nextest where it is installed (CI); otherwise the same tests under cargo's own runner.
 nextest: demo-packages test-packages test-tools data

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bioxen_vm_core::{Error, ErrorKind, Result, Value};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use xapi_sim::{Model, Server, Sim, SimOptions, TemplateSpec};
+use xapi_sim::{Model, Scenario, Server, Sim, TemplateSpec};
 
 /// The template of the embedded pool that VMs are deployed from.
 pub const TEMPLATE: &str = xapi_sim::LUA_TEMPLATE;
@@ -35,11 +35,35 @@ pub struct EmbeddedPool {
 }
 
 impl EmbeddedPool {
-    /// Starts a pool of one host, with the templates [`TEMPLATE`] and [`CLOUD_TEMPLATE`], on a free port of 127.0.0.1.
+    /// The pool that [`start`](Self::start) starts: one host, with the templates [`TEMPLATE`] and
+    /// [`CLOUD_TEMPLATE`].
+    #[must_use]
+    pub fn scenario() -> Scenario {
+        let cloud = TemplateSpec::with_guest(CLOUD_TEMPLATE)
+            .description("as lua-bio-template, with cloud-init")
+            .cloud_init()
+            .other_config("bioxen:first-contact", "config-drive")
+            .vif(NETWORK)
+            .memory(1 << 29, 1 << 30);
+        let mut scenario = Scenario::default();
+        scenario.model = Model::single_host().template(cloud);
+        scenario
+    }
+
+    /// Starts a pool of one host, with the templates [`TEMPLATE`] and [`CLOUD_TEMPLATE`], on a free
+    /// port of 127.0.0.1.
     ///
     /// # Errors
     /// Fails when this machine lacks what guests are made of, and names the Debian packages.
     pub async fn start() -> Result<Self> {
+        Self::start_as(Self::scenario()).await
+    }
+
+    /// Starts the pool of a scenario on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_as(scenario: Scenario) -> Result<Self> {
         let failed = |error: xapi_sim::Error| {
             Error::new(
                 ErrorKind::Unavailable,
@@ -47,16 +71,7 @@ impl EmbeddedPool {
             )
             .with_source(error)
         };
-        let cloud = TemplateSpec::with_guest(CLOUD_TEMPLATE)
-            .description("as lua-bio-template, with cloud-init")
-            .cloud_init()
-            .other_config("bioxen:first-contact", "config-drive")
-            .vif(NETWORK)
-            .memory(1 << 29, 1 << 30);
-        let model = Model::single_host().template(cloud);
-        let sim = Sim::start(model, SimOptions::default())
-            .await
-            .map_err(failed)?;
+        let sim = scenario.start().await.map_err(failed)?;
         let server = sim
             .serve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .await

@@ -2,7 +2,8 @@
 //! options, in rising order of weight.
 //!
 //! The file is TOML with one table per VM type, `[basic]` and `[xcpng]`; the keys are those of the
-//! type's configuration. A variable is `BIOXEN_`, the type, `_` and the key, in capitals, with two
+//! type's configuration. `[pools.NAME]` has the keys of one pool, which outweigh those of `[xcpng]`
+//! when that pool is asked for. A variable is `BIOXEN_`, the type, `_` and the key, in capitals, with two
 //! underscores where the file has a table in a table: `BIOXEN_XCPNG_TEMPLATE`,
 //! `BIOXEN_XCPNG_SSH__USER`; `BIOXEN_XCPNG_HOST` stands for the key `xcpng_host`. An option is
 //! `key=value` with a dot instead: `ssh.user=lua`.
@@ -106,16 +107,17 @@ impl Settings {
         Self::default()
     }
 
-    /// Adds the settings of a file.
+    /// Adds the settings of a file, with those of one of its named pools if one is asked for.
     ///
     /// # Errors
-    /// Fails with [`ErrorKind::Config`] when the file cannot be read or is not TOML of the form
-    /// above.
-    pub fn read_file(&mut self, path: &Path) -> Result<()> {
-        for entry in file::read(path, &TYPES)? {
-            let origin = Origin::File {
-                path: path.to_owned(),
-                line: entry.line,
+    /// Fails with [`ErrorKind::Config`] when the file cannot be read, is not TOML of the form
+    /// above, or does not have the pool.
+    pub fn read_file(&mut self, path: &Path, pool: Option<&str>) -> Result<()> {
+        for entry in file::read(path, &TYPES, pool)? {
+            let (path, line) = (path.to_owned(), entry.line);
+            let origin = match entry.of_pool {
+                true => Origin::Pool { path, line },
+                false => Origin::File { path, line },
             };
             self.put(&entry.vm_type, &entry.key, entry.value, origin);
         }

@@ -44,3 +44,4 @@ pub use peers::Peers;
 pub use progress::{Progress, Stage, StageState};
 pub use template::{Template, TemplateBuild, TemplateBuilder};
 pub use vm::XcpngVm;
+pub use xapi_client::Fingerprint;

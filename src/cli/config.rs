@@ -6,7 +6,7 @@ use anyhow::ensure;
 use bioxen_vm_core::Value;
 use clap::Subcommand;
 
-use super::{print, with_defaults};
+use super::{Place, print, with_defaults};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,21 @@ enum Action {
     Show(Selection),
     /// Tell all that is wrong, one problem to a line; ends with 1 when there is something
     Check(Selection),
+    /// Write the settings of a pool into a file, from options, questions at a terminal or an older
+    /// file, and test them
+    #[cfg(feature = "xcpng")]
+    Init(Box<super::init::Init>),
+}
+
+impl Args {
+    /// Whether the settings file is made, and so need not be there.
+    pub(super) fn makes_a_file(&self) -> bool {
+        match self.action {
+            #[cfg(feature = "xcpng")]
+            Action::Init(_) => true,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,8 +73,14 @@ impl Selection {
     }
 }
 
-pub(super) fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    args: Args,
+    mut settings: Settings,
+    place: Place,
+) -> anyhow::Result<ExitCode> {
     match args.action {
+        #[cfg(feature = "xcpng")]
+        Action::Init(args) => super::init::init(*args, settings, place).await,
         Action::Show(selection) => {
             for vm_type in selection.types(&mut settings)? {
                 print(&format!("[{vm_type}]\n"))?;
@@ -77,7 +98,12 @@ pub(super) fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode
         }
         Action::Check(selection) => {
             let mut is_good = true;
-            for vm_type in selection.types(&mut settings)? {
+            let types = selection.types(&mut settings)?;
+            if types.is_empty() {
+                print("nothing is configured\n")?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            for vm_type in types {
                 let config = with_defaults(&settings, &vm_type);
                 for problem in settings.check(&crate::factory(), &vm_type, &config)? {
                     is_good = false;

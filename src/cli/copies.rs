@@ -1,55 +1,79 @@
-//! What `bioxen run` and `exec` copy into their VM and out of it.
+//! Files and folders between this machine and a VM: `bioxen cp`, and what `bioxen run` and `exec` copy.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+#[cfg(feature = "xcpng")]
+use std::process::ExitCode;
 
+#[cfg(feature = "xcpng")]
+use anyhow::bail;
 use bioxen_vm_core::LuaVm;
 use bioxen_vm_core::files::Files;
 
-use super::run::Job;
+#[cfg(feature = "xcpng")]
+use crate::settings::Settings;
 
-/// The copies that were asked for.
+/// Copies a file or folder into a VM. A folder is made equal, without removing what else is there.
+pub(super) async fn put(files: &Files, local: &Path, remote: Option<&Path>) -> anyhow::Result<()> {
+    if local.is_dir() {
+        files.push(local, &named(local, remote), false).await?;
+    } else {
+        files.put(local, remote.unwrap_or(Path::new("."))).await?;
+    }
+    Ok(())
+}
+
+/// Copies a file or folder out of a VM, in the same way.
+pub(super) async fn get(files: &Files, remote: &Path, local: Option<&Path>) -> anyhow::Result<()> {
+    if files.is_folder(remote).await? {
+        files.pull(remote, &named(remote, local), false).await?;
+    } else {
+        files.get(remote, local.unwrap_or(Path::new("."))).await?;
+    }
+    Ok(())
+}
+
+/// Where a folder goes: where it is told to, else under its own name.
+pub(super) fn named(from: &Path, to: Option<&Path>) -> PathBuf {
+    match to {
+        Some(to) => to.to_owned(),
+        None => from.file_name().unwrap_or(from.as_os_str()).into(),
+    }
+}
+
+/// The copies that `bioxen run` was asked for.
 pub(super) struct Copies<'a> {
-    job: &'a Job,
+    put: &'a [String],
+    get: &'a [String],
     /// Only where there is something to copy.
     files: Option<Files>,
 }
 
 impl<'a> Copies<'a> {
-    pub(super) async fn new(job: &'a Job, vm: &dyn LuaVm) -> anyhow::Result<Self> {
-        let files = match job.put.is_empty() && job.get.is_empty() {
+    pub(super) async fn new(
+        put: &'a [String],
+        get: &'a [String],
+        vm: &dyn LuaVm,
+    ) -> anyhow::Result<Self> {
+        let files = match put.is_empty() && get.is_empty() {
             true => None,
             false => Some(Files::of(vm).await?),
         };
-        Ok(Self { job, files })
+        Ok(Self { put, get, files })
     }
 
     pub(super) async fn put(&self) -> anyhow::Result<()> {
-        for (files, text) in self
-            .files
-            .iter()
-            .flat_map(|f| self.job.put.iter().map(move |t| (f, t)))
-        {
-            let (local, remote) = ends(text);
-            if local.is_dir() {
-                files.push(local, &named(local, remote), false).await?;
-            } else {
-                files.put(local, remote.unwrap_or(Path::new("."))).await?;
+        if let Some(files) = &self.files {
+            for (local, remote) in self.put.iter().map(|text| ends(text)) {
+                put(files, local, remote).await?;
             }
         }
         Ok(())
     }
 
     pub(super) async fn get(&self) -> anyhow::Result<()> {
-        for (files, text) in self
-            .files
-            .iter()
-            .flat_map(|f| self.job.get.iter().map(move |t| (f, t)))
-        {
-            let (remote, local) = ends(text);
-            if files.is_folder(remote).await? {
-                files.pull(remote, &named(remote, local), false).await?;
-            } else {
-                files.get(remote, local.unwrap_or(Path::new("."))).await?;
+        if let Some(files) = &self.files {
+            for (remote, local) in self.get.iter().map(|text| ends(text)) {
+                get(files, remote, local).await?;
             }
         }
         Ok(())
@@ -64,12 +88,86 @@ pub(super) fn ends(text: &str) -> (&Path, Option<&Path>) {
     }
 }
 
-/// Where a folder goes: where it is told to, else under its own name.
-pub(super) fn named(from: &Path, to: Option<&Path>) -> std::path::PathBuf {
-    match to {
-        Some(to) => to.to_owned(),
-        None => from.file_name().unwrap_or(from.as_os_str()).into(),
+#[cfg(feature = "xcpng")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A file or folder of this machine, or of a VM as `VM:PATH`
+    #[arg(value_name = "FROM")]
+    from: String,
+
+    /// Where it goes: `VM:PATH`, or a path of this machine; a VM's relative paths start in the home
+    /// folder of its user
+    #[arg(value_name = "TO")]
+    to: String,
+
+    #[command(flatten)]
+    common: super::vms::Common,
+}
+
+/// One end of a copy.
+#[cfg(feature = "xcpng")]
+#[derive(Debug, PartialEq)]
+enum End<'a> {
+    Here(&'a Path),
+    There { vm: &'a str, path: Option<&'a Path> },
+}
+
+#[cfg(feature = "xcpng")]
+impl<'a> End<'a> {
+    /// As of `scp`: what has a colon before any slash names a VM, so a file of this machine with a
+    /// colon in its name is written `./a:b`.
+    fn of(text: &'a str) -> Self {
+        let name = if text.starts_with("tag:") { 4 } else { 0 };
+        match text[name..].find(':').map(|colon| name + colon) {
+            Some(colon) if colon > name && !text[..colon].contains('/') => Self::There {
+                vm: &text[..colon],
+                path: Some(&text[colon + 1..])
+                    .filter(|path| !path.is_empty())
+                    .map(Path::new),
+            },
+            _ => Self::Here(Path::new(text)),
+        }
     }
+}
+
+/// `bioxen cp`: copies between this machine and a VM of a pool, which is started if need be.
+#[cfg(feature = "xcpng")]
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+    use super::interrupt::Interrupts;
+    use super::vms::{adopt, on_pool, pool};
+
+    let (from, to) = (End::of(&args.from), End::of(&args.to));
+    let vm = match (&from, &to) {
+        (End::There { vm, .. }, End::Here(_)) | (End::Here(_), End::There { vm, .. }) => *vm,
+        (End::Here(_), End::Here(_)) => bail!(
+            "neither {:?} nor {:?} names a VM; write VM:PATH for a file or folder of a VM",
+            args.from,
+            args.to
+        ),
+        _ => bail!("both ends are in VMs; copy to this machine first, and from there"),
+    };
+    let interrupts = Interrupts::listen()?;
+    let pool = pool(&args.common, settings)?;
+    let copied = on_pool(pool, async |pool| {
+        let vm = adopt(pool, vm).await?;
+        let copy = async {
+            vm.start().await?;
+            let files = Files::of(&*vm).await?;
+            match (from, to) {
+                (End::Here(local), End::There { path, .. }) => put(&files, local, path).await,
+                (End::There { path, .. }, End::Here(local)) => {
+                    let remote = path.unwrap_or(Path::new("."));
+                    get(&files, remote, Some(local)).await
+                }
+                _ => Ok(()),
+            }
+        };
+        match interrupts.unless(copy).await {
+            Ok(done) => done.map(|()| ExitCode::SUCCESS),
+            Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
+        }
+    });
+    copied.await
 }
 
 #[cfg(test)]
@@ -82,5 +180,20 @@ mod tests {
         assert_eq!(ends("a:b/c"), (Path::new("a"), Some(Path::new("b/c"))));
         assert_eq!(named(Path::new("x/data"), None), Path::new("data"));
         assert_eq!(named(Path::new("x"), Some(Path::new("y"))), Path::new("y"));
+    }
+
+    #[cfg(feature = "xcpng")]
+    #[test]
+    fn a_vm_is_what_stands_before_a_colon_and_has_no_slash() {
+        let there = |vm, path: Option<&'static str>| End::There {
+            vm,
+            path: path.map(Path::new),
+        };
+        assert_eq!(End::of("lab:genome.fa"), there("lab", Some("genome.fa")));
+        assert_eq!(End::of("lab:/tmp/a:b"), there("lab", Some("/tmp/a:b")));
+        assert_eq!(End::of("tag:lab:data"), there("tag:lab", Some("data")));
+        assert_eq!(End::of("lab:"), there("lab", None));
+        assert_eq!(End::of("./a:b"), End::Here(Path::new("./a:b")));
+        assert_eq!(End::of("genome.fa"), End::Here(Path::new("genome.fa")));
     }
 }

@@ -28,6 +28,17 @@ pub(super) struct Args {
     set: Vec<String>,
 }
 
+impl Args {
+    /// Looks at what can be seen without a VM.
+    pub(super) fn without_vm() -> Self {
+        Self {
+            no_vm: true,
+            json: false,
+            set: Vec::new(),
+        }
+    }
+}
+
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     run_with(args, None, settings).await
 }
@@ -44,10 +55,16 @@ pub(super) async fn run_with(
     let interrupts = Interrupts::listen()?;
     let config = with_defaults(&settings, XcpngConfig::VM_TYPE);
     let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
+    let mut tally = Tally::default();
     if !problems.is_empty() {
         for problem in problems {
             let remedy = "correct it; `bioxen config show` tells what holds and why";
-            show(&Finding::failed(Check::Config, problem, remedy), args.json)?;
+            let finding = Finding::failed(Check::Config, problem, remedy);
+            tally.count(&finding);
+            show(&finding, args.json)?;
+        }
+        if !args.json {
+            print(&format!("{tally}\n"))?;
         }
         return Ok(ExitCode::from(ILL));
     }
@@ -55,7 +72,6 @@ pub(super) async fn run_with(
     if args.no_vm {
         doctor = doctor.without_vm();
     }
-    let mut tally = Tally::default();
     let mut broken = None;
     let stop = async {
         let Err(told) = interrupts.unless(std::future::pending::<()>()).await else {

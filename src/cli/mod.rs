@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use bioxen_vm_basic::BasicConfig;
 use bioxen_vm_core::{BackendConfig as _, Value, VmManager};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::settings::Settings;
 use interrupt::Interrupts;
@@ -22,6 +22,8 @@ mod doctor;
 #[cfg(feature = "xcpng")]
 mod gc;
 mod ground;
+#[cfg(feature = "xcpng")]
+mod init;
 mod interrupt;
 mod lines;
 mod map;
@@ -33,6 +35,8 @@ mod pkg;
 mod run;
 mod servers;
 mod shell;
+#[cfg(feature = "sim")]
+mod sim;
 #[cfg(feature = "xcpng")]
 mod snapshot;
 mod streams;
@@ -52,25 +56,62 @@ const LINGER: Duration = Duration::from_millis(200);
 #[derive(Debug, Parser)]
 #[command(name = "bioxen", version, about, max_term_width = 100)]
 struct Cli {
-    /// Settings file (TOML with the tables [basic] and [xcpng])
+    /// Settings file (TOML with the tables [basic], [xcpng] and [pools.NAME]); without this option
+    /// ~/.config/bioxen/config.toml, if there is one
     #[arg(long, short, global = true, env = "BIOXEN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// The pool of the settings file that xcpng VMs are on: the table [pools.NAME] outweighs [xcpng]
+    #[arg(long, global = true, env = "BIOXEN_POOL", value_name = "NAME")]
+    pool: Option<String>,
 
     /// Say more on standard error; twice for even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 
+    /// How what goes on is written on standard error: for people, or one JSON object to a line
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    log: LogForm,
+
     #[command(subcommand)]
     command: Command,
 }
 
+/// What a line of the log looks like.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogForm {
+    Text,
+    Json,
+}
+
+/// The shells that `bioxen completions` knows.
+#[derive(Debug, clap::Args)]
+struct Completions {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "bioxen", &mut script);
+        print(&String::from_utf8_lossy(&script))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print a script with which a shell completes this program's commands and options
+    Completions(Completions),
     /// Show the configuration that holds in the end, or check it
     Config(config::Args),
     /// Make a VM on a pool that outlives this program, and start it
     #[cfg(feature = "xcpng")]
     Create(vms::Create),
+    /// Copy files and folders into a VM of a pool, started if need be, or out of it
+    #[cfg(feature = "xcpng")]
+    Cp(copies::Args),
     /// Make another VM of what a VM of a pool has on its disks, and start it
     #[cfg(feature = "xcpng")]
     Clone(vms::Clone),
@@ -135,9 +176,15 @@ enum Command {
     Run(run::Run),
     /// Talk to a living Lua state in a VM made for it, or in one of a pool that is there
     Shell(shell::Args),
+    /// Serve a pool on this machine, whose VMs are guests that can be reached over SSH
+    #[cfg(feature = "sim")]
+    Sim(sim::Args),
     /// Make a template for VMs of a pool, or say what one lacks
     #[cfg(feature = "xcpng")]
     Template(template::Args),
+    /// Show the certificate of a pool's host, and trust it if it is the right one
+    #[cfg(feature = "xcpng")]
+    Trust(init::Trust),
     /// List the VM types of this build
     Types,
 }
@@ -148,7 +195,7 @@ pub fn main() -> ExitCode {
     // Before anything else: a local VM starts with every program that it runs.
     bioxen_vm_basic::worker::run_if_asked();
     let cli = Cli::parse();
-    log_to_stderr(cli.verbose);
+    log_to_stderr(cli.verbose, cli.log);
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -160,8 +207,12 @@ pub fn main() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::new();
-    if let Some(file) = &cli.config {
-        settings.read_file(file)?;
+    let place = Place::of(&cli);
+    // Who makes the file must not need it.
+    if !matches!(cli.command, Command::Config(ref args) if args.makes_a_file())
+        && let Some(file) = place.to_read()?
+    {
+        settings.read_file(file, cli.pool.as_deref())?;
     }
     settings.read_environment(std::env::vars_os().filter_map(|(name, value)| {
         // A variable that is not text is none of ours.
@@ -176,9 +227,12 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Config(args) => config::run(args, settings),
+            Command::Completions(args) => args.run(),
+            Command::Config(args) => Box::pin(config::run(args, settings, place)).await,
             #[cfg(feature = "xcpng")]
             Command::Create(args) => Box::pin(vms::create(args, settings)).await,
+            #[cfg(feature = "xcpng")]
+            Command::Cp(args) => Box::pin(copies::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Clone(args) => Box::pin(vms::clone(args, settings)).await,
             #[cfg(feature = "xcpng")]
@@ -219,6 +273,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Exec(args) => run::exec(args, settings).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,
+            #[cfg(feature = "sim")]
+            Command::Sim(args) => sim::run(args).await,
+            #[cfg(feature = "xcpng")]
+            Command::Trust(args) => init::trust(args, settings, place).await,
             #[cfg(feature = "xcpng")]
             Command::Template(args) => Box::pin(template::run(args, settings)).await,
             Command::Types => {
@@ -230,6 +288,46 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     });
     runtime.shutdown_timeout(LINGER);
     result
+}
+
+/// Where the settings are: which file, and which pool of it.
+#[derive(Debug)]
+struct Place {
+    /// The file, if there is any place for one.
+    file: Option<PathBuf>,
+    /// Whether the user named it.
+    is_named: bool,
+    pool: Option<String>,
+}
+
+impl Place {
+    fn of(cli: &Cli) -> Self {
+        let variable = |name| std::env::var_os(name).map(PathBuf::from);
+        let usual = || {
+            let base = variable("XDG_CONFIG_HOME")
+                .filter(|path| path.is_absolute())
+                .or_else(|| Some(variable("HOME")?.join(".config")))?;
+            Some(base.join("bioxen/config.toml"))
+        };
+        Self {
+            is_named: cli.config.is_some(),
+            file: cli.config.clone().or_else(usual),
+            pool: cli.pool.clone(),
+        }
+    }
+
+    /// The file to read: one that the user named, or the usual one where it is there.
+    fn to_read(&self) -> anyhow::Result<Option<&std::path::Path>> {
+        let file = self.file.as_deref();
+        let file = file.filter(|file| self.is_named || file.is_file());
+        if let (None, Some(pool)) = (file, &self.pool) {
+            anyhow::bail!(
+                "there is no settings file that has a pool {pool:?}; name one with --config, or make \
+                 it with `bioxen config init --pool {pool}`"
+            );
+        }
+        Ok(file)
+    }
 }
 
 /// Does work with VMs until it is done or the program is told to end. Whatever happened, the VMs go.
@@ -342,7 +440,7 @@ fn print(text: &str) -> anyhow::Result<()> {
         .context("cannot write to standard output")
 }
 
-fn log_to_stderr(verbose: u8) {
+fn log_to_stderr(verbose: u8, form: LogForm) {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -350,10 +448,17 @@ fn log_to_stderr(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BIOXEN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+        .with_writer(std::io::stderr);
+    match form {
+        LogForm::Text => log.with_ansi(is_coloured()).with_target(false).init(),
+        LogForm::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Whether standard error takes colours: a terminal, unless the user wants none.
+fn is_coloured() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr())
 }

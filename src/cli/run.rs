@@ -75,11 +75,11 @@ pub(super) struct Job {
     /// Copy this file or folder into the VM before the program runs; programs start in the folder
     /// that relative paths are meant from
     #[arg(long, value_name = "LOCAL[:REMOTE]")]
-    pub(super) put: Vec<String>,
+    put: Vec<String>,
 
     /// Copy this file or folder out of the VM when the program has succeeded
     #[arg(long, value_name = "REMOTE[:LOCAL]")]
-    pub(super) get: Vec<String>,
+    get: Vec<String>,
 
     /// Run this text instead of a file
     #[arg(long = "execute", short = 'e', value_name = "LUA")]
@@ -118,7 +118,7 @@ async fn execute(ground: Ground, job: &Job, script: Script) -> anyhow::Result<Ex
                     .await?;
             }
         }
-        let copies = Copies::new(job, &*vm).await?;
+        let copies = Copies::new(&job.put, &job.get, &*vm).await?;
         copies.put().await?;
         let outcome = vm.execute_streaming(script, &mut streams).await?;
         if let Some(end) = streams.failure() {

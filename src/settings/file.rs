@@ -16,10 +16,13 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) value: Value,
     pub(super) line: usize,
+    /// Whether it stands in the table of a named pool.
+    pub(super) of_pool: bool,
 }
 
-/// Reads a file with a table for each of these types, and tells all tables that it must not have.
-pub(super) fn read(path: &Path, types: &[&str]) -> Result<Vec<Entry>> {
+/// Reads a file with a table for each of these types and for named pools, of which one may be wanted.
+/// What that one says comes last. Tells all tables that the file must not have.
+pub(super) fn read(path: &Path, types: &[&str], pool: Option<&str>) -> Result<Vec<Entry>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         config(format!("cannot read the settings file {}", path.display())).with_source(error)
     })?;
@@ -35,6 +38,8 @@ pub(super) fn read(path: &Path, types: &[&str]) -> Result<Vec<Entry>> {
     let parsed = DeTable::parse(&text).map_err(broken)?;
     let mut values: Map<String, Value> = toml::from_str(&text).map_err(broken)?;
     let mut entries = Vec::new();
+    let mut pools = Vec::new();
+    let mut of_pool = Vec::new();
     let mut wrong = Vec::new();
     for (name, table) in parsed.get_ref() {
         let (at, vm_type) = (line(&text, name.span().start), name.get_ref().as_ref());
@@ -44,28 +49,71 @@ pub(super) fn read(path: &Path, types: &[&str]) -> Result<Vec<Entry>> {
                     text: &text,
                     vm_type,
                     prefix: "",
+                    of_pool: false,
                 };
                 outer.collect(spans, table, &mut entries);
+            }
+            (DeValue::Table(spans), Some(Value::Object(mut tables))) if vm_type == POOLS => {
+                for (name, table) in spans {
+                    let (at, name) = (line(&text, start(name)), name.get_ref().as_ref());
+                    match (table.get_ref(), tables.remove(name)) {
+                        (DeValue::Table(spans), Some(Value::Object(table))) => {
+                            pools.push(name.to_owned());
+                            let outer = Table {
+                                text: &text,
+                                vm_type: POOL_TYPE,
+                                prefix: "",
+                                of_pool: true,
+                            };
+                            if pool == Some(name) {
+                                outer.collect(spans, table, &mut of_pool);
+                            }
+                        }
+                        _ => wrong.push(format!(
+                            "line {at} has {name:?} where a pool's table is due"
+                        )),
+                    }
+                }
             }
             (DeValue::Table(_), _) => wrong.push(format!("line {at} has a table [{vm_type}]")),
             _ => wrong.push(format!("line {at} has {vm_type:?} outside of any table")),
         }
     }
-    if wrong.is_empty() {
-        return Ok(entries);
+    if !wrong.is_empty() {
+        return Err(config(format!(
+            "{} {}; put all keys under [basic], [xcpng] or [pools.NAME]",
+            path.display(),
+            wrong.join(", and ")
+        )));
     }
-    Err(config(format!(
-        "{} {}; put all keys under [basic] or [xcpng]",
-        path.display(),
-        wrong.join(", and ")
-    )))
+    match pool {
+        Some(pool) if !pools.iter().any(|known| known == pool) => Err(config(format!(
+            "{} has no pool {pool:?}; {}",
+            path.display(),
+            match pools.as_slice() {
+                [] => "write its keys under [pools.NAME]".to_owned(),
+                known => format!("its pools: {}", known.join(", ")),
+            }
+        ))),
+        _ => {
+            entries.append(&mut of_pool);
+            Ok(entries)
+        }
+    }
 }
+
+/// The table of tables of named pools.
+pub(super) const POOLS: &str = "pools";
+
+/// The type of the VMs on them.
+const POOL_TYPE: &str = "xcpng";
 
 struct Table<'t> {
     text: &'t str,
     vm_type: &'t str,
     /// What its keys start with.
     prefix: &'t str,
+    of_pool: bool,
 }
 
 impl Table<'_> {
@@ -89,6 +137,7 @@ impl Table<'_> {
                     line: line(self.text, start(name)),
                     key,
                     value,
+                    of_pool: self.of_pool,
                 }),
             }
         }

@@ -12,6 +12,13 @@ pub enum Origin {
         /// The line, from 1.
         line: usize,
     },
+    /// A line of the table of a named pool in a settings file, which outweighs `[xcpng]`.
+    Pool {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
     /// An environment variable.
     Variable(String),
     /// An option of the program.
@@ -27,7 +34,9 @@ impl Origin {
     /// Where relative paths start.
     pub(super) fn folder(&self) -> &Path {
         match self {
-            Self::File { path, .. } => path.parent().unwrap_or(Path::new("")),
+            Self::File { path, .. } | Self::Pool { path, .. } => {
+                path.parent().unwrap_or(Path::new(""))
+            }
             Self::Variable(_) | Self::Option => Path::new(""),
         }
     }
@@ -36,7 +45,9 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line } => write!(f, "{} line {line}", path.display()),
+            Self::File { path, line } | Self::Pool { path, line } => {
+                write!(f, "{} line {line}", path.display())
+            }
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Option => f.write_str("--set"),
         }

@@ -11,7 +11,7 @@ fn options_outweigh_variables_and_variables_outweigh_the_file() {
     )
     .unwrap();
     let mut settings = Settings::new();
-    settings.read_file(file.path()).unwrap();
+    settings.read_file(file.path(), None).unwrap();
     settings.read_environment([
         ("BIOXEN_XCPNG_HOST".into(), "b".into()),
         ("BIOXEN_XCPNG_SSH__PORT".into(), "2222".into()),
@@ -60,7 +60,7 @@ fn text_becomes_what_its_key_takes() {
 fn a_broken_file_is_named_with_its_line_and_never_quoted() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[xcpng]\npassword = hunter2\n").unwrap();
-    let error = Settings::new().read_file(file.path()).unwrap_err();
+    let error = Settings::new().read_file(file.path(), None).unwrap_err();
     assert!(error.to_string().contains("line 2"), "{error}");
     let report = format!("{error} {error:?}");
     assert!(!report.contains("hunter2"), "{report}");
@@ -70,7 +70,7 @@ fn a_broken_file_is_named_with_its_line_and_never_quoted() {
 fn an_unknown_table_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[xcpg]\ntemplate = 't'\n").unwrap();
-    let error = Settings::new().read_file(file.path()).unwrap_err();
+    let error = Settings::new().read_file(file.path(), None).unwrap_err();
     assert!(error.to_string().contains("[xcpg]"), "{error}");
 }
 
@@ -104,7 +104,7 @@ fn paths_start_from_the_file_that_names_them_or_from_home() {
          [xcpng.ssh]\nidentity_file = '/abs'\n[basic]\nread = ['data', '~/genomes']\n",
     );
     let mut settings = Settings::new();
-    settings.read_file(&path).unwrap();
+    settings.read_file(&path, None).unwrap();
     settings.read_environment([
         ("HOME".into(), "/home/bio".into()),
         ("BIOXEN_XCPNG_SSH__KNOWN_HOSTS".into(), "~/known".into()),
@@ -129,7 +129,7 @@ fn paths_start_from_the_file_that_names_them_or_from_home() {
 fn one_way_to_the_password_replaces_the_others_of_less_weight() {
     let (_dir, path) = file("[xcpng]\npassword_file = '/p'\ntls.fingerprint = '00'\n");
     let mut settings = Settings::new();
-    settings.read_file(&path).unwrap();
+    settings.read_file(&path, None).unwrap();
     settings.read_environment([("BIOXEN_XCPNG_PASSWORD".into(), "x".into())]);
     settings.set("xcpng", "tls.insecure=true").unwrap();
     assert_eq!(
@@ -160,7 +160,7 @@ fn all_problems_are_told_with_where_they_come_from() {
          [basic]\nmemory = 'lots'\n",
     );
     let mut settings = Settings::new();
-    settings.read_file(&path).unwrap();
+    settings.read_file(&path, None).unwrap();
     settings.read_environment([("BIOXEN_XCPNG_VCPUS".into(), "0".into())]);
     settings.set("xcpng", "password_variable=NO_SUCH").unwrap();
     let file = path.display();
@@ -190,4 +190,32 @@ fn all_problems_are_told_with_where_they_come_from() {
         told[0].starts_with(&format!("{file} line 8: memory: ")),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_named_pool_outweighs_the_general_table_and_says_where_it_stands() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "[pools.lab]\nxcpng_host = 'lab'\ntls.insecure = true\n\n[pools.\"west wing\"]\nxcpng_host = 'w'\n\n\
+         [xcpng]\nxcpng_host = 'general'\ntemplate = 't'\ntls.ca_file = '/ca'\n",
+    )
+    .unwrap();
+    let of = |pool| {
+        let mut settings = Settings::new();
+        settings.read_file(file.path(), pool).map(|()| settings)
+    };
+    assert_eq!(
+        of(None).unwrap().config("xcpng"),
+        json!({"xcpng_host": "general", "template": "t", "tls": {"ca_file": "/ca"}})
+    );
+    let lab = of(Some("lab")).unwrap();
+    assert_eq!(
+        lab.config("xcpng"),
+        json!({"xcpng_host": "lab", "template": "t", "tls": {"insecure": true}})
+    );
+    let origin = lab.origin("xcpng", "xcpng_host").unwrap().to_string();
+    assert!(origin.ends_with("line 2"), "{origin}");
+    let error = of(Some("east")).unwrap_err().to_string();
+    assert!(error.contains("its pools: lab, west wing"), "{error}");
 }

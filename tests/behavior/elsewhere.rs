@@ -5,7 +5,7 @@ use std::path::Path;
 use libtest_mimic::{Failed, Trial};
 
 /// Number and subject, file, test.
-const TESTS: [(&str, &str, &str); 23] = [
+const TESTS: [(&str, &str, &str); 25] = [
     (
         "B06_a_time_limit_is_told",
         "tests/cli.rs",

@@ -1,0 +1,116 @@
+//! `bioxen sim`: the embedded pool for as long as somebody wants it.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value};
+use xapi_sim::Scenario;
+
+use super::interrupt::Interrupts;
+use super::print;
+use crate::embedded::EmbeddedPool;
+
+/// The first line of the files that this command writes, and so may write again.
+const MARK: &str = "# A pool that `bioxen sim` serves; gone when it ends.";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to write the settings with which the other commands reach the pool; only you can read
+    /// the file, since the password is in it
+    #[arg(default_value = "pool.toml", value_name = "FILE")]
+    settings: PathBuf,
+
+    /// TOML file that describes the pool, as `xapi-sim serve --model` takes it, instead of one host
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let scenario = match &args.model {
+        Some(path) => read_model(path)?,
+        None => EmbeddedPool::scenario(),
+    };
+    may_write(&args.settings)?;
+    // Before anything that would have to be undone.
+    let interrupts = Interrupts::listen()?;
+    let started = interrupts.unless(EmbeddedPool::start_as(scenario)).await;
+    let pool = match started {
+        Ok(pool) => pool?,
+        Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
+    };
+    let served = serve(&pool, &args.settings, &interrupts).await;
+    pool.shutdown().await;
+    served
+}
+
+/// Serves until the program is told to end, which is how this command is meant to end.
+async fn serve(
+    pool: &EmbeddedPool,
+    settings: &Path,
+    interrupts: &Interrupts,
+) -> anyhow::Result<ExitCode> {
+    write(settings, &pool.config())?;
+    let file = settings.display();
+    let told = print(&format!(
+        "pool:     {} (settings in {file})\n\
+         guests:   {}\n\
+         try:      bioxen run --type xcpng --config {file} -e 'print(_VERSION)'\n\
+         ready; end with Ctrl-C\n",
+        pool.url(),
+        pool.isolation().join("; "),
+    ));
+    if told.is_ok() {
+        // The only answer is that the signal came.
+        let _ = interrupts.unless(std::future::pending::<()>()).await;
+    }
+    std::fs::remove_file(settings)
+        .or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+        .with_context(|| format!("cannot remove {file}"))?;
+    told?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_model(path: &Path) -> anyhow::Result<Scenario> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the model {}", path.display()))?;
+    Scenario::from_toml(&text).with_context(|| format!("the model {} is wrong", path.display()))
+}
+
+/// Refuses to replace a file that somebody else wrote.
+fn may_write(path: &Path) -> anyhow::Result<()> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.starts_with(MARK) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Ok(_) => bail!(
+            "{} is there already and was not written by `bioxen sim`; name another file",
+            path.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write(path: &Path, config: &Value) -> anyhow::Result<()> {
+    let tables = Map::from_iter([("xcpng".to_owned(), config.clone())]);
+    let tables = toml::to_string(&tables).context("cannot write the pool's settings as TOML")?;
+    // A file of a pool that was killed may have other rights by now: a new one has ours.
+    let gone = std::fs::remove_file(path);
+    if let Err(error) = gone
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    writeln!(file, "{MARK}\n\n{tables}").with_context(|| format!("cannot write {}", path.display()))
+}

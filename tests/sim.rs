@@ -1,0 +1,222 @@
+//! What a user of `bioxen sim` sees: a pool on this machine that the other commands reach through a
+//! settings file, for as long as the program runs.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The program in a folder of its own, where it also keeps its state.
+fn bioxen(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("XDG_STATE_HOME", folder.join("state"))
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    let output = bioxen(folder, args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}");
+    output
+}
+
+/// Starts a pool and waits until it can be used.
+fn serve(folder: &Path) -> Child {
+    let mut child = bioxen(folder, &["sim", "lab.toml"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let said: Vec<_> = lines
+        .map(Result::unwrap)
+        .take_while(|line| !line.starts_with("ready"))
+        .collect();
+    assert!(
+        said.iter().any(|line| line.starts_with("pool:")),
+        "{said:?}"
+    );
+    child
+}
+
+fn end(mut child: Child, signal: Signal) {
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(id, signal).unwrap();
+    let status = child.wait().unwrap();
+    if signal != Signal::SIGKILL {
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[test]
+fn the_other_commands_use_the_pool_until_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let pool = serve(folder);
+    let settings = folder.join("lab.toml");
+    let mode = settings.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the password is in it");
+
+    let lab = ["--config", "lab.toml"];
+    run(folder, &[&["create", "lab"], &lab[..]].concat());
+    std::fs::create_dir(folder.join("data")).unwrap();
+    std::fs::write(folder.join("data/genome.fa"), ">x\nACGT\n").unwrap();
+    run(folder, &[&["cp", "data", "lab:input"], &lab[..]].concat());
+    run(
+        folder,
+        &[&["cp", "data/genome.fa", "lab:"], &lab[..]].concat(),
+    );
+    let code =
+        "for _, f in ipairs{'input/genome.fa', 'genome.fa'} do io.write(io.open(f):read('a')) end";
+    let read = run(
+        folder,
+        &[&["exec", "lab"], &lab[..], &["-e", code]].concat(),
+    );
+    assert_eq!(read.stdout, b">x\nACGT\n>x\nACGT\n");
+    run(folder, &[&["cp", "lab:input", "back"], &lab[..]].concat());
+    run(
+        folder,
+        &[&["cp", "lab:genome.fa", "one.fa"], &lab[..]].concat(),
+    );
+    for file in ["back/genome.fa", "one.fa"] {
+        assert_eq!(
+            std::fs::read(folder.join(file)).unwrap(),
+            b">x\nACGT\n",
+            "{file}"
+        );
+    }
+    for (ends, said) in [
+        (["data", "back"], "names a VM"),
+        (["lab:a", "lab:b"], "both ends are in VMs"),
+        (["lab:missing.fa", "x"], "missing.fa"),
+        (["missing.fa", "lab:"], "missing.fa"),
+    ] {
+        let args = [&["cp"], &ends[..], &lab[..]].concat();
+        let output = bioxen(folder, &args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{ends:?}");
+        assert!(text.contains(said), "{ends:?}: {text}");
+    }
+    run(folder, &[&["destroy", "lab"], &lab[..]].concat());
+
+    end(pool, Signal::SIGINT);
+    assert!(!settings.exists(), "the settings of a pool that is gone");
+}
+
+#[test]
+fn a_file_of_somebody_else_is_not_replaced_but_that_of_a_killed_pool_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let settings = folder.join("lab.toml");
+    end(serve(folder), Signal::SIGKILL);
+    assert!(settings.exists());
+    end(serve(folder), Signal::SIGTERM);
+    assert!(!settings.exists());
+
+    std::fs::write(&settings, "[xcpng]\n").unwrap();
+    let output = bioxen(folder, &["sim", "lab.toml"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(text.contains("name another file"), "{text}");
+    assert_eq!(std::fs::read(&settings).unwrap(), b"[xcpng]\n");
+}
+
+#[test]
+fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let pool = serve(folder);
+    let served: toml::Table = std::fs::read_to_string(folder.join("lab.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let of = |key: &str| served["xcpng"][key].as_str().unwrap().to_owned();
+    let (host, password) = (of("xcpng_host"), of("password"));
+    let pin = served["xcpng"]["tls"]["fingerprint"].as_str().unwrap();
+    let other = pin.replace('A', "B").replace('1', "2");
+
+    // The certificate is shown, and believed only on the user's word.
+    let shown = run(folder, &["trust", &host]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(pin));
+
+    let mine = ["--config", "mine.toml"];
+    let refused = |args: &[&str], said: &str| {
+        let output = bioxen(folder, &[args, &mine[..]].concat())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{args:?}");
+        assert!(text.contains(said), "{args:?}: {text}");
+        assert!(!text.contains(&password), "the password shows: {text}");
+    };
+    std::fs::write(folder.join("secret"), format!("{password}\n")).unwrap();
+    let init = [
+        "config",
+        "init",
+        "--password-file",
+        "secret",
+        "--host",
+        &host,
+    ];
+    refused(
+        &[&init[..], &["--fingerprint", &other]].concat(),
+        "not the expected one",
+    );
+    assert!(!folder.join("mine.toml").exists());
+    refused(
+        &["config", "init", "--host", &host],
+        "--password-file or --password-variable",
+    );
+    refused(
+        &["config", "init", "--password-file", "secret"],
+        "give --host",
+    );
+
+    let tested = run(
+        folder,
+        &[&init[..], &["--fingerprint", pin], &mine].concat(),
+    );
+    let said = String::from_utf8_lossy(&tested.stdout);
+    assert!(said.contains("nothing is wrong"), "{said}");
+    refused(
+        &[&init[..], &["--fingerprint", pin]].concat(),
+        "has a table [xcpng] already",
+    );
+
+    // A second pool, from the file of an earlier program, whose password was readable for everybody.
+    let older = serde_json::json!({
+        "xapi_url": format!("https://{host}"), "username": "root", "password": password,
+        "template_name": "lua-bio-template", "ssh_user": "bioxen", "pool_uuid": "x",
+        "save_credentials": true,
+    });
+    std::fs::write(folder.join("xcpng_config.json"), older.to_string()).unwrap();
+    let west = [&mine[..], &["--pool", "west"]].concat();
+    let import = ["config", "init", "--import", "xcpng_config.json"];
+    run(folder, &[&import[..], &["--no-test"], &west].concat());
+    let file = std::fs::read_to_string(folder.join("mine.toml")).unwrap();
+    assert!(
+        file.contains("[pools.west]") && !file.contains(&password),
+        "{file}"
+    );
+    let kept = folder.join("west.password").metadata().unwrap();
+    assert_eq!(kept.permissions().mode() & 0o777, 0o600);
+
+    // It trusts nobody yet.
+    let ls = [&["ls"], &west[..]].concat();
+    let untrusted = bioxen(folder, &ls).output().unwrap();
+    assert!(String::from_utf8_lossy(&untrusted.stderr).contains(pin));
+    run(
+        folder,
+        &[&["trust", "--fingerprint", pin], &west[..]].concat(),
+    );
+    run(folder, &ls);
+    end(pool, Signal::SIGINT);
+}
