@@ -80,7 +80,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     match args.action {
         #[cfg(feature = "xcpng")]
-        Action::Init(args) => super::init::init(*args, settings, place).await,
+        Action::Init(args) => Box::pin(super::init::init(*args, settings, place)).await,
         Action::Show(selection) => {
             for vm_type in selection.types(&mut settings)? {
                 print(&format!("[{vm_type}]\n"))?;

@@ -69,6 +69,8 @@ impl PrivateDir {
                 match sweep_one(&entry.path()) {
                     Ok(true) => tracing::debug!(directory = %entry.path().display(), "swept"),
                     Ok(false) => {}
+                    // Another process sweeps too.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => tracing::warn!(
                         directory = %entry.path().display(), %error,
                         "cannot remove what an ended process has left"
