@@ -78,6 +78,8 @@ pub(super) async fn run(
     mut settings: Settings,
     place: Place,
 ) -> anyhow::Result<ExitCode> {
+    #[cfg(not(feature = "xcpng"))]
+    let _ = place;
     match args.action {
         #[cfg(feature = "xcpng")]
         Action::Init(args) => Box::pin(super::init::init(*args, settings, place)).await,
