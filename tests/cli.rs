@@ -173,21 +173,6 @@ fn shells_get_a_script_that_completes_commands_and_options() {
 }
 
 #[test]
-fn a_log_of_json_has_an_object_to_a_line() {
-    let output = bioxen(&["--log", "json", "-vv", "run", "-e", "print(1)"]);
-    assert_eq!(stdout(&output), "1\n");
-    let said = stderr(&output);
-    assert!(!said.is_empty());
-    for line in said.lines() {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert!(
-            event["message"].is_string() && event["level"].is_string(),
-            "{line}"
-        );
-    }
-}
-
-#[test]
 fn a_program_speaks_for_itself() {
     let output = bioxen(&[
         "run",

@@ -147,7 +147,7 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
     let shown = run(folder, &["trust", &host]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains(pin));
 
-    let mine = ["--config", "mine.toml"];
+    let mine = ["--config", "mine.toml", "--pool", "east"];
     let refused = |args: &[&str], said: &str| {
         let output = bioxen(folder, &[args, &mine[..]].concat())
             .output()
@@ -188,7 +188,7 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
     assert!(said.contains("nothing is wrong"), "{said}");
     refused(
         &[&init[..], &["--fingerprint", pin]].concat(),
-        "has a table [xcpng] already",
+        "has a table [pools.east] already",
     );
 
     // A second pool, from the file of an earlier program, whose password was readable for everybody.
@@ -198,9 +198,9 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
         "save_credentials": true,
     });
     std::fs::write(folder.join("xcpng_config.json"), older.to_string()).unwrap();
-    let west = [&mine[..], &["--pool", "west"]].concat();
+    let west = ["--config", "mine.toml", "--pool", "west"];
     let import = ["config", "init", "--import", "xcpng_config.json"];
-    run(folder, &[&import[..], &["--no-test"], &west].concat());
+    run(folder, &[&import[..], &["--no-test"], &west[..]].concat());
     let file = std::fs::read_to_string(folder.join("mine.toml")).unwrap();
     assert!(
         file.contains("[pools.west]") && !file.contains(&password),
@@ -218,5 +218,14 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
         &[&["trust", "--fingerprint", pin], &west[..]].concat(),
     );
     run(folder, &ls);
+
+    // A log for programs: an object to a line, and no password in it.
+    let logged = run(folder, &[&["--log", "json", "-vv"], &ls[..]].concat());
+    let log = String::from_utf8(logged.stderr).unwrap();
+    assert!(!log.is_empty() && !log.contains(&password), "{log}");
+    for line in log.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(event["message"].is_string(), "{line}");
+    }
     end(pool, Signal::SIGINT);
 }

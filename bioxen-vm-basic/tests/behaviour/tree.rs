@@ -218,7 +218,9 @@ async fn a_storm_of_processes_is_ended() {
                     done]==]) while true do os.execute('setsid sleep 3600 >/dev/null 2>&1 &') end";
         let script = Script::new(code).with_timeout(Duration::from_secs(1));
         let outcome = lab.vm.execute(script).await.unwrap();
-        assert_eq!(outcome.status, Status::TimedOut);
+        // Which limit it meets first is a matter of the machine.
+        let limits = [Status::TimedOut, Status::ProcessLimit];
+        assert!(limits.contains(&outcome.status), "{:?}", outcome.status);
         assert_eq!(somebody_left(&lab.home()).await, None);
     }
 }
