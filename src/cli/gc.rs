@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use bioxen_vm_core::{Backend as _, BackendConfig as _};
 use bioxen_vm_xcpng::{Leftover, XcpngConfig};
 
+use super::vms::to_the_end;
 use super::{FAILED, print, with_defaults};
 use crate::settings::Settings;
 
@@ -24,7 +25,11 @@ pub(super) struct Args {
     set: Vec<String>,
 }
 
-pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+    to_the_end(collect(args, settings)).await
+}
+
+async fn collect(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     for assignment in &args.set {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "xcpng")]
 use bioxen_vm_core::BackendConfig as _;
-use bioxen_vm_core::{LuaVm, Value, VmManager};
+use bioxen_vm_core::{LuaVm, Value, VmId, VmManager};
 
 use super::config;
 #[cfg(feature = "xcpng")]
@@ -88,11 +88,13 @@ impl Ground {
         })
     }
 
-    /// Makes the VM, or finds and starts the one that is there. The manager knows it by this id.
+    /// Makes the VM, under this id, or finds and starts the one that is there.
     pub(super) async fn enter(&self, id: &str) -> anyhow::Result<Arc<dyn LuaVm>> {
         let (manager, config) = (&self.manager, self.config.clone());
         Ok(match &self.existing {
             Some(which) => {
+                // So that errors name the VM as the user does; a tag is no id.
+                let id = VmId::new(which.as_str()).map_or(id.to_owned(), |id| id.to_string());
                 let vm = manager.adopt_vm(id, &self.vm_type, which, config).await?;
                 vm.start().await?;
                 vm

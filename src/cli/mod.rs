@@ -189,6 +189,19 @@ enum Command {
     Types,
 }
 
+impl Command {
+    /// Whether it must have the settings file. Who makes the file cannot.
+    fn needs_settings(&self) -> bool {
+        match self {
+            Self::Config(args) => !args.makes_a_file(),
+            #[cfg(feature = "sim")]
+            Self::Sim(_) => false,
+            Self::Completions(_) | Self::Types => false,
+            _ => true,
+        }
+    }
+}
+
 /// Runs the program and gives its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -208,11 +221,16 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::new();
     let place = Place::of(&cli);
-    // Who makes the file must not need it.
-    if !matches!(cli.command, Command::Config(ref args) if args.makes_a_file())
+    if cli.command.needs_settings()
         && let Some(file) = place.to_read()?
     {
-        settings.read_file(file, cli.pool.as_deref())?;
+        let read = settings.read_file(file, cli.pool.as_deref());
+        read.map_err(|error| match std::env::var_os("BIOXEN_CONFIG") {
+            Some(named) if named == *file => {
+                anyhow::Error::from(error).context("BIOXEN_CONFIG names the settings file")
+            }
+            _ => error.into(),
+        })?;
     }
     settings.read_environment(std::env::vars_os().filter_map(|(name, value)| {
         // A variable that is not text is none of ours.

@@ -114,7 +114,7 @@ async fn execute(ground: Ground, job: &Job, script: Script) -> anyhow::Result<Ex
             let installer = PackageInstaller::new(Arc::clone(manager)).with_servers(servers);
             for package in &job.packages {
                 installer
-                    .install_package_in_vm(package, "run", &ground.vm_type)
+                    .install_package_in_vm(package, vm.id().as_str(), &ground.vm_type)
                     .await?;
             }
         }

@@ -1,10 +1,11 @@
 //! `bioxen shell`: talks to a Lua state in a VM that is made for it, or in one that is there.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bioxen_vm_core::{
-    Answer, Chunk, OutputSink as _, OutputStream, Session, SessionOptions, VmManager,
+    Answer, Chunk, LuaVm, OutputSink as _, OutputStream, Session, SessionOptions, VmManager,
 };
 use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,7 +42,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     let ground = args.kind.ground(settings)?;
     let manager = &ground.manager;
     let work = async {
-        tokio::select! {
+        let vm = tokio::select! {
             entered = ground.enter("shell") => entered?,
             () = pressed(&mut ctrl_c) => return Ok(ExitCode::from(INTERRUPTED)),
         };
@@ -49,7 +50,10 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         // Nobody interrupts a script.
         options.interruptible = lines.is_typed() && !args.fast;
         let shell = Shell {
-            session: manager.open_session("shell", options.clone()).await?,
+            session: manager
+                .open_session(vm.id().as_str(), options.clone())
+                .await?,
+            vm,
             options,
             manager,
             streams: Streams::new()?,
@@ -64,6 +68,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
 /// A session, and who talks to it.
 struct Shell<'a> {
     manager: &'a VmManager,
+    vm: Arc<dyn LuaVm>,
     session: Session,
     options: SessionOptions,
     streams: Streams,
@@ -117,7 +122,8 @@ impl Shell<'_> {
                         Done::GivenUp => {
                             self.session.close().await;
                             let options = self.options.clone();
-                            self.session = self.manager.open_session("shell", options).await?;
+                            let id = self.vm.id().as_str();
+                            self.session = self.manager.open_session(id, options).await?;
                             self.say("this is a new session, without the variables of the old one")
                                 .await;
                         }

@@ -1,12 +1,13 @@
 //! `bioxen sim`: the embedded pool for as long as somebody wants it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value};
 use xapi_sim::Scenario;
 
@@ -53,7 +54,7 @@ async fn serve(
     settings: &Path,
     interrupts: &Interrupts,
 ) -> anyhow::Result<ExitCode> {
-    write(settings, &pool.config())?;
+    let _served = write(settings, &pool.config())?;
     let file = settings.display();
     let told = print(&format!(
         "pool:     {} (settings in {file})\n\
@@ -83,10 +84,20 @@ fn read_model(path: &Path) -> anyhow::Result<Scenario> {
     Scenario::from_toml(&text).with_context(|| format!("the model {} is wrong", path.display()))
 }
 
-/// Refuses to replace a file that somebody else wrote.
+/// Refuses to replace a file that somebody else wrote, or of a pool that is being served.
 fn may_write(path: &Path) -> anyhow::Result<()> {
     match std::fs::read_to_string(path) {
-        Ok(text) if text.starts_with(MARK) => Ok(()),
+        Ok(text) if text.starts_with(MARK) => {
+            let file =
+                File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(_) => Ok(()),
+                Err(_) => bail!(
+                    "another `bioxen sim` serves the pool of {}; name another file",
+                    path.display()
+                ),
+            }
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Ok(_) => bail!(
             "{} is there already and was not written by `bioxen sim`; name another file",
@@ -96,7 +107,8 @@ fn may_write(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn write(path: &Path, config: &Value) -> anyhow::Result<()> {
+/// Writes the settings of a pool. The file stays locked for as long as the pool is served.
+fn write(path: &Path, config: &Value) -> anyhow::Result<Flock<File>> {
     let tables = Map::from_iter([("xcpng".to_owned(), config.clone())]);
     let tables = toml::to_string(&tables).context("cannot write the pool's settings as TOML")?;
     // A file of a pool that was killed may have other rights by now: a new one has ours.
@@ -106,11 +118,16 @@ fn write(path: &Path, config: &Value) -> anyhow::Result<()> {
     {
         return Err(error).with_context(|| format!("cannot replace {}", path.display()));
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    writeln!(file, "{MARK}\n\n{tables}").with_context(|| format!("cannot write {}", path.display()))
+    let written = || -> std::io::Result<Flock<File>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        let mut file =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+        writeln!(file, "{MARK}\n\n{tables}")?;
+        Ok(file)
+    };
+    written().with_context(|| format!("cannot write {}", path.display()))
 }

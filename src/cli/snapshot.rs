@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use bioxen_vm_core::Snapshot;
 
 use super::print;
-use super::vms::{Common, adopt, on_pool, pool};
+use super::vms::{Common, adopt, on_pool, pool, to_the_end};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -48,7 +48,7 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
         Command::Create(named) | Command::Revert(named) | Command::Rm(named) => &named.of,
     };
     let pool = pool(&of.common, settings)?;
-    on_pool(pool, async |pool| {
+    let work = on_pool(pool, async |pool| {
         let vm = adopt(pool, &of.vm).await?;
         match &command {
             Command::Create(named) => tell(&vm.snapshot(&named.name).await?, of)?,
@@ -61,8 +61,8 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
             Command::Rm(named) => vm.remove_snapshot(&named.name).await?,
         }
         Ok(ExitCode::SUCCESS)
-    })
-    .await
+    });
+    to_the_end(work).await
 }
 
 fn tell(snapshot: &Snapshot, of: &OfVm) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! `bioxen create`, `start`, `stop` and the like: VMs of a pool that outlive this program.
 
+use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -137,6 +138,23 @@ pub(super) async fn adopt(pool: &XcpngBackend, which: &str) -> anyhow::Result<Ar
     Ok(pool.adopt(id, which).await?)
 }
 
+/// Does work on VMs to its end, also when the program is told to end meanwhile: what is half done on a
+/// pool would have to be looked for.
+pub(super) async fn to_the_end(
+    work: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let interrupts = Interrupts::listen()?;
+    let mut work = Box::pin(work);
+    match interrupts.unless(&mut work).await {
+        Ok(done) => done,
+        Err(interrupted) => {
+            warn("ends as soon as what was begun on the pool is done");
+            work.await?;
+            Ok(ExitCode::from(interrupted.exit_code()))
+        }
+    }
+}
+
 /// Does work on a pool, and leaves the pool in order whatever came of it.
 pub(super) async fn on_pool<T>(
     pool: XcpngBackend,
@@ -228,7 +246,7 @@ async fn each(
     act: impl AsyncFn(&Arc<dyn LuaVm>) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let pool = pool(&args.common, settings)?;
-    on_pool(pool, async |pool| {
+    let work = on_pool(pool, async |pool| {
         let mut failed = Vec::new();
         for which in &args.vms {
             let done = async {
@@ -237,7 +255,11 @@ async fn each(
                 tell(&vm.info().await?, &args.common)
             };
             if let Err(error) = done.await {
-                failed.push(error.context(format!("VM {which}")));
+                // Errors of VMs name theirs.
+                failed.push(match error.is::<Error>() {
+                    true => error,
+                    false => error.context(format!("VM {which}")),
+                });
             }
         }
         let last = failed.pop();
@@ -245,8 +267,8 @@ async fn each(
             warn(&format!("{error:#}"));
         }
         last.map_or(Ok(ExitCode::SUCCESS), Err)
-    })
-    .await
+    });
+    to_the_end(work).await
 }
 
 pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<ExitCode> {
@@ -262,7 +284,7 @@ pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<Exi
 
 pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<ExitCode> {
     let pool = pool(&args.common, settings)?;
-    on_pool(pool, async |pool| {
+    let work = on_pool(pool, async |pool| {
         let vm = adopt(pool, &args.vm).await?;
         let made = vm.clone_vm(args.id.clone()).await?;
         let kept = async {
@@ -276,8 +298,8 @@ pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<Exi
             return Err(error);
         }
         Ok(ExitCode::SUCCESS)
-    })
-    .await
+    });
+    to_the_end(work).await
 }
 
 pub(super) async fn migrate(args: Migrate, settings: Settings) -> anyhow::Result<ExitCode> {

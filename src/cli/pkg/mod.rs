@@ -132,6 +132,29 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it is about what has been installed.
+    fn needs_a_tree(&self) -> bool {
+        matches!(
+            self,
+            Self::Remove { .. }
+                | Self::List
+                | Self::Upgrade { .. }
+                | Self::Verify { .. }
+                | Self::Undo
+                | Self::Export
+                | Self::Env { .. }
+        )
+    }
+
+    fn changes_a_tree(&self) -> bool {
+        matches!(
+            self,
+            Self::Install(_) | Self::Remove { .. } | Self::Upgrade { .. } | Self::Undo
+        )
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Install {
     /// As in a rockspec: `lpeg`, `"lpeg >= 1.0, < 2"`
@@ -162,11 +185,20 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     }
     let interrupts = Interrupts::listen()?;
     let Some(vm) = &args.target.vm else {
+        if args.command.needs_a_tree() {
+            args.target.must_be_there()?;
+        }
         let curator = args.target.curator(args.target.local_site()?)?;
-        let work = with_progress(&args, curator);
+        let work = with_progress(&args, curator.clone());
         return match interrupts.unless(Box::pin(work)).await {
             Ok(result) => result,
-            Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
+            Err(interrupted) => {
+                // Whatever looks at a tree first undoes what was left half done.
+                if args.command.changes_a_tree() {
+                    curator.list().await?;
+                }
+                Ok(ExitCode::from(interrupted.exit_code()))
+            }
         };
     };
     for assignment in &args.target.set {
@@ -186,6 +218,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         // Connects to one that runs already.
         vm.start().await?;
         let site = vm.curator().await?.site().clone();
+        args.target.suits(vm.id().as_str(), &site)?;
         with_progress(&args, args.target.curator(site)?).await
     };
     with_vms(&manager, &interrupts, Box::pin(work)).await

@@ -12,6 +12,9 @@ use bioxen_vm_core::words::parse_duration;
 
 use super::super::servers;
 
+/// The Lua version of trees where none is given.
+const LUA: &str = "5.4";
+
 /// Which rocks, and where they come from.
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
@@ -19,9 +22,9 @@ pub(super) struct Target {
     #[arg(long, global = true, value_name = "FOLDER", conflicts_with = "vm")]
     pub(super) tree: Option<PathBuf>,
 
-    /// The Lua version of the tree; of several for `bundle`
-    #[arg(long, global = true, value_name = "VERSION", default_value = "5.4")]
-    pub(super) lua: Vec<String>,
+    /// The Lua version of the tree, of several for `bundle`; that of a VM is its own [default: 5.4]
+    #[arg(long, global = true, value_name = "VERSION")]
+    lua: Vec<String>,
 
     /// A VM that was kept: its UUID, its name, or the id that it was made with
     #[arg(long, global = true, value_name = "VM")]
@@ -64,10 +67,39 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn lua(&self) -> anyhow::Result<&str> {
+    fn lua(&self) -> anyhow::Result<&str> {
         match self.lua.as_slice() {
+            [] => Ok(LUA),
             [one] => Ok(one),
             _ => bail!("a tree belongs to one Lua version; give --lua once"),
+        }
+    }
+
+    /// The Lua versions of a bundle.
+    pub(super) fn luas(&self) -> Vec<String> {
+        match self.lua.as_slice() {
+            [] => vec![LUA.to_owned()],
+            given => given.to_vec(),
+        }
+    }
+
+    /// Refuses a Lua version that the VM does not have.
+    pub(super) fn suits(&self, vm: &str, site: &PackageSite) -> anyhow::Result<()> {
+        let own = &site.lua_version;
+        match self.lua.iter().find(|given| *given != own) {
+            Some(given) => bail!("the Lua of VM {vm} is {own}, not {given}; leave --lua out"),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a tree that the user has named and that is not there.
+    pub(super) fn must_be_there(&self) -> anyhow::Result<()> {
+        match &self.tree {
+            Some(tree) if !tree.is_dir() => bail!(
+                "there is no tree {}; `bioxen pkg install` makes one",
+                tree.display()
+            ),
+            _ => Ok(()),
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) async fn without_tree(args: &Args) -> anyhow::Result<Option<ExitCode>
             into,
             platforms,
         } => {
-            let mut bundle = Bundle::new(args.target.servers()?).for_lua(args.target.lua.clone());
+            let mut bundle = Bundle::new(args.target.servers()?).for_lua(args.target.luas());
             if !platforms.is_empty() {
                 bundle = bundle.for_platforms(platforms.clone());
             }
