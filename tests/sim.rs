@@ -29,8 +29,19 @@ fn run(folder: &Path, args: &[&str]) -> Output {
     output
 }
 
+/// A pool that is being served. One that a failed test leaves is ended too.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a pool and waits until it can be used.
-fn serve(folder: &Path) -> Child {
+fn serve(folder: &Path) -> Served {
     let mut child = bioxen(folder, &["sim", "lab.toml"])
         .stdout(Stdio::piped())
         .spawn()
@@ -44,10 +55,11 @@ fn serve(folder: &Path) -> Child {
         said.iter().any(|line| line.starts_with("pool:")),
         "{said:?}"
     );
-    child
+    Served(child)
 }
 
-fn end(mut child: Child, signal: Signal) {
+fn end(mut served: Served, signal: Signal) {
+    let child = &mut served.0;
     let id = Pid::from_raw(i32::try_from(child.id()).unwrap());
     kill(id, signal).unwrap();
     let status = child.wait().unwrap();
@@ -118,7 +130,11 @@ fn a_file_of_somebody_else_is_not_replaced_but_that_of_a_killed_pool_is() {
     let settings = folder.join("lab.toml");
     end(serve(folder), Signal::SIGKILL);
     assert!(settings.exists());
-    end(serve(folder), Signal::SIGTERM);
+    let pool = serve(folder);
+    let second = bioxen(folder, &["sim", "lab.toml"]).output().unwrap();
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert!(text.contains("another `bioxen sim` serves"), "{text}");
+    end(pool, Signal::SIGTERM);
     assert!(!settings.exists());
 
     std::fs::write(&settings, "[xcpng]\n").unwrap();
