@@ -159,6 +159,16 @@ fn an_unknown_type_lists_those_of_this_build() {
 }
 
 #[test]
+fn a_tree_that_is_not_there_has_no_rocks_to_look_after() {
+    for command in ["list", "verify", "undo", "export"] {
+        let output = bioxen(&["pkg", "--tree", "/nowhere/tree", command]);
+        assert_eq!(output.status.code(), Some(125), "{command}");
+        let said = stderr(&output);
+        assert!(said.contains("there is no tree /nowhere/tree"), "{said}");
+    }
+}
+
+#[test]
 fn shells_get_a_script_that_completes_commands_and_options() {
     for (shell, known) in [
         ("bash", "complete -F _bioxen"),

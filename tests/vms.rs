@@ -7,7 +7,10 @@
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use xapi_client::SecretString;
 use xapi_sim::guest::{PORT, Rung};
@@ -42,6 +45,17 @@ impl Pool {
 
     /// The same with something on its standard input.
     async fn talk(&self, args: &[&str], input: &'static str) -> Output {
+        let mut command = self.command(args);
+        let output = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            // What is refused reads nothing.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        });
+        output.await.unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
         let pin = self.server.fingerprint().unwrap().to_string();
         command
@@ -58,13 +72,7 @@ impl Pool {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let output = tokio::task::spawn_blocking(move || {
-            let mut child = command.spawn().unwrap();
-            // What is refused reads nothing.
-            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-            child.wait_with_output().unwrap()
-        });
-        output.await.unwrap()
+        command
     }
 
     /// The same for what succeeds: the lines of JSON that it prints.
@@ -184,6 +192,35 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     pool.is_as_before();
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_interrupted_ends_what_it_has_begun() {
+    let pool = Pool::start().await;
+    let template = format!("template={LUA_TEMPLATE}");
+    pool.json(&["create", "lab", "--set", &template]).await;
+    // Whenever it comes: before anything is begun, or meanwhile.
+    for (number, wait) in [50, 150, 300].into_iter().enumerate() {
+        let id = format!("copy-{number}");
+        let clone = pool.command(&["clone", "lab", &id]).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let process = Pid::from_raw(i32::try_from(clone.id()).unwrap());
+        kill(process, Signal::SIGINT).unwrap();
+        let ended = tokio::task::spawn_blocking(move || clone.wait_with_output().unwrap());
+        let ended = ended.await.unwrap();
+        assert!(
+            matches!(ended.status.code(), None | Some(0 | 130)),
+            "{ended:?}"
+        );
+    }
+    let left = pool.json(&["gc", "--dry-run"]).await;
+    assert!(left.is_empty(), "{left:?}");
+    for vm in pool.json(&["ls"]).await {
+        let kept = (&vm["state"], &vm["details"]["kept"]);
+        assert_eq!(kept, (&"running".into(), &"true".into()), "{vm}");
+        pool.json(&["destroy", vm["id"].as_str().unwrap()]).await;
+    }
+    pool.is_as_before();
 }
 
 #[tokio::test(flavor = "multi_thread")]
