@@ -307,7 +307,7 @@ pub enum Error {
     },
 
     /// Other rocks of the tree need the rock that was to be removed.
-    #[error("{rock} is still needed by {by}; remove that too, or remove it by force")]
+    #[error("{rock} is still needed by {by}; remove that too, or force it (--force)")]
     StillNeeded {
         /// The rock.
         rock: String,

@@ -1,5 +1,8 @@
 //! Where rocks come from, as the user writes it.
 
+use std::path::Path;
+
+use anyhow::bail;
 use bioxen_curator::RocksServer;
 
 use crate::rocks;
@@ -20,7 +23,14 @@ fn server(word: &str) -> anyhow::Result<RocksServer> {
         mirrors if word.contains("://") => {
             RocksServer::Mirrors(mirrors.iter().map(|url| (*url).to_owned()).collect())
         }
-        _ if word.ends_with(".tar.gz") => RocksServer::Archive(word.into()),
-        _ => RocksServer::Directory(word.into()),
+        _ => match word.ends_with(".tar.gz") {
+            _ if !Path::new(word).exists() => bail!(
+                "there is no folder {word:?} to take rocks from; write a folder, a bundle (.tar.gz), a URL \
+                 with http:// or https://, or {:?} for the rocks of this program",
+                rocks::NAME
+            ),
+            true => RocksServer::Archive(word.into()),
+            false => RocksServer::Directory(word.into()),
+        },
     })
 }

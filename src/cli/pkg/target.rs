@@ -95,7 +95,7 @@ impl Target {
     /// Refuses a tree that the user has named and that is not there.
     pub(super) fn must_be_there(&self) -> anyhow::Result<()> {
         match &self.tree {
-            Some(tree) if !tree.is_dir() => bail!(
+            Some(tree) if !tree.exists() => bail!(
                 "there is no tree {}; `bioxen pkg install` makes one",
                 tree.display()
             ),
@@ -106,6 +106,9 @@ impl Target {
     pub(super) fn local_site(&self) -> anyhow::Result<PackageSite> {
         let lua = self.lua()?;
         let tree = match &self.tree {
+            Some(tree) if tree.is_file() => {
+                bail!("{} is a file; a tree is a folder", tree.display())
+            }
             Some(tree) => std::path::absolute(tree).context("cannot tell where the tree is")?,
             None => user_dir("XDG_DATA_HOME", ".local/share")
                 .context("there is no home for the tree; name one with --tree")?
