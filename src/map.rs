@@ -225,11 +225,12 @@ impl Map {
         let (map, tracing) = (self.clone(), tracing::Span::current());
         let preparing = tokio::task::spawn_blocking(move || tracing.in_scope(|| map.prepare()));
         let Prepared {
-            folder,
+            mut folder,
             table,
             lock,
             waiting,
         } = joined(preparing.await)?;
+        let _no_other_run = folder.take_lock();
         let mut times = Times {
             split: begun.elapsed(),
             ..Times::default()

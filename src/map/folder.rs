@@ -99,7 +99,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Option<Flock<File>>,
     /// Goes with the run, when the user wants no folder.
     _temporary: Option<PrivateDir>,
 }
@@ -133,13 +133,19 @@ impl Folder {
         };
         Ok(Self {
             path,
-            _lock: lock,
+            lock: Some(lock),
             _temporary: temporary,
         })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What keeps other runs away, for whoever lives as long as the run: the folder itself lives until
+    /// the last task of a run that was dropped has ended.
+    pub(super) fn take_lock(&mut self) -> Option<Flock<File>> {
+        self.lock.take()
     }
 
     /// What a run in this folder was begun with.
