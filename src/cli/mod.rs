@@ -320,13 +320,7 @@ struct Place {
 
 impl Place {
     fn of(cli: &Cli) -> Self {
-        let variable = |name| std::env::var_os(name).map(PathBuf::from);
-        let usual = || {
-            let base = variable("XDG_CONFIG_HOME")
-                .filter(|path| path.is_absolute())
-                .or_else(|| Some(variable("HOME")?.join(".config")))?;
-            Some(base.join("bioxen/config.toml"))
-        };
+        let usual = || Some(user_dir("XDG_CONFIG_HOME", ".config")?.join("config.toml"));
         Self {
             is_named: cli.config.is_some(),
             file: cli.config.clone().or_else(usual),
@@ -429,10 +423,16 @@ fn state_dir() -> Option<String> {
 
 /// Our folder among those where programs of this user keep their state.
 fn state_home() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = variable("XDG_STATE_HOME")
+    user_dir("XDG_STATE_HOME", ".local/state")
+}
+
+/// Our folder among those where programs of this user keep things of a kind: where the variable says,
+/// else in this place below the home folder.
+fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = of(variable)
         .filter(|path| path.is_absolute())
-        .or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+        .or_else(|| Some(of("HOME")?.join(below_home)))?;
     Some(base.join("bioxen"))
 }
 

@@ -10,7 +10,7 @@ use bioxen_vm_core::PackageSite;
 use bioxen_vm_core::local::LocalRunner;
 use bioxen_vm_core::words::parse_duration;
 
-use super::super::servers;
+use super::super::{servers, user_dir};
 
 /// The Lua version of trees where none is given.
 const LUA: &str = "5.4";
@@ -175,15 +175,6 @@ pub(super) fn machine() -> LocalRunner {
     set.fold(LocalRunner::new(), |runner, (name, value)| {
         runner.with_env(name, value)
     })
-}
-
-/// Our folder among those where programs of this user keep such things.
-fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let of = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = of(variable)
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(of("HOME")?.join(below_home)))?;
-    Some(base.join("bioxen"))
 }
 
 pub(super) fn read(file: &Path) -> anyhow::Result<String> {
