@@ -1,6 +1,9 @@
 //! HTTP/1.1 as the server does it, by hand: a general library would be more lenient, and clients
 //! would meet the server's limits in production only.
 
+mod head;
+mod page;
+
 use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
@@ -11,7 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::fault::Spoil;
 use crate::handlers;
 use crate::rpc::{self, Codec, Face};
-use crate::value::parse_int;
+pub(crate) use head::Head;
+pub(crate) use page::{exception, forbidden, unauthorised};
+use page::{not_implemented, page, timed_out, too_large};
 
 /// The longest request head, request line and headers with their ends of line.
 const MAX_HEAD: usize = 1006;
@@ -22,41 +27,6 @@ const READ_AHEAD: usize = 64 * 1024;
 /// How long each part of the first head of a connection, and the whole of it, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A parsed request head.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Head {
-    pub(crate) method: String,
-    /// Without the query.
-    pub(crate) path: String,
-    pub(crate) query: String,
-    old_version: bool,
-    close: bool,
-    pub(crate) content_length: Option<i64>,
-    /// Names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-}
-
-impl Head {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    fn tags(&self) -> Vec<(String, String)> {
-        let tagged = self.headers.iter().rev().filter_map(|(name, value)| {
-            let key = name.strip_prefix("x-http-other-config-")?;
-            Some((key.to_owned(), value.clone()))
-        });
-        tagged.collect()
-    }
-
-    fn version(&self) -> &'static str {
-        if self.old_version { "1.0" } else { "1.1" }
-    }
-}
 
 /// An answer.
 #[derive(Debug)]
@@ -176,7 +146,7 @@ async fn read_head(connection: &mut Connection, first: bool) -> Result<Head, NoH
         let window = &buffer[..buffer.len().min(MAX_HEAD)];
         if let Some(at) = window.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let head: Vec<u8> = buffer.drain(..at + 4).collect();
-            return parse_head(&head).map_err(NoHead::Refused);
+            return head::parse(&head).map_err(NoHead::Refused);
         }
         if buffer.len() >= MAX_HEAD {
             return Err(NoHead::Refused(too_large()));
@@ -198,61 +168,12 @@ async fn read_head(connection: &mut Connection, first: bool) -> Result<Head, NoH
     }
 }
 
-fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut lines = text.split('\n');
-    let request: Vec<&str> = lines
-        .next()
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .collect();
-    let [method, target, version] = request[..] else {
-        return Err(internal_error("The HTTP headers could not be parsed."));
-    };
-    // A target like `//host/path` names a host, as in any URI.
-    let path = match target.strip_prefix("//") {
-        Some(rest) => rest.find('/').map_or("", |at| &rest[at..]),
-        None => target,
-    };
-    let (path, _) = path.split_once('#').unwrap_or((path, ""));
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let version = version.trim().get("HTTP/".len()..).unwrap_or_default();
-    let mut head = Head {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: query.to_owned(),
-        old_version: version == "1.0",
-        close: version == "1.0",
-        ..Head::default()
-    };
-    for line in lines {
-        // A line without a colon is no header, and no failure.
-        let Some((name, value)) = line.split_once(':') else {
-            continue;
-        };
-        let (name, value) = (name.to_ascii_lowercase(), value.trim());
-        match name.as_str() {
-            "content-length" => {
-                let Some(length) = parse_int(value) else {
-                    return Err(exception("Failure(\"Int64.of_string\")"));
-                };
-                head.content_length = Some(length);
-            }
-            "connection" if value.eq_ignore_ascii_case("close") => head.close = true,
-            "connection" if value.eq_ignore_ascii_case("keep-alive") => head.close = false,
-            _ => {}
-        }
-        head.headers.push((name, value.to_owned()));
-    }
-    Ok(head)
-}
-
 /// `None` when the client has gone in the middle of its request.
 async fn respond(face: &Face, head: &Head, connection: &mut Connection) -> Option<Response> {
     match head.method.as_str() {
         "POST" if !handlers::serves("POST", &head.path) => {
             let Some(codec) = codec_of(&head.path) else {
-                return Some(forbidden());
+                return Some(forbidden().ending());
             };
             let length = match head.content_length {
                 None => {
@@ -279,7 +200,7 @@ async fn respond(face: &Face, head: &Head, connection: &mut Connection) -> Optio
                     ),
                     spoil => Response {
                         spoil,
-                        ..success(head, codec, answer.body)
+                        ..success(head, codec, answer.dispatched, answer.body)
                     },
                 },
                 Err(text) => exception(&text),
@@ -337,20 +258,19 @@ fn kept(head: &Head) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn success(head: &Head, codec: Codec, body: Vec<u8>) -> Response {
+/// The answer to a call. Browsers are told that they may read it only where it was dispatched.
+fn success(head: &Head, codec: Codec, dispatched: bool, body: Vec<u8>) -> Response {
     let content = match codec {
         Codec::Json => "application/json",
         Codec::Xml => "text/xml",
     };
     let mut headers = kept(head);
-    headers.extend([
-        ("content-type", content.to_owned()),
-        ("Access-Control-Allow-Origin", "*".to_owned()),
-        (
-            "Access-Control-Allow-Headers",
-            "X-Requested-With".to_owned(),
-        ),
-    ]);
+    headers.push(("content-type", content.to_owned()));
+    if dispatched {
+        let allowed = "X-Requested-With".to_owned();
+        headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
+        headers.push(("Access-Control-Allow-Headers", allowed));
+    }
     Response {
         status: "200 OK".into(),
         headers,
@@ -391,81 +311,4 @@ pub(crate) fn plain(head: &Head, content: &str, body: Vec<u8>) -> Response {
         ends: head.close,
         spoil: None,
     }
-}
-
-/// An answer with a page. It says that the connection is to be closed.
-fn page(status: impl Into<Cow<'static, str>>, body: String, ends: bool) -> Response {
-    Response {
-        status: status.into(),
-        headers: vec![
-            ("content-type", "text/html".to_owned()),
-            ("connection", "close".to_owned()),
-            ("cache-control", NO_CACHE.to_owned()),
-        ],
-        body: format!("<html><body>{body}</body></html>").into_bytes(),
-        ends,
-        spoil: None,
-    }
-}
-
-/// The connection stays open although the header says otherwise: so does the server's.
-pub(crate) fn forbidden() -> Response {
-    let text = "<h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.";
-    page("403 Forbidden", text.to_owned(), false)
-}
-
-pub(crate) fn unauthorised(realm: &str) -> Response {
-    let text = "<h1>HTTP 401 unauthorised</h1>Please check your credentials and retry.";
-    let mut response = page("401 Unauthorised", text.to_owned(), true);
-    response
-        .headers
-        .push(("WWW-Authenticate", format!("Basic realm=\"{realm}\"")));
-    response
-}
-
-fn not_implemented(method: &str) -> Response {
-    let text = format!(
-        "<h1>HTTP 501 Method Not Implemented</h1><p>{} not supported.<br /></p>",
-        escape(method)
-    );
-    page("501 Method not implemented", text, true)
-}
-
-fn too_large() -> Response {
-    let text = "<h1>HTTP 431 request header fields too large</h1>Exceeded the maximum header size.";
-    page("431 Request Header Fields Too Large", text.to_owned(), true)
-}
-
-fn timed_out() -> Response {
-    let text = "<h1>HTTP 408 request timeout</h1>Timed out waiting for the request.";
-    page("408 Request Timeout", text.to_owned(), true)
-}
-
-/// The page for an exception of the server.
-pub(crate) fn exception(text: &str) -> Response {
-    internal_error(&escape(text))
-}
-
-fn internal_error(extra: &str) -> Response {
-    let text = format!(
-        "<h1>HTTP 500 internal server error</h1>An unexpected error occurred; please wait a while \
-         and try again. If the problem persists, please contact your support representative.\
-         <h1> Additional information </h1>{extra}"
-    );
-    page("500 Internal Error", text, true)
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&apos;"),
-            '"' => out.push_str("&quot;"),
-            '&' => out.push_str("&amp;"),
-            other => out.push(other),
-        }
-    }
-    out
 }

@@ -71,13 +71,16 @@ impl Face {
 pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     pub(crate) spoil: Option<Spoil>,
+    /// Whether the call came as far as its dispatch. The heads of other answers are shorter.
+    pub(crate) dispatched: bool,
 }
 
 impl Answer {
-    fn of(body: String, spoil: Option<Spoil>) -> Self {
+    fn undispatched(body: String, spoil: Option<Spoil>) -> Self {
         Answer {
             body: body.into_bytes(),
             spoil,
+            dispatched: false,
         }
     }
 }
@@ -99,10 +102,10 @@ pub(crate) async fn answer(
             let call = jsonrpc::parse(&text)?;
             let (spoil, skips) = on_the_way(&face.shared, &call.method, &call.params).await;
             if skips {
-                return Ok(Answer::of(String::new(), spoil));
+                return Ok(Answer::undispatched(String::new(), spoil));
             }
             if let Some(failure) = emergency(&face.shared, &call.method) {
-                return Ok(Answer::of(jsonrpc::undispatched(&failure), spoil));
+                return Ok(Answer::undispatched(jsonrpc::undispatched(&failure), spoil));
             }
             let reply = run(face, call.method, call.params, tags, broken).await;
             (jsonrpc::reply(call.version, &call.id, &reply), spoil)
@@ -111,10 +114,10 @@ pub(crate) async fn answer(
             let call = xmlrpc::parse(&text)?;
             let (spoil, skips) = on_the_way(&face.shared, &call.method, &call.params).await;
             if skips {
-                return Ok(Answer::of(String::new(), spoil));
+                return Ok(Answer::undispatched(String::new(), spoil));
             }
             if let Some(failure) = emergency(&face.shared, &call.method) {
-                return Ok(Answer::of(xmlrpc::reply(&Err(failure)), spoil));
+                return Ok(Answer::undispatched(xmlrpc::reply(&Err(failure)), spoil));
             }
             let bare = call.method == LIST_METHODS;
             let reply = match run(face, call.method, call.params, tags, broken).await {
@@ -129,7 +132,11 @@ pub(crate) async fn answer(
     } else {
         reply.into_bytes()
     };
-    Ok(Answer { body, spoil })
+    Ok(Answer {
+        body,
+        spoil,
+        dispatched: true,
+    })
 }
 
 /// What rules do to a request on its way, and whether they keep it from being carried out.

@@ -115,8 +115,29 @@ async fn changes_are_coalesced() {
     let token = batch.token();
     pool.call("VM.destroy", vec![fresh.as_str().into()]).await;
     let batch = pool.events(&["vm"], &token, 0.0).await;
-    assert_eq!(batch.list(), [format!("del vm {fresh}")]);
+    assert_eq!(batch.list()[0], format!("del vm {fresh}"));
     assert!(batch.first().get("snapshot").is_none());
+}
+
+/// What is made and deleted between two looks is not told, and not counted either. So where something
+/// else has happened in between, the next look tells of a deletion that nobody can make anything of.
+#[tokio::test]
+async fn a_deletion_of_what_nobody_has_heard_of() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let token = pool.events(&["vm"], "", 0.0).await.token();
+    let brief = vec![pool.template().await.into(), "brief".into()];
+    let brief = text(&pool.call("VM.clone", brief).await);
+    pool.rename(&vm, "renamed").await;
+    pool.call("VM.destroy", vec![brief.as_str().into()]).await;
+    let batch = pool.events(&["vm"], &token, 0.0).await;
+    let told = batch.list();
+    assert!(told.contains(&format!("mod vm {vm}")), "{told:?}");
+    assert!(!told.iter().any(|event| event.contains(&brief)), "{told:?}");
+    let batch = pool.events(&["vm"], &batch.token(), 0.0).await;
+    assert_eq!(batch.list(), [format!("del vm {brief}")]);
+    let batch = pool.events(&["vm"], &batch.token(), 0.0).await;
+    assert_eq!(batch.list(), [] as [&str; 0]);
 }
 
 #[tokio::test]

@@ -104,6 +104,8 @@ async fn paths() {
         "/jsonrpcx",
         "/jsonrpc?a=b",
         "/jsonrpc;x",
+        "/%6asonrpc",
+        "http://host:80/jsonrpc",
     ] {
         let answer = served.one(&post(path, "", &body)).await;
         assert!(
@@ -215,20 +217,21 @@ async fn bodies_need_a_length_and_have_a_limit() {
 async fn methods() {
     let served = served().await;
     let mut wire = served.connect().await;
-    for request in [
-        "GET /jsonrpc HTTP/1.1",
-        "GET / HTTP/1.1",
-        "PUT /jsonrpc HTTP/1.1",
-    ] {
+    let forbidden = "HTTP/1.1 403 Forbidden\r\ncontent-length: 99\r\ncontent-type: text/html\r\n\
+                     connection: close\r\ncache-control: no-cache, no-store\r\n\r\n<html><body>\
+                     <h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.\
+                     </body></html>";
+    for request in ["GET /jsonrpc HTTP/1.1", "GET / HTTP/1.1"] {
         wire.send(format!("{request}\r\nHost: x\r\n\r\n").as_bytes())
             .await;
         // It says close, and stays open.
-        assert_eq!(
-            wire.answer().await,
-            "HTTP/1.1 403 Forbidden\r\ncontent-length: 99\r\ncontent-type: text/html\r\n\
-             connection: close\r\ncache-control: no-cache, no-store\r\n\r\n<html><body>\
-             <h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.</body></html>"
-        );
+        assert_eq!(wire.answer().await, forbidden);
+    }
+    for request in ["PUT /jsonrpc HTTP/1.1", "CONNECT / HTTP/1.1"] {
+        let mut wire = served.connect().await;
+        wire.send(format!("{request}\r\n\r\n").as_bytes()).await;
+        assert_eq!(wire.answer().await, forbidden);
+        assert!(wire.is_closed().await, "{request}");
     }
     wire.send(b"OPTIONS /jsonrpc HTTP/1.1\r\nAccess-Control-Request-Headers: X-A\r\n\r\n")
         .await;
@@ -247,6 +250,8 @@ async fn methods() {
             "HTTP/1.1 501 Method not implemented",
             "{method}"
         );
+        let text = format!("<p>Unknown {method} not supported.<br /></p>");
+        assert!(answer.contains(&text), "{answer}");
     }
     let answer = served
         .one(b"GET /export_metadata?all=true HTTP/1.1\r\n\r\n")
@@ -300,6 +305,9 @@ async fn connections() {
     let odd = String::from_utf8(post("/jsonrpc", "no colon here\r\n", &body)).unwrap();
     let odd = odd.replace("HTTP/1.1", "HTTP/2.0");
     assert_eq!(status(&served.one(odd.as_bytes()).await), "HTTP/1.1 200 OK");
+    let short = odd.replace("HTTP/2.0", "1.1");
+    let answer = served.one(short.as_bytes()).await;
+    assert!(answer.contains("Invalid_argument(&quot;String.sub / Bytes.sub&quot;)"));
     // A blank line in front is not.
     let answer = served
         .one(&[b"\r\n", post("/jsonrpc", "", &body).as_slice()].concat())

@@ -190,14 +190,13 @@ fn collect(world: &World, subscriptions: &[Subscription], token: Token) -> Batch
             }
         }
         for gone in &table.deleted {
-            if gone.deleted <= since || !matches(&gone.reference) {
+            // Made and deleted since the last look: not worth an event. The token does not count it
+            // either, so that the next look may tell of the deletion of what nobody has heard of.
+            if gone.deleted <= since || gone.created > since || !matches(&gone.reference) {
                 continue;
             }
             token.database = token.database.max(gone.deleted);
-            // Made and deleted since the last look: the client has never heard of it.
-            if gone.created <= since {
-                dels.push(event(table, "del", &gone.reference, gone.deleted, None));
-            }
+            dels.push(event(table, "del", &gone.reference, gone.deleted, None));
         }
     }
     let mut events = Vec::new();

@@ -3,7 +3,7 @@
 //! ```text
 //! root/              the guest's /, with mount points where the machine's software shows
 //! upper/usr, ...     what the guest changed of the machine's software (overlay)
-//! work/usr, ...      scratch space of the kernel for the same (overlay)
+//! scratch/usr, ...   working folders of the kernel for the same (overlay)
 //! etc/               account files that cover the machine's (bubblewrap)
 //! ssh/               the guest's /etc/ssh, read-only in it
 //! instance           which cloud-init instance it was configured for
@@ -144,7 +144,7 @@ impl DiskFiles {
             Rung::Overlay => {
                 disk.fill_root()?;
                 disk.make_layers("upper")?;
-                disk.make_layers("work")?;
+                disk.make_layers("scratch")?;
                 disk.write_accounts("upper/etc")?;
                 disk.write_network_files()?;
                 if cloud_init {
@@ -188,7 +188,7 @@ impl DiskFiles {
             });
         }
         if self.guests.rung == Rung::Overlay {
-            disk.make_layers("work")?;
+            disk.make_layers("scratch")?;
         }
         Ok(disk)
     }

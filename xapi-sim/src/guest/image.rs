@@ -53,7 +53,7 @@ pub(super) fn unpack(
         .stdout(Stdio::null());
     run(tar, name)?;
     if guests.rung == Rung::Overlay {
-        disk.make_layers("work")?;
+        disk.make_layers("scratch")?;
     }
     Ok(disk)
 }

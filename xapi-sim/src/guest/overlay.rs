@@ -61,8 +61,9 @@ fn fstab(disk: &DiskFiles) -> String {
     for layer in software.layers() {
         let lower = software.root().join(layer);
         let lower = lower.display();
-        let layers =
-            format!("lowerdir={lower},upperdir={disk}/upper/{layer},workdir={disk}/work/{layer}");
+        let layers = format!(
+            "lowerdir={lower},upperdir={disk}/upper/{layer},workdir={disk}/scratch/{layer}"
+        );
         mount("overlay", layer, "overlay", &format!("{layers},{OPTIONS}"));
     }
     for secret in software.secrets() {

@@ -204,7 +204,12 @@ pub(crate) async fn respond(
         return Some(about::respond(&face.shared, head));
     }
     let Some(handler) = find(&head.method, &head.path) else {
-        return Some(forbidden());
+        // Files are looked for under every path of GET, and the connection goes on without them.
+        let refused = forbidden();
+        return Some(match head.method.as_str() {
+            "GET" => refused,
+            _ => refused.ending(),
+        });
     };
     let request = match Request::accept(face, head, handler.name, handler.role) {
         Ok(request) => request,

@@ -80,12 +80,14 @@ impl Request {
         let Some(header) = self.head.header("authorization") else {
             return Err(Denied::Unauthorised);
         };
-        let Some(encoded) = header.strip_prefix("Basic ") else {
+        let decoded = header.strip_prefix("Basic ").and_then(|encoded| {
+            let decoded = BASE64_STANDARD.decode(encoded).ok()?;
+            String::from_utf8(decoded).ok()
+        });
+        let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
+        let Some((name, password)) = pair else {
             return Err(Denied::UnknownScheme(header.to_owned()));
         };
-        let decoded = BASE64_STANDARD.decode(encoded.trim());
-        let decoded = String::from_utf8(decoded.unwrap_or_default()).unwrap_or_default();
-        let (name, password) = decoded.split_once(':').ok_or(Denied::Unauthorised)?;
         let opened = self
             .shared
             .with(|world| session::try_login(world, name, password, false, "xapi"));

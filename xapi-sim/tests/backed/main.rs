@@ -79,15 +79,22 @@ impl Real {
         }
     }
 
+    /// Where the guest of a VM can be reached, once its agent has told.
     async fn address(&self, vm: &str) -> SocketAddr {
-        let metrics = || async { text(&self.pool.get("VM", "guest_metrics", vm).await) };
-        self.wait(vm, async || metrics().await != NULL_REF).await;
-        let networks = self
-            .pool
-            .get("VM_guest_metrics", "networks", &metrics().await)
-            .await;
-        let ip = networks.get("0/ip").and_then(Value::as_str).unwrap();
-        SocketAddr::new(ip.parse().unwrap(), PORT)
+        loop {
+            let metrics = || async { text(&self.pool.get("VM", "guest_metrics", vm).await) };
+            self.wait(vm, async || metrics().await != NULL_REF).await;
+            let asked = vec![metrics().await.into()];
+            let networks = self.pool.try_call("VM_guest_metrics.get_networks", asked);
+            match networks.await {
+                Ok(networks) => {
+                    let ip = networks.get("0/ip").and_then(Value::as_str).unwrap();
+                    return SocketAddr::new(ip.parse().unwrap(), PORT);
+                }
+                // A report of an earlier run, which that of the present one has just replaced.
+                Err(failure) => assert_eq!(failure.code, "HANDLE_INVALID"),
+            }
+        }
     }
 
     async fn ssh(&self, address: SocketAddr, user: &str, command: &str) -> String {
