@@ -266,8 +266,14 @@ test("wrong arguments are refused with place, reason and remedy", function()
   fails_with("bio_compute.gc_content: unknown character 'X' at position 3 of the sequence: "
     .. "use the IUPAC letters ACGTRYSWKMBDHVN only", bio_compute.gc_content, "ACX")
   fails_with("bio_compute.base_counts: the sequence must be a string, not table", bio_compute.base_counts, {})
-  fails_with("bio_compute.reverse_complement: unknown character '*' at position 1 of the sequence: "
-    .. "use the IUPAC letters ACGTRYSWKMBDHVN only", bio_compute.reverse_complement, "*")
+  -- It is looked for on the way, in whole words of letters and in the rest.
+  for position = 1, 23 do
+    local sequence = ("ACGTN"):rep(4) .. "ACG"
+    sequence = sequence:sub(1, position - 1) .. "*" .. sequence:sub(position + 1)
+    fails_with("bio_compute.reverse_complement: unknown character '*' at position " .. position .. " of the sequence: "
+      .. "use the IUPAC letters ACGTRYSWKMBDHVN only", bio_compute.reverse_complement, sequence)
+  end
+  fails_with("bio_compute.reverse_complement: the sequence must be a string, not nil", bio_compute.reverse_complement)
   fails_with("bio_compute.translate: unknown genetic code 7: use one of the NCBI numbers 1-6, 9-16, 21-33",
     bio_compute.translate, "ATG", { table = 7 })
   fails_with("bio_compute.find_orfs: unknown genetic code standard: use one of the NCBI numbers 1-6, 9-16, 21-33",

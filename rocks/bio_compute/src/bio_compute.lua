@@ -82,8 +82,11 @@ function bio_compute.reverse_complement(sequence, kind)
   if kind == "protein" then
     error(caller .. ": a protein has no complement: use dna or rna", 0)
   end
-  check.letters(caller, sequence, kind)
-  return strand.reverse_complement(sequence, kind)
+  local complement = type(sequence) == "string" and strand.reverse_complement(sequence, kind)
+  if not complement then
+    check.letters(caller, sequence, kind) -- says what is wrong
+  end
+  return complement
 end
 
 local TO_RNA, TO_DNA = { T = "U", t = "u" }, { U = "T", u = "t" }

@@ -43,10 +43,18 @@ function strand.gc_content(counts)
   return (counts.G + counts.C) / known
 end
 
+-- What is none of the letters is noticed on the way, as looking for it takes as long again.
+local foreign = false
+local REFUSE = {
+  __index = function()
+    foreign = true
+  end,
+}
 -- Words of five letters are looked up whole. Those of A, C, G and T are kept when they are
 -- first asked for; of others there are too many.
 local WORDS = {}
 for kind, map in pairs(COMPLEMENTS) do
+  setmetatable(map, REFUSE)
   WORDS[kind] = setmetatable({}, {
     __index = function(words, word)
       local complement = word:gsub(".", map)
@@ -60,12 +68,42 @@ end
 
 --- The other strand, read in its own direction; case is kept.
 -- @param kind "dna" (default) or "rna"
+-- @return string, or nil when the sequence has something else than letters of the kind
 function strand.reverse_complement(sequence, kind)
   kind = kind or "dna"
   local whole = #sequence - #sequence % 5
   local reversed = sequence:reverse()
+  foreign = false
   local complement = reversed:sub(1, whole):gsub(".....", WORDS[kind])
-  return complement .. reversed:sub(whole + 1):gsub(".", COMPLEMENTS[kind])
+  local rest = reversed:sub(whole + 1):gsub(".", COMPLEMENTS[kind])
+  return not foreign and complement .. rest or nil
+end
+
+-- LuaJIT compiles loops over bytes, but neither `gsub` nor what makes strings of parts.
+if type(jit) == "table" and jit.status() then
+  local has_ffi, ffi = pcall(require, "ffi")
+  if has_ffi then
+    local by_byte = {}
+    for kind, map in pairs(COMPLEMENTS) do
+      by_byte[kind] = ffi.new("uint8_t[256]") -- 0 for what is no letter
+      for letter, partner in pairs(map) do
+        by_byte[kind][letter:byte()] = partner:byte()
+      end
+    end
+
+    function strand.reverse_complement(sequence, kind)
+      local map, length = by_byte[kind or "dna"], #sequence
+      local letters, complement = ffi.cast("const uint8_t *", sequence), ffi.new("uint8_t[?]", length)
+      for position = 0, length - 1 do
+        local partner = map[letters[position]]
+        if partner == 0 then
+          return nil
+        end
+        complement[length - 1 - position] = partner
+      end
+      return ffi.string(complement, length)
+    end
+  end
 end
 
 --- The protein of an upper-case sequence, from `first` on; a last incomplete codon

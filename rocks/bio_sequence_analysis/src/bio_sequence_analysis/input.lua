@@ -122,20 +122,20 @@ local function lines_of_blocks(read_block)
     end
   end
   local function take_until(letter, array)
-    local count = #array
+    local count, marker = #array, "\n" .. string.char(letter)
     while true do
-      while block do
-        local stop = find(block, "\n", from, true)
-        if not stop then
-          break
+      if block and byte(block, from) ~= letter then
+        -- Looked for once, so that lines before it need not be looked at one by one.
+        local text, first, find, sub = block, from, find, sub
+        local last = find(text, marker, first, true) or #text
+        local stop = find(text, "\n", first, true)
+        while stop and stop <= last do
+          count = count + 1
+          array[count] = sub(text, first, stop - 1)
+          first = stop + 1
+          stop = find(text, "\n", first, true)
         end
-        local line = sub(block, from, stop - 1)
-        from = stop + 1
-        if byte(line) == letter then
-          return line
-        end
-        count = count + 1
-        array[count] = line
+        from = first
       end
       local line = next_line()
       if line == nil or byte(line) == letter then
