@@ -1,9 +1,11 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bioxen_vm_core::{Backend, BackendConfig, Error, ErrorKind, LuaVm, Result, VmId};
 use tokio::sync::OnceCell;
 
+use crate::group;
 use crate::interpreter::Interpreter;
 use crate::place::Place;
 use crate::{BasicConfig, BasicVm};
@@ -55,7 +57,13 @@ impl BasicBackend {
             .map_err(|error| about(error, &id))?;
         let place = in_background({
             let base = base.clone();
-            move || Place::create(&base)
+            let groups = interpreter.groups().map(Path::to_owned);
+            move || {
+                if let Some(groups) = &groups {
+                    group::sweep(groups);
+                }
+                Place::create(&base, groups.as_deref())
+            }
         })
         .await
         .map_err(|error| about(error, &id))?;

@@ -1,10 +1,11 @@
 //! Looks, while a program runs, at what no limit of the kernel counts for a program alone: how many
 //! processes it has, and how much it keeps on disk.
 //!
-//! The kernel counts processes by user, and for root not at all; quotas and control groups take rights
-//! that a user does not have. Nothing tells when a process or a file is made. So this looks ten times a
-//! second, and more seldom where looking takes long. What a program does between two looks passes, and
-//! processes that double faster than this gets a turn are held by the count of the user alone.
+//! The kernel counts processes by user or by control group, both with threads and with more than the
+//! program's; quotas of disks take rights that a user does not have. Nothing tells when a process or a
+//! file is made. So this looks ten times a second, and more seldom where looking takes long. What a
+//! program does between two looks passes; processes that double faster than this gets a turn are held
+//! by the kernel (`group.rs`).
 
 use std::fs;
 use std::io;

@@ -77,9 +77,10 @@ pub struct BasicConfig {
     pub processes: bool,
     /// How many processes a program may have at once, with `processes`. One that has more is ended with
     /// all of them ([`ProcessLimit`](bioxen_vm_core::Status::ProcessLimit)). It is looked at ten times a
-    /// second. Of users other than root the kernel counts them, too: all processes and threads that the
-    /// user had when the worker started, this number and 1,000 more; that alone holds processes that
-    /// double as fast as they can. 256 by default; `None` (`null`): as many as the machine allows this user.
+    /// second. Processes that double as fast as they can are held by the kernel, which lets a worker have
+    /// so many processes and threads and 1,000 more: in a control group, where one can be made, which takes
+    /// root; else among all those of this user, which does not hold for root. The wall `process count`
+    /// tells. 256 by default; `None` (`null`): as many as the machine allows this user.
     pub max_processes: Option<usize>,
     /// Whether programs may use the network. `false` by default. The built-in Lua has no means to;
     /// C modules and programs that are started have.

@@ -5,33 +5,27 @@
 //! is first waited for in place, for as long as an await may block, if the last one of its worker
 //! was over as soon.
 
-use std::io::{self, PipeWriter, Write};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bioxen_vm_core::local::end_tree;
-use bioxen_vm_core::{
-    Error, ErrorKind, Input, InputStream, OutputSink, OutputStream, Pieces, Result, Status,
-};
+use bioxen_vm_core::{Error, ErrorKind, OutputSink, OutputStream, Pieces, Result, Status};
 use bytes::Bytes;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::process::Child;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 
+use crate::body::Body;
 use crate::brake::Brake;
+use crate::job::Job;
 use crate::link::{self, REPORT};
-use crate::supervisor::ending;
-use crate::thread::Thread;
 
 /// How long a program is waited for in place, in nanoseconds.
 const SOON: Timespec = Timespec {
@@ -45,10 +39,6 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// A program that took longer is not waited for in place the next time.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// What an empty pipe takes without waiting for somebody to read: a page, also where a user has so
-/// many pipes that the kernel makes them small.
-const ROOM: usize = 4 << 10;
-
 /// What runs programs, one after the other, and our line to it.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -58,49 +48,12 @@ pub(crate) struct Worker {
     quick: bool,
 }
 
-/// What it is to the operating system. When it is dropped it ends, with all that it has started.
-#[derive(Debug)]
-pub(crate) enum Body {
-    Process(Process),
-    /// One of this process.
-    Thread(Thread),
-}
-
-/// A process of its own.
-#[derive(Debug)]
-pub(crate) struct Process {
-    child: Child,
-    pid: Pid,
-    /// Whether it cannot have started another process.
-    childless: bool,
-    /// Whether it runs a program.
-    busy: bool,
-    ended: bool,
-}
-
 /// Our ends of what connects us with a worker, for as long as it lives. None of them blocks.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) socket: UnixStream,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
-}
-
-/// A program to run.
-pub(crate) struct Job {
-    request: Vec<u8>,
-    timeout: Option<Duration>,
-    /// What the program reads; `None` for nothing.
-    stdin: Option<OwnedFd>,
-    feed: Feed,
-}
-
-/// What of standard input is still to be written.
-struct Feed {
-    pipe: Option<Sender>,
-    bytes: Bytes,
-    stream: Option<InputStream>,
-    is_lifeline: bool,
 }
 
 /// What a program that was soon over has left: how it ended, whether its worker can run another,
@@ -123,59 +76,6 @@ enum End {
     Unwanted,
     /// The end of its input was to be its own.
     Left,
-}
-
-impl Job {
-    /// Prepares a program that comes in the request, or else on standard input.
-    pub(crate) fn new(
-        cwd: &str,
-        program: &[u8],
-        input: &Input,
-        timeout: Option<Duration>,
-    ) -> Result<Self> {
-        let stream = input.take_stream()?;
-        let mut job = Self {
-            request: link::request(cwd, program),
-            timeout,
-            stdin: None,
-            feed: Feed {
-                pipe: None,
-                bytes: input.bytes().clone(),
-                stream,
-                is_lifeline: input.is_lifeline(),
-            },
-        };
-        if program.is_empty() || !job.feed.bytes.is_empty() || job.feed.stream.is_some() {
-            let (theirs, ours) = io::pipe().map_err(no_pipes)?;
-            job.stdin = Some(theirs.into());
-            job.feed.fill(ours).map_err(no_pipes)?;
-        }
-        Ok(job)
-    }
-}
-
-impl Feed {
-    /// Writes what fits at once, and keeps the pipe if there is more to come.
-    fn fill(&mut self, mut pipe: PipeWriter) -> io::Result<()> {
-        if self.bytes.len() <= ROOM {
-            pipe.write_all(&std::mem::take(&mut self.bytes))?;
-            if self.stream.is_none() {
-                return Ok(());
-            }
-        }
-        self.pipe = Some(Sender::from_owned_fd(pipe.into())?);
-        Ok(())
-    }
-
-    /// Writes the rest. A program that does not read it all is no failure.
-    async fn run(self) {
-        let Some(mut pipe) = self.pipe else { return };
-        if pipe.write_all(&self.bytes).await.is_ok()
-            && let Some(mut stream) = self.stream
-        {
-            let _ = tokio::io::copy(&mut stream, &mut pipe).await;
-        }
-    }
 }
 
 impl Worker {
@@ -219,7 +119,7 @@ impl Worker {
 
     /// What has become of the program if it is over soon. Blocks for less than a millisecond.
     pub(crate) fn soon(&mut self, job: &Job) -> Option<Over> {
-        if !self.quick || job.feed.pipe.is_some() {
+        if !self.quick || job.feed.is_unfinished() {
             return None;
         }
         self.quick = false;
@@ -359,95 +259,6 @@ enum Ended {
     Program([u8; REPORT]),
 }
 
-impl Body {
-    fn set_busy(&mut self, busy: bool) {
-        if let Self::Process(process) = self {
-            process.busy = busy;
-        }
-    }
-
-    /// Ends it, which may have ended by itself, and waits for that. Returns how it ended.
-    async fn ended(&mut self, alone: bool) -> Result<i32> {
-        match self {
-            Self::Process(process) => process.ended(alone).await.map(ending),
-            Self::Thread(thread) => {
-                thread.end().await;
-                Ok(-(Signal::SIGKILL as i32))
-            }
-        }
-    }
-
-    async fn end(self) {
-        match self {
-            Self::Process(process) => process.end().await,
-            Self::Thread(mut thread) => thread.end().await,
-        }
-    }
-
-    fn retire(self) {
-        match self {
-            Self::Process(process) => process.retire(),
-            // It ends by itself.
-            Self::Thread(thread) => drop(thread),
-        }
-    }
-}
-
-impl Process {
-    pub(crate) fn new(child: Child, pid: Pid, childless: bool) -> Self {
-        Self {
-            child,
-            pid,
-            childless,
-            busy: false,
-            ended: false,
-        }
-    }
-
-    /// Kills it, which may have ended by itself, and waits for its end.
-    async fn ended(&mut self, alone: bool) -> Result<ExitStatus> {
-        kill_worker(self.pid, alone || self.childless);
-        let exit = self.child.wait().await.map_err(lost)?;
-        self.ended = true;
-        Ok(exit)
-    }
-
-    async fn end(mut self) {
-        self.kill();
-        // There is nothing to do about a process that cannot be waited for.
-        self.ended = self.child.wait().await.is_ok();
-    }
-
-    fn retire(self) {
-        if !self.ended {
-            self.kill();
-            tokio::spawn(self.end());
-        }
-    }
-
-    fn kill(&self) {
-        kill_worker(self.pid, self.childless || !self.busy);
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.kill();
-        }
-    }
-}
-
-/// Kills a worker that has not been waited for.
-fn kill_worker(pid: Pid, alone: bool) {
-    if alone {
-        // It may have ended by itself.
-        let _ = killpg(pid, Signal::SIGKILL).or_else(|_| kill(pid, Signal::SIGKILL));
-    } else {
-        end_tree(pid.as_raw());
-    }
-}
-
 /// A [`Line`] that the runtime watches.
 struct Watched {
     socket: tokio::net::UnixStream,
@@ -544,14 +355,6 @@ fn status(ending: i32) -> Status {
         signal if signal < 0 => Status::Signaled(-signal),
         code => Status::Exited(code),
     }
-}
-
-fn no_pipes(error: io::Error) -> Error {
-    Error::new(
-        ErrorKind::Exhausted,
-        "no pipes for a program could be made; raise the limit on open files",
-    )
-    .with_source(error)
 }
 
 pub(crate) fn lost(error: io::Error) -> Error {

@@ -10,7 +10,7 @@ use crate::config::Walls;
 use crate::orders::{Engine, Finding, Limits, Orders};
 use crate::place::Place;
 use crate::walls::{OWN_PROCESS, Plan, Start};
-use crate::{BasicConfig, engine, thread, worker};
+use crate::{BasicConfig, engine, group, thread, worker};
 
 /// How long a program may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,6 +22,8 @@ pub(crate) struct Interpreter {
     worker: Option<String>,
     foreign: Option<Foreign>,
     walls: Vec<Finding>,
+    /// Where workers make control groups, if they are to.
+    groups: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -44,12 +46,20 @@ impl Interpreter {
                 false => Some(find_worker(config.worker.as_deref()).await?),
             },
             walls: Vec::new(),
+            groups: None,
         };
-        let orders = found.orders(config, None);
+        let mut orders = found.orders(config, None);
+        let base = match orders.limits.processes {
+            Some(_) => group::base().ok(),
+            None => None,
+        };
+        orders.limits.group = base.as_deref().map(group::trial);
         found.walls = match &found.worker {
             Some(worker) => walls_of(worker, &orders).await?,
-            None => walls_here(orders).await?,
+            None => walls_here(orders.clone()).await?,
         };
+        orders.limits.group.as_deref().map(group::remove);
+        found.groups = base.filter(|_| found.walls.iter().any(group::is_entered));
         let own = match &found.worker {
             Some(_) => (true, "each program is in a process of its VM"),
             None => (false, "programs are threads of this process (in_process)"),
@@ -100,6 +110,11 @@ impl Interpreter {
         &self.walls
     }
 
+    /// Where workers make control groups; `None` where they make none.
+    pub(crate) fn groups(&self) -> Option<&Path> {
+        self.groups.as_deref()
+    }
+
     /// Whether a worker cannot have started another process.
     pub(crate) fn is_childless(&self, config: &BasicConfig) -> bool {
         self.foreign.is_none()
@@ -129,6 +144,7 @@ impl Interpreter {
                     .map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0)),
                 file_size: config.file_size,
                 processes: config.max_processes.filter(|_| config.processes),
+                group: place.and_then(Place::group).map(Path::to_owned),
                 disk: config.disk,
             },
             folders,
@@ -197,8 +213,8 @@ impl Interpreter {
         Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "not all walls stand ({}), and walls is \"required\"; use a newer kernel, or set \
-                 walls to \"available\"",
+                "not all walls stand ({}), and walls is \"required\"; use a kernel that has them, or \
+                 set walls to \"available\"",
                 missing.join("; ")
             ),
         ))

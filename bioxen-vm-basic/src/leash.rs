@@ -19,7 +19,11 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp, getpid, getppid};
 
-use crate::worker;
+use crate::orders::Orders;
+use crate::{group, worker};
+
+/// How often it is tried to start the process that ends this one.
+const ATTEMPTS: usize = 10;
 
 /// Ends this process and all that descends from it when the owner of the lock is gone.
 ///
@@ -28,8 +32,9 @@ use crate::worker;
 ///
 /// From then on it holds `ending`, so that nobody else in this process ends its descendants: among
 /// them is the process that ends this one.
-pub(crate) fn watch(lock: &Path, ending: Arc<Mutex<()>>) -> io::Result<()> {
-    let mut file = File::open(lock)?;
+pub(crate) fn watch(orders: &Orders, ending: Arc<Mutex<()>>) -> io::Result<()> {
+    let mut file = File::open(&orders.lock)?;
+    let group = orders.limits.group.clone();
     let owner = getppid();
     std::thread::Builder::new()
         .name("leash".into())
@@ -41,7 +46,7 @@ pub(crate) fn watch(lock: &Path, ending: Arc<Mutex<()>>) -> io::Result<()> {
                     Err((again, nix::Error::EINTR)) => file = again,
                     _ => {
                         let _alone = ending.lock().unwrap_or_else(PoisonError::into_inner);
-                        end(owner)
+                        end(owner, group.as_deref())
                     }
                 }
             }
@@ -50,14 +55,14 @@ pub(crate) fn watch(lock: &Path, ending: Arc<Mutex<()>>) -> io::Result<()> {
 }
 
 /// Ends this process and all that descends from it.
-pub(crate) fn end_all(ending: &Mutex<()>) -> ! {
+pub(crate) fn end_all(orders: &Orders, ending: &Mutex<()>) -> ! {
     let _alone = ending.lock().unwrap_or_else(PoisonError::into_inner);
-    end(getppid())
+    end(getppid(), orders.limits.group.as_deref())
 }
 
 /// Has a process of its own end this one. Only from outside can a process be held still while that
 /// is done; otherwise its program could go on starting others.
-fn end(owner: Pid) -> ! {
+fn end(owner: Pid, group: Option<&Path>) -> ! {
     // When a process has gone, the kernel sends SIGHUP to those of its children that stand still,
     // and kills them before all that they started is found. It gives up its locks before.
     #[allow(
@@ -68,18 +73,22 @@ fn end(owner: Pid) -> ! {
         std::thread::sleep(Duration::from_millis(1));
     }
     let own = getpid();
-    let helper = Command::new("/proc/self/exe")
-        .args([worker::ARGUMENT, worker::END, &own.to_string()])
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn();
-    if let Ok(mut helper) = helper {
-        let _ = helper.wait();
+    for _ in 0..ATTEMPTS {
+        let helper = Command::new("/proc/self/exe")
+            .args([worker::ARGUMENT, worker::END, &own.to_string()])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        if let Ok(mut helper) = helper {
+            let _ = helper.wait();
+        }
+        // This is reached only where that did not work, as where the program has all the processes
+        // that it may have.
+        group.map(group::make_room);
     }
-    // This is reached only where that did not work.
     end_descendants(own.as_raw());
     if getpgrp() == own {
         let _ = killpg(own, Signal::SIGKILL);

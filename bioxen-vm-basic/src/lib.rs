@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod body;
 mod brake;
 mod census;
 mod config;
 mod engine;
 mod execution;
+mod group;
 mod interpreter;
+mod job;
 mod leash;
 mod link;
 mod orders;

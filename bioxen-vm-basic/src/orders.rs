@@ -55,6 +55,8 @@ pub(crate) struct Limits {
     pub(crate) file_size: Option<u64>,
     /// Processes besides the worker.
     pub(crate) processes: Option<usize>,
+    /// What the name of the control group begins with in which the kernel counts them.
+    pub(crate) group: Option<PathBuf>,
     /// Bytes that the folders of the VM may take.
     pub(crate) disk: Option<u64>,
 }

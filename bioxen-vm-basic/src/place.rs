@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use bioxen_vm_core::local::PrivateDir;
 use bioxen_vm_core::{Error, ErrorKind, Result, lua};
 
-const PREFIX: &str = "bioxen-basic-";
+use crate::group;
+
+/// The names of the directories begin so, and those of the control groups.
+pub(crate) const PREFIX: &str = "bioxen-basic-";
 
 const HOME: &str = "home";
 const TMP: &str = "tmp";
@@ -21,13 +24,15 @@ const ROCKS: &str = "rocks";
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: PrivateDir,
+    /// What the names of the control groups begin with that its workers make.
+    group: Option<PathBuf>,
     /// Its path as text, for commands and environment variables.
     text: String,
 }
 
 impl Place {
-    /// Makes a directory below `base`.
-    pub(crate) fn create(base: &Path) -> Result<Self> {
+    /// Makes a directory below `base`, for workers that make control groups below `groups`.
+    pub(crate) fn create(base: &Path, groups: Option<&Path>) -> Result<Self> {
         let dir = PrivateDir::create(base, PREFIX).map_err(|error| unusable(base, error))?;
         let Some(text) = dir.path().to_str().map(str::to_owned) else {
             return Err(Error::new(
@@ -44,7 +49,9 @@ impl Place {
                 .create(dir.path().join(name))
                 .map_err(|error| unusable(base, error))?;
         }
-        Ok(Self { dir, text })
+        let name = dir.path().file_name();
+        let group = groups.and_then(|groups| Some(groups.join(name?)));
+        Ok(Self { dir, group, text })
     }
 
     /// Removes what processes of this user that no longer live have left below `base`.
@@ -52,9 +59,25 @@ impl Place {
         PrivateDir::sweep(base, PREFIX);
     }
 
-    /// Removes the directory. Does nothing when it is gone.
+    /// Removes the directory and the control group. Does nothing when they are gone.
     pub(crate) fn remove(&self) -> io::Result<()> {
+        self.remove_group();
         self.dir.remove()
+    }
+
+    fn remove_group(&self) {
+        // What has just been killed may take a moment to go.
+        for _ in 0..100 {
+            if self.group.as_deref().is_none_or(group::remove) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// What the names of the control groups of its workers begin with.
+    pub(crate) fn group(&self) -> Option<&Path> {
+        self.group.as_deref()
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -96,6 +119,12 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.remove_group();
+    }
+}
+
 fn unusable(base: &Path, error: io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
@@ -123,7 +152,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let left = base.path().join(format!("{PREFIX}left"));
         std::fs::create_dir_all(left.join("home")).unwrap();
-        let place = Place::create(base.path()).unwrap();
+        let place = Place::create(base.path(), None).unwrap();
         assert!(place.lock().is_file());
         Place::sweep(base.path());
         assert!(!left.exists());
@@ -134,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_base_that_does_not_exist_is_named_with_the_remedy() {
-        let error = Place::create(Path::new("/no/such")).unwrap_err();
+        let error = Place::create(Path::new("/no/such"), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("/no/such"), "{error}");
         assert!(error.to_string().contains("`directory`"), "{error}");

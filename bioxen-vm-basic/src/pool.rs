@@ -8,7 +8,9 @@ use bioxen_vm_core::{Error, ErrorKind, Result};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
-use crate::execution::{Body, Job, Line, Process, Worker, lost};
+use crate::body::{Body, Process};
+use crate::execution::{Line, Worker, lost};
+use crate::job::Job;
 use crate::orders::Orders;
 use crate::thread::{Thread, Tools, Work};
 use crate::worker;

@@ -27,8 +27,18 @@ const NEWEST: ABI = ABI::V6;
 /// The wall that is no matter of the kernel's permissions: a process of its own.
 pub(crate) const OWN_PROCESS: &str = "own process";
 
+/// The wall that is of interest only where programs may start others.
+pub(crate) const COUNT: &str = "process count";
+
 /// The names of the walls.
-pub(crate) const NAMES: [&str; 5] = [OWN_PROCESS, "files", "network", "processes", "system calls"];
+pub(crate) const NAMES: [&str; 6] = [
+    OWN_PROCESS,
+    "files",
+    "network",
+    "processes",
+    "system calls",
+    COUNT,
+];
 
 /// What every program may read: the time zone and the language.
 const READ_BY_ALL: [&str; 5] = [
@@ -115,7 +125,7 @@ impl Plan {
     pub(crate) fn raise(&self) -> io::Result<Vec<Finding>> {
         if !self.walls {
             let off = |name| opened(name, "switched off by the configuration");
-            return Ok(NAMES[1..].iter().copied().map(off).collect());
+            return Ok(NAMES[1..5].iter().copied().map(off).collect());
         }
         let landlock = self.confine_files()?;
         let seccomp = self.confine_calls()?;

@@ -29,7 +29,7 @@ use crate::brake::Brake;
 use crate::census::Census;
 use crate::orders::{Engine, Finding, Limits, Orders};
 use crate::supervisor::{Warden, ending, imitate, unstartable};
-use crate::{census, leash, link, serve};
+use crate::{census, group, leash, link, serve};
 
 /// The first argument of a program that is started as a worker. What it is told, as JSON, follows;
 /// where a program and its arguments follow that, it runs this one program.
@@ -62,7 +62,8 @@ pub(crate) const IDENTITY: &str = concat!("bioxen-lua-worker ", env!("CARGO_PKG_
 /// own limit first, which it can tell the program about.
 const HEADROOM: u64 = 64 << 20;
 
-/// How many processes and threads more the user of a worker may have that starts others.
+/// How many processes and threads more the user of a worker may have that starts others, and how
+/// many more its control group.
 const OF_OTHERS: u64 = 1000;
 
 /// Whether `main` has called [`run_if_asked`]. The only thing that this library keeps for the whole
@@ -178,7 +179,7 @@ fn is_inherited(number: RawFd) -> bool {
 fn serve(orders: &str) -> io::Result<u8> {
     let socket = serve::take_socket()?;
     let owner = socket.try_clone()?;
-    let (orders, warden, census) = begin(orders, move |_, ending| {
+    let (orders, warden, census) = begin(orders, move |_, _, ending| {
         // The owner ends this process then, or is gone.
         let _ = link::report(&owner, ending, false);
     })?;
@@ -220,7 +221,15 @@ fn run_program(orders: &str, program: &str, args: &[&str]) -> io::Result<u8> {
 /// Puts up walls, and tells which stand.
 fn tell_walls(orders: &str) -> io::Result<u8> {
     let orders: Orders = serde_json::from_str(orders)?;
-    let findings: Vec<Finding> = orders.plan.raise()?;
+    let count = orders.limits.processes.map(|count| {
+        let entered = match &orders.limits.group {
+            Some(group) => group::enter(group, tasks(count)),
+            None => group::base().and_then(|_| Err(io::ErrorKind::Unsupported.into())),
+        };
+        group::finding(entered)
+    });
+    let mut findings: Vec<Finding> = orders.plan.raise()?;
+    findings.extend(count);
     io::stdout().write_all(&serde_json::to_vec(&findings)?)?;
     Ok(0)
 }
@@ -229,13 +238,14 @@ fn tell_walls(orders: &str) -> io::Result<u8> {
 /// of, with what is to be held while this process is ended.
 fn begin(
     orders: &str,
-    tell: impl FnOnce(&Mutex<()>, i32) + Send + 'static,
+    tell: impl FnOnce(&Orders, &Mutex<()>, i32) + Send + 'static,
 ) -> io::Result<(Orders, Warden, Census)> {
     let orders: Orders = serde_json::from_str(orders)?;
     let ending: Arc<Mutex<()>> = Arc::default();
     let warden = Warden::appoint(Arc::clone(&ending))?;
-    leash::watch(&orders.lock, Arc::clone(&ending))?;
-    let census = Census::take(&orders, move |found| tell(&ending, found))?;
+    leash::watch(&orders, Arc::clone(&ending))?;
+    let told = orders.clone();
+    let census = Census::take(&orders, move |found| tell(&told, &ending, found))?;
     limit(&orders)?;
     sigpipe::reset();
     orders.plan.raise()?;
@@ -244,13 +254,13 @@ fn begin(
 
 /// The same for a worker that runs one program to its end, and has nobody to tell.
 fn begin_one(orders: &str) -> io::Result<(Orders, Warden)> {
-    let (orders, warden, census) = begin(orders, |ending, found| {
+    let (orders, warden, census) = begin(orders, |orders, ending, found| {
         let what = match found {
             link::TOO_MANY_PROCESSES => "processes",
             _ => "on disk",
         };
         let _ = writeln!(io::stderr(), "lua: ended for too much: {what}");
-        leash::end_all(ending)
+        leash::end_all(orders, ending)
     })?;
     census.begin();
     Ok((orders, warden))
@@ -263,9 +273,11 @@ fn limit(orders: &Orders) -> io::Result<()> {
     lower(Resource::RLIMIT_CORE, 0)?;
     if let Some(count) = orders.limits.processes {
         // What others of this user start must not keep the program from its own.
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        let all = census::of_this_user().saturating_add(count);
-        lower(Resource::RLIMIT_NPROC, all.saturating_add(OF_OTHERS))?;
+        let all = census::of_this_user().saturating_add(tasks(count));
+        lower(Resource::RLIMIT_NPROC, all)?;
+        if let Some(group) = &orders.limits.group {
+            group::enter(group, tasks(count))?;
+        }
     }
     if let Some(bytes) = memory {
         let bytes = match orders.engine {
@@ -280,6 +292,13 @@ fn limit(orders: &Orders) -> io::Result<()> {
         SigSet::from(Signal::SIGXFSZ).thread_block()?;
     }
     Ok(())
+}
+
+/// The processes and threads that the kernel lets a program have that may have so many processes:
+/// more, since it also counts threads and the other programs of the VM.
+fn tasks(count: usize) -> u64 {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    count.saturating_add(OF_OTHERS)
 }
 
 /// Lowers a limit of this process, which what it starts inherits.

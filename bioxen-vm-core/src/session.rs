@@ -1,23 +1,26 @@
 //! A living Lua state that chunks are run in.
 
+mod chunk;
+mod events;
 mod input;
+mod options;
 mod sink;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedMutexGuard, broadcast, mpsc, oneshot, watch};
 
 use crate::lua::Mark;
-use crate::{
-    DEFAULT_MAX_OUTPUT, Error, ErrorKind, Gather, Input, Outcome, OutputSink, OutputStream, Result,
-    Returned, Status,
-};
+use crate::{Error, ErrorKind, Gather, Input, Outcome, OutputSink, OutputStream, Result, Status};
+pub use chunk::{Answer, Chunk, Reply};
+pub use events::{Attachment, SessionEvent, SessionStatus};
 pub(crate) use input::Requests;
+pub use options::SessionOptions;
 use sink::SessionSink;
 
 /// How many chunks a session remembers.
@@ -81,176 +84,6 @@ pub trait SessionHost: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Fails with [`ErrorKind::Unsupported`] where that cannot be done.
     async fn interrupt(&self, process: u32) -> Result<()>;
-}
-
-/// How a session is to be.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct SessionOptions {
-    /// Its name, in messages and for who looks for it; `session` by default.
-    pub name: String,
-    /// Environment variables, as of [`Script::env`](crate::Script::env).
-    pub env: Vec<(String, String)>,
-    /// The working directory; the VM's own when `None`.
-    pub cwd: Option<String>,
-    /// Whether a chunk that runs can be [interrupted](Session::interrupt) also where that costs speed:
-    /// the Lua that is built into VMs of type `basic` computes at less than half of its speed then.
-    /// `false` by default. Interpreters can always be interrupted.
-    pub interruptible: bool,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self {
-            name: "session".into(),
-            env: Vec::new(),
-            cwd: None,
-            interruptible: false,
-        }
-    }
-}
-
-impl SessionOptions {
-    /// Options with this name.
-    pub fn named(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Has chunks that run be interruptible everywhere.
-    #[must_use]
-    pub fn interruptible(mut self) -> Self {
-        self.interruptible = true;
-        self
-    }
-}
-
-/// Lua code for a session: an expression or statements.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Chunk {
-    /// The source text.
-    pub code: Bytes,
-    /// Whether values are also printed, as the `lua` program does at a terminal; `false` by
-    /// default.
-    pub print: bool,
-    /// After this long the session is ended. `None`: no limit.
-    pub timeout: Option<Duration>,
-    /// How many bytes of each output stream are kept; [`DEFAULT_MAX_OUTPUT`] by default.
-    pub max_output: usize,
-}
-
-impl Chunk {
-    /// A chunk whose values are not printed.
-    pub fn new(code: impl Into<Bytes>) -> Self {
-        Self {
-            code: code.into(),
-            print: false,
-            timeout: None,
-            max_output: DEFAULT_MAX_OUTPUT,
-        }
-    }
-
-    /// Has its values printed.
-    #[must_use]
-    pub fn printing(mut self) -> Self {
-        self.print = true;
-        self
-    }
-
-    /// Limits its time; the session ends when that is up.
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-}
-
-impl<T: Into<Bytes>> From<T> for Chunk {
-    fn from(code: T) -> Self {
-        Self::new(code)
-    }
-}
-
-/// How a chunk went.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Answer {
-    /// It ran to its end and returned this; an expression returns its value.
-    Returned(Returned),
-    /// It could not be compiled or failed: the message, with a traceback where it ran.
-    Failed(String),
-    /// It is the beginning of a chunk: give it again with more lines. Nothing ran.
-    Incomplete,
-    /// The session ended while it ran.
-    Ended(Status),
-}
-
-/// How a chunk went, and what it wrote.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Reply {
-    /// How it went.
-    pub answer: Answer,
-    /// What was written to standard output, at most as much as the chunk allowed.
-    pub stdout: Bytes,
-    /// What was written to standard error, at most as much as the chunk allowed.
-    pub stderr: Bytes,
-    /// Whether more was written than is kept.
-    pub truncated: bool,
-    /// Time from request to answer, as seen from this machine.
-    pub duration: Duration,
-}
-
-/// What a session does at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionStatus {
-    /// It waits for a chunk.
-    Idle,
-    /// A chunk runs.
-    Running,
-    /// It is over.
-    Ended,
-}
-
-/// What happens in a session, for those who are attached to it.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// A chunk was given.
-    Chunk(Bytes),
-    /// Something was written.
-    Output(OutputStream, Bytes),
-    /// A chunk was answered.
-    Answered(Answer),
-    /// The session is over.
-    Ended,
-}
-
-/// Sees what happens in a session, whoever gives the chunks. Dropping it detaches.
-#[derive(Debug)]
-pub struct Attachment {
-    events: broadcast::Receiver<SessionEvent>,
-}
-
-impl Attachment {
-    /// Waits for the next event; `None` once the session is gone. One who is far behind loses the
-    /// oldest.
-    ///
-    /// # Cancel safety
-    /// No event is lost by dropping the future.
-    pub async fn next(&mut self) -> Option<SessionEvent> {
-        loop {
-            match self.events.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    }
 }
 
 impl Session {

@@ -11,10 +11,11 @@ use bioxen_vm_core::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Processes, streamed};
+use super::processes::{Processes, streamed};
 use crate::brake::Brake;
-use crate::execution::{Job, lost};
+use crate::execution::lost;
 use crate::interpreter::Interpreter;
+use crate::job::Job;
 use crate::pool::Kind;
 use crate::thread::Work;
 

@@ -151,6 +151,9 @@ async fn no_program_outlives_the_time_that_the_vm_allows() {
         "while true do pcall(function() while true do end end) end",
         "coroutine.wrap(function() while true do end end)()",
         "string.find(('a'):rep(1e5), ('.-'):rep(50) .. 'b')",
+        "setmetatable({}, {__gc = function() while true do end end}) collectgarbage()",
+        "setmetatable({}, {__gc = function() while true do end end})",
+        "local x <close> = setmetatable({}, {__close = function() while true do end end})",
     ] {
         let script = Script::new(code).with_timeout(Duration::from_secs(3600));
         assert_eq!(run(&lab, script).await.status, Status::TimedOut, "{code}");

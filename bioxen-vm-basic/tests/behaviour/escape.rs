@@ -1,13 +1,13 @@
 //! What a hostile program tries, and what becomes of it: it is stopped, and nobody else notices.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bioxen_vm_basic::{BasicConfig, Walls};
 use bioxen_vm_core::{Answer, Command, ErrorKind, LuaVm, Outcome, Script, SessionOptions, Status};
 
-use crate::support::{Lab, create, ended, runs, somebody_below};
+use crate::support::{Lab, create, ended, groups_named, runs, somebody_below};
 
 async fn run(lab: &Lab, script: impl Into<Script>) -> Outcome {
     lab.vm.execute(script.into()).await.unwrap()
@@ -188,6 +188,103 @@ async fn a_storm_of_processes_ends_with_their_number() {
         let modest = "for i = 1, 20 do os.execute('sleep 0.3 &') end os.execute('sleep 0.3')";
         assert!(run(&lab, modest).await.success());
     }
+}
+
+/// Doubles its processes as fast as it can; ends by itself after twelve times, so that it stays
+/// harmless where nothing holds it.
+const DOUBLING: &str =
+    "f() { [ $1 = 0 ] || { f $(($1 - 1)) & f $(($1 - 1)) & }; sleep 3600; }; f 12";
+
+#[tokio::test]
+async fn processes_that_double_are_held_by_the_kernel_also_those_of_root() {
+    let neighbour = neighbour().await;
+    let config = BasicConfig::default()
+        .with_processes(true)
+        .with_max_processes(30);
+    for lab in Lab::both_with(config).await {
+        let wall = lab.vm.isolation().wall("process count").unwrap().clone();
+        let holds = if Path::new("/sys/fs/cgroup").is_dir() {
+            "control group"
+        } else {
+            "root"
+        };
+        assert!(wall.detail.contains(holds), "{wall:?}");
+        let script = Script::new("os.execute((...))").arg(DOUBLING);
+        let grown = async {
+            while peak(&lab) <= 30 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let counted = wall.detail == "control group";
+        let (outcome, ()) = tokio::join!(run(&lab, script), async {
+            if counted {
+                grown.await;
+            }
+        });
+        assert_eq!(outcome.status, Status::ProcessLimit, "{outcome:?}");
+        assert!(peak(&lab) <= 1030, "{}", peak(&lab));
+        while let Some(pid) = somebody_below(lab.base.path()) {
+            ended(pid).await;
+        }
+        unharmed(&neighbour).await;
+        assert!(run(&lab, "print(1)").await.success());
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_processes_double_ends_with_all_of_them() {
+    let config = BasicConfig::default()
+        .with_processes(true)
+        .with_max_processes(30);
+    for lab in Lab::both_with(config).await {
+        let session = lab.vm.open_session(SessionOptions::default()).await;
+        let code = format!("os.execute([[{DOUBLING}]])");
+        let reply = session.unwrap().eval(code).await.unwrap();
+        assert!(matches!(reply.answer, Answer::Ended(_)), "{reply:?}");
+        while let Some(pid) = somebody_below(lab.base.path()) {
+            ended(pid).await;
+        }
+        assert!(run(&lab, "print(1)").await.success());
+    }
+}
+
+#[tokio::test]
+async fn the_control_group_of_a_vm_goes_with_it() {
+    let config = BasicConfig::default().with_processes(true);
+    let lab = Lab::new(config).await;
+    let wall = lab.vm.isolation().wall("process count").unwrap().clone();
+    if wall.detail != "control group" {
+        assert!(
+            !wall.stands || wall.detail == "the count of this user",
+            "{wall:?}"
+        );
+        return;
+    }
+    assert!(run(&lab, "os.execute('true')").await.success());
+    assert!(!groups_of(&lab).is_empty());
+    // A worker that others take the place of leaves none.
+    for _ in 0..5 {
+        assert!(run(&lab, "os.execute('true')").await.success());
+    }
+    let groups = groups_of(&lab);
+    assert!(groups.len() < 5, "{groups:?}");
+    lab.vm.destroy().await.unwrap();
+    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+/// The control groups of a VM's workers.
+fn groups_of(lab: &Lab) -> Vec<PathBuf> {
+    let name = lab.home().parent().unwrap().file_name().unwrap().to_owned();
+    groups_named(name.to_str().unwrap())
+}
+
+/// The most processes and threads that a worker of a VM has had, as far as it can be seen.
+fn peak(lab: &Lab) -> u64 {
+    let peaks = groups_of(lab).into_iter().filter_map(|group| {
+        let peak = std::fs::read_to_string(group.join("pids.peak")).ok()?;
+        peak.trim().parse().ok()
+    });
+    peaks.max().unwrap_or(0)
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use bioxen_vm_basic::BasicConfig;
 use bioxen_vm_core::{Command, LuaVm};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{create, ended, runs, somebody_below};
+use crate::support::{create, ended, groups_named, runs, somebody_below};
 use crate::tree::{ESCAPE, ESCAPED};
 
 /// The owner: VMs of both kinds run programs that start others, also such as are hard to end, and
@@ -88,11 +88,20 @@ async fn kill_owner_after(ids: usize) {
         ended(pid).await;
     }
     std::fs::remove_file(&fifo).unwrap();
+    let left: Vec<_> = std::fs::read_dir(base.path())
+        .unwrap()
+        .map(|place| place.unwrap().file_name().into_string().unwrap())
+        .collect();
     // The next owner sweeps what the killed one could not remove. A process that was about to be
     // started still holds the owner's lock until it is.
     loop {
-        drop(create(BasicConfig::default().with_directory(base.path())).await);
-        if std::fs::read_dir(base.path()).unwrap().count() == 0 {
+        let config = BasicConfig::default()
+            .with_directory(base.path())
+            .with_processes(true);
+        drop(create(config).await);
+        if std::fs::read_dir(base.path()).unwrap().count() == 0
+            && left.iter().all(|name| groups_named(name).is_empty())
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

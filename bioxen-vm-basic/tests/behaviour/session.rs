@@ -1,9 +1,11 @@
 //! Sessions, and output as it comes.
 
+use std::time::Duration;
+
 use bioxen_vm_basic::{BasicConfig, Walls};
 use bioxen_vm_core::{
-    Answer, ErrorKind, LuaValue, LuaVm, OutputStream, Returned, Script, Session, SessionEvent,
-    SessionOptions, Status, channel,
+    Answer, Chunk, ErrorKind, LuaValue, LuaVm, OutputStream, Returned, Script, Session,
+    SessionEvent, SessionOptions, Status, channel,
 };
 
 use crate::support::Lab;
@@ -113,6 +115,23 @@ async fn interrupt(session: &Session, chunk: &str) {
         panic!("{chunk} did not fail")
     };
     assert!(why.contains("interrupted!"), "{chunk}: {why}");
+}
+
+#[tokio::test]
+async fn a_finalizer_that_does_not_end_ends_with_the_time_of_its_chunk() {
+    let lab = Lab::built_in().await;
+    let plain = SessionOptions::default();
+    for options in [plain.clone(), plain.interruptible()] {
+        for code in [
+            "setmetatable({}, {__gc = function() while true do end end}) collectgarbage()",
+            "local x <close> = setmetatable({}, {__close = function() while true do end end})",
+        ] {
+            let session = lab.vm.open_session(options.clone()).await.unwrap();
+            let chunk = Chunk::new(code).with_timeout(Duration::from_millis(300));
+            let reply = session.eval(chunk).await.unwrap();
+            assert_eq!(reply.answer, Answer::Ended(Status::TimedOut), "{code}");
+        }
+    }
 }
 
 #[tokio::test]

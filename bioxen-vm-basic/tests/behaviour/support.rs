@@ -93,3 +93,20 @@ pub(crate) fn somebody_below(dir: &Path) -> Option<i32> {
         (at.starts_with(dir) && runs(pid)).then_some(pid)
     })
 }
+
+/// The control groups whose names begin so.
+pub(crate) fn groups_named(start: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        for entry in entries {
+            match entry.file_name().to_string_lossy().starts_with(start) {
+                true => found.push(entry.path()),
+                false => folders.push(entry.path()),
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,45 @@
+//! How a session is to be.
+
+/// How a session is to be.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Its name, in messages and for who looks for it; `session` by default.
+    pub name: String,
+    /// Environment variables, as of [`Script::env`](crate::Script::env).
+    pub env: Vec<(String, String)>,
+    /// The working directory; the VM's own when `None`.
+    pub cwd: Option<String>,
+    /// Whether a chunk that runs can be [interrupted](Session::interrupt) also where that costs speed:
+    /// the Lua that is built into VMs of type `basic` computes at less than half of its speed then.
+    /// `false` by default. Interpreters can always be interrupted.
+    pub interruptible: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            name: "session".into(),
+            env: Vec::new(),
+            cwd: None,
+            interruptible: false,
+        }
+    }
+}
+
+impl SessionOptions {
+    /// Options with this name.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Has chunks that run be interruptible everywhere.
+    #[must_use]
+    pub fn interruptible(mut self) -> Self {
+        self.interruptible = true;
+        self
+    }
+}
