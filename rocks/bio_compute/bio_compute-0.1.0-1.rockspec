@@ -30,6 +30,7 @@ build = {
     ["bio_compute.extension"] = "src/bio_compute/extension.lua",
     ["bio_compute.genetic_code"] = "src/bio_compute/genetic_code.lua",
     ["bio_compute.kmers"] = "src/bio_compute/kmers.lua",
+    ["bio_compute.lanes"] = "src/bio_compute/lanes.lua",
     ["bio_compute.matrices"] = "src/bio_compute/matrices.lua",
     ["bio_compute.melting"] = "src/bio_compute/melting.lua",
     ["bio_compute.motifs"] = "src/bio_compute/motifs.lua",

@@ -133,6 +133,100 @@ test("the band that align takes by itself loses nothing, a narrow one does", fun
   equal(bio.align_score(long .. "A", "T" .. long, { band = 0 }) < bio.align_score(long .. "A", "T" .. long), true)
 end)
 
+-- The best score by all cells of three tables, as in the textbook.
+local function plain_score(a, b, options)
+  local matrix = require("bio_compute.matrices").get(options.matrix)
+  local open, extend, mode, never = options.gap_open, options.gap_extend, options.mode, -1e9
+  local free_a, free_b = mode == "local" or mode == "overlap", mode ~= "global"
+  local best, down, right = {}, {}, {}
+  for i = 0, #a do
+    best[i], down[i], right[i] = {}, {}, {}
+    for j = 0, #b do
+      down[i][j] = i > 0 and math.max(down[i - 1][j] - extend, best[i - 1][j] - open) or never
+      right[i][j] = j > 0 and math.max(right[i][j - 1] - extend, best[i][j - 1] - open) or never
+      local pair = i > 0 and j > 0 and best[i - 1][j - 1] + matrix[a:sub(i, i)][b:sub(j, j)] or never
+      local free = i == 0 and j == 0 or mode == "local" or i == 0 and free_b or j == 0 and free_a
+      best[i][j] = math.max(pair, down[i][j], right[i][j], free and 0 or never)
+    end
+  end
+  local most = never
+  for i = 0, #a do
+    for j = 0, #b do
+      local ends = i == #a and j == #b or mode == "local" or i == #a and free_b or j == #b and free_a
+      most = ends and math.max(most, best[i][j]) or most
+    end
+  end
+  return most
+end
+
+-- What the columns of an alignment, and the ends outside of it, score.
+local function score_of_columns(found, options)
+  local matrix = require("bio_compute.matrices").get(options.matrix)
+  local score, gap = 0, nil
+  for column = 1, found.length do
+    local left, right = found.a:sub(column, column), found.b:sub(column, column)
+    local side = left == "-" and "a" or right == "-" and "b" or nil
+    score = score + (side and (gap == side and -options.gap_extend or -options.gap_open) or matrix[left][right])
+    gap = side
+  end
+  return score
+end
+
+test("align finds the score of the textbook's whole table, and its columns have it", function()
+  local seed = 7
+  local function random(count)
+    seed = (seed * 16807) % 2147483647
+    return math.floor(seed / 1000) % count + 1
+  end
+  local function letter(letters)
+    local at = random(#letters)
+    return letters:sub(at, at)
+  end
+  -- Rows are taken eight at a time, so all remainders matter; some penalties have no half numbers.
+  local gaps = { { 10, 0.5 }, { 5, 2 }, { 3, 3 }, { 12, 1 }, { 1, 0 }, { 7.3, 0.1 } }
+  for round = 1, 30 do
+    local matrix = round % 2 == 0 and "EDNAFULL" or "BLOSUM62"
+    local letters = matrix == "EDNAFULL" and "ACGT" or "ARNDCQEGHILKMFPSTWYV"
+    local left, right = {}, {}
+    for position = 1, round % 10 == 0 and 150 or random(40) do
+      left[position] = letter(letters)
+      local chance = random(100)
+      if chance > 8 then
+        right[#right + 1] = chance > 70 and letter(letters) or left[position]
+      end
+      if chance < 14 then
+        for _ = 1, random(12) do
+          right[#right + 1] = letter(letters)
+        end
+      end
+    end
+    local a, b = table.concat(left), table.concat(right)
+    if round % 3 == 0 then
+      a, b = b, a
+    end
+    for _, mode in ipairs({ "global", "local", "overlap", "fit" }) do
+      local gap = gaps[random(#gaps)]
+      local options = { mode = mode, matrix = matrix, gap_open = gap[1], gap_extend = gap[2] }
+      local expected = string.format("%.6f", plain_score(a, b, options))
+      local found = bio.align(a, b, options)
+      equal(string.format("%.6f", found.score), expected)
+      equal(string.format("%.6f", bio.align_score(a, b, options)), expected)
+      equal(string.format("%.6f", score_of_columns(found, options)), expected)
+      equal({ (found.a:gsub("-", "")), (found.b:gsub("-", "")) },
+        { a:sub(found.a_start, found.a_stop), b:sub(found.b_start, found.b_stop) })
+    end
+  end
+end)
+
+test("align is exact for matrices that are not symmetric, and for lengths far apart", function()
+  local matrix = { A = { A = 5, C = 4 }, C = { A = -4, C = 5 } }
+  equal(bio.align("AAAAAAAAAA", "CCCCCCCCCC", { matrix = matrix }).score, 40)
+  equal(bio.align("CCCCCCCCCC", "AAAAAAAAAA", { matrix = matrix, gap_open = 100 }).score, -40)
+  -- The one gap goes through all strips of rows.
+  equal(bio.align(("C"):rep(40) .. "AG", "AG", { gap_open = 7, gap_extend = 1 }).cigar, "40I2M")
+  equal(bio.align("AG", "AG" .. ("C"):rep(40), { gap_open = 7, gap_extend = 1 }).cigar, "2M40D")
+end)
+
 test("align refuses what it cannot align", function()
   fails_with("bio_compute.align: 'E' at position 2 of the first sequence is not in the matrix EDNAFULL: "
     .. "for proteins take BLOSUM62", bio.align, "HEA", "ACG")

@@ -4,8 +4,10 @@
 -- The result is exact, but not every cell is computed: only a band around the main diagonals
 -- outside of which no way could score more than one that is known (Fickett 1984; Ukkonen 1985),
 -- and of it only cells from which that score can still be reached. Similar sequences need few.
+-- Where the interpreter has integers, end-to-end alignments take eight cells at once (`lanes`).
 
 local check = require("bio_compute.check")
+local lanes = math.type and require("bio_compute.lanes") -- from Lua 5.3 on
 local matrices = require("bio_compute.matrices")
 
 local align = {}
@@ -122,8 +124,9 @@ local function profile_of(letters, others, matrix)
 end
 
 -- How much letters can score at most, with any of the other sequence.
+-- @param score of a letter and one of the others
 -- @return by the number of pairs, the highest first; and for the letters behind each position
-local function best_sums(letters, others, matrix)
+local function best_sums(letters, others, score)
   local seen, distinct = {}, {}
   for _, other in ipairs(others) do
     if not seen[other] then
@@ -137,7 +140,7 @@ local function best_sums(letters, others, matrix)
     if not best_of[letter] then
       local best = 0
       for _, other in ipairs(distinct) do
-        best = math.max(best, matrix[letter][other])
+        best = math.max(best, score(letter, other))
       end
       best_of[letter] = best
     end
@@ -171,9 +174,8 @@ end
 -- are left out at both ends of each row.
 -- @param known a score that is reached for sure
 -- @param hope for each position in a, and in b, what the letters behind it can score at most
--- @param rows table for the ways, a string per letter of a, and `from`, where each begins; or nil
--- @return best score, and where it ends in a and b
-local function sweep(a, b, profile, options, low, high, known, hope, rows)
+-- @return best score, where it ends in a and b, and `with_ways` a function that gives the way to a cell
+local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
   local mode, open, extend = options.mode, options.open, options.extend
   local n, m = #a, #b
   local is_local = mode == "local"
@@ -189,6 +191,10 @@ local function sweep(a, b, profile, options, low, high, known, hope, rows)
   local edge, edge_i, edge_j = MINUS, 0, 0
   local hope_a, hope_b = hope.a, hope.b
   local from, to = 1, math.min(high, m)
+  local rows, firsts = {}, {} -- the ways, a string per letter of a, and where it begins
+  local function way_to(i, j)
+    return byte(rows[i], j - firsts[i] + 1)
+  end
   for i = 1, n do
     local limit = math.min(i + high, m)
     if from < i + low then
@@ -252,9 +258,8 @@ local function sweep(a, b, profile, options, low, high, known, hope, rows)
       start, to = to + 1, to + 1
       scores[to], vertical[to] = MINUS, MINUS
     end
-    if rows then
-      rows[i] = from <= to and packed(line, from, to) or ""
-      rows.from[i] = from
+    if with_ways then
+      rows[i], firsts[i] = from <= to and packed(line, from, to) or "", from
     end
     if mode == "overlap" and to == m and scores[m] > edge then
       edge, edge_i, edge_j = scores[m], i, m
@@ -267,9 +272,9 @@ local function sweep(a, b, profile, options, low, high, known, hope, rows)
     end
   end
   if mode == "global" then
-    return to == m and scores[m] or MINUS, n, m
+    return to == m and scores[m] or MINUS, n, m, way_to
   elseif is_local then
-    return best, best_i, best_j
+    return best, best_i, best_j, way_to
   end
   if mode == "overlap" and edge < 0 then
     edge, edge_i, edge_j = 0, 0, m -- nothing is aligned at all
@@ -279,7 +284,7 @@ local function sweep(a, b, profile, options, low, high, known, hope, rows)
       edge, edge_i, edge_j = scores[j], n, j
     end
   end
-  return edge, edge_i, edge_j
+  return edge, edge_i, edge_j, way_to
 end
 
 -- The best score that a way outside of a band could have.
@@ -306,16 +311,27 @@ end
 -- The score, where it ends, and the ways of the band that was enough.
 local function solve(a, b, options, with_ways)
   local n, m = #a, #b
-  local profile = profile_of(a, b, options.matrix)
   local lowest, highest = math.min(0, m - n), math.max(0, m - n)
-  local sums_a, behind_a = best_sums(a, b, options.matrix)
-  local sums_b, behind_b = best_sums(b, a, options.matrix)
+  local matrix = options.matrix
+  local sums_a, behind_a = best_sums(a, b, function(letter, other)
+    return matrix[letter][other]
+  end)
+  local sums_b, behind_b = best_sums(b, a, function(letter, other)
+    return matrix[other][letter]
+  end)
   local hope = { a = behind_a, b = behind_b }
+  local plan = lanes and lanes.plan(a, b, options, behind_b)
+  local profile = not plan and profile_of(a, b, matrix)
   local function run(half, known, only_score)
     local low, high = math.max(lowest - half, -n), math.min(highest + half, m)
-    local rows = with_ways and not only_score and { from = {} } or nil
-    local score, i, j = sweep(a, b, profile, options, low, high, known, hope, rows)
-    return { score = score, i = i, j = j, rows = rows }
+    local ways = with_ways and not only_score
+    local score, i, j, way_to
+    if plan then
+      score, i, j, way_to = lanes.sweep(plan, low, high, known, behind_a, ways)
+    else
+      score, i, j, way_to = sweep(a, b, profile, options, low, high, known, hope, ways)
+    end
+    return { score = score, i = i, j = j, way_to = way_to }
   end
   local wide = math.max(n, m)
   if options.band then
@@ -350,7 +366,7 @@ local function way_back(a, b, options, found)
     line_a[#line_a + 1], line_b[#line_b + 1], operations[#operations + 1] = letter_a, letter_b, operation
   end
   local function way_at()
-    return byte(found.rows[i], j - found.rows.from[i] + 1)
+    return found.way_to(i, j)
   end
   while i > 0 and j > 0 do
     local way = way_at()
