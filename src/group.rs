@@ -86,16 +86,16 @@ impl VmGroup {
         let reached_by = networks_of(&config);
         let (networks, interface) = match &spec.preset {
             Preset::Own { network, alone } => match (alone, reached_by.is_empty()) {
-                (true, _) => (vec![network.name.clone()], 0),
+                (true, _) => (vec![named(network)], 0),
                 (false, false) => {
                     let mut all = reached_by;
-                    all.push(network.name.clone());
+                    all.push(named(network));
                     let last = all.len() - 1;
                     (all, last)
                 }
                 (false, true) => return Err(no_network()),
             },
-            Preset::Lan(network) => (vec![name_of(network)?], 0),
+            Preset::Lan(network) => (vec![String::from(network.clone())], 0),
             Preset::ReachedOnly => match reached_by.into_iter().next() {
                 Some(first) => (vec![first], 0),
                 None => return Err(no_network()),
@@ -193,7 +193,7 @@ impl VmGroup {
         let wanted = [spec.clone()].into();
         let wrong = |error| failed(&format!("make the network {name}"), error);
         networks.plan(&wanted).await.map_err(wrong)?;
-        let marks = self.backend.begin_network(name).await?;
+        let marks = self.backend.begin_making(&entry(name)).await?;
         state.has_network = true;
         let networks = networks.with_marks(marks);
         networks.apply(&wanted).await.map(drop).map_err(wrong)
@@ -329,16 +329,17 @@ impl VmGroup {
     /// A dropped future leaves some of them kept; keeping again completes that.
     pub async fn keep(self) -> Result<()> {
         let state = self.state.lock().await;
+        for vm in state.vms.values() {
+            vm.keep().await?;
+        }
+        // Last: one of which nobody knows whose it is would stay without its VMs.
         if let Some(spec) = &self.network {
             let networks = self.networks().await?;
             let kept = networks
                 .keep(NetworkSelector::Name(spec.name.clone()))
                 .await;
             kept.map_err(|error| failed("mark the network as one to be kept", error))?;
-            self.backend.end_network(&spec.name).await?;
-        }
-        for vm in state.vms.values() {
-            vm.keep().await?;
+            self.backend.end_making(&entry(&spec.name)).await?;
         }
         self.backend.close().await
     }
@@ -385,7 +386,7 @@ impl VmGroup {
             Err(error) => return Err(failed(&format!("remove the network {}", spec.name), error)),
         }
         state.has_network = false;
-        self.backend.end_network(&spec.name).await
+        self.backend.end_making(&entry(&spec.name)).await
     }
 }
 
@@ -401,22 +402,21 @@ fn networks_of(config: &Value) -> Vec<String> {
     }
 }
 
-/// A network as the configuration of a VM names it.
-fn name_of(network: &NetworkSelector) -> Result<String> {
-    match network {
-        NetworkSelector::Any(name) | NetworkSelector::Name(name) | NetworkSelector::Uuid(name) => {
-            Ok(name.clone())
-        }
-        other => Err(config(format!(
-            "the network of VMs is named by its name or uuid, not by {other}"
-        ))),
-    }
+/// A network that is made, as the configuration of a VM names it.
+fn named(network: &NetworkSpec) -> String {
+    NetworkSelector::Name(network.name.clone()).into()
+}
+
+/// How the network is called in the record of this run.
+fn entry(network: &str) -> String {
+    format!("network {network}")
 }
 
 fn no_network() -> Error {
     config(
-        "network is missing: name the network by which the VMs are reached, beside which they get \
-         one of their own",
+        "network is missing: name the network by which the VMs are reached (network = [\"LAN\"] in the \
+         configuration, or --set network=LAN; bioxen net ls lists them), beside which they get one of \
+         their own; or put them on no other (--alone)",
     )
 }
 

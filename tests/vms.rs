@@ -4,109 +4,36 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it leaves out")]
 
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 use xapi_client::SecretString;
-use xapi_sim::guest::{PORT, Rung};
-use xapi_sim::{LUA_TEMPLATE, Model, Server, Sim, SimOptions, TemplateSpec};
+use xapi_sim::guest::Rung;
+use xapi_sim::{LUA_TEMPLATE, Model, SimOptions, TemplateSpec};
 
-const PASSWORD: &str = "canary-of-the-pool";
+use support::{PASSWORD, Pool};
 
-struct Pool {
-    sim: Sim,
-    server: Server,
-    state: tempfile::TempDir,
+mod support;
+
+async fn pool() -> Pool {
+    pool_of(Model::single_host()).await
 }
 
-impl Pool {
-    async fn start() -> Self {
-        Self::of(Model::single_host()).await
-    }
+async fn pool_of(model: Model) -> Pool {
+    Pool::of(model, SimOptions::default()).await
+}
 
-    async fn of(model: Model) -> Self {
-        let options = SimOptions::default().with_password(SecretString::from(PASSWORD.to_owned()));
-        let sim = Sim::start(model, options).await.unwrap();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = sim.serve(address).await.unwrap();
-        let state = tempfile::tempdir().unwrap();
-        Self { sim, server, state }
-    }
-
-    /// Runs the program with what it takes to reach this pool.
-    async fn bioxen(&self, args: &[&str]) -> Output {
-        self.talk(args, "").await
-    }
-
-    /// The same with something on its standard input.
-    async fn talk(&self, args: &[&str], input: &'static str) -> Output {
-        let mut command = self.command(args);
-        let output = tokio::task::spawn_blocking(move || {
-            let mut child = command.spawn().unwrap();
-            // What is refused reads nothing.
-            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-            child.wait_with_output().unwrap()
-        });
-        output.await.unwrap()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
-        let pin = self.server.fingerprint().unwrap().to_string();
-        command
-            .args(args)
-            .env("BIOXEN_XCPNG_HOST", self.server.address().to_string())
-            .env("BIOXEN_XCPNG_PASSWORD", PASSWORD)
-            .env("BIOXEN_XCPNG_TLS__FINGERPRINT", pin)
-            .env(
-                "BIOXEN_XCPNG_SSH__USER",
-                self.sim.guest_user().unwrap_or("root"),
-            )
-            .env("BIOXEN_XCPNG_SSH__PORT", PORT.to_string())
-            .env("XDG_STATE_HOME", self.state.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    /// The same for what succeeds: the lines of JSON that it prints.
-    async fn json(&self, args: &[&str]) -> Vec<Value> {
-        let output = self.bioxen(&[args, &["--json"]].concat()).await;
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
-        let text = String::from_utf8(output.stdout).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.collect()
-    }
-
-    /// Nothing is on the pool but what serving it has put there.
-    fn is_as_before(&self) {
-        let leaks = self.sim.leaks().into_iter();
-        let leaks: Vec<_> = leaks.filter(|leak| leak.class != "Certificate").collect();
-        assert!(leaks.is_empty(), "{leaks:?}");
-    }
-
-    /// The same for what is refused: the one line that it says.
-    async fn refused(&self, args: &[&str]) -> String {
-        let output = self.bioxen(args).await;
-        assert_eq!(output.status.code(), Some(125), "{args:?}: {output:?}");
-        assert_eq!(output.stdout, b"");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(said.lines().count(), 1, "more than one line:\n{said}");
-        assert!(!said.contains(PASSWORD), "the password shows: {said}");
-        said
-    }
+/// Nothing is on the pool but what serving it has put there.
+fn is_as_before(pool: &Pool) {
+    let leaks = pool.sim.leaks().into_iter();
+    let leaks: Vec<_> = leaks.filter(|leak| leak.class != "Certificate").collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
-    let pool = Pool::start().await;
+    let pool = pool().await;
     let template = format!("template={LUA_TEMPLATE}");
     let made = pool.json(&["create", "lab", "--set", &template]).await;
     assert_eq!(
@@ -189,14 +116,14 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
         "{ended:?}"
     );
     assert_eq!(pool.json(&["ls"]).await.len(), 0);
-    pool.is_as_before();
+    is_as_before(&pool);
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_interrupted_ends_what_it_has_begun() {
-    let pool = Pool::start().await;
+    let pool = pool().await;
     let template = format!("template={LUA_TEMPLATE}");
     pool.json(&["create", "lab", "--set", &template]).await;
     // Whenever it comes: before anything is begun, or meanwhile.
@@ -220,12 +147,12 @@ async fn a_command_that_is_interrupted_ends_what_it_has_begun() {
         assert_eq!(kept, (&"running".into(), &"true".into()), "{vm}");
         pool.json(&["destroy", vm["id"].as_str().unwrap()]).await;
     }
-    pool.is_as_before();
+    is_as_before(&pool);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_bioxen_has_not_made_is_destroyed_on_express_request_only() {
-    let pool = Pool::start().await;
+    let pool = pool().await;
     let template = format!("template={LUA_TEMPLATE}");
     pool.json(&["create", "lab", "--set", &template]).await;
     pool.json(&["stop", "lab"]).await;
@@ -240,14 +167,14 @@ async fn what_bioxen_has_not_made_is_destroyed_on_express_request_only() {
     assert!(said.contains("--foreign"), "{said}");
     pool.json(&["destroy", "--foreign", "theirs", "lab"]).await;
     admin.close().await.unwrap();
-    pool.is_as_before();
+    is_as_before(&pool);
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_whose_vms_end_with_their_program_says_so() {
-    let pool = Pool::start().await;
+    let pool = pool().await;
     let said = pool.refused(&["create", "--type", "basic", "lab"]).await;
     assert!(said.contains("\"basic\" end with the program"), "{said}");
     pool.server.shutdown().await;
@@ -261,7 +188,7 @@ const BASE: &str = "cloud";
 async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
     let network = "Pool-wide network associated with eth0";
     let base = TemplateSpec::with_guest(BASE).cloud_init().vif(network);
-    let pool = Pool::of(Model::single_host().template(base)).await;
+    let pool = pool_of(Model::single_host().template(base)).await;
     if pool.sim.rung() != Some(Rung::Overlay) {
         println!("left out: guests have no files of their own here");
         return;
@@ -275,7 +202,7 @@ async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("there is no folder /nowhere"), "{said}");
-    pool.is_as_before();
+    is_as_before(&pool);
 
     let image = pool.state.path().join("disk.qcow2");
     std::fs::write(&image, b"QFI\xfb").unwrap();
@@ -285,7 +212,7 @@ async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("qemu-img convert"), "{said}");
-    pool.is_as_before();
+    is_as_before(&pool);
 
     let output = pool.bioxen(&build).await;
     let warned = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -7,6 +7,7 @@ use xapi_client::{Client, Ref};
 
 use crate::error::Names;
 use crate::inventory::{GATEWAY, Inventory, SUBNET, addresses_of, tag_of};
+use crate::marks::{Marked, Marks};
 use crate::nics::{locking_of, rate_of};
 use crate::plan::{Addresses, Device, Step, tags};
 use crate::{Error, Locking, NetworkSelector, NetworkSpec, Result, VlanSpec, vif};
@@ -18,8 +19,9 @@ const OWNER: (&str, &str) = ("bioxen:owner", "bioxen");
 pub(crate) struct Change<'a> {
     client: &'a Client,
     there: &'a Inventory,
-    /// What the networks are marked with that are made.
-    marks: &'a BTreeMap<String, String>,
+    marks: &'a Marks,
+    /// What was made, and is marked.
+    made: Vec<Marked>,
     /// The networks that this library made, by name.
     ours: BTreeMap<String, Ref<Network>>,
     undo: Vec<Undo>,
@@ -38,14 +40,12 @@ enum Undo {
     Move(Device, Ref<Vif>, Ref<Network>),
     Locking(Device, Ref<Vif>, Locking),
     Rate(Device, Ref<Vif>, Option<u32>),
+    /// With what it had in its `other_config`.
+    Keep(String, Marked, BTreeMap<String, String>),
 }
 
 impl<'a> Change<'a> {
-    pub(crate) fn new(
-        client: &'a Client,
-        there: &'a Inventory,
-        marks: &'a BTreeMap<String, String>,
-    ) -> Self {
+    pub(crate) fn new(client: &'a Client, there: &'a Inventory, marks: &'a Marks) -> Self {
         let ours = there
             .networks()
             .into_iter()
@@ -56,6 +56,7 @@ impl<'a> Change<'a> {
             client,
             there,
             marks,
+            made: Vec::new(),
             ours,
             undo: Vec::new(),
         }
@@ -70,6 +71,7 @@ impl<'a> Change<'a> {
                 let reference = self.create(spec).await?;
                 self.undo
                     .push(Undo::Remove(spec.name.clone(), reference.clone()));
+                self.made.push(Marked::Network(reference.clone()));
                 self.ours.insert(spec.name.clone(), reference);
             }
             Step::CreateVlan { network, vlan, .. } => {
@@ -104,6 +106,13 @@ impl<'a> Change<'a> {
                 self.undo.push(Undo::Tag(reference.clone(), tag.clone()));
                 api.add_tags(&reference, tag).await.map_err(refused())?;
             }
+            Step::Keep { network } => {
+                let reference = self.known(network)?;
+                let had = self.there.networks.get(&reference);
+                let had = had.map(|record| record.other_config.clone());
+                let marked = Marked::Network(reference);
+                self.keep(step, marked, had.unwrap_or_default()).await?;
+            }
             nic => self.carry_out_nic(nic).await?,
         }
         Ok(())
@@ -127,10 +136,12 @@ impl<'a> Change<'a> {
                     network: &network,
                     device,
                     spec: nic,
+                    marks: self.marks,
                 };
                 let vif = vif::attach(client, there, new, &step.to_string()).await?;
                 let what = format!("interface {device} of VM {name}");
-                self.undo.push(Undo::Detach(what, vif));
+                self.undo.push(Undo::Detach(what, vif.clone()));
+                self.made.push(Marked::Nic(vif));
             }
             Step::Move { nic, network, .. } => {
                 let (vif, network) = (self.vif(nic)?, self.meant(network)?);
@@ -154,8 +165,39 @@ impl<'a> Change<'a> {
                 self.undo.push(Undo::Rate(nic.clone(), vif.clone(), *from));
                 vif::limit(client, &vif, *to).await.map_err(refused())?;
             }
+            Step::KeepNic { nic } => {
+                let vif = self.vif(nic)?;
+                let had = there.guests.vifs.get(&vif);
+                let had = had.map(|record| record.other_config.clone());
+                let marked = Marked::Nic(vif);
+                self.keep(step, marked, had.unwrap_or_default()).await?;
+            }
             // The others are of networks.
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the marks of a run off something that was there before.
+    async fn keep(
+        &mut self,
+        step: &Step,
+        marked: Marked,
+        had: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let kept = marked.clone();
+        self.undo.push(Undo::Keep(step.to_string(), marked, had));
+        let kept = kept.keep(self.client).await;
+        kept.map_err(Error::pool(step.to_string()))
+    }
+
+    /// Ends the change: what was made is there to last, unless its marks are.
+    pub(crate) async fn complete(&self) -> Result<()> {
+        if self.marks.are_passing {
+            for made in &self.made {
+                let kept = made.keep(self.client).await;
+                kept.map_err(Error::pool("keep what was made"))?;
+            }
         }
         Ok(())
     }
@@ -200,6 +242,7 @@ impl<'a> Change<'a> {
             Undo::Move(_, vif, network) => client.vif().move_(vif, network).await,
             Undo::Locking(_, vif, from) => vif::lock(client, vif, from).await,
             Undo::Rate(_, vif, from) => vif::limit(client, vif, *from).await,
+            Undo::Keep(_, marked, had) => marked.give_back(client, had).await,
         };
         done.map_err(Error::pool("put a step back"))
     }
@@ -210,7 +253,9 @@ impl<'a> Change<'a> {
         let vif = async |vif| self.client.vif().get_record(vif).await;
         let look = async || {
             Ok::<_, xapi_client::Error>(match undo {
-                Undo::Remove(..) | Undo::RemoveVlan(..) | Undo::Detach(..) => false,
+                Undo::Remove(..) | Undo::RemoveVlan(..) | Undo::Detach(..) | Undo::Keep(..) => {
+                    false
+                }
                 Undo::Description(of, from) => network(of).await?.name_description == *from,
                 Undo::Mtu(of, from) => network(of).await?.mtu == *from,
                 Undo::Addresses(of, from) => addresses_of(&network(of).await?) == *from,
@@ -285,7 +330,7 @@ impl<'a> Change<'a> {
         wanted.name_description = Some(spec.description.clone());
         wanted.mtu = Some(i64::from(spec.mtu));
         wanted.tags = Some(tags(spec));
-        wanted.other_config = self.marks.clone();
+        wanted.other_config = self.marks.keys.clone();
         let (owner, us) = OWNER;
         wanted.other_config.insert(owner.to_owned(), us.to_owned());
         for (key, value) in on_record(&spec.addresses()) {
@@ -389,6 +434,7 @@ impl Undo {
             Self::Move(nic, ..) => format!("{nic} on another network"),
             Self::Locking(nic, _, from) => format!("a locking of {nic} other than {from}"),
             Self::Rate(nic, ..) => format!("another rate of {nic}"),
+            Self::Keep(step, ..) => format!("no mark of a run: {step}"),
         };
         format!("{what} ({reason})")
     }

@@ -79,13 +79,15 @@ pub enum Error {
         network: String,
     },
 
-    /// VMs have interfaces on the network.
-    #[error("network {network} is in use by {users}; detach or move these interfaces first")]
+    /// VMs, templates or snapshots have interfaces on the network.
+    #[error("network {network} is in use by {users}; {remedy}")]
     InUse {
         /// The network.
         network: String,
-        /// The VMs.
+        /// The interfaces.
         users: Names,
+        /// What to do about them.
+        remedy: String,
     },
 
     /// The pool refused, or could not be asked.

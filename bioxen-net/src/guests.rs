@@ -31,8 +31,14 @@ pub(crate) struct Guest {
     pub(crate) name_label: String,
     pub(crate) power_state: VmPowerState,
     pub(crate) resident_on: Ref<Host>,
+    /// A template, or a snapshot, which counts as one to the pool.
     #[serde(default)]
-    is_a_snapshot: bool,
+    pub(crate) is_a_template: bool,
+    #[serde(default)]
+    pub(crate) is_a_snapshot: bool,
+    /// The VM that it is a snapshot of, which may be gone.
+    #[serde(default)]
+    pub(crate) snapshot_of: Ref<Vm>,
     #[serde(default)]
     is_control_domain: bool,
     #[serde(default)]
@@ -118,6 +124,12 @@ impl Guests {
         vm: &'g Ref<Vm>,
     ) -> impl Iterator<Item = (&'g Ref<Vif>, &'g VifRecord)> {
         self.vifs.iter().filter(move |(_, vif)| vif.vm == *vm)
+    }
+
+    /// Whether an interface is of no VM but of a template or a snapshot.
+    pub(crate) fn is_of_template(&self, vif: &Ref<Vif>) -> bool {
+        let vm = self.vifs.get(vif).and_then(|vif| self.vms.get(&vif.vm));
+        vm.is_some_and(|vm| vm.is_a_template)
     }
 
     pub(crate) fn uuid(&self, vm: &Ref<Vm>) -> String {

@@ -35,6 +35,8 @@ pub struct NetworkInfo {
     pub interfaces: Vec<HostInterface>,
     /// How many interfaces of VMs are on it, those of halted VMs included.
     pub vifs: usize,
+    /// How many interfaces of templates and snapshots are on it. They keep it from being removed.
+    pub template_vifs: usize,
     /// Which addresses an interface on it may use unless its own locking says otherwise: `unlocked`
     /// (any) or `disabled` (none).
     pub locking: String,
@@ -44,6 +46,9 @@ pub struct NetworkInfo {
     pub gateway: Option<IpAddr>,
     /// Whether this library made it.
     pub ours: bool,
+    /// The run of a program that it belongs to: for as long as it is not complete, or for as long as
+    /// that run lasts.
+    pub run: Option<String>,
 }
 
 impl NetworkInfo {

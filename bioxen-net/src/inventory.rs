@@ -11,6 +11,7 @@ use xapi_client::{Client, Ref};
 
 use crate::guests::Guests;
 use crate::info::{BondInfo, HostInterface, NetworkInfo, NetworkKind};
+use crate::marks::run_of;
 use crate::{Addresses, Error, Result, Subnet, TAG};
 
 /// Where the range of addresses of a network is on record, in its `other_config`.
@@ -110,6 +111,9 @@ impl Inventory {
         let mut tags = record.tags.clone();
         tags.sort();
         let Addresses { subnet, gateway } = addresses_of(record);
+        let of_templates = record.vifs.iter();
+        let of_templates = of_templates.filter(|vif| self.guests.is_of_template(vif));
+        let template_vifs = of_templates.count();
         NetworkInfo {
             reference: reference.clone(),
             uuid: record.uuid.to_string(),
@@ -119,11 +123,13 @@ impl Inventory {
             mtu: record.mtu,
             kind: kind(record, pifs.first().copied()),
             interfaces: by_host(interfaces),
-            vifs: record.vifs.len(),
+            vifs: record.vifs.len() - template_vifs,
+            template_vifs,
             locking: record.default_locking_mode.as_str().to_owned(),
             subnet,
             gateway,
             ours: tags.iter().any(|tag| tag == TAG),
+            run: run_of(&record.other_config),
             tags,
         }
     }

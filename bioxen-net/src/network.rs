@@ -1,28 +1,25 @@
 //! The networks of a pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xapi_client::Client;
 
 use crate::apply::Change;
 use crate::error::Names;
 use crate::inventory::Inventory;
+use crate::marks::{Marked, Marks};
 use crate::nics::on;
 use crate::plan::{Plan, plan};
 use crate::{
-    BondInfo, Error, HostInterface, NetworkInfo, NetworkKind, NetworkSelector, NetworkSpec, Result,
-    Wanted,
+    BondInfo, Error, HostInterface, NetworkInfo, NetworkKind, NetworkSelector, NetworkSpec,
+    NicInfo, Result, Wanted,
 };
-
-/// Which run of a program a network belongs to, in its `other_config`, and until when.
-const RUN: &str = "bioxen:run";
-const EXPIRES: &str = "bioxen:expires";
 
 /// The networks of a pool, and the interfaces of hosts and VMs on them.
 #[derive(Debug, Clone)]
 pub struct Networks {
     pub(crate) client: Client,
-    marks: BTreeMap<String, String>,
+    pub(crate) marks: Marks,
 }
 
 impl Networks {
@@ -31,15 +28,26 @@ impl Networks {
     pub fn new(client: &Client) -> Self {
         Self {
             client: client.clone(),
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
         }
     }
 
-    /// Marks the networks that are made with these keys of `other_config`: with the run that they
-    /// belong to, for example, so that what a killed program leaves is found.
+    /// Marks the networks and interfaces that are made with these keys of `other_config`: with the
+    /// run that they belong to, for example, so that what a killed program leaves is found. An
+    /// interface carries the uuid of its VM besides, as `bioxen:vm`.
     #[must_use]
-    pub fn with_marks(mut self, marks: BTreeMap<String, String>) -> Self {
-        self.marks = marks;
+    pub fn with_marks(mut self, keys: BTreeMap<String, String>) -> Self {
+        let are_passing = false;
+        self.marks = Marks { keys, are_passing };
+        self
+    }
+
+    /// The same for what is to last: `bioxen:run` and `bioxen:expires` are taken off it once the whole
+    /// change is complete.
+    #[must_use]
+    pub fn with_passing_marks(mut self, keys: BTreeMap<String, String>) -> Self {
+        let are_passing = true;
+        self.marks = Marks { keys, are_passing };
         self
     }
 
@@ -48,7 +56,8 @@ impl Networks {
     /// # Errors
     /// Fails with [`Error::Pool`] when the pool cannot be asked.
     pub async fn list(&self) -> Result<Vec<NetworkInfo>> {
-        Ok(Inventory::read(&self.client).await?.networks())
+        let there = Inventory::read_with_guests(&self.client).await?;
+        Ok(there.networks())
     }
 
     /// The one network that is meant.
@@ -99,7 +108,8 @@ impl Networks {
     /// all is as before, and with [`Error::LeftBehind`] when it is not.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the steps so far; applying again completes them.
+    /// A dropped future leaves the steps so far; applying again completes them. What is new has marks
+    /// then, where it was to have some.
     pub async fn apply(&self, wanted: &Wanted) -> Result<Plan> {
         let there = self.read_for(wanted).await?;
         let plan = plan(wanted, &there)?;
@@ -110,7 +120,13 @@ impl Networks {
             }
             tracing::info!(%step, "done");
         }
-        Ok(plan)
+        match change.complete().await {
+            Ok(()) => Ok(plan),
+            Err(error) => {
+                let operation = "take the marks of this run off what was made";
+                Err(change.undo(operation.to_owned(), error).await)
+            }
+        }
     }
 
     /// Reads what a wish has to be compared with.
@@ -161,12 +177,9 @@ impl Networks {
                 network: network.to_string(),
             });
         }
-        let api = self.client.network();
-        for key in [RUN, EXPIRES] {
-            let removed = api.remove_from_other_config(&network.reference, key).await;
-            removed.map_err(Error::pool(format!("keep network {network}")))?;
-        }
-        Ok(())
+        let kept = Marked::Network(network.reference.clone());
+        let kept = kept.keep(&self.client).await;
+        kept.map_err(Error::pool(format!("keep network {network}")))
     }
 
     /// Removes a network that this library made, with its VLAN on every host.
@@ -175,8 +188,8 @@ impl Networks {
     /// any interface on it stays.
     ///
     /// # Errors
-    /// Fails with [`Error::NotOurs`] for other networks, with [`Error::InUse`] while VMs have
-    /// interfaces on it, with [`Error::NotFound`] and [`Error::Ambiguous`], and with
+    /// Fails with [`Error::NotOurs`] for other networks, with [`Error::InUse`] while VMs,
+    /// templates or snapshots have interfaces on it, with [`Error::NotFound`] and [`Error::Ambiguous`], and with
     /// [`Error::Pool`].
     ///
     /// # Cancel safety
@@ -195,17 +208,44 @@ impl Networks {
                 network: network.to_string(),
             });
         }
-        let users = on(network, &there);
-        if !users.is_empty() {
-            let name =
-                |nic: &crate::NicInfo| format!("interface {} of VM {}", nic.device, nic.vm_name);
-            return Err(Error::InUse {
-                network: network.to_string(),
-                users: Names(users.iter().map(name).collect()),
-            });
-        }
+        in_use(network, &there)?;
         Change::new(&self.client, &there, &self.marks)
             .remove(&network.reference, &network.name)
             .await
     }
+}
+
+/// Says so when anything has an interface on a network, and what to do about it.
+fn in_use(network: &NetworkInfo, there: &Inventory) -> Result<()> {
+    let nics = on(network, there);
+    if nics.is_empty() {
+        return Ok(());
+    }
+    let (of_snapshots, others): (Vec<_>, Vec<_>) =
+        nics.iter().partition(|nic| nic.snapshot.is_some());
+    let mut remedies = Vec::new();
+    if !others.is_empty() {
+        remedies.push("detach or move these interfaces first".to_owned());
+    }
+    let mut commands = BTreeSet::new();
+    for nic in of_snapshots {
+        let vm = nic.snapshot.as_ref().and_then(|of| of.vm_uuid.as_ref());
+        commands.insert(match vm {
+            Some(vm) => format!("bioxen snapshot rm {vm} {}", nic.vm_uuid),
+            // Nobody but the pool itself knows it any more.
+            None => format!("xe snapshot-uninstall uuid={} force=true", nic.vm_uuid),
+        });
+    }
+    if !commands.is_empty() {
+        let commands: Vec<_> = commands.into_iter().collect();
+        remedies.push(format!(
+            "what a snapshot has goes with the snapshot: {}",
+            commands.join("; ")
+        ));
+    }
+    Err(Error::InUse {
+        network: network.to_string(),
+        users: Names(nics.iter().map(NicInfo::place).collect()),
+        remedy: remedies.join("; "),
+    })
 }

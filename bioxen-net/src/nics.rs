@@ -8,11 +8,13 @@ use xapi_client::api::{Network, Vif, VifLockingMode, VifRecord, Vm};
 
 use crate::error::Names;
 use crate::inventory::Inventory;
+use crate::marks::{Marked, run_of_nic};
 use crate::plan_nics::{On, check_new, unreached};
 use crate::vif;
 use crate::{Error, Locking, NetworkSelector, Networks, NicSpec, Result};
 
-/// A network interface of a VM.
+/// A network interface of a VM, or of a template or snapshot, which have them for the VMs that are made
+/// of them.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct NicInfo {
@@ -27,6 +29,10 @@ pub struct NicInfo {
     pub vm_name: String,
     /// The uuid of the VM.
     pub vm_uuid: String,
+    /// Whether the VM is a template.
+    pub template: bool,
+    /// Of what, if the VM is in truth a snapshot. The interface goes with the snapshot.
+    pub snapshot: Option<SnapshotOf>,
     /// Its uuid.
     pub uuid: String,
     /// Its number in the VM.
@@ -47,17 +53,40 @@ pub struct NicInfo {
     pub locking: Locking,
     /// What it may send, at most, in kilobytes per second.
     pub rate: Option<u32>,
+    /// The run of a program that it belongs to for as long as it is not complete.
+    pub run: Option<String>,
     /// What the pool would let be done to it now, in its own words: `plug`, `unplug`.
     pub allowed: Vec<String>,
 }
 
+/// What a snapshot is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotOf {
+    /// The uuid of the VM, unless it is gone.
+    pub vm_uuid: Option<String>,
+    /// The name of the VM.
+    pub vm: Option<String>,
+}
+
+impl NicInfo {
+    /// Which interface of which VM, template or snapshot it is, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let (device, name) = (&self.device, &self.vm_name);
+        match &self.snapshot {
+            None if self.template => format!("interface {device} of template {name}"),
+            None => format!("interface {device} of VM {name}"),
+            Some(SnapshotOf { vm: Some(vm), .. }) => {
+                format!("interface {device} of snapshot {name:?} of VM {vm}")
+            }
+            Some(_) => format!("interface {device} of snapshot {name:?} of a VM that is gone"),
+        }
+    }
+}
+
 impl fmt::Display for NicInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "interface {} ({}) of VM {} on {}",
-            self.device, self.mac, self.vm_name, self.network
-        )
+        write!(f, "{} ({}) on {}", self.place(), self.mac, self.network)
     }
 }
 
@@ -142,8 +171,23 @@ impl Networks {
             mtu: network.mtu,
             device: &device,
             spec,
+            marks: &self.marks,
         };
         let vif = vif::attach(&self.client, &there, wanted, &operation).await?;
+        if self.marks.are_passing
+            && let Err(error) = Marked::Nic(vif.clone()).keep(&self.client).await
+        {
+            let error = Error::pool(operation.as_str())(error);
+            let what = format!("interface {device}");
+            return Err(match vif::detach(&self.client, &vif, &what).await {
+                Ok(()) => error,
+                Err(left) => Error::LeftBehind {
+                    operation,
+                    left: Names(vec![format!("{what} ({left})")]),
+                    source: Box::new(error),
+                },
+            });
+        }
         tracing::info!(%network, device, "interface attached");
         self.described(&vif, there).await
     }
@@ -231,11 +275,21 @@ fn sorted(all: impl Iterator<Item = NicInfo>) -> Vec<NicInfo> {
 
 fn describe(vif: &Ref<Vif>, record: &VifRecord, there: &Inventory) -> NicInfo {
     let allowed = record.allowed_operations.iter();
+    let vm = there.guests.vms.get(&record.vm);
+    let snapshot = vm.filter(|vm| vm.is_a_snapshot).map(|snapshot| {
+        let of = there.guests.vms.get(&snapshot.snapshot_of);
+        SnapshotOf {
+            vm_uuid: of.map(|of| of.uuid.clone()),
+            vm: of.map(|of| of.name_label.clone()),
+        }
+    });
     NicInfo {
         reference: vif.clone(),
         vm: record.vm.clone(),
         vm_name: there.guests.name(&record.vm),
         vm_uuid: there.guests.uuid(&record.vm),
+        template: vm.is_some_and(|vm| vm.is_a_template && !vm.is_a_snapshot),
+        snapshot,
         uuid: record.uuid.to_string(),
         device: record.device.clone(),
         mac: record.mac.clone(),
@@ -246,6 +300,7 @@ fn describe(vif: &Ref<Vif>, record: &VifRecord, there: &Inventory) -> NicInfo {
         mtu: record.mtu,
         locking: locking_of(record),
         rate: rate_of(record),
+        run: run_of_nic(&record.other_config, &there.guests.uuid(&record.vm)),
         allowed: allowed
             .map(|operation| operation.as_str().to_owned())
             .collect(),

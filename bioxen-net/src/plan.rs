@@ -93,6 +93,11 @@ pub enum Step {
         /// The tag.
         tag: String,
     },
+    /// Take from a network what says that it belongs to a run of a program, which did not complete it.
+    Keep {
+        /// The name of the network.
+        network: String,
+    },
     /// Give a VM an interface, and plug it in when the VM runs.
     Attach {
         /// The name of the VM.
@@ -133,6 +138,12 @@ pub enum Step {
         from: Option<u32>,
         /// The limit wanted.
         to: Option<u32>,
+    },
+    /// Take from an interface what says that it belongs to a run of a program, which did not complete
+    /// it.
+    KeepNic {
+        /// The interface.
+        nic: Device,
     },
 }
 
@@ -205,6 +216,8 @@ impl fmt::Display for Step {
                 "change the addresses of network {network} from {from} to {to}"
             ),
             Self::AddTag { network, tag, .. } => write!(f, "tag network {network} with {tag:?}"),
+            Self::Keep { network } => write!(f, "keep network {network}, which was left half made"),
+            Self::KeepNic { nic } => write!(f, "keep {nic}, which was left half made"),
             Self::Attach {
                 vm,
                 device,
@@ -263,6 +276,8 @@ pub(crate) fn plan(wanted: &Wanted, there: &Inventory) -> Result<Plan> {
     }
     plan_nics::plan(wanted, &networks, there, &mut steps, &mut problems);
     problems.into_result()?;
+    // What was left half made is kept once it is complete.
+    steps.sort_by_key(|step| matches!(step, Step::Keep { .. } | Step::KeepNic { .. }));
     Ok(Plan { steps })
 }
 
@@ -309,6 +324,9 @@ fn adapt(spec: &NetworkSpec, network: &NetworkInfo, there: &Inventory, steps: &m
                 tag: tag.clone(),
             });
         }
+    }
+    if network.run.is_some() {
+        steps.push(Step::Keep { network: name() });
     }
     let Some(vlan) = &spec.vlan else { return };
     // A host that came to the pool later, or a change that was cut short.

@@ -10,6 +10,7 @@ use crate::error::{Names, Place, Problems};
 use crate::guests::Guest;
 use crate::info::NetworkInfo;
 use crate::inventory::Inventory;
+use crate::marks::run_of_nic;
 use crate::nics::{locking_of, rate_of};
 use crate::plan::{Device, Step};
 use crate::{Locking, Mac, NetworkSelector, NicSpec, Subnet, Wanted};
@@ -329,5 +330,8 @@ fn adapt(
     if from != to {
         let nic = device();
         steps.push(Step::SetRate { nic, from, to });
+    }
+    if run_of_nic(&vif.other_config, &guest.uuid).is_some() {
+        steps.push(Step::KeepNic { nic: device() });
     }
 }

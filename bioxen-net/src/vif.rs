@@ -10,6 +10,7 @@ use xapi_client::{Client, Ref};
 use crate::apply::{gone, is_unknown};
 use crate::error::Names;
 use crate::inventory::Inventory;
+use crate::marks::Marks;
 use crate::{Error, Locking, Mac, NicSpec, Result};
 
 /// How the pool calls a limit of what an interface may send.
@@ -24,6 +25,7 @@ pub(crate) struct New<'a> {
     pub(crate) mtu: i64,
     pub(crate) device: &'a str,
     pub(crate) spec: &'a NicSpec,
+    pub(crate) marks: &'a Marks,
 }
 
 /// Makes an interface, and plugs it in when the VM runs; or leaves nothing.
@@ -89,6 +91,7 @@ async fn create(
     } = new;
     let mut wanted = VifCreate::new((*vm).clone(), new.network.clone(), *device);
     wanted.mtu = new.mtu;
+    wanted.other_config = new.marks.of_nic(&there.guests.uuid(vm));
     wanted.mac = match (spec.mac, there.guests.vms.get(vm)) {
         (Some(mac), _) => mac.to_string(),
         // A VM that has lost what the pool derives addresses from.

@@ -262,6 +262,49 @@ async fn only_our_networks_without_users_are_removed() {
 }
 
 #[tokio::test]
+async fn interfaces_of_snapshots_and_templates_are_told_apart_and_how_to_remove_them() {
+    let pool = Pool::of(1).await;
+    let lab = pool
+        .networks
+        .create(&NetworkSpec::new("lab"))
+        .await
+        .unwrap();
+    let vm = pool.vm("reader").await;
+    let spec = NicSpec::new("lab");
+    let nic = pool.networks.attach(&vm, &spec).await.unwrap();
+    let api = pool.client.vm();
+    let snapshot = api.snapshot(&vm, "clean", None).await.unwrap();
+    let snapshot = api.get_uuid(&snapshot).await.unwrap();
+    let template = api.get_by_name_label("bare").await.unwrap().remove(0);
+    let of_template = pool.networks.attach(&template, &spec).await.unwrap();
+    let seen = pool.networks.find("lab").await.unwrap();
+    assert_eq!((seen.vifs, seen.template_vifs), (1, 2));
+
+    let error = pool.networks.remove("lab").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "network {lab} is in use by interface 1 of template bare, interface 1 of snapshot \
+             \"clean\" of VM reader, interface 1 of VM reader; detach or move these interfaces \
+             first; what a snapshot has goes with the snapshot: bioxen snapshot rm {} {snapshot}",
+            nic.vm_uuid
+        )
+    );
+    pool.networks.detach(&of_template).await.unwrap();
+    pool.networks.detach(&nic).await.unwrap();
+    // A snapshot that has outlived its VM.
+    api.destroy(&vm).await.unwrap();
+    let error = pool.networks.remove("lab").await.unwrap_err().to_string();
+    let remedy = format!("xe snapshot-uninstall uuid={snapshot} force=true");
+    assert!(error.ends_with(&remedy), "{error}");
+    assert!(error.contains("of a VM that is gone"), "{error}");
+    let snapshot = api.get_by_uuid(snapshot.as_str()).await.unwrap();
+    api.destroy(&snapshot).await.unwrap();
+    pool.networks.remove("lab").await.unwrap();
+    pool.done().await;
+}
+
+#[tokio::test]
 async fn rights_that_are_missing_are_told() {
     let pool = Pool::of(1).await;
     let client = Client::over(pool.sim.transport())
@@ -279,6 +322,87 @@ async fn rights_that_are_missing_are_told() {
     assert_eq!(source.code(), Some(&ErrorCode::RbacPermissionDenied));
     assert!(!error.to_string().contains(&source.to_string()), "{error}");
     client.close().await.unwrap();
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn what_a_user_may_do_is_undone_when_the_rest_is_refused() {
+    let pool = Pool::of(3).await;
+    let before = pool.picture().await;
+    let client = Client::over(pool.sim.transport())
+        .credentials("maker", SecretString::from("maker"))
+        .login()
+        .await
+        .unwrap();
+    let networks = Networks::new(&client);
+    let wanted = Wanted::from([
+        NetworkSpec::new("lab"),
+        NetworkSpec::new("cluster").with_vlan("eth1", 42),
+    ]);
+    let error = networks.apply(&wanted).await.unwrap_err();
+    let Error::Pool { operation, source } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(operation, "carry VLAN 42 of eth1 on network cluster");
+    assert_eq!(source.code(), Some(&ErrorCode::RbacPermissionDenied));
+    assert_eq!(pool.picture().await, before);
+    networks.create(&NetworkSpec::new("lab")).await.unwrap();
+    networks.remove("lab").await.unwrap();
+    client.close().await.unwrap();
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn marks_go_once_a_change_is_complete_or_with_the_next_after_one_that_was_cut_short() {
+    let pool = Pool::of(1).await;
+    let run = |run: &str| [("bioxen:run".to_owned(), run.to_owned())].into();
+    let vm = pool.vm("reader").await;
+    let wanted = Wanted::from([NetworkSpec::new("lab")]).with_nic("reader", NicSpec::new("lab"));
+    let complete = async || {
+        let lab = pool.networks.find("lab").await.unwrap();
+        let nics = pool.networks.nics(&vm).await.unwrap();
+        (lab.run, nics[1].run.clone())
+    };
+    // As one leaves them that is killed before it has taken them off.
+    let marked = pool.networks.clone().with_marks(run("a"));
+    marked.apply(&wanted).await.unwrap();
+    assert_eq!(complete().await, (Some("a".into()), Some("a".into())));
+    let before = pool.picture().await;
+    pool.sim.inject(
+        FaultRule::method("VIF.remove_from_other_config").fail("INTERNAL_ERROR", ["broken"]),
+    );
+    pool.networks.apply(&wanted).await.unwrap_err();
+    pool.sim.clear_faults();
+    assert_eq!(pool.picture().await, before);
+    let plan = pool.networks.apply(&wanted).await.unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "keep network lab, which was left half made\n\
+         keep interface 1 of VM reader, which was left half made"
+    );
+    assert_eq!(complete().await, (None, None));
+    assert!(pool.networks.apply(&wanted).await.unwrap().is_empty());
+
+    let passing = pool.networks.clone().with_passing_marks(run("b"));
+    let spec = NetworkSpec::new("other");
+    assert_eq!(passing.create(&spec).await.unwrap().run, None);
+    let nic = passing.attach(&vm, &NicSpec::new("other")).await.unwrap();
+    let now = pool.networks.nic(&vm, &nic.device).await.unwrap();
+    assert_eq!(now.run, None);
+    for method in [
+        "network.remove_from_other_config",
+        "VIF.remove_from_other_config",
+    ] {
+        let before = pool.picture().await;
+        pool.sim
+            .inject(FaultRule::method(method).fail("INTERNAL_ERROR", ["broken"]));
+        let more =
+            Wanted::from([NetworkSpec::new("more")]).with_nic("reader", NicSpec::new("more"));
+        let error = passing.apply(&more).await.unwrap_err();
+        assert!(matches!(error, Error::Pool { .. }), "{error}");
+        pool.sim.clear_faults();
+        assert_eq!(pool.picture().await, before, "{method}");
+    }
     pool.done().await;
 }
 

@@ -38,7 +38,7 @@ async fn an_interface_is_attached_moved_and_detached_while_the_vm_is_halted_or_r
         let nic = pool.networks.attach(&vm, &spec).await.unwrap();
         assert_eq!(
             nic.to_string(),
-            "interface 1 (02:16:3e:00:00:01) of VM reader on lab"
+            "interface 1 of VM reader (02:16:3e:00:00:01) on lab"
         );
         assert_eq!((nic.attached, nic.mac_generated), (running, false));
         assert_eq!(nic.locking.to_string(), "locked to 10.0.0.7");

@@ -238,26 +238,30 @@ impl XcpngBackend {
         Ok(self.shared.client().await?.clone())
     }
 
-    /// Puts on record that a network of this name is about to be made for the VMs of this run, and
-    /// gives what to mark it with in its `other_config`: then [`collect`](Self::collect) removes it
-    /// when the program is killed, once no VM is on it.
+    /// Puts on record that this run is about to make something besides VMs (`network lab`), and gives
+    /// what to mark it with in its `other_config`: then [`collect`](Self::collect) removes it when
+    /// the program is killed: networks, once no VM is on them, and interfaces of VMs, which carry the
+    /// UUID of their VM as `bioxen:vm` besides. While this run lives the marks of networks do not
+    /// expire.
     ///
     /// # Errors
-    /// Fails when the record cannot be written.
-    pub async fn begin_network(&self, name: &str) -> Result<BTreeMap<String, String>> {
-        let ledger = self.shared.ledger().await?;
-        let making = Entry::Making(network_entry(name));
+    /// Fails when the record cannot be written, or the pool does not let us in.
+    pub async fn begin_making(&self, what: &str) -> Result<BTreeMap<String, String>> {
+        let (client, ledger) = (self.shared.client().await?, self.shared.ledger().await?);
+        let making = Entry::Making(entry(what));
         ledger.note(making).await.map_err(Error::Ledger)?;
-        Ok(Run::now(ledger.run(), self.shared.settings.expiry).marks_of_all())
+        let expiry = self.shared.settings.expiry;
+        self.shared.living.begin(client, ledger.run(), expiry);
+        Ok(Run::now(ledger.run(), expiry).marks_of_all())
     }
 
-    /// Puts on record that the network is gone again, or that it has become somebody else's affair.
+    /// Puts on record that it is gone again, or that it is complete and without marks.
     ///
     /// # Errors
     /// Fails when the record cannot be written.
-    pub async fn end_network(&self, name: &str) -> Result<()> {
+    pub async fn end_making(&self, what: &str) -> Result<()> {
         let ledger = self.shared.ledger().await?;
-        let ended = Entry::Removed(network_entry(name));
+        let ended = Entry::Removed(entry(what));
         Ok(ledger.note(ended).await.map_err(Error::Ledger)?)
     }
 
@@ -393,9 +397,8 @@ async fn create(
         }
         deployed => deployed?,
     };
-    shared
-        .living
-        .add(&deployed.reference, client, shared.settings.expiry);
+    let (run, expiry) = (shared.ledger().await?.run(), shared.settings.expiry);
+    shared.living.add(&deployed.reference, client, run, expiry);
     let template = match origin {
         Origin::Template => plan.template.name,
         Origin::Vm { template, .. } => template.clone(),
@@ -498,9 +501,9 @@ impl Drop for Made {
     }
 }
 
-/// How a network is called in the record, where the names of VMs are too.
-fn network_entry(name: &str) -> String {
-    format!("network/{name}")
+/// How something is called in the record, where the names of VMs are too.
+fn entry(what: &str) -> String {
+    format!("made/{what}")
 }
 
 /// A name that no other run or VM has.

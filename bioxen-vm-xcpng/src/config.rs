@@ -80,8 +80,8 @@ pub struct XcpngConfig {
     /// "copy"`; a fast clone is where its template is.
     #[serde(alias = "storage_repository")]
     pub sr: Option<String>,
-    /// The networks, in the order of the VM's interfaces, by name or UUID; as the template has
-    /// them when empty.
+    /// The networks, in the order of the VM's interfaces, by name or UUID, or as `name:…`, `uuid:…`,
+    /// `bridge:…` or `tag:…`; as the template has them when empty.
     #[serde(alias = "network_uuid", deserialize_with = "words::one_or_many")]
     pub network: Vec<String>,
     /// A fixed address for the first interface; others, and all without it, ask DHCP. Needs a

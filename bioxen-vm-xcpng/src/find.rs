@@ -225,49 +225,46 @@ pub(crate) async fn sr(client: &Client, name: &str) -> Result<Named<Sr>> {
 
 /// The networks that a wish names.
 pub(crate) async fn networks(client: &Client, wish: &Wish) -> Result<Vec<Named<Network>>> {
-    let mut networks = Vec::new();
-    if !wish.networks.is_empty() {
-        let all = all_networks(client).await?;
-        for name in &wish.networks {
-            networks.push(choose("network", name, all.clone())?);
-        }
+    if wish.networks.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(networks)
+    let all = client.network().get_all_records().await;
+    let all = all.map_err(Error::pool("list its networks"))?;
+    let names = wish.networks.iter();
+    names.map(|name| network(name, &all)).collect()
 }
 
-/// The network of this name or UUID.
+/// The network of this name or UUID, or what `name:…`, `uuid:…`, `bridge:…` or `tag:…` means.
 pub(crate) fn network(
     name: &str,
     all: &BTreeMap<Ref<Network>, NetworkRecord>,
 ) -> Result<Named<Network>> {
-    let named = all.iter().map(|(reference, record)| Named {
-        reference: reference.clone(),
-        uuid: record.uuid.as_str().to_owned(),
-        name: record.name_label.clone(),
-    });
-    choose("network", name, named.collect())
+    let is_it = |one: &NetworkRecord| {
+        let is_uuid = |text: &str| one.uuid.as_str().eq_ignore_ascii_case(text);
+        match name.split_once(':') {
+            Some(("uuid", uuid)) => is_uuid(uuid),
+            Some(("name", name)) => one.name_label == name,
+            Some(("bridge", bridge)) => one.bridge == bridge,
+            Some(("tag", tag)) => one.tags.iter().any(|has| has == tag),
+            _ => is_uuid(name) || one.name_label == name,
+        }
+    };
+    let (matching, others): (Vec<_>, Vec<_>) = all.iter().partition(|(_, one)| is_it(one));
+    let named = |all: Vec<(&Ref<Network>, &NetworkRecord)>| -> Vec<_> {
+        let named = all.into_iter().map(|(reference, record)| Named {
+            reference: reference.clone(),
+            uuid: record.uuid.as_str().to_owned(),
+            name: record.name_label.clone(),
+        });
+        named.collect()
+    };
+    the_one("network", name, named(matching), &named(others))
 }
 
 /// How VMs of a template get their keys unless the configuration says otherwise.
 pub(crate) fn contact_of(template: &VmRecord) -> &str {
     let said = template.other_config.get(FIRST_CONTACT);
     said.map_or(BY_VM_DATA, String::as_str)
-}
-
-async fn all_networks(client: &Client) -> Result<Vec<Named<Network>>> {
-    let all: BTreeMap<_, _> = client
-        .network()
-        .get_all_records()
-        .await
-        .map_err(Error::pool("list its networks"))?;
-    Ok(all
-        .into_iter()
-        .map(|(reference, record)| Named {
-            reference,
-            uuid: record.uuid.as_str().to_owned(),
-            name: record.name_label,
-        })
-        .collect())
 }
 
 /// The one thing that has this name or UUID.
@@ -277,7 +274,16 @@ pub(crate) fn choose<T: Class>(
     all: Vec<Named<T>>,
 ) -> Result<Named<T>> {
     let is_it = |one: &Named<T>| one.uuid.eq_ignore_ascii_case(name) || one.name == name;
-    let (mut matching, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_it);
+    let (matching, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_it);
+    the_one(what, name, matching, &others)
+}
+
+fn the_one<T: Class>(
+    what: &'static str,
+    name: &str,
+    mut matching: Vec<Named<T>>,
+    others: &[Named<T>],
+) -> Result<Named<T>> {
     match matching.len() {
         0 => Err(Error::NotFound {
             what,
@@ -347,6 +353,31 @@ mod tests {
             "the pool has 2 templates of the name \"lua\"; give the UUID of one of them instead: \
              u1, u2"
         );
+    }
+
+    #[test]
+    fn a_network_is_also_named_by_its_bridge_or_a_tag() {
+        let record = |uuid: &str, bridge: &str, tag: &str| {
+            let mut record = NetworkRecord::default();
+            record.uuid = uuid.into();
+            record.name_label = "LAN".to_owned();
+            record.bridge = bridge.to_owned();
+            record.tags = vec![tag.to_owned()];
+            (Ref::new(uuid), record)
+        };
+        let all = [record("U1", "xenbr0", "a"), record("U2", "xenbr1", "b")].into();
+        let found = |name: &str| network(name, &all).map(|found| found.uuid);
+        for name in ["u2", "uuid:U2", "bridge:xenbr1", "tag:b"] {
+            assert_eq!(found(name).unwrap(), "U2", "{name}");
+        }
+        for name in ["LAN", "name:LAN"] {
+            let error = found(name).unwrap_err();
+            assert!(matches!(error, Error::Ambiguous { .. }), "{error}");
+        }
+        for name in ["bridge:LAN", "xenbr0", "tag:c"] {
+            let error = found(name).unwrap_err();
+            assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::calls::end;
 use crate::error::{Error, Result, chain};
 use crate::keyring::Keyring;
 use crate::ledger::{EndedRuns, Life};
-use crate::marks::Run;
+use crate::marks::{OF_VM, Run};
 use crate::pool::ORIGINATOR;
-use crate::remove::{remove, remove_disk, remove_network, remove_snapshot};
+use crate::remove::{remove, remove_disk, remove_interface, remove_network, remove_snapshot};
 use crate::settings::Settings;
 
 /// Something that a run has left on a pool.
@@ -45,6 +45,8 @@ pub enum LeftoverKind {
     Snapshot,
     /// A config drive that no VM has.
     ConfigDrive,
+    /// An interface that a VM of somebody else was given.
+    Interface,
     /// A network that no VM is on.
     Network,
     /// A task.
@@ -59,6 +61,7 @@ impl fmt::Display for LeftoverKind {
             Self::Vm => "VM",
             Self::Snapshot => "snapshot",
             Self::ConfigDrive => "config drive",
+            Self::Interface => "interface",
             Self::Network => "network",
             Self::Task => "task",
             Self::Session => "session",
@@ -89,6 +92,7 @@ enum Thing {
     Vm(Ref<Vm>),
     Snapshot(Ref<Vm>),
     Drive(Ref<Vdi>),
+    Interface(Ref<Vif>),
     Network(Ref<Network>),
     Session(SecretString),
 }
@@ -105,13 +109,14 @@ pub(crate) async fn collect(
         .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(Error::Ledger)?;
     let mut all = Vec::new();
-    let mut going = BTreeSet::new();
+    let (mut going, mut going_interfaces) = (BTreeSet::new(), BTreeSet::new());
     for kind in [
         // First, as one that still runs is about to make something.
         LeftoverKind::Task,
         LeftoverKind::Vm,
         LeftoverKind::ConfigDrive,
-        // After the VMs that were on them.
+        LeftoverKind::Interface,
+        // After what was on them.
         LeftoverKind::Network,
         LeftoverKind::Session,
     ] {
@@ -119,12 +124,16 @@ pub(crate) async fn collect(
             LeftoverKind::Task => tasks(client, &ended).await?,
             LeftoverKind::Vm => vms(client, &ended).await?,
             LeftoverKind::ConfigDrive => drives(client, &ended).await?,
-            LeftoverKind::Network => networks(client, &ended, &going).await?,
+            LeftoverKind::Interface => interfaces(client, &ended, &going).await?,
+            LeftoverKind::Network => networks(client, &ended, &going, &going_interfaces).await?,
             _ => sessions(client, &ended, &settings.hosts).await?,
         };
         for Found { mut left, thing } in found {
             if let Thing::Vm(vm) | Thing::Snapshot(vm) = &thing {
                 going.insert(vm.clone());
+            }
+            if let Thing::Interface(vif) = &thing {
+                going_interfaces.insert(vif.clone());
             }
             if !dry_run {
                 let removal = thing.remove(client, settings, &left.uuid).await;
@@ -135,8 +144,10 @@ pub(crate) async fn collect(
     }
     if !dry_run && all.iter().all(|left| left.problem.is_none()) {
         use LeftoverKind as Kind;
-        let is_made =
-            |left: &&Leftover| matches!(left.kind, Kind::Vm | Kind::Snapshot | Kind::Network);
+        let is_made = |left: &&Leftover| {
+            use Kind::{Interface, Network, Snapshot, Vm};
+            matches!(left.kind, Vm | Snapshot | Interface | Network)
+        };
         let removed = all.iter().filter(is_made).map(|left| left.run.clone());
         forget(ended, settings.hosts.clone(), removed.collect()).await?;
     }
@@ -155,6 +166,7 @@ impl Thing {
             Self::Vm(vm) => remove(client, &vm).await,
             Self::Snapshot(snapshot) => remove_snapshot(client, &snapshot).await,
             Self::Drive(disk) => remove_disk(client, &disk).await,
+            Self::Interface(vif) => remove_interface(client, &vif).await,
             Self::Network(network) => remove_network(client, &network).await,
             Self::Session(session) => client.end_session(&session).await.map(drop),
         };
@@ -347,11 +359,61 @@ async fn drives(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
     Ok(ours.collect())
 }
 
+/// Interfaces that were being made for VMs that stay.
+async fn interfaces(
+    client: &Client,
+    ended: &EndedRuns,
+    going: &BTreeSet<Ref<Vm>>,
+) -> Result<Vec<Found>> {
+    #[derive(Deserialize)]
+    struct KnownVif {
+        uuid: String,
+        device: String,
+        #[serde(rename = "VM")]
+        vm: Ref<Vm>,
+        other_config: BTreeMap<String, String>,
+    }
+    let all: BTreeMap<Ref<Vif>, KnownVif> = client
+        .vif()
+        .get_all_records()
+        .select()
+        .await
+        .map_err(Error::pool("list the interfaces of its VMs"))?;
+    let mut ours = Vec::new();
+    for (vif, record) in all {
+        let run = Run::of_marked(&record.other_config).and_then(|run| if_ended(ended, run));
+        let Some(run) = run.filter(|_| !going.contains(&record.vm)) else {
+            continue;
+        };
+        let (name, uuid) = match client.vm().get_record(&record.vm).await {
+            Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => continue,
+            vm => {
+                let vm = vm.map_err(Error::pool("list its VMs"))?;
+                (vm.name_label, vm.uuid)
+            }
+        };
+        // That of a copy of the VM is not ours.
+        if record.other_config.get(OF_VM).map(String::as_str) == Some(uuid.as_str()) {
+            let known = Known {
+                uuid: record.uuid,
+                name_label: format!("{} of VM {name}", record.device),
+                other_config: record.other_config,
+            };
+            ours.push(Found {
+                left: leftover(LeftoverKind::Interface, known, run),
+                thing: Thing::Interface(vif),
+            });
+        }
+    }
+    Ok(ours)
+}
+
 /// Networks that were made for VMs that are gone, or that are going.
 async fn networks(
     client: &Client,
     ended: &EndedRuns,
     going: &BTreeSet<Ref<Vm>>,
+    going_interfaces: &BTreeSet<Ref<Vif>>,
 ) -> Result<Vec<Found>> {
     #[derive(Deserialize)]
     struct KnownNetwork {
@@ -373,7 +435,7 @@ async fn networks(
             continue;
         };
         let mut is_used = false;
-        for vif in &vifs {
+        for vif in vifs.iter().filter(|vif| !going_interfaces.contains(*vif)) {
             match client.vif().get_vm(vif).await {
                 Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => {}
                 vm => is_used |= !going.contains(&vm.map_err(Error::pool("list its VMs"))?),

@@ -12,6 +12,8 @@ pub(crate) const VM_ID: &str = "bioxen:vm-id";
 pub(crate) const RUN: &str = "bioxen:run";
 /// The VM's own UUID: what copies a VM copies its marks, and the copy is not ours.
 const UUID: &str = "bioxen:uuid";
+/// The UUID of the VM whose interface it is: what copies a VM copies the marks of its interfaces.
+pub(crate) const OF_VM: &str = "bioxen:vm";
 /// Seconds since 1970: when it counts as left behind where nobody knows its run.
 pub(crate) const EXPIRES: &str = "bioxen:expires";
 

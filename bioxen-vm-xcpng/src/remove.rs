@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
-use xapi_client::api::{Network, Vdi, Vm, VmPowerState};
+use xapi_client::api::{Network, Vdi, Vif, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
 use crate::calls::{free, patiently};
@@ -128,6 +128,18 @@ pub(crate) async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> 
             result => return result.map(drop),
         }
     }
+}
+
+/// Takes an interface from its VM, whether that runs or not.
+pub(crate) async fn remove_interface(client: &Client, vif: &Ref<Vif>) -> Result<()> {
+    let api = client.vif();
+    let Some(is_plugged) = unless_gone(api.get_currently_attached(vif).await)? else {
+        return Ok(());
+    };
+    if is_plugged && unless_gone(api.unplug(vif).await)?.is_none() {
+        return Ok(());
+    }
+    unless_gone(api.destroy(vif).await).map(drop)
 }
 
 /// Removes a network with the VLANs that it carries.

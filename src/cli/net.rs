@@ -1,23 +1,25 @@
 //! `bioxen net`: the networks of a pool, and the interfaces of hosts and VMs on them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bioxen_net::{
     Locking, Mac, NetworkSelector, NetworkSpec, Networks, NicSpec, Subnet, VlanSpec, Wanted,
 };
 use bioxen_vm_xcpng::XcpngBackend;
 
 use super::interrupt::Interrupts;
-use super::vms::{Common, adopt, on_pool, pool};
+use super::vms::{Common, adopt, on_pool, pool, to_the_end};
 use crate::settings::Settings;
 use isolate::Isolate;
 use lines::{bond_line, each, interface_line, network_line, nic_line, show, tell};
 
 mod file;
 mod isolate;
+mod lasting;
 mod lines;
 
 #[derive(Debug, clap::Subcommand)]
@@ -48,6 +50,19 @@ pub(super) enum Command {
     Move(Move),
     /// Make VMs with a network of their own, with addresses and names
     Isolate(Box<Isolate>),
+}
+
+impl Command {
+    /// Whether it changes the pool.
+    fn changes(&self) -> bool {
+        match self {
+            Self::Apply(_) | Self::Rm(_) | Self::Attach(_) | Self::Detach(_) | Self::Move(_) => {
+                true
+            }
+            Self::Create(create) => !create.dry_run,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -245,14 +260,20 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
     let interrupts = Interrupts::listen()?;
     let pool = pool(common, settings)?;
     let work = on_pool(pool, async |pool| {
-        let networks = Networks::new(&pool.client().await?);
-        let work = Box::pin(act(&command, wanted.as_ref(), &networks, pool, json));
-        Ok(interrupts.unless(work).await)
+        let work = Box::pin(async {
+            let networks = Networks::new(&pool.client().await?);
+            act(&command, wanted.as_ref(), &networks, pool, json).await?;
+            Ok(ExitCode::SUCCESS)
+        });
+        if command.changes() {
+            return to_the_end(work).await;
+        }
+        match interrupts.unless(work).await {
+            Ok(done) => done,
+            Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
+        }
     });
-    match work.await? {
-        Ok(done) => done.map(|()| ExitCode::SUCCESS),
-        Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
-    }
+    work.await
 }
 
 async fn act(
@@ -274,8 +295,8 @@ async fn act(
         Command::Plan(_) | Command::Apply(_) => {
             let Some(read) = wanted else { return Ok(()) };
             let plan = match command {
-                Command::Plan(_) => networks.plan(&read.wanted).await,
-                _ => networks.apply(&read.wanted).await,
+                Command::Plan(_) => networks.plan(&read.wanted).await.map_err(Into::into),
+                _ => lasting::apply(networks, pool, &read.wanted).await,
             };
             tell(&plan.map_err(|error| read.explain(error))?, json)
         }
@@ -286,7 +307,7 @@ async fn act(
             let wanted = Wanted::new().with_network(spec);
             match args.dry_run {
                 true => tell(&networks.plan(&wanted).await?, json),
-                false => tell(&networks.apply(&wanted).await?, json),
+                false => tell(&lasting::apply(networks, pool, &wanted).await?, json),
             }
         }
         Command::Rm(Rm { vms, one }) => {
@@ -297,7 +318,7 @@ async fn act(
         }
         Command::Attach(args) => {
             let vm = networks.find_vm(&args.vm).await?;
-            let nic = networks.attach(&vm, &args.spec()).await?;
+            let nic = lasting::attach(networks, pool, &vm, &args.spec()).await?;
             each([nic], json, nic_line)
         }
         Command::Detach(args) => {
@@ -326,18 +347,29 @@ async fn destroy_vms(
         found.ours,
         "network {found} was not made by BioXen, so it and the VMs on it stay"
     );
-    let mut vms = Vec::new();
+    // A snapshot goes with its VM; a VM may have several interfaces there.
+    let mut vms = BTreeMap::new();
     for nic in networks.nics_on(NetworkSelector::Uuid(found.uuid)).await? {
-        let vm = adopt(pool, &nic.vm_uuid).await?;
+        let of_vm = match &nic.snapshot {
+            Some(snapshot) => snapshot.vm_uuid.clone(),
+            None => Some(nic.vm_uuid.clone()),
+        };
+        let of_vm = of_vm.filter(|_| !nic.template);
+        let of_vm =
+            of_vm.with_context(|| format!("{} is of no VM; remove it first", nic.place()))?;
+        vms.entry(of_vm).or_insert_with(|| nic.place());
+    }
+    let mut ours = Vec::new();
+    for (uuid, place) in vms {
+        let vm = adopt(pool, &uuid).await?;
         let made_by = vm.info().await?.details.get("made_by").cloned();
         ensure!(
             made_by.as_deref() == Some("bioxen"),
-            "VM {} is on the network and was not made by BioXen; detach it first",
-            nic.vm_name
+            "{place} is on the network and was not made by BioXen; detach it first"
         );
-        vms.push(vm);
+        ours.push(vm);
     }
-    for vm in vms {
+    for vm in ours {
         vm.destroy().await?;
     }
     Ok(())

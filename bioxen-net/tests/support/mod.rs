@@ -39,7 +39,8 @@ impl Pool {
             );
         let options = SimOptions::default()
             .with_guests(GuestMode::Simulated)
-            .with_user("looker", SecretString::from("looker"), "read-only");
+            .with_user("looker", SecretString::from("looker"), "read-only")
+            .with_user("maker", SecretString::from("maker"), "vm-admin");
         let sim = Sim::start(model, options).await.unwrap();
         let line = Arc::new(Line {
             inner: sim.transport(),

@@ -1,8 +1,11 @@
 //! VMs that outlive their program, and those that somebody else made.
 
+use std::collections::BTreeMap;
+
 use bioxen_vm_core::{Backend, ErrorKind, Script, VmId, VmState};
 use bioxen_vm_xcpng::XcpngBackend;
 use serde_json::json;
+use xapi_client::api::NetworkCreate;
 
 use crate::lab::Lab;
 
@@ -134,5 +137,40 @@ async fn a_living_run_renews_its_marks() {
     }
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_living_run_renews_the_marks_of_its_networks_and_no_others() {
+    let lab = Lab::records_only().await;
+    let backend = XcpngBackend::new(lab.config(json!({"expiry": "3s"}))).unwrap();
+    let marks = backend.begin_making("network lab").await.unwrap();
+    let client = lab.client();
+    let api = client.network();
+    let create = async |name: &str, marks: BTreeMap<String, String>| {
+        let mut network = NetworkCreate::new(name);
+        network.other_config = marks;
+        api.create(&network).await.unwrap()
+    };
+    let lab_network = create("lab", marks.clone()).await;
+    let mut foreign = marks.clone();
+    foreign.insert("bioxen:run".to_owned(), "0123456789abcdef".to_owned());
+    let foreign_network = create("foreign", foreign.clone()).await;
+    let mut watch = client.watch(&[&format!("network/{}", lab_network.as_str())]);
+    let expires = "bioxen:expires";
+    loop {
+        let now = api.get_other_config(&lab_network).await.unwrap();
+        if now.get(expires).is_some_and(|now| *now > marks[expires]) {
+            break;
+        }
+        watch.next().await.unwrap();
+    }
+    backend.end_making("network lab").await.unwrap();
+    backend.close().await.unwrap();
+    let now = api.get_other_config(&foreign_network).await.unwrap();
+    assert_eq!(now, foreign);
+    for network in [lab_network, foreign_network] {
+        api.destroy(&network).await.unwrap();
+    }
     lab.end().await;
 }

@@ -66,9 +66,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Read> {
 
 impl Read {
     /// Says of each problem on which line of the file it comes about.
-    pub(super) fn explain(&self, error: Error) -> anyhow::Error {
-        let Error::Invalid(problems) = &error else {
-            return error.into();
+    pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(Error::Invalid(problems)) = error.downcast_ref() else {
+            return error;
         };
         let line = |place| match place {
             Place::Network(number) => self.lines[0].get(number),

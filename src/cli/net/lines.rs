@@ -81,9 +81,13 @@ pub(super) fn network_line(network: &NetworkInfo) -> String {
         NetworkKind::Private | NetworkKind::HostInternal => String::new(),
         _ => format!(" hosts={}", network.interfaces.len()),
     };
+    let templates = match network.template_vifs {
+        0 => String::new(),
+        count => format!(" template_vifs={count}"),
+    };
     let ours = if network.ours { " made by bioxen" } else { "" };
     format!(
-        "{network}: {} mtu={} vifs={}{hosts} uuid={}{ours}",
+        "{network}: {} mtu={} vifs={}{templates}{hosts} uuid={}{ours}",
         network.kind, network.mtu, network.vifs, network.uuid
     )
 }
@@ -120,8 +124,11 @@ pub(super) fn bond_line(bond: &BondInfo) -> String {
 
 pub(super) fn nic_line(nic: &NicInfo) -> String {
     let mut line = format!(
-        "interface {} of VM {}: on {:?} mac={} mtu={}",
-        nic.device, nic.vm_name, nic.network, nic.mac, nic.mtu
+        "{}: on {:?} mac={} mtu={}",
+        nic.place(),
+        nic.network,
+        nic.mac,
+        nic.mtu
     );
     push(&mut line, "rate", nic.rate);
     if nic.locking != Locking::NetworkDefault {

@@ -1,0 +1,144 @@
+//! Listing, making, changing and removing, by command and by file.
+
+use serde_json::json;
+use xapi_sim::GuestMode;
+
+use crate::Pool;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_are_listed_made_used_and_removed() {
+    let pool = Pool::of(3, GuestMode::Simulated).await;
+    pool.vm("reader").await;
+    let before = pool.inventory().await;
+    let listed = pool.json(&["ls"]).await;
+    let lan = listed.iter().find(|one| one["name"] == "LAN").unwrap();
+    assert_eq!(lan["interfaces"].as_array().unwrap().len(), 3);
+    assert_eq!(lan["kind"], json!({"physical": {"device": "eth0"}}));
+    assert_eq!(pool.json(&["interfaces"]).await.len(), 6);
+    assert_eq!(pool.json(&["bonds"]).await.len(), 0);
+
+    let create = [
+        "create",
+        "cluster",
+        "--vlan",
+        "eth1:42",
+        "--subnet",
+        "10.9.0.0/24",
+    ];
+    let steps = "create network cluster\ncarry VLAN 42 of eth1 on network cluster\n";
+    assert_eq!(pool.says(&[&create[..], &["-n"]].concat()).await, steps);
+    assert_eq!(pool.inventory().await, before);
+    assert_eq!(pool.says(&create).await, steps);
+    assert_eq!(pool.says(&create).await, "nothing to do\n");
+    let shown = pool.says(&["show", "cluster"]).await;
+    assert!(
+        shown.contains("VLAN 42 of eth1 mtu=1500 vifs=0 hosts=3"),
+        "{shown}"
+    );
+    assert!(shown.contains("subnet: 10.9.0.0/24"), "{shown}");
+
+    let made = pool
+        .json(&[
+            "attach", "reader", "cluster", "--rate", "500", "--allow", "10.9.0.7",
+        ])
+        .await;
+    assert_eq!(
+        (&made[0]["device"], &made[0]["rate"]),
+        (&"1".into(), &500.into())
+    );
+    assert_eq!(
+        made[0]["locking"],
+        json!({"locked": {"ipv4": ["10.9.0.7"], "ipv6": []}})
+    );
+    let said = pool.refused(&["rm", "cluster"]).await;
+    assert!(
+        said.contains("is in use by interface 1 of VM reader"),
+        "{said}"
+    );
+    let moved = pool.json(&["move", "reader", "1", "storage"]).await;
+    assert_eq!(moved[0]["network"], "storage");
+    assert_eq!(pool.json(&["nics", "reader"]).await.len(), 2);
+    pool.says(&["detach", "reader", "1"]).await;
+    pool.says(&["rm", "cluster"]).await;
+    assert_eq!(pool.inventory().await, before);
+
+    let said = pool.refused(&["rm", "LAN"]).await;
+    assert!(said.contains("was not made by BioXen"), "{said}");
+    let said = pool.refused(&["show", "WAN"]).await;
+    assert!(
+        said.contains("no network is \"WAN\"; this pool has: "),
+        "{said}"
+    );
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_only_read_sees_all_and_changes_nothing() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    let before = pool.inventory().await;
+    let looker = ["--set", "username=looker"];
+    let listed = pool.json(&[&["ls"], &looker[..]].concat()).await;
+    assert!(listed.len() >= 2);
+    let said = pool
+        .refused(&[&["create", "lab"], &looker[..]].concat())
+        .await;
+    assert!(said.contains("cannot create network lab"), "{said}");
+    assert!(said.contains("RBAC_PERMISSION_DENIED"), "{said}");
+    assert_eq!(pool.inventory().await, before);
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_file_wants_is_planned_applied_once_and_told_with_lines_where_it_is_wrong() {
+    let pool = Pool::of(2, GuestMode::Simulated).await;
+    pool.vm("reader").await;
+    let before = pool.inventory().await;
+    let file = pool.state.path().join("lab.toml");
+    let path = file.to_str().unwrap();
+    std::fs::write(
+        &file,
+        "[[network]]\nname = \"lab\"\nsubnet = \"10.9.0.0/24\"\n\n\
+         [[network]]\nname = \"cluster\"\nvlan = { device = \"eth1\", tag = 42 }\n\n\
+         [[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\nlocking = { locked = { ipv4 = [\"10.9.0.7\"] } }\n",
+    )
+    .unwrap();
+    let plan = "create network lab\ncreate network cluster\n\
+                carry VLAN 42 of eth1 on network cluster\n\
+                attach VM reader to network lab as interface 1, locked to 10.9.0.7\n";
+    assert_eq!(pool.says(&["plan", path]).await, plan);
+    assert_eq!(pool.inventory().await, before, "a plan changes nothing");
+    assert_eq!(pool.says(&["apply", path]).await, plan);
+    assert_eq!(pool.says(&["apply", path]).await, "nothing to do\n");
+    assert_eq!(pool.json(&["plan", path]).await.len(), 0);
+
+    std::fs::write(
+        &file,
+        "[[network]]\nname = \"a\"\nsubnet = \"10.9.0.0/16\"\n\n\
+         [[network]]\nname = \"b\"\nvlan = { device = \"eth1\", tag = 5000 }\n\n\
+         [[nic]]\nvm = \"nobody\"\nnetwork = \"lab\"\n",
+    )
+    .unwrap();
+    let said = pool.refused(&["apply", path]).await;
+    for part in [
+        "lab.toml line 1: network \"a\": its addresses 10.9.0.0/16 and those of network lab",
+        "line 5: network \"b\": VLAN 5000 is outside of 1 to 4094",
+        "line 9: interface of VM \"nobody\" on \"lab\": no VM is \"nobody\"",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said:?}");
+    }
+    std::fs::write(
+        &file,
+        "[[network]]\nname = \"a\"\nsubnet = \"10.9.0.5/16\"\n\n\
+         [[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\nmac = \"zz\"\n\n[nics]\n",
+    )
+    .unwrap();
+    let said = pool.refused(&["plan", path]).await;
+    for part in [
+        "line 3: \"10.9.0.5/16\" is an address in the range \"10.9.0.0/16\"; write the range",
+        "line 8: \"zz\" is no MAC address",
+        "line 10: unknown key \"nics\"; use [[network]] and [[nic]]",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said:?}");
+    }
+    pool.end().await;
+}
