@@ -187,6 +187,27 @@ fn the_table_of_crates_is_exact() {
 }
 
 #[test]
+fn each_kind_of_error_is_explained() {
+    let source = fs::read_to_string(root().join("bioxen-vm-core/src/error.rs")).unwrap();
+    let (_, kinds) = source.split_once("pub enum ErrorKind {").unwrap();
+    let (kinds, _) = kinds.split_once("\n}").unwrap();
+    let kinds = kinds
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"));
+    let kinds: Vec<_> = kinds.filter_map(|line| line.strip_suffix(',')).collect();
+    assert!(kinds.len() > 10, "{kinds:?}");
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let (_, table) = page.split_once("| Kind | Meaning | What to do |").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let told: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    assert_eq!(told, kinds);
+}
+
+#[test]
 fn one_place_names_each_foreign_system() {
     let all: Vec<_> = MEMBERS
         .into_iter()
