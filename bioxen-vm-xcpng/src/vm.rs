@@ -424,8 +424,12 @@ impl XcpngVm {
         let connected = self.guest.read().await.as_deref().map(Guest::address);
         info.address = match (connected, record.guest_metrics.non_null()) {
             (None, Some(metrics)) if record.power_state == VmPowerState::Running => {
-                let networks = client.vm_guest_metrics().get_networks(metrics).await;
-                address::choose(&networks.map_err(Error::pool("read the VM's addresses"))?)
+                match client.vm_guest_metrics().get_networks(metrics).await {
+                    Ok(networks) => address::choose(&networks),
+                    // A report of an earlier run, which goes as soon as there is a newer one.
+                    Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => None,
+                    Err(error) => return Err(Error::pool("read the VM's addresses")(error)),
+                }
             }
             _ => connected,
         };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use xapi_client::meta::{self, Class, Kind, Message, State};
 
+use crate::audit;
 use crate::check;
 use crate::classes;
 use crate::classes::operation::{self, Marks};
@@ -373,10 +374,16 @@ fn begin(shared: &Arc<Shared>, mut call: Call, tags: &[(String, String)]) -> Rep
     Ok(Value::String(task))
 }
 
-/// Rights, faults and the handler.
+/// Rights, faults and the handler, and what the audit log has to say of it.
 async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
+    let reply = attempt(shared, &call).await;
+    shared.with(|world| audit::note(world, &call, &reply));
+    reply
+}
+
+async fn attempt(shared: &Arc<Shared>, call: &Arc<Call>) -> Reply {
     let verdict = shared.with(|world| {
-        rbac::permit(world, &call)?;
+        rbac::permit(world, call)?;
         let name = call.message.wire_name;
         Ok(world.faults.strike(&world.db, name, &call.args))
     })?;
@@ -384,10 +391,10 @@ async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
         if let Some(failure) = verdict.before {
             return Err(failure);
         }
-        if let Some(reply) = shared.overruled(&call) {
+        if let Some(reply) = shared.overruled(call) {
             return reply;
         }
-        let reply = carry_out(shared, &call).await;
+        let reply = carry_out(shared, call).await;
         match verdict.after {
             Some(failure) => reply.and(Err(failure)),
             None => reply,
@@ -399,7 +406,7 @@ async fn execute(shared: &Arc<Shared>, call: Arc<Call>) -> Reply {
         }
         return work.await;
     };
-    let host = shared.with(|world| outage::host_of(world, &call));
+    let host = shared.with(|world| outage::host_of(world, call));
     tokio::select! {
         biased;
         _ = work => {}

@@ -62,6 +62,7 @@
 //! gives members that redirect to it.
 
 mod assertions;
+mod audit;
 mod backing;
 mod bootstrap;
 mod check;

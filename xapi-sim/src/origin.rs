@@ -67,6 +67,7 @@ impl Origin {
             skews: Default::default(),
             granularity: Default::default(),
             crls: Default::default(),
+            authorities: Default::default(),
             unrecorded: Default::default(),
             no_restarts_before: 0,
             running: Default::default(),
@@ -76,6 +77,7 @@ impl Origin {
             messages: Messages::default(),
             faults: Faults::new(model.seed),
             log: Log::new(),
+            audit: Default::default(),
             rules: Rules {
                 dynamic_memory: options.dynamic_memory,
                 login_delay: options.login_delay,

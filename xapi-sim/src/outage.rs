@@ -163,6 +163,7 @@ pub(crate) async fn reset(shared: &Shared) -> Result<(), Error> {
         }
     }
     let mut old = shared.with(|current| std::mem::replace(current, world));
+    shared.show_first_certificates();
     shared.end_life(&hosts);
     for guest in std::mem::take(&mut old.running).into_values() {
         if let Some(guest) = guest.guest {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -61,10 +62,10 @@ impl Server {
             face.shared.show(&face.host(), &identity.pem);
         }
         let (stop, stopped) = watch::channel(false);
-        let acceptor = identity
+        let tls = identity
             .as_ref()
-            .map(|identity| TlsAcceptor::from(Arc::clone(&identity.config)));
-        let task = tokio::spawn(accept(face, listener, address, acceptor, stopped));
+            .map(|identity| Arc::clone(&identity.config));
+        let task = tokio::spawn(accept(face, listener, address, tls, stopped));
         Ok(Server {
             address,
             identity,
@@ -90,13 +91,13 @@ impl Server {
         format!("{scheme}://{}", self.address)
     }
 
-    /// The certificate, for clients to trust; `None` without TLS.
+    /// The certificate with which it has begun, for clients to trust; `None` without TLS.
     #[must_use]
     pub fn certificate_pem(&self) -> Option<&str> {
         self.identity.as_ref().map(|identity| identity.pem.as_str())
     }
 
-    /// The fingerprint of the certificate, for clients to pin; `None` without TLS.
+    /// The fingerprint of that certificate, for clients to pin; `None` without TLS.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.identity.as_ref().map(|identity| identity.fingerprint)
@@ -126,7 +127,7 @@ async fn accept(
     face: Face,
     listener: TcpListener,
     address: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     mut stopped: watch::Receiver<bool>,
 ) {
     // An error means that the server was dropped, which ends the serving as well.
@@ -160,7 +161,11 @@ async fn accept(
                 // Nobody is there to accept it.
                 Ok(_) if face.is_down() => {}
                 Ok((stream, _)) => {
-                    let (face, acceptor) = (face.clone(), acceptor.clone());
+                    let face = face.clone();
+                    let acceptor = tls.as_ref().map(|first| {
+                        let replaced = face.shared.replaced_tls(&face.host());
+                        TlsAcceptor::from(replaced.unwrap_or_else(|| Arc::clone(first)))
+                    });
                     connections.spawn(async move {
                         let _place = place;
                         let ended = face.shared.end_of_life(&face.host());

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
-use rsa::pkcs8::EncodePrivateKey as _;
+use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
 use rsa::rand_core::UnwrapErr;
+use rsa::traits::PublicKeyParts as _;
 use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SignatureAlgorithm};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
@@ -100,6 +103,24 @@ pub(crate) enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// Why a host does not take a certificate and key that it is to show.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Key,
+    /// With the number of its kind.
+    KeyAlgorithm(&'static str),
+    /// With the length in bits.
+    KeyLength(usize),
+    KeyMismatch,
+    Certificate,
+    /// With the point in time from which it holds.
+    NotYet(String),
+    /// With the point in time until which it has held.
+    Expired(String),
+    Signature,
+    Chain,
+}
+
 impl TlsError {
     fn key(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         TlsError::Key(source.into())
@@ -129,6 +150,43 @@ impl Identity {
                 Identity::of(chain, key, pem)
             }
         }
+    }
+
+    /// The identity of a certificate, a key and the certificates between that and an authority, all
+    /// PEM, looked at in a host's order. `now` is in the form of [`validity`].
+    pub(crate) fn given(
+        certificate: &str,
+        key: &str,
+        chain: &str,
+        now: &str,
+    ) -> Result<Identity, Refusal> {
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Refusal::Key)?;
+        check_key(&key)?;
+        let first = CertificateDer::from_pem_slice(certificate.as_bytes());
+        let first = first.map_err(|_| Refusal::Certificate)?;
+        let (from, until) = validity(&first).ok_or(Refusal::Certificate)?;
+        if from.as_str() > now {
+            return Err(Refusal::NotYet(from));
+        }
+        if until.as_str() < now {
+            return Err(Refusal::Expired(until));
+        }
+        let signer = provider::sign::any_supported_type(&key).map_err(|_| Refusal::Key)?;
+        match CertifiedKey::new(vec![first.clone()], signer).keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => return Err(Refusal::KeyMismatch),
+            Err(_) => return Err(Refusal::Certificate),
+        }
+        if !is_signed_with_sha256(&first) {
+            return Err(Refusal::Signature);
+        }
+        let mut certificates = vec![first];
+        if !chain.is_empty() {
+            let further = CertificateDer::pem_slice_iter(chain.as_bytes());
+            let further = further.collect::<Result<Vec<_>, _>>();
+            certificates.extend(further.map_err(|_| Refusal::Chain)?);
+        }
+        Identity::of(certificates, key, certificate.to_owned()).map_err(|_| Refusal::Certificate)
     }
 
     fn self_signed(names: Vec<String>, key: &[u8]) -> Result<Identity, TlsError> {
@@ -172,6 +230,38 @@ impl Identity {
             fingerprint,
         })
     }
+}
+
+/// Hosts take RSA keys of 2,048 to 4,096 bits.
+fn check_key(key: &PrivateKeyDer<'_>) -> Result<(), Refusal> {
+    const ELLIPTIC_CURVE: &str = "1.2.840.10045.2.1";
+    let parsed = match key {
+        PrivateKeyDer::Pkcs1(key) => rsa::PrivateKey::from_pkcs1_der(key.secret_pkcs1_der()).ok(),
+        PrivateKeyDer::Pkcs8(key) => rsa::PrivateKey::from_pkcs8_der(key.secret_pkcs8_der()).ok(),
+        _ => return Err(Refusal::KeyAlgorithm(ELLIPTIC_CURVE)),
+    };
+    let Some(parsed) = parsed else {
+        let other = provider::sign::any_ecdsa_type(key);
+        return Err(other.map_or(Refusal::Key, |_| Refusal::KeyAlgorithm(ELLIPTIC_CURVE)));
+    };
+    match parsed.size() * 8 {
+        2048..=4096 => Ok(()),
+        length => Err(Refusal::KeyLength(length)),
+    }
+}
+
+/// Whether the algorithm of a certificate's signature, RSA or ECDSA, is over SHA-256.
+fn is_signed_with_sha256(der: &[u8]) -> bool {
+    const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b";
+    const ECDSA: &[u8] = b"\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    // Certificate: TBSCertificate, algorithm, signature.
+    let algorithm = || {
+        let (_, certificate, _) = element(der)?;
+        let (_, _, rest) = element(certificate)?;
+        let (_, algorithm, _) = element(rest)?;
+        Some(element(algorithm)?.1)
+    };
+    matches!(algorithm(), Some(RSA | ECDSA))
 }
 
 /// From when and until when a certificate holds, as the server writes points in time.

@@ -6,11 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use xapi_client::meta::{Class, Message};
 
 use crate::assertions::Log;
+use crate::audit::AuditLog;
 use crate::backing::{Disk, GuestHost, Running};
 use crate::classes::certificate;
 use crate::classes::event::Listener;
@@ -57,6 +59,8 @@ pub(crate) struct World {
     pub(crate) granularity: HashMap<String, String>,
     /// The revocation lists of the pool.
     pub(crate) crls: BTreeSet<String>,
+    /// The certificates of authorities, PEM, by their names.
+    pub(crate) authorities: BTreeMap<String, String>,
     /// VM → the guest that runs in it.
     pub(crate) running: HashMap<String, Running>,
     /// VM whose guest is being stopped → dropped when it has ended.
@@ -68,6 +72,7 @@ pub(crate) struct World {
     pub(crate) messages: Messages,
     pub(crate) faults: Faults,
     pub(crate) log: Log,
+    pub(crate) audit: AuditLog,
     pub(crate) rules: Rules,
     /// The number of the newest change when all was as the model says.
     pub(crate) started: i64,
@@ -240,6 +245,8 @@ pub(crate) struct Shared {
     served: Mutex<HashMap<String, SocketAddr>>,
     /// Host → the certificate that it shows.
     shown: Mutex<HashMap<String, String>>,
+    /// Host → how it speaks TLS once its first certificate has been replaced, and by which, PEM.
+    replaced: Mutex<HashMap<String, (Arc<ServerConfig>, String)>>,
 }
 
 impl fmt::Debug for Shared {
@@ -271,6 +278,7 @@ impl Shared {
             host_key: HostKey::default(),
             served: Mutex::default(),
             shown: Mutex::default(),
+            replaced: Mutex::default(),
         })
     }
 
@@ -336,11 +344,15 @@ impl Shared {
         served.insert(host.to_owned(), address);
     }
 
-    /// Notes which certificate a host shows.
+    /// Notes which certificate a host shows from its start on.
     pub(crate) fn show(&self, host: &str, pem: &str) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.insert(host.to_owned(), pem.to_owned());
         drop(shown);
+        self.record_certificate(host, pem);
+    }
+
+    fn record_certificate(&self, host: &str, pem: &str) {
         self.with(|world| {
             if let Err(failure) = certificate::note(world, host, pem) {
                 tracing::warn!(%failure, "the certificate of a host has no record");
@@ -348,9 +360,25 @@ impl Shared {
         });
     }
 
+    /// Lets all hosts show the certificates with which they have started.
+    pub(crate) fn show_first_certificates(&self) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.clear();
+        drop(replaced);
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = shown.clone();
+        for (host, pem) in shown {
+            self.record_certificate(&host, &pem);
+        }
+    }
+
     /// The certificate that a host shows; one that nobody serves has one as well.
     pub(crate) async fn certificate_of(&self, host: &str) -> Result<String, TlsError> {
         let shown = |this: &Shared| {
+            let replaced = this.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, pem)) = replaced.get(host) {
+                return Some(pem.clone());
+            }
             let shown = this.shown.lock().unwrap_or_else(PoisonError::into_inner);
             shown.get(host).cloned()
         };
@@ -363,6 +391,21 @@ impl Shared {
         let made = Identity::new(&self.certificate, &self.host_key, address).await?;
         self.show(host, &made.pem);
         Ok(made.pem)
+    }
+
+    /// Lets a host show another certificate from its next connection on.
+    pub(crate) fn replace_certificate(&self, host: &str, identity: &Identity) {
+        let new = (Arc::clone(&identity.config), identity.pem.clone());
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.insert(host.to_owned(), new);
+        drop(replaced);
+        self.record_certificate(host, &identity.pem);
+    }
+
+    /// How a host speaks TLS, if its first certificate has been replaced.
+    pub(crate) fn replaced_tls(&self, host: &str) -> Option<Arc<ServerConfig>> {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.get(host).map(|(config, _)| Arc::clone(config))
     }
 
     /// Where a host is served, if it is.

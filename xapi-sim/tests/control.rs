@@ -196,11 +196,10 @@ async fn it_tells_what_happened() {
         vec![vm.as_str().into(), false.into(), false.into()],
     )
     .await;
-    let template = pool.template().await;
-    pool.fails("VM.csvm", vec![template.into()]).await;
+    pool.fails("host.shutdown_agent", vec![]).await;
     assert_eq!(
         well(&control, "GET /unimplemented", "").await,
-        r#"["VM.csvm"]"#
+        r#"["host.shutdown_agent"]"#
     );
     let counts = well(&control, "GET /calls-per-vm", "").await;
     // Provisioned, started, and started in vain.

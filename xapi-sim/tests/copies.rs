@@ -112,17 +112,30 @@ async fn checkpoints_sleep() {
     assert_ne!(pool.get("VM", "domid", &vm).await, domain);
     assert_eq!(attached(&pool, &checkpoint).await, [true, true]);
     let args = vec![checkpoint.as_str().into(), "copy".into()];
+    // A clone of what sleeps sleeps, too, with an image of its own.
     let copy = text(&pool.call("VM.clone", args).await);
-    assert_eq!(pool.state(&copy).await, "Halted");
-    assert_eq!(attached(&pool, &copy).await, [false, false]);
+    assert_eq!(pool.state(&copy).await, "Suspended");
+    assert_eq!(attached(&pool, &copy).await, [true, true]);
+    let image = async |vm: &str| text(&pool.get("VM", "suspend_VDI", vm).await);
+    assert_ne!(image(&copy).await, NULL_REF);
+    assert_ne!(image(&copy).await, image(&checkpoint).await);
     pool.call("VM.revert", vec![checkpoint.into()]).await;
     assert_eq!(pool.state(&vm).await, "Suspended");
+    // The older way to a clone of a VM that sleeps.
+    let clone = text(&pool.call("VM.csvm", vec![vm.as_str().into()]).await);
+    assert_eq!(pool.state(&clone).await, "Suspended");
+    let label = pool.get("VM", "name_label", &clone).await;
+    assert_eq!(text(&label), "worker-cloned-suspended");
     pool.call(
         "VM.resume",
         vec![vm.as_str().into(), false.into(), false.into()],
     )
     .await;
     assert_eq!(pool.state(&vm).await, "Running");
+    assert_eq!(
+        pool.fails("VM.csvm", vec![vm.as_str().into()]).await,
+        format!("VM_BAD_POWER_STATE|{vm}|suspended|running")
+    );
 }
 
 #[tokio::test]

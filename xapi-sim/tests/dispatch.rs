@@ -273,16 +273,15 @@ async fn a_reply_can_lie_about_what_was_done() {
 #[tokio::test]
 async fn unimplemented_messages_are_collected() {
     let pool = pool().await;
-    let template = pool.template().await;
     assert_eq!(
-        pool.fails("VM.csvm", vec![template.into()]).await,
-        "NOT_IMPLEMENTED|VM.csvm"
+        pool.fails("host.shutdown_agent", vec![]).await,
+        "NOT_IMPLEMENTED|host.shutdown_agent"
     );
-    assert_eq!(pool.sim.unimplemented(), ["VM.csvm"]);
+    assert_eq!(pool.sim.unimplemented(), ["host.shutdown_agent"]);
     let coverage = pool.sim.coverage();
     assert!(coverage.implemented.contains(&"VM.clone"));
-    assert!(!coverage.implemented.contains(&"VM.csvm"));
-    assert!(!coverage.missing.is_empty());
+    assert!(!coverage.implemented.contains(&"host.shutdown_agent"));
+    assert_eq!(coverage.missing, ["VM.import", "host.shutdown_agent"]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::pool_of;
+use common::{pool_of, text};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring as provider};
@@ -19,7 +19,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use xapi_client::{Client, Trust};
-use xapi_sim::{Certificate, Model, SecretString, Server, Sim, SimOptions};
+use xapi_sim::{Certificate, Model, SecretString, Server, Sim, SimOptions, Value};
 
 /// Takes any certificate: what is looked at here is what the server can do.
 #[derive(Debug)]
@@ -179,4 +179,129 @@ async fn a_certificate_of_ones_own_needs_an_rsa_key() {
         .unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(source, "the key is not RSA; hosts take no other");
+}
+
+/// What a connection to a server shows now.
+async fn shown(server: &Server) -> Vec<u8> {
+    let config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = connector.connect(name, stream).await.unwrap();
+    let (_, connection) = stream.get_ref();
+    connection.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .unwrap()
+        .to_vec()
+}
+
+/// A key of so many bits, PEM.
+fn rsa_key(bits: usize) -> String {
+    use rsa::pkcs8::EncodePrivateKey as _;
+    let mut random = rsa::rand_core::UnwrapErr(getrandom::SysRng);
+    let key = rsa::PrivateKey::new(&mut random, bits).unwrap();
+    key.to_pkcs8_pem(rsa::pkcs8::LineEnding::LF)
+        .unwrap()
+        .to_string()
+}
+
+/// A certificate for a key, which holds between these years.
+fn certificate(key: &str, from: i32, until: i32) -> String {
+    let key = rcgen::KeyPair::from_pem(key).unwrap();
+    let mut params = rcgen::CertificateParams::new(["xcp.example".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    params.self_signed(&key).unwrap().pem()
+}
+
+#[tokio::test]
+async fn a_host_shows_another_certificate_once_it_has_been_given_one() {
+    let pool = pool_of(Model::new(), SimOptions::default()).await;
+    let server = pool.sim.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let first = der(server.certificate_pem().unwrap());
+    assert_eq!(shown(&server).await, first);
+    let host = pool.call("host.get_all", vec![]).await.items()[0].clone();
+    let install = |certificate: &str, key: &str, chain: &str| {
+        let texts = [certificate, key, chain].map(Value::from);
+        std::iter::once(host.clone()).chain(texts).collect()
+    };
+
+    let key = rsa_key(2048);
+    let good = certificate(&key, 2020, 2120);
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    for (certificate, key, chain, failure) in [
+        (&*good, "", "", "SERVER_CERTIFICATE_KEY_INVALID"),
+        (
+            &good,
+            &other,
+            "",
+            "SERVER_CERTIFICATE_KEY_ALGORITHM_NOT_SUPPORTED|1.2.840.10045.2.1",
+        ),
+        ("no PEM", &key, "", "SERVER_CERTIFICATE_INVALID"),
+        (
+            &certificate(&other, 2020, 2120),
+            &key,
+            "",
+            "SERVER_CERTIFICATE_KEY_MISMATCH",
+        ),
+        (
+            &good,
+            &key,
+            "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n",
+            "SERVER_CERTIFICATE_CHAIN_INVALID",
+        ),
+    ] {
+        let told = pool
+            .fails(
+                "host.install_server_certificate",
+                install(certificate, key, chain),
+            )
+            .await;
+        assert_eq!(told, failure);
+    }
+    for (from, until, failure, year) in [
+        (
+            2000,
+            2010,
+            "SERVER_CERTIFICATE_EXPIRED|",
+            "|20100101T00:00:00Z",
+        ),
+        (
+            2100,
+            2120,
+            "SERVER_CERTIFICATE_NOT_VALID_YET|",
+            "|21000101T00:00:00Z",
+        ),
+    ] {
+        let params = install(&certificate(&key, from, until), &key, "");
+        let told = pool.fails("host.install_server_certificate", params).await;
+        assert!(told.starts_with(failure) && told.ends_with(year), "{told}");
+    }
+    assert_eq!(shown(&server).await, first);
+
+    pool.call("host.install_server_certificate", install(&good, &key, ""))
+        .await;
+    assert_eq!(shown(&server).await, der(&good));
+    let told = pool.call("host.get_server_certificate", vec![host.clone()]);
+    assert_eq!(text(&told.await), good);
+    let records = pool.call("Certificate.get_all_records", vec![]).await;
+    let [(_, record)] = records.members() else {
+        panic!("one for one host")
+    };
+    let until = record.get("not_after").unwrap();
+    assert_eq!(text(until), "21200101T00:00:00Z");
+
+    pool.call("host.reset_server_certificate", vec![host]).await;
+    let fresh = shown(&server).await;
+    assert!(fresh != first && fresh != der(&good));
+    pool.sim.reset().await.unwrap();
+    assert_eq!(shown(&server).await, first);
 }

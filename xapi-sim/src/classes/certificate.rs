@@ -1,5 +1,6 @@
 //! Certificates that hosts show and pools trust.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -10,11 +11,22 @@ use super::{Table, done, pool};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
+use crate::tls::{self, HostKey, Identity, Refusal};
 use crate::value::Value;
 use crate::world::{Call, Shared, World};
 
 pub(crate) const TABLE: Table = &[
     ("host.get_server_certificate", Later(of_host)),
+    ("host.install_server_certificate", Later(replace)),
+    ("host.reset_server_certificate", Later(reset)),
+    ("host.emergency_reset_server_certificate", Later(reset)),
+    // That is the one which hosts show each other.
+    ("host.refresh_server_certificate", Now(known_host)),
+    ("pool.exchange_certificates_on_join", Later(exchange)),
+    (
+        "pool.exchange_ca_certificates_on_join",
+        Now(exchange_authorities),
+    ),
     (
         "pool.install_ca_certificate",
         Now(|world, call| install(world, call.text(0), call.text(1))),
@@ -68,6 +80,93 @@ fn of_host(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     })
 }
 
+/// `host.install_server_certificate(host, certificate, private_key, certificate_chain)`
+fn replace(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let host = call.text(0);
+        let now = shared.with(|world| {
+            world.db.require("host", host)?;
+            Ok(world.clock.now())
+        })?;
+        let made = Identity::given(call.text(1), call.text(2), call.text(3), &now);
+        let identity = made.map_err(|refusal| refused(refusal, now))?;
+        shared.replace_certificate(host, &identity);
+        done()
+    })
+}
+
+/// What a host says of a certificate that it does not take.
+fn refused(refusal: Refusal, now: String) -> Failure {
+    let (what, params) = match refusal {
+        Refusal::Key => ("KEY_INVALID", vec![]),
+        Refusal::KeyAlgorithm(oid) => ("KEY_ALGORITHM_NOT_SUPPORTED", vec![oid.to_owned()]),
+        Refusal::KeyLength(bits) => ("KEY_RSA_LENGTH_NOT_SUPPORTED", vec![bits.to_string()]),
+        Refusal::KeyMismatch => ("KEY_MISMATCH", vec![]),
+        Refusal::Certificate => ("INVALID", vec![]),
+        Refusal::NotYet(from) => ("NOT_VALID_YET", vec![now, from]),
+        Refusal::Expired(until) => ("EXPIRED", vec![now, until]),
+        Refusal::Signature => ("SIGNATURE_NOT_SUPPORTED", vec![]),
+        Refusal::Chain => ("CHAIN_INVALID", vec![]),
+    };
+    Failure::new(format!("SERVER_CERTIFICATE_{what}"), params)
+}
+
+/// Lets a host, if none is named the one that is asked, show a fresh certificate with a key of its
+/// own.
+fn reset(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let host = match call.text(0) {
+            "" => call.host.as_str(),
+            host => host,
+        };
+        let address = shared.with(|world| world.db.text("host", host, "address"))?;
+        let address = address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let key = HostKey::default();
+        let made = Identity::new(&tls::Certificate::default(), &key, address).await;
+        let identity = made.map_err(|error| Failure::internal_failure(&error.to_string()))?;
+        shared.replace_certificate(host, &identity);
+        done()
+    })
+}
+
+fn known_host(world: &mut World, call: &Call) -> Reply {
+    world.db.require("host", call.text(0))?;
+    done()
+}
+
+/// `pool.exchange_certificates_on_join(uuid, certificate)`: those of the pool for that of a host that
+/// wants to join it.
+fn exchange(shared: Arc<Shared>, _: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let mut certificates = Vec::new();
+        for host in shared.with(|world| world.db.references("host")) {
+            let uuid = shared.with(|world| world.db.text("host", &host, "uuid"))?;
+            let pem = shared.certificate_of(&host).await;
+            let pem = pem.map_err(|error| Failure::internal_failure(&error.to_string()))?;
+            certificates.push((uuid, pem));
+        }
+        Ok(Value::map(certificates))
+    })
+}
+
+/// `pool.exchange_ca_certificates_on_join(import, export)`: takes the authorities that the pool does
+/// not know yet, and gives those that are asked for.
+fn exchange_authorities(world: &mut World, call: &Call) -> Reply {
+    let mut given = Vec::new();
+    for certificate in call.arg(1).items() {
+        let certificate = certificate.as_str().unwrap_or_default();
+        let name = world.db.text("Certificate", certificate, "name")?;
+        let pem = world.authorities.get(&name).cloned().unwrap_or_default();
+        given.push((name, pem));
+    }
+    for (name, pem) in call.arg(0).members() {
+        if !world.authorities.contains_key(name) {
+            install(world, name, pem.as_str().unwrap_or_default())?;
+        }
+    }
+    Ok(Value::map(given))
+}
+
 /// Notes which certificate a host shows.
 pub(crate) fn note(world: &mut World, host: &str, pem: &str) -> Result<(), Failure> {
     for old in world.db.references("Certificate") {
@@ -103,23 +202,28 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
 }
 
-/// The certificates of authorities that the pool trusts.
-fn authorities(world: &World) -> Vec<(String, String)> {
-    let text = |it: &String, field| world.db.text("Certificate", it, field).unwrap_or_default();
+/// The record of an authority that the pool trusts.
+fn authority(world: &World, name: &str) -> Option<String> {
+    let is = |it: &String, field, value: &str| {
+        world
+            .db
+            .text("Certificate", it, field)
+            .is_ok_and(|text| text == value)
+    };
     let all = world.db.references("Certificate").into_iter();
-    all.filter(|it| text(it, "type") == "ca")
-        .map(|it| (text(&it, "name"), it))
-        .collect()
+    all.into_iter()
+        .find(|it| is(it, "type", "ca") && is(it, "name", name))
 }
 
 fn install(world: &mut World, name: &str, pem: &str) -> Reply {
     if !is_name(name) {
         return Err(Failure::new("CERTIFICATE_NAME_INVALID", [name]));
     }
-    if authorities(world).iter().any(|(known, _)| known == name) {
+    if world.authorities.contains_key(name) {
         return Err(Failure::new("CERTIFICATE_ALREADY_EXISTS", [name]));
     }
     add(world, name, "ca", crate::value::NULL_REF, pem)?;
+    world.authorities.insert(name.to_owned(), pem.to_owned());
     done()
 }
 
@@ -127,18 +231,17 @@ fn uninstall(world: &mut World, name: &str, force: bool) -> Reply {
     if !is_name(name) {
         return Err(Failure::new("CERTIFICATE_NAME_INVALID", [name]));
     }
-    let known = authorities(world);
-    match known.into_iter().find(|(known, _)| known == name) {
-        Some((_, certificate)) => world.db.destroy("Certificate", &certificate)?,
-        None if force => {}
-        None => return Err(Failure::new("CERTIFICATE_DOES_NOT_EXIST", [name])),
+    if world.authorities.remove(name).is_none() && !force {
+        return Err(Failure::new("CERTIFICATE_DOES_NOT_EXIST", [name]));
+    }
+    if let Some(record) = authority(world, name) {
+        world.db.destroy("Certificate", &record)?;
     }
     done()
 }
 
 fn list(world: &mut World, _: &Call) -> Reply {
-    let names = authorities(world).into_iter().map(|(name, _)| name);
-    Ok(Value::strings(names))
+    Ok(Value::strings(world.authorities.keys().cloned()))
 }
 
 fn install_crl(world: &mut World, call: &Call) -> Reply {

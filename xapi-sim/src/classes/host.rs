@@ -26,6 +26,11 @@ pub(crate) const TABLE: Table = &[
     ("host.has_extension", Now(has_extension)),
     ("host.call_extension", Now(call_extension)),
     ("host.call_plugin", Now(call_plugin)),
+    ("VMSS.snapshot_now", Now(snapshot_now)),
+    (
+        "VM.import_convert",
+        Now(|_, _| Err(no_plugin("conversion"))),
+    ),
     ("host.compute_memory_overhead", Now(compute_memory_overhead)),
 ];
 
@@ -141,7 +146,17 @@ fn call_extension(world: &mut World, call: &Call) -> Reply {
 /// No plugins are installed.
 fn call_plugin(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
-    Err(Failure::new("XENAPI_MISSING_PLUGIN", [call.text(1)]))
+    Err(no_plugin(call.text(1)))
+}
+
+fn no_plugin(name: &str) -> Failure {
+    Failure::new("XENAPI_MISSING_PLUGIN", [name])
+}
+
+/// Schedules of snapshots are carried out by a plugin, also right away.
+fn snapshot_now(world: &mut World, call: &Call) -> Reply {
+    world.db.require("VMSS", call.text(0))?;
+    Err(no_plugin("vmss"))
 }
 
 fn compute_memory_overhead(world: &mut World, call: &Call) -> Reply {

@@ -24,6 +24,9 @@ pub(crate) const TABLE: Table = &[
     ("pool.initial_auth", Now(initial_auth)),
     ("pool.emergency_reset_master", Now(|_, _| done())),
     ("pool.rotate_secret", Now(rotate_secret)),
+    ("host.notify_accept_new_pool_secret", Now(of_host)),
+    ("host.notify_send_new_pool_secret", Now(of_host)),
+    ("host.cleanup_pool_secret", Now(of_host)),
     ("pool.enable_binary_storage", Now(|_, _| done())),
     ("pool.disable_binary_storage", Now(|_, _| done())),
     ("pool.send_test_post", Now(send_test_post)),
@@ -244,6 +247,12 @@ fn rotate_secret(world: &mut World, _: &Call) -> Reply {
     for host in world.db.references("host") {
         outage::assert_up(world, &host)?;
     }
+    done()
+}
+
+/// A step of another secret's way into the pool, of which nothing can be seen: nobody knows a secret.
+fn of_host(world: &mut World, call: &Call) -> Reply {
+    world.db.require("host", call.text(0))?;
     done()
 }
 

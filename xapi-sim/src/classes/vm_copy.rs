@@ -17,6 +17,10 @@ pub(crate) const TABLE: Table = &[
         Later(|shared, call| Box::pin(clone(shared, call))),
     ),
     (
+        "VM.csvm",
+        Later(|shared, call| Box::pin(clone_suspended(shared, call))),
+    ),
+    (
         "VM.copy",
         Later(|shared, call| Box::pin(copy(shared, call))),
     ),
@@ -36,6 +40,17 @@ async fn clone(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     )
     .await
     .map(Value::String)
+}
+
+/// `VM.csvm(vm)`, from before suspended VMs had checkpoints.
+async fn clone_suspended(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
+    let vm = call.text(0);
+    let operation = Operation::begin(&shared, &call, "csvm").await?;
+    operation.work().await;
+    let label = shared.with(|world| world.db.text("VM", vm, "name_label"))?;
+    let name = format!("{label}-cloned-suspended");
+    let copy = duplicate(&shared, &call.task, vm, &name, Purpose::Clone, &[]);
+    copy.await.map(Value::String)
 }
 
 /// `VM.copy(vm, new_name, sr)`. A reference to no SR is no failure: each disk then stays where
@@ -85,10 +100,11 @@ impl Purpose<'_> {
         matches!(self, Purpose::Snapshot | Purpose::Checkpoint)
     }
 
-    /// The state of the duplicate: only what comes with memory sleeps.
+    /// The state of the duplicate: what has memory to keep sleeps.
     fn power(self, original: Power) -> Power {
         match (self, original) {
-            (Purpose::Checkpoint, Power::Running | Power::Suspended) => Power::Suspended,
+            (Purpose::Checkpoint, Power::Running | Power::Suspended)
+            | (Purpose::Clone | Purpose::Copy(_), Power::Suspended) => Power::Suspended,
             _ => Power::Halted,
         }
     }

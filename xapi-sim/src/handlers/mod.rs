@@ -8,6 +8,7 @@ mod block;
 mod blocks;
 mod console;
 mod database;
+mod logs;
 mod ova;
 mod ova_import;
 mod pump;
@@ -167,6 +168,8 @@ const HANDLERS: &[Handler] = &[
 const SIMULATED: &[&str] = &[
     "connect_console",
     "connect_console_ws",
+    "get_audit_log",
+    "get_system_status",
     "get_export",
     "get_export_metadata",
     "get_export_raw_vdi",
@@ -231,6 +234,8 @@ pub(crate) async fn respond(
         "rrd_updates" => rrd::updates(&request, connection).await,
         "sr_rrd" => rrd::of_sr(&request, connection).await,
         "vm_rrd" => rrd::of_vm(&request, connection).await,
+        "get_audit_log" => logs::audit(&request, connection).await,
+        "get_system_status" => logs::status(&request, connection).await,
         "get_pool_xml_db_sync" => database::dump(&request, connection).await,
         "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
         "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,

@@ -154,3 +154,68 @@ async fn the_database_is_dumped_as_it_is_kept() {
     assert!(table("task").is_none() && table("session").is_none());
     assert!(text.contains("<pair key=\"schema_major_vsn\" value=\"5\"/>"));
 }
+
+#[tokio::test]
+async fn the_audit_log_tells_who_has_changed_what() {
+    let served = served().await;
+    let pool = &served.pool;
+    let vm = pool.vm("audited").await;
+    let uuid = text(&pool.get("VM", "uuid", &vm).await);
+    pool.fails("VM.unpause", vec![vm.as_str().into()]).await;
+    let log = served.get("/audit_log").await;
+    assert_eq!(log.header("content-type"), Some("text/plain"));
+    let log = log.text();
+    let of = |method: &str| {
+        let mut lines = log
+            .lines()
+            .filter(|line| line.contains(&format!("'{method}'")));
+        lines.next().unwrap_or_default().to_owned()
+    };
+    let made = of("VM.provision");
+    let ending = format!("'API' 'VM.provision' (('vm' 'audited' '{uuid}' '{vm}')))");
+    assert!(made.ends_with(&ending), "{made}");
+    assert!(
+        made.contains("'LOCAL_SUPERUSER' 'root' 'ALLOWED' 'OK'"),
+        "{made}"
+    );
+    assert!(!log.contains(&pool.session), "sessions are secrets");
+    let refused = of("VM.unpause");
+    assert!(
+        refused.contains("'ALLOWED' 'ERROR:VM_BAD_POWER_STATE: ["),
+        "{refused}"
+    );
+    assert_eq!(of("VM.get_uuid"), "", "reading is not noted");
+    // A time in any of its forms; nothing has happened yet in the next century.
+    for (since, some) in [
+        ("2020-01-01T00:00:00Z", true),
+        ("20200101", true),
+        ("2120", false),
+    ] {
+        let log = served.get(&format!("/audit_log?since={since}")).await;
+        assert_eq!(log.text().contains("VM.provision"), some, "{since}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_report_is_an_archive() {
+    let served = served().await;
+    served.pool.vm("reported").await;
+    let answer = served.get("/system-status?entries=x&output=tar").await;
+    let name = answer.header("content-disposition").unwrap();
+    assert!(name.ends_with("filename=\"system_status.tgz\""));
+    let mut archive = tar::Archive::new(&answer.body[..]);
+    let names: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert!(names[0].ends_with("/var/log/audit.log"), "{names:?}");
+    let task = served.task().await;
+    served
+        .get(&format!("/system-status?output=zip&task_id={task}"))
+        .await;
+    assert_eq!(
+        served.outcome(&task).await.2[0],
+        "SYSTEM_STATUS_RETRIEVAL_FAILED"
+    );
+}
