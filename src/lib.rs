@@ -29,6 +29,8 @@ pub mod rocks;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod settings;
+#[cfg(feature = "map")]
+mod sums;
 
 /// A factory that knows every VM type of this build.
 ///

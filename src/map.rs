@@ -50,10 +50,11 @@ use bioxen_curator::{Cache, Lock, RockRequest, RocksServer};
 use bioxen_vm_core::{Error, ErrorKind, LuaValue, Result, Script, Value, VmManager};
 use tokio::sync::{OnceCell, broadcast};
 
+use crate::sums::Sum;
 use crew::{Crew, Task};
 use folder::{Folder, Plan, Summed};
 use job::{Job, Rocks};
-use split::{Table, hex, split, sum_of, unreadable};
+use split::{Table, split, sum_of, unreadable};
 
 pub use events::{MapEvent, Times, VmTimes};
 pub use records::Format;
@@ -352,7 +353,7 @@ impl Map {
     fn plan(&self, table: &Table, shards: Shards) -> Result<Plan> {
         let program = Summed {
             name: self.program.name.clone(),
-            sha256: sum_of_bytes(&self.program.code),
+            sha256: Sum::of(&self.program.code).sha256(),
         };
         let mut plan = Plan::new(program, table.format, table.paired, shards);
         let arguments = self.program.args.iter();
@@ -374,7 +375,7 @@ impl Map {
             });
         }
         plan.rocks = match &self.lock {
-            Some(lock) => vec![sum_of_bytes(lock.to_string().as_bytes())],
+            Some(lock) => vec![Sum::of(lock.to_string().as_bytes()).sha256()],
             None => self.requests.iter().map(ToString::to_string).collect(),
         };
         Ok(plan)
@@ -438,10 +439,6 @@ fn recorded_lock(folder: &Folder) -> Result<Option<Lock>> {
         Error::new(ErrorKind::Config, message).with_source(error)
     })?;
     Ok(Some(lock))
-}
-
-fn sum_of_bytes(bytes: &[u8]) -> String {
-    hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes))
 }
 
 fn joined<T>(ended: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {

@@ -275,3 +275,69 @@ fn a_run_that_was_killed_goes_on() {
     let (code, _) = ends_and_goes_on(Signal::SIGKILL);
     assert_eq!(code, None);
 }
+
+/// Asks a page over HTTP.
+fn get(url: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let (address, path) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('/')
+        .unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn numbers_of_a_run_are_served_for_prometheus_while_it_runs() {
+    let lab = Lab::new();
+    lab.file("endless.lua", "while true do end");
+    let mut child = lab
+        .command(&[
+            "--by",
+            "fasta",
+            "--vms",
+            "1",
+            "--metrics",
+            "127.0.0.1:0",
+            "endless.lua",
+            "reads.fa",
+        ])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let line = told.find(|line| line.contains("metrics are at")).unwrap();
+    let url = line.rsplit(' ').next().unwrap();
+    // The lines that tell of shards come before their programs start by a moment.
+    let page = loop {
+        let page = get(url);
+        if page.contains("bioxen_executions_running 1\n") {
+            break page;
+        }
+    };
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(
+        page.contains("content-type: text/plain; version=0.0.4"),
+        "{page}"
+    );
+    assert!(page.contains("bioxen_vms{type=\"basic\"} 1\n"), "{page}");
+    assert!(page.contains("bioxen_vms_created_total 1\n"), "{page}");
+    assert!(get(&url.replace("/metrics", "/")).starts_with("HTTP/1.1 404"));
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}

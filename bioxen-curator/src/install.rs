@@ -97,6 +97,7 @@ impl Curator {
         self.install_newest(&requests, &renew).await
     }
 
+    #[tracing::instrument(name = "install", skip_all, fields(tree = self.site.tree, rocks = requests.len()))]
     async fn install_newest(
         &self,
         requests: &[RockRequest],

@@ -59,6 +59,7 @@ impl Curator {
     ///
     /// # Cancel safety
     /// As [`install`](Self::install).
+    #[tracing::instrument(name = "install", skip_all, fields(tree = self.site.tree, rocks = lock.rocks.len()))]
     pub async fn install_locked(&self, lock: &Lock) -> Result<InstallReport> {
         if lock.lua != self.site.lua_version {
             return Err(Error::Invalid(format!(

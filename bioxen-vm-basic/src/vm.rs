@@ -159,6 +159,7 @@ impl LuaVm for BasicVm {
         Ok(())
     }
 
+    #[tracing::instrument(name = "execute", skip_all, fields(vm = %self.id, vm_type = self.vm_type()))]
     async fn execute(&self, mut script: Script) -> Result<Outcome> {
         self.check(&mut script)?;
         let sink = Gather::new(script.max_output);
@@ -169,6 +170,7 @@ impl LuaVm for BasicVm {
         Ok(gather.into_outcome(outcome))
     }
 
+    #[tracing::instrument(name = "execute", skip_all, fields(vm = %self.id, vm_type = self.vm_type()))]
     async fn execute_streaming(
         &self,
         mut script: Script,

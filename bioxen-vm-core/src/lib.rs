@@ -32,7 +32,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use factory::VmFactory;
 pub use input::{Input, InputStream};
 pub use manager::{
-    Execution, ExecutionStatus, Happening, ManagerStats, VmEvent, VmEvents, VmManager, gather,
+    Execution, ExecutionStatus, Happening, ManagerStats, Totals, VmEvent, VmEvents, VmManager,
+    gather,
 };
 pub use outcome::{Outcome, Status};
 pub use output::{ChannelSink, Gather, OutputSink, OutputStream, Pieces, channel};

@@ -1,6 +1,7 @@
 mod cluster;
 mod execution;
 mod observe;
+mod prometheus;
 mod sessions;
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use crate::{Backend, Error, ErrorKind, LuaVm, Result, Session, VmFactory, VmId, 
 pub use cluster::gather;
 pub use execution::{Execution, ExecutionStatus};
 use observe::Observed;
-pub use observe::{Happening, ManagerStats, VmEvent, VmEvents};
+pub use observe::{Happening, ManagerStats, Totals, VmEvent, VmEvents};
 
 /// How many programs a broadcast runs at once, and how many VMs of a cluster are made at once,
 /// unless the manager is told otherwise.
@@ -114,6 +115,7 @@ impl VmManager {
         }
         (stats.running_operations, stats.completed_operations) = self.observed.operations();
         stats.max_workers = self.max_workers;
+        stats.totals = self.observed.totals();
         stats
     }
 

@@ -229,6 +229,19 @@ async fn observers_see_what_happens_and_the_numbers_agree() {
         ),
         (0, 0, 2)
     );
+    let totals = &stats.totals;
+    assert_eq!((totals.vms_created, totals.vms_destroyed), (1, 1));
+    let ends: Vec<_> = totals.operations_by_end.iter().collect();
+    assert_eq!(ends, [(&"success", &1), (&"unknown", &1)]);
+    let page = stats.to_prometheus();
+    assert!(
+        page.contains("bioxen_executions_total{end=\"success\"} 1\n"),
+        "{page}"
+    );
+    assert!(
+        page.contains("bioxen_execution_seconds_count 2\n"),
+        "{page}"
+    );
 }
 
 #[tokio::test]

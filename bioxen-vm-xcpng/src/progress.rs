@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bioxen_vm_core::VmId;
 use tokio::sync::broadcast;
+use tracing::Instrument as _;
 
 /// A stage in the life of a VM began or ended.
 #[derive(Debug, Clone)]
@@ -67,6 +68,30 @@ pub enum StageState {
     Failed(Duration),
 }
 
+impl Stage {
+    /// Its name in spans, which does not change: `clone`, `configure`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Plan => "plan",
+            Self::Clone => "clone",
+            Self::Configure => "configure",
+            Self::Start => "start",
+            Self::Address => "address",
+            Self::Login => "login",
+            Self::Stop => "stop",
+            Self::Reboot => "reboot",
+            Self::Pause => "pause",
+            Self::Suspend => "suspend",
+            Self::Snapshot => "snapshot",
+            Self::Revert => "revert",
+            Self::Migrate => "migrate",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -109,7 +134,8 @@ impl Reporter {
     ) -> Result<T, E> {
         let started = Instant::now();
         self.tell(stage, StageState::Started);
-        let result = work.await;
+        let span = tracing::info_span!("stage", vm = %self.vm, stage = stage.name());
+        let result = work.instrument(span).await;
         let after = started.elapsed();
         let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         let state = if result.is_ok() {

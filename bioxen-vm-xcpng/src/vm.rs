@@ -348,6 +348,7 @@ impl LuaVm for XcpngVm {
             .map_err(self.at("keep"))
     }
 
+    #[tracing::instrument(name = "execute", skip_all, fields(vm = %self.id, vm_type = self.vm_type()))]
     async fn execute(&self, script: Script) -> Result<Outcome> {
         script.validate().map_err(|error| error.with_vm(&self.id))?;
         let guest = self.guest().await.map_err(self.at("execute"))?;
@@ -357,6 +358,7 @@ impl LuaVm for XcpngVm {
             .map_err(|error| error.with_operation("execute").with_vm(&self.id))
     }
 
+    #[tracing::instrument(name = "execute", skip_all, fields(vm = %self.id, vm_type = self.vm_type()))]
     async fn execute_streaming(
         &self,
         script: Script,

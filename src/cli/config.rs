@@ -1,5 +1,6 @@
 //! `bioxen config`: what holds in the end and where it comes from, and what is wrong with it.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::ensure;
@@ -87,9 +88,10 @@ pub(super) async fn run(
             for vm_type in selection.types(&mut settings)? {
                 print(&format!("[{vm_type}]\n"))?;
                 let config = with_defaults(&settings, &vm_type);
-                let mut lines = Vec::new();
-                collect("", &config, &mut lines);
-                for (key, value) in lines {
+                let mut keys = Vec::new();
+                flatten("", &config, &mut keys);
+                for (key, value) in keys {
+                    let value = shown(&key, &value);
                     let origin = settings
                         .origin(&vm_type, &key)
                         .map_or_else(|| "default".to_owned(), ToString::to_string);
@@ -120,36 +122,53 @@ pub(super) async fn run(
     }
 }
 
-/// The keys of a table and of those in it, with their values as TOML has them.
-fn collect(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+/// The keys of a table and of those in it.
+fn flatten(prefix: &str, value: &Value, keys: &mut Vec<(String, Value)>) {
     let Value::Object(table) = value else { return };
     for (key, value) in table {
         let key = format!("{prefix}{key}");
         match value {
-            Value::Object(_) => collect(&format!("{key}."), value, lines),
-            _ => lines.push((key.clone(), shown(&key, value))),
+            Value::Object(_) => flatten(&format!("{key}."), value, keys),
+            _ => keys.push((key, value.clone())),
         }
     }
 }
 
 fn shown(key: &str, value: &Value) -> String {
     match key {
-        // Its arguments may be secret.
         "password_command" => match value.get(0) {
             Some(program) => format!("[{program}, (not shown)]"),
             None => value.to_string(),
         },
-        // JSON's texts, numbers and lists are TOML too. A URL may hold a password.
-        "xcpng_host" if value.to_string().contains('@') => "(not shown)".to_owned(),
-        // Also what we do not know, as the `vm_password` of an older library.
-        _ if is_secret(key) => "(not shown)".to_owned(),
+        _ if is_secret(key, value) => "(not shown)".to_owned(),
+        // JSON's texts, numbers and lists are TOML too.
         _ => value.to_string(),
     }
 }
 
-/// Whether a key is called as secrets are. The file or variable that holds one is none.
-fn is_secret(key: &str) -> bool {
+/// Whether a key is called as secrets are, or its value may hold one. The file or variable that holds
+/// a secret is none.
+fn is_secret(key: &str, value: &Value) -> bool {
     let is_elsewhere = ["_file", "_variable"].iter().any(|end| key.ends_with(end));
+    // The first also has the arguments of a command, the last what we do not know, as the
+    // `vm_password` of an older library.
     let words = ["password", "passphrase", "secret", "token"];
-    !is_elsewhere && words.iter().any(|word| key.contains(word))
+    let is_called_so = !is_elsewhere && words.iter().any(|word| key.contains(word));
+    // A URL may hold a password.
+    let is_url = matches!(key, "xcpng_host" | "xcp_host" | "xapi_url");
+    is_called_so || (is_url && value.to_string().contains('@'))
+}
+
+/// A configuration without what is secret, as keys with the dots of TOML.
+pub(super) fn without_secrets(config: &Value) -> BTreeMap<String, Value> {
+    let mut keys = Vec::new();
+    flatten("", config, &mut keys);
+    keys.retain(|(key, value)| !is_secret(key, value));
+    keys.into_iter().collect()
+}
+
+/// Whether `KEY=VALUE` says nothing secret.
+pub(super) fn is_public(assignment: &str) -> bool {
+    let (key, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+    !is_secret(key, &Value::String(value.to_owned()))
 }

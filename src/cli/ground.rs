@@ -39,8 +39,10 @@ pub(super) struct Kind {
 pub(super) struct Ground {
     pub(super) manager: Arc<VmManager>,
     pub(super) vm_type: String,
-    config: Value,
-    existing: Option<String>,
+    /// The keys that were set on the command line.
+    pub(super) set: Vec<String>,
+    pub(super) config: Value,
+    pub(super) existing: Option<String>,
 }
 
 impl Kind {
@@ -55,7 +57,12 @@ impl Kind {
 }
 
 impl Ground {
-    fn new(vm_type: String, set: &[String], mut settings: Settings) -> anyhow::Result<Self> {
+    /// A VM made for what is to be done.
+    pub(super) fn new(
+        vm_type: String,
+        set: &[String],
+        mut settings: Settings,
+    ) -> anyhow::Result<Self> {
         for assignment in set {
             settings.set(&vm_type, assignment)?;
         }
@@ -63,6 +70,7 @@ impl Ground {
             manager: Arc::new(VmManager::new(crate::factory())),
             config: config(&settings, &vm_type)?,
             vm_type,
+            set: set.to_vec(),
             existing: None,
         })
     }
@@ -83,6 +91,7 @@ impl Ground {
         Ok(Self {
             manager: Arc::new(manager),
             vm_type,
+            set: set.to_vec(),
             config,
             existing: Some(which),
         })

@@ -1,6 +1,7 @@
 //! `bioxen map`: runs a program over the records of files, in several VMs made for it.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::copies::{ends, named};
 use super::interrupt::Interrupts;
+use super::metrics::Page;
 use super::streams::NO_READER;
 use super::{config, print, servers, with_vms};
 use crate::map::{Format, Input, Map, MapEvent, Mapped, Shards};
@@ -106,6 +108,11 @@ pub(super) struct Args {
     #[arg(long, requires = "out")]
     json: bool,
 
+    /// Serve numbers of the run for Prometheus at this address, `127.0.0.1:9464` for example, on the
+    /// page /metrics; with port 0 on a free one, which is told
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+
     /// The program, which is run on every shard
     #[arg(value_name = "PROGRAM")]
     program: PathBuf,
@@ -126,6 +133,13 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     let map = map(&args, &settings)?;
     let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
+    let metrics = match args.metrics {
+        Some(address) => Some(Page::serve(address, Arc::clone(&manager)).await?),
+        None => None,
+    };
+    if let Some(page) = &metrics {
+        tell_line(&format!("bioxen: metrics are at {}", page.url()));
+    }
     let telling = tokio::spawn(tell(map.subscribe(), args.json));
     let work = async {
         let mut hint = Hint(args.out.as_deref());
@@ -200,11 +214,16 @@ impl Drop for Hint<'_> {
     fn drop(&mut self) {
         if let Some(folder) = self.0.filter(|folder| folder.join("plan.json").exists()) {
             let folder = folder.display();
-            let text = format!("bioxen: what is done stays in {folder}; --resume goes on there");
-            // There is nobody left to tell when even this cannot be written.
-            let _ = writeln!(io::stderr(), "{text}");
+            tell_line(&format!(
+                "bioxen: what is done stays in {folder}; --resume goes on there"
+            ));
         }
     }
+}
+
+fn tell_line(text: &str) {
+    // There is nobody left to tell when even this cannot be written.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Tells what goes on until the run has ended: a bar where somebody looks, else lines.

@@ -27,11 +27,14 @@ mod init;
 mod interrupt;
 mod lines;
 mod map;
+mod metrics;
 #[cfg(all(feature = "net", feature = "xcpng"))]
 mod net;
 #[cfg(feature = "xcpng")]
 mod own_rocks;
 mod pkg;
+mod record;
+mod replay;
 mod run;
 mod servers;
 mod shell;
@@ -44,6 +47,7 @@ mod streams;
 mod template;
 #[cfg(feature = "xcpng")]
 mod vms;
+mod work;
 
 /// The exit code when BioXen itself failed; all others are those of the Lua program.
 const FAILED: u8 = 125;
@@ -172,6 +176,8 @@ enum Command {
     /// Run a Lua program in a VM of a pool that is there
     #[cfg(feature = "xcpng")]
     Exec(run::Exec),
+    /// Run again what a record tells of, and say whether the same came of it
+    Replay(replay::Args),
     /// Run a Lua program in a VM made for it
     Run(run::Run),
     /// Talk to a living Lua state in a VM made for it, or in one of a pool that is there
@@ -289,6 +295,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Pkg(args) => Box::pin(pkg::run(*args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Exec(args) => run::exec(args, settings).await,
+            Command::Replay(args) => Box::pin(replay::run(args, settings)).await,
             Command::Run(args) => run::run(args, settings).await,
             Command::Shell(args) => shell::run(args, settings).await,
             #[cfg(feature = "sim")]

@@ -2,20 +2,19 @@
 
 use std::fs::File;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bioxen_curator::PackageInstaller;
 use bioxen_vm_core::words::parse_duration;
 use bioxen_vm_core::{Input, Script};
 
-use super::copies::Copies;
 use super::ground::{Ground, Kind};
 use super::interrupt::Interrupts;
-use super::streams::{Streams, exit_code, read_ahead};
+use super::record::{Draft, Seen, Watch, Watched};
+use super::streams::{Streams, read_ahead};
+use super::work::{Rocks, Trace, Work};
 use super::{servers, with_vms};
 use crate::settings::Settings;
 
@@ -81,6 +80,11 @@ pub(super) struct Job {
     #[arg(long, value_name = "REMOTE[:LOCAL]")]
     get: Vec<String>,
 
+    /// Write what was run, on what, in which VM and how it ended into this file, from which
+    /// `bioxen replay` runs it again
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
     /// Run this text instead of a file
     #[arg(long = "execute", short = 'e', value_name = "LUA")]
     code: Option<String>,
@@ -92,85 +96,118 @@ pub(super) struct Job {
 
 pub(super) async fn run(args: Run, settings: Settings) -> anyhow::Result<ExitCode> {
     // What is wrong with the program is told before anything else.
-    let script = script(&args.job)?;
-    execute(args.kind.ground(settings)?, &args.job, script).await
+    let program = Program::of(&args.job)?;
+    execute(args.kind.ground(settings)?, args.job, program).await
 }
 
 #[cfg(feature = "xcpng")]
 pub(super) async fn exec(args: Exec, settings: Settings) -> anyhow::Result<ExitCode> {
-    let script = script(&args.job)?;
+    let program = Program::of(&args.job)?;
     let ground = Ground::existing(args.vm, &args.set, settings)?;
-    execute(ground, &args.job, script).await
+    execute(ground, args.job, program).await
 }
 
-async fn execute(ground: Ground, job: &Job, script: Script) -> anyhow::Result<ExitCode> {
-    let mut streams = Streams::new()?;
-    let interrupts = Interrupts::listen()?;
-    let manager = &ground.manager;
-    let work = async {
-        let vm = ground.enter("run").await?;
-        if !job.packages.is_empty() {
-            let servers = servers::servers(&job.servers)?;
-            let installer = PackageInstaller::new(Arc::clone(manager)).with_servers(servers);
-            for package in &job.packages {
-                installer
-                    .install_package_in_vm(package, vm.id().as_str(), &ground.vm_type)
-                    .await?;
-            }
-        }
-        let copies = Copies::new(&job.put, &job.get, &*vm).await?;
-        copies.put().await?;
-        let outcome = vm.execute_streaming(script, &mut streams).await?;
-        if let Some(end) = streams.failure() {
-            return end;
-        }
-        if outcome.success() {
-            copies.get().await?;
-        }
-        Ok(exit_code(outcome.status))
-    };
-    with_vms(manager, &interrupts, work).await
-}
-
-fn script(args: &Job) -> anyhow::Result<Script> {
-    let mut arguments = args.arguments.iter();
-    let mut script = match &args.code {
-        Some(code) => Script::new(code.clone()).with_name("-e"),
-        None => {
-            let file = arguments
-                .next()
-                .context("give a Lua file, or Lua text with -e")?;
-            let code =
-                std::fs::read(file).with_context(|| format!("cannot read the program {file}"))?;
-            Script::new(code).with_name(file.clone())
-        }
-    };
-    for argument in arguments {
-        script = script.arg(argument.clone());
-    }
-    if let Some(input) = input(args)? {
-        script = script.with_stdin(input);
-    }
-    if let Some(limit) = args.timeout {
-        script = script.with_timeout(limit);
-    }
+async fn execute(ground: Ground, job: Job, program: Program) -> anyhow::Result<ExitCode> {
+    let seen = job.record.as_ref().map(|_| Seen::default());
+    let (stdin, path) = input(job.stdin.as_deref(), seen.clone())?;
+    let reads = stdin.is_some();
+    let script = program.script(stdin, job.timeout);
     script.validate()?;
-    Ok(script)
+    let watched = seen.filter(|_| reads).map(|seen| Watched { path, seen });
+    let copies = (job.put.as_slice(), job.get.as_slice());
+    let draft = job
+        .record
+        .map(|file| Draft::new(file, &program, job.timeout, watched, copies, &ground));
+    let draft = draft.transpose()?;
+    let work = Work {
+        script,
+        rocks: Rocks::Named(job.packages),
+        servers: job.servers,
+        put: job.put,
+        get: job.get,
+    };
+    let interrupts = Interrupts::listen()?;
+    let Some(draft) = draft else {
+        let mut streams = Streams::new()?;
+        let work = work.perform(&ground, &mut streams, None);
+        return with_vms(&ground.manager, &interrupts, work).await;
+    };
+    let mut streams = Streams::new()?.summed();
+    let mut trace = Trace::default();
+    let work = work.perform(&ground, &mut streams, Some(&mut trace));
+    let ended = with_vms(&ground.manager, &interrupts, work).await;
+    let written = draft.finish(&ended, trace, &streams.sums());
+    let code = ended?;
+    written.map(|()| code)
 }
 
-/// What the program reads, as it comes. The terminal only on request: it is the user's.
-fn input(args: &Job) -> anyhow::Result<Option<Input>> {
+/// A program and its arguments.
+pub(super) struct Program {
+    pub(super) name: String,
+    /// Where it is, unless it is the text of `-e`.
+    pub(super) path: Option<PathBuf>,
+    pub(super) code: Vec<u8>,
+    pub(super) arguments: Vec<String>,
+}
+
+impl Program {
+    fn of(job: &Job) -> anyhow::Result<Self> {
+        let mut arguments = job.arguments.iter().cloned();
+        let (name, path, code) = match &job.code {
+            Some(code) => ("-e".to_owned(), None, code.clone().into_bytes()),
+            None => {
+                let file = arguments
+                    .next()
+                    .context("give a Lua file, or Lua text with -e")?;
+                let code = std::fs::read(&file)
+                    .with_context(|| format!("cannot read the program {file}"))?;
+                (file.clone(), Some(file.into()), code)
+            }
+        };
+        Ok(Self {
+            name,
+            path,
+            code,
+            arguments: arguments.collect(),
+        })
+    }
+
+    pub(super) fn script(&self, stdin: Option<Input>, timeout: Option<Duration>) -> Script {
+        let mut script = Script::new(self.code.clone()).with_name(self.name.clone());
+        for argument in &self.arguments {
+            script = script.arg(argument.clone());
+        }
+        if let Some(stdin) = stdin {
+            script = script.with_stdin(stdin);
+        }
+        if let Some(limit) = timeout {
+            script = script.with_timeout(limit);
+        }
+        script
+    }
+}
+
+/// What a program reads, as it comes, and the file that it comes from. The terminal only on request:
+/// it is the user's.
+pub(super) fn input(
+    named: Option<&Path>,
+    seen: Option<Seen>,
+) -> anyhow::Result<(Option<Input>, Option<PathBuf>)> {
     let ours = std::io::stdin();
-    Ok(match &args.stdin {
+    Ok(match named {
         Some(file) if file.as_os_str() != "-" => {
             let cannot = || format!("cannot read {}", file.display());
             let opened = File::open(file).with_context(cannot)?;
             if opened.metadata().with_context(cannot)?.is_dir() {
                 anyhow::bail!("{}: it is a directory", cannot());
             }
-            Some(Input::stream(read_ahead(opened)))
+            let stream = read_ahead(Watch::new(opened, seen));
+            (Some(Input::stream(stream)), Some(file.to_owned()))
         }
-        None if ours.is_terminal() => None,
-        _ => Some(Input::stream(read_ahead(ours))),
+        None if ours.is_terminal() => (None, None),
+        _ => {
+            let stream = read_ahead(Watch::new(ours, seen));
+            (Some(Input::stream(stream)), None)
+        }
     })
 }

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::{FAILED, warn};
+use crate::sums::Sum;
 
 /// The exit code of a program that met a limit which has no code of its own.
 const OTHER_LIMIT: u8 = 122;
@@ -43,6 +44,15 @@ pub(super) struct Streams {
     at_line_start: bool,
     failed: Option<(OutputStream, io::Error)>,
     broken: Arc<Notify>,
+    /// What passed on each stream, where somebody wants to know.
+    sums: Option<Sums>,
+}
+
+/// What passed on the two streams.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sums {
+    pub(super) stdout: Sum,
+    pub(super) stderr: Sum,
 }
 
 impl Streams {
@@ -56,7 +66,19 @@ impl Streams {
             at_line_start: true,
             failed: None,
             broken: Arc::default(),
+            sums: None,
         })
+    }
+
+    /// Sums up what passes.
+    pub(super) fn summed(mut self) -> Self {
+        self.sums = Some(Sums::default());
+        self
+    }
+
+    /// What passed so far; nothing unless it is summed up.
+    pub(super) fn sums(&self) -> Sums {
+        self.sums.clone().unwrap_or_default()
     }
 
     /// Whether the last thing written ended its line.
@@ -94,6 +116,12 @@ impl OutputSink for Streams {
         }
         if let Some(last) = piece.last() {
             self.at_line_start = *last == b'\n';
+        }
+        if let Some(sums) = &mut self.sums {
+            match stream {
+                OutputStream::Stdout => sums.stdout.add(&piece),
+                OutputStream::Stderr => sums.stderr.add(&piece),
+            }
         }
         let file = Arc::clone(match stream {
             OutputStream::Stdout => &self.stdout,

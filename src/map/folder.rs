@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::records::Format;
-use super::split::{Shards, hex, sum_of, unreadable};
+use super::split::{Shards, sum_of, unreadable};
+use crate::sums::Sum;
 
 /// The form of the files of a folder.
 const FORMAT: u32 = 1;
@@ -212,9 +213,7 @@ impl Folder {
         self.write(&self.named(shard, "value"), &value)?;
         let entry = Entry {
             output_sha256,
-            value_sha256: hex(&sha2::Digest::finalize(
-                <sha2::Sha256 as sha2::Digest>::new_with_prefix(&value),
-            )),
+            value_sha256: Sum::of(&value).sha256(),
             vm: vm.to_owned(),
         };
         // The last of all, so that it speaks for the rest.

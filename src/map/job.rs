@@ -16,7 +16,6 @@ use bioxen_vm_core::{
     Value, VmManager,
 };
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OnceCell, broadcast};
@@ -25,7 +24,8 @@ use super::crew::{Task, with_causes};
 use super::events::{MapEvent, VmTimes};
 use super::feed::{self, Fed, feed, left};
 use super::folder::{Folder, unusable};
-use super::split::{Table, hex, unreadable};
+use super::split::{Table, unreadable};
+use crate::sums::Sum;
 
 /// How much of what a program writes on standard error is kept: the last 8 KiB.
 const SAID: usize = 8 << 10;
@@ -182,7 +182,8 @@ impl Job {
         let index = self.index(task);
         let mut store = Store::create(&self.folder, index).await.map_err(here)?;
         let begun = Instant::now();
-        let outcome = vm.execute_streaming(script, &mut store).await;
+        let (id, manager) = (vm.id().as_str(), &self.manager);
+        let outcome = manager.execute_streaming(id, script, &mut store).await;
         let ran = begun.elapsed();
         // Tells first whether the program got what it should have.
         let feeding = fed.end().await.map_err(here)?;
@@ -312,7 +313,7 @@ impl Rocks {
 struct Store {
     path: PathBuf,
     file: File,
-    digest: Sha256,
+    sum: Sum,
     said: Vec<u8>,
     took: Duration,
     failed: Option<io::Error>,
@@ -325,7 +326,7 @@ impl Store {
             Ok(file) => Ok(Self {
                 path,
                 file,
-                digest: Sha256::new(),
+                sum: Sum::default(),
                 said: Vec::new(),
                 took: Duration::ZERO,
                 failed: None,
@@ -343,7 +344,7 @@ impl Store {
         match failed {
             Some(error) => Err(unusable(&self.path, error)),
             None => Ok((
-                hex(&self.digest.finalize()),
+                self.sum.sha256(),
                 String::from_utf8_lossy(&self.said).into_owned(),
                 self.took,
             )),
@@ -361,7 +362,7 @@ impl OutputSink for Store {
             return ControlFlow::Continue(());
         }
         let begun = Instant::now();
-        self.digest.update(&piece);
+        self.sum.add(&piece);
         let written = self.file.write_all(&piece).await;
         self.took += begun.elapsed();
         match written {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use bioxen_vm_core::{Error, ErrorKind, Result};
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::records::{Format, Records};
+use crate::sums::Summed;
 
 /// The files whose records are mapped.
 #[derive(Debug, Clone)]
@@ -263,39 +263,11 @@ struct Reader {
     name: PathBuf,
     plain: PathBuf,
     stamp: Stamp,
-    records: Records<Summed>,
+    records: Records<Summed<File>>,
     /// How far we are in the plain text.
     at: u64,
     /// Known before where the input is packed.
     packed_sha256: Option<String>,
-}
-
-/// A file whose bytes are summed up as they are read.
-struct Summed {
-    file: File,
-    digest: Sha256,
-}
-
-impl Summed {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            digest: Sha256::new(),
-        }
-    }
-
-    /// The SHA-256 of what was read.
-    fn sum(&self) -> String {
-        hex(&self.digest.clone().finalize())
-    }
-}
-
-impl Read for Summed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        self.digest.update(&buffer[..count]);
-        Ok(count)
-    }
 }
 
 /// The byte order mark of UTF-8.
@@ -348,7 +320,7 @@ impl Reader {
     fn finish(self) -> Result<Source> {
         let sha256 = match self.packed_sha256 {
             Some(sha256) => sha256,
-            None => self.records.source().sum(),
+            None => self.records.source().sum().sha256(),
         };
         let source = Source {
             name: self.name,
@@ -378,7 +350,7 @@ fn unpack(file: File, name: &Path, plain: &Path) -> Result<String> {
     })?;
     // The decoder reads no further than it has to.
     io::copy(unpacked.get_mut(), &mut io::sink()).map_err(|error| unreadable(name, error))?;
-    Ok(unpacked.get_ref().sum())
+    Ok(unpacked.get_ref().sum().sha256())
 }
 
 /// Collects records into shards.
@@ -455,22 +427,10 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("cannot read {}: {error}", path.display())).with_source(error)
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The SHA-256 of a file, in hexadecimal digits.
 pub(super) fn sum_of(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
-    let (mut digest, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(&digest.finalize())),
-            Ok(count) => digest.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(path, error)),
-        }
-    }
+    let sum = crate::sums::sum_of(path).map_err(|error| unreadable(path, error))?;
+    Ok(sum.sha256())
 }
 
 #[cfg(test)]

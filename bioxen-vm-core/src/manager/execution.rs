@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::VmManager;
-use crate::{Error, ErrorKind, Outcome, OutputStream, Result, Script, channel};
+use crate::{Error, ErrorKind, Outcome, OutputSink, OutputStream, Result, Script, channel};
 
 /// How many pieces of output wait for their taker before the program has to wait.
 const PIECES: usize = 16;
@@ -24,6 +24,26 @@ impl VmManager {
         let vm = self.vm(id)?;
         let operation = self.observed.begin(vm.id());
         let result = vm.execute(script.into()).await;
+        operation.end(&result);
+        result
+    }
+
+    /// Runs a Lua program in a VM, hands its output on as it comes, and waits for its end.
+    ///
+    /// # Errors
+    /// As [`vm`](Self::vm) and [`LuaVm::execute_streaming`](crate::LuaVm::execute_streaming).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the program.
+    pub async fn execute_streaming(
+        &self,
+        id: &str,
+        script: impl Into<Script>,
+        sink: &mut dyn OutputSink,
+    ) -> Result<Outcome> {
+        let vm = self.vm(id)?;
+        let operation = self.observed.begin(vm.id());
+        let result = vm.execute_streaming(script.into(), sink).await;
         operation.end(&result);
         result
     }

@@ -1,13 +1,14 @@
 //! What happens in a manager: events for observers, and numbers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::{Outcome, Result, Status, VmId};
+use crate::{Outcome, Status, VmId};
 
 /// How many events an observer may be behind before the oldest are lost.
 const BEHIND: usize = 1024;
@@ -83,6 +84,48 @@ pub struct ManagerStats {
     pub completed_operations: u64,
     /// How many programs a broadcast runs at once.
     pub max_workers: usize,
+    /// What has happened since the manager was made.
+    #[serde(flatten)]
+    pub totals: Totals,
+}
+
+/// What has happened in a manager since it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Totals {
+    /// VMs that became ready.
+    pub vms_created: u64,
+    /// VMs that could not be made or started.
+    pub vms_failed: u64,
+    /// VMs that were destroyed.
+    pub vms_destroyed: u64,
+    /// Programs by how they ended: `success`, `failure` (another exit code than 0), `signal`,
+    /// `timed_out`, `out_of_memory`, `cpu_limit`, `process_limit`, `disk_limit`, `output_limit`, and
+    /// `unknown` for those that were cancelled or whose end is not known.
+    pub operations_by_end: BTreeMap<&'static str, u64>,
+    /// How long they ran, all together; in JSON as seconds.
+    #[serde(rename = "operation_seconds", serialize_with = "seconds")]
+    pub operation_time: Duration,
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// The name of an end in [`Totals::operations_by_end`].
+fn name_of(end: Option<Status>) -> &'static str {
+    match end {
+        Some(Status::Exited(0)) => "success",
+        Some(Status::Exited(_)) => "failure",
+        Some(Status::Signaled(_)) => "signal",
+        Some(Status::TimedOut) => "timed_out",
+        Some(Status::OutOfMemory) => "out_of_memory",
+        Some(Status::CpuLimit) => "cpu_limit",
+        Some(Status::ProcessLimit) => "process_limit",
+        Some(Status::DiskLimit) => "disk_limit",
+        Some(Status::OutputLimit) => "output_limit",
+        None => "unknown",
+    }
 }
 
 /// Counts programs and tells observers.
@@ -91,6 +134,7 @@ pub(super) struct Observed {
     events: broadcast::Sender<VmEvent>,
     started: AtomicU64,
     completed: AtomicU64,
+    totals: Mutex<Totals>,
 }
 
 impl Default for Observed {
@@ -99,6 +143,7 @@ impl Default for Observed {
             events: broadcast::Sender::new(BEHIND),
             started: AtomicU64::default(),
             completed: AtomicU64::default(),
+            totals: Mutex::default(),
         }
     }
 }
@@ -110,7 +155,21 @@ impl Observed {
         }
     }
 
+    pub(super) fn totals(&self) -> Totals {
+        self.count(|totals| totals.clone())
+    }
+
+    fn count<T>(&self, act: impl FnOnce(&mut Totals) -> T) -> T {
+        act(&mut self.totals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn tell(&self, vm: &VmId, what: Happening) {
+        match &what {
+            Happening::Ready => self.count(|totals| totals.vms_created += 1),
+            Happening::Failed(_) => self.count(|totals| totals.vms_failed += 1),
+            Happening::Destroyed => self.count(|totals| totals.vms_destroyed += 1),
+            _ => {}
+        }
         // Nobody may be listening.
         let _ = self.events.send(VmEvent {
             vm: vm.clone(),
@@ -133,6 +192,7 @@ impl Observed {
             observed: Arc::clone(self),
             vm: vm.clone(),
             number,
+            begun: Instant::now(),
             status: None,
         }
     }
@@ -144,17 +204,25 @@ pub(super) struct Operation {
     observed: Arc<Observed>,
     vm: VmId,
     number: u64,
+    begun: Instant,
     status: Option<Status>,
 }
 
 impl Operation {
-    pub(super) fn end(mut self, result: &Result<Outcome>) {
+    pub(super) fn end(mut self, result: &crate::Result<Outcome>) {
         self.status = result.as_ref().ok().map(|outcome| outcome.status);
     }
 }
 
 impl Drop for Operation {
     fn drop(&mut self) {
+        self.observed.count(|totals| {
+            *totals
+                .operations_by_end
+                .entry(name_of(self.status))
+                .or_default() += 1;
+            totals.operation_time += self.begun.elapsed();
+        });
         self.observed.completed.fetch_add(1, Ordering::AcqRel);
         let what = Happening::ExecutionFinished(self.number, self.status);
         self.observed.tell(&self.vm, what);

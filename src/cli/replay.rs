@@ -1,0 +1,302 @@
+//! `bioxen replay`: runs again what a record tells of, and says whether the same came of it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bioxen_curator::Lock;
+
+use super::config::without_secrets;
+use super::ground::Ground;
+use super::interrupt::Interrupts;
+use super::record::{Content, Copied, Ended, Outcome, Record, Stdin, contents};
+use super::run::{Program, input};
+use super::streams::Streams;
+use super::work::{Rocks, Trace, Work};
+use super::{servers, warn, with_vms};
+use crate::settings::Settings;
+use crate::sums::{Sum, Summed};
+
+/// The exit code when something else came of it.
+const DIFFERENT: u8 = 1;
+
+/// What the exit code says, for the help.
+const ENDINGS: &str = "\
+Exit codes: 0 when the same came of it, 1 when something else did, 125 when BioXen itself failed or the
+inputs are not those of the record, 128 and its number for a signal that ended bioxen.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = ENDINGS)]
+pub(super) struct Args {
+    /// What `bioxen run --record` or `bioxen exec --record` has written
+    #[arg(value_name = "RECORD")]
+    record: PathBuf,
+
+    /// Standard input, where the record was made with what came over a pipe, or the file has moved
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<PathBuf>,
+
+    /// Where rocks come from that are not where they were: a URL, a directory, a bundle, or `bioxen`
+    /// for the rocks of this program, in order
+    #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
+    servers: Vec<String>,
+
+    /// Set a key of the configuration, besides what the record sets; a password for example is not in
+    /// a record
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
+    let record = Record::read(&args.record)?;
+    let Outcome::Ended(then) = &record.outcome else {
+        bail!(
+            "the run of {} did not come to an end, so there is nothing to compare with",
+            args.record.display()
+        );
+    };
+    let program = program(&record)?;
+    let stdin = stdin(args.stdin, record.stdin.as_ref())?;
+    for copied in &record.put {
+        unchanged(copied)?;
+    }
+    let set: Vec<_> = record.vm.set.iter().chain(&args.set).cloned().collect();
+    let ground = ground(&record, &set, settings)?;
+    tell_other_configuration(&record, &ground);
+    // What is copied out of the VM must not replace what the first run has left.
+    let got =
+        tempfile::tempdir().context("cannot make a folder for what is copied out of the VM")?;
+    let work = work(&record, &program, stdin, args.servers, got.path())?;
+
+    let interrupts = Interrupts::listen()?;
+    let mut streams = Streams::new()?.summed();
+    let mut trace = Trace::default();
+    let done = work.perform(&ground, &mut streams, Some(&mut trace));
+    let code = with_vms(&ground.manager, &interrupts, done).await?;
+    let Some(status) = trace.status else {
+        return Ok(code);
+    };
+    let sums = streams.sums();
+    let now = Ended {
+        status: status.to_string(),
+        stdout: Content::from(&sums.stdout),
+        stderr: Content::from(&sums.stderr),
+    };
+    let mut differences = differences(then, &now);
+    for (index, copied) in record.get.iter().enumerate() {
+        let files = match copied.files.is_empty() {
+            true => BTreeMap::new(),
+            false => contents(&got.path().join(index.to_string()))?,
+        };
+        differences.extend(other_files(&copied.remote, &copied.files, &files));
+    }
+    if differences.is_empty() {
+        say(&format!(
+            "the same as in {}: {}, {} bytes of standard output",
+            args.record.display(),
+            now.status,
+            now.stdout.bytes
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for difference in differences {
+        say(&difference);
+    }
+    Ok(ExitCode::from(DIFFERENT))
+}
+
+/// The program, as it was.
+fn program(record: &Record) -> anyhow::Result<Program> {
+    let then = &record.program;
+    let code = match (&then.text, &then.path) {
+        (Some(text), _) => text.clone().into_bytes(),
+        (None, Some(path)) => std::fs::read(path)
+            .with_context(|| format!("cannot read the program {}", path.display()))?,
+        (None, None) => bail!("the record has no program"),
+    };
+    ensure!(
+        Content::from(&Sum::of(&code)) == then.content,
+        "the program {} is not the one of the record any more",
+        then.name
+    );
+    Ok(Program {
+        name: then.name.clone(),
+        path: then.path.clone(),
+        code,
+        arguments: record.arguments.clone(),
+    })
+}
+
+/// The file to read, once it is sure that it is what was read.
+fn stdin(named: Option<PathBuf>, then: Option<&Stdin>) -> anyhow::Result<Option<PathBuf>> {
+    let Some(then) = then else {
+        ensure!(
+            named.is_none(),
+            "the program of the record had nothing to read; leave --stdin out"
+        );
+        return Ok(None);
+    };
+    let Some(file) = named.or_else(|| then.path.clone()) else {
+        // Nothing came over the pipe.
+        ensure!(
+            then.content.bytes == 0,
+            "the program read {} bytes from a pipe; give them as a file with --stdin",
+            then.content.bytes
+        );
+        return Ok(None);
+    };
+    let cannot = || {
+        format!(
+            "cannot read {}, the standard input of the record",
+            file.display()
+        )
+    };
+    let opened = File::open(&file).with_context(cannot)?;
+    let length = opened.metadata().with_context(cannot)?.len();
+    let mut read = Summed::new(opened.take(then.content.bytes));
+    std::io::copy(&mut read, &mut std::io::sink()).with_context(cannot)?;
+    ensure!(
+        Content::from(read.sum()) == then.content
+            && (!then.complete || length == then.content.bytes),
+        "{} is not what the program of the record read: it had {} bytes with the SHA-256 {}",
+        file.display(),
+        then.content.bytes,
+        then.content.sha256
+    );
+    Ok(Some(file))
+}
+
+/// Refuses files that have changed, by name.
+fn unchanged(copied: &Copied) -> anyhow::Result<()> {
+    let now = contents(&copied.local)?;
+    let changed = other_files(&copied.local, &copied.files, &now);
+    ensure!(
+        changed.is_empty(),
+        "what was copied into the VM is not what it was: {}",
+        changed.join("; ")
+    );
+    Ok(())
+}
+
+fn ground(record: &Record, set: &[String], settings: Settings) -> anyhow::Result<Ground> {
+    match &record.vm.existing {
+        #[cfg(feature = "xcpng")]
+        Some(which) => Ground::existing(which.clone(), set, settings),
+        #[cfg(not(feature = "xcpng"))]
+        Some(_) => bail!("the record is of a VM of a pool; this build has no VM type xcpng"),
+        None => Ground::new(record.vm.vm_type.clone(), set, settings),
+    }
+}
+
+fn work(
+    record: &Record,
+    program: &Program,
+    stdin: Option<PathBuf>,
+    servers: Vec<String>,
+    got: &Path,
+) -> anyhow::Result<Work> {
+    let timeout = record.timeout_seconds.map(Duration::try_from_secs_f64);
+    let timeout = timeout
+        .transpose()
+        .context("the record has a wrong timeout")?;
+    let stdin = match stdin {
+        Some(file) => input(Some(&file), None)?.0,
+        None => None,
+    };
+    let lock = record.lock.as_deref().map(str::parse::<Lock>).transpose()?;
+    let text = |path: &Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.with_context(|| format!("the path {} is no text", path.display()))
+    };
+    let put = record.put.iter().map(|copied| {
+        Ok(format!(
+            "{}:{}",
+            text(&copied.local)?,
+            text(&copied.remote)?
+        ))
+    });
+    let get = record.get.iter().enumerate().map(|(index, copied)| {
+        Ok(format!(
+            "{}:{}",
+            text(&copied.remote)?,
+            text(&got.join(index.to_string()))?
+        ))
+    });
+    Ok(Work {
+        script: program.script(stdin, timeout),
+        rocks: match lock {
+            Some(lock) => Rocks::Locked(Box::new(lock)),
+            None => Rocks::Named(Vec::new()),
+        },
+        servers,
+        put: put.collect::<anyhow::Result<_>>()?,
+        get: get.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+/// Says what of the configuration is not as it was. Results may be the same all the same.
+fn tell_other_configuration(record: &Record, ground: &Ground) {
+    // Where this program keeps things is no property of a VM.
+    const OURS: [&str; 2] = ["worker", "state_dir"];
+    let (then, now) = (&record.vm.configuration, without_secrets(&ground.config));
+    let keys: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
+    for key in keys.into_iter().filter(|key| !OURS.contains(&key.as_str())) {
+        let shown = |value: Option<&serde_json::Value>| {
+            value.map_or_else(|| "not set".to_owned(), ToString::to_string)
+        };
+        let (then, now) = (then.get(key), now.get(key));
+        if then != now {
+            warn(&format!("{key} was {} and is {}", shown(then), shown(now)));
+        }
+    }
+}
+
+fn differences(then: &Ended, now: &Ended) -> Vec<String> {
+    let mut found = Vec::new();
+    if then.status != now.status {
+        found.push(format!(
+            "ended otherwise: {} then, {} now",
+            then.status, now.status
+        ));
+    }
+    let streams = [
+        ("standard output", &then.stdout, &now.stdout),
+        ("standard error", &then.stderr, &now.stderr),
+    ];
+    for (name, then, now) in streams {
+        found.extend(difference(name, Some(then), Some(now)));
+    }
+    found
+}
+
+fn other_files(
+    root: &Path,
+    then: &BTreeMap<PathBuf, Content>,
+    now: &BTreeMap<PathBuf, Content>,
+) -> Vec<String> {
+    let names: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
+    let name = |name: &Path| match name.as_os_str().is_empty() {
+        true => root.display().to_string(),
+        false => root.join(name).display().to_string(),
+    };
+    let different = |path: &&PathBuf| difference(&name(path), then.get(*path), now.get(*path));
+    names.iter().filter_map(different).collect()
+}
+
+fn difference(name: &str, then: Option<&Content>, now: Option<&Content>) -> Option<String> {
+    let shown = |content: Option<&Content>| match content {
+        Some(content) => format!("{} bytes, SHA-256 {}", content.bytes, content.sha256),
+        None => "nothing".to_owned(),
+    };
+    (then != now).then(|| format!("{name} differs: {} then, {} now", shown(then), shown(now)))
+}
+
+/// Tells the user, beside the program's own output.
+fn say(text: &str) {
+    // There is nobody left to tell when even this cannot be written.
+    let _ = writeln!(std::io::stderr(), "bioxen: {text}");
+}
