@@ -113,15 +113,21 @@ codegen-check:
 coverage:
 	@$(CARGO) run --quiet -p xapi-codegen -- coverage
 
-# xapi-client beside other clients of XAPI, and its decoders beside plain parsers.
-bench: bench-peers
-	$(CARGO) bench -p xapi-client --features meta --bench decode --bench stream --bench peers
+# Every bench of this repository beside its peers, written to docs/performance.md; half an hour, on a
+# machine that does nothing else.
+bench: demo-packages test-packages test-tools data bench-peers
+	.ci/bench
 
 # The Lua rocks beside Biopython.
 bench-rocks: demo-packages test-packages test-tools data
 	target/venv/bin/python rocks/bench/bench.py target/data/lambda_virus.fa target/data/reads_1.fq
 
-bench-peers: target/venv/.ready target/peers/.ready
+bench-peers: target/venv/.peers target/peers/.ready
+target/venv/.peers: target/venv/.ready
+	target/venv/bin/pip install --quiet --disable-pip-version-check \
+		'pylua-bioxen-vm-lib==0.1.18' lupa asyncssh paramiko
+	@touch $@
+
 target/peers/.ready:
 	@mkdir -p target/peers
 	@if command -v npm >/dev/null; then \
