@@ -177,8 +177,14 @@ local function strip(plan, profile, from, to, last, top_v, top_a, u, ways)
       a = a & ~waiting | plan.open * ONES & waiting
       y = y & ~waiting
     end
-    top_v[step - last] = v >> shift & 127
-    top_a[step - last] = a >> shift & 127
+    local column = step - last
+    top_v[column] = v >> shift
+    top_a[column] = a >> shift
+  end
+  if last < ROWS - 1 then
+    for column = from, to do -- without the lanes that have no row
+      top_v[column], top_a[column] = top_v[column] & 127, top_a[column] & 127
+    end
   end
   return number
 end
@@ -234,7 +240,8 @@ function lanes.sweep(plan, low, high, known, hope_a, with_ways)
     top_a[column] = top_v[column]
   end
   known = known * scale
-  local from, to, reach = 1, m, m
+  local from, to = 1, m
+  local reach = math.min(m, ROWS + high)
   local corner = 0 -- H left of the first column, in the row above
   local score, best, best_column
   for first = 1, n, ROWS do
@@ -276,7 +283,7 @@ function lanes.sweep(plan, low, high, known, hope_a, with_ways)
       end
     end
     local gain = rest - hope_a[math.min(row + ROWS, n)] * scale
-    reach = m
+    reach = math.min(m, row + ROWS + high)
     while reach > from and best + gain + hope[reach] < known do
       reach = reach - 1
     end
