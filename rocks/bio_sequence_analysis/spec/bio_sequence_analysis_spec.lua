@@ -51,6 +51,97 @@ test("parse_fasta leaves the letters of a sequence alone", function()
   equal(bio.parse_fasta(">protein\nMKV*\n")[1].sequence, "MKV*")
 end)
 
+-- A file that gives its text in blocks of some bytes.
+local function in_blocks(text, bytes, body)
+  with_file(text, function(path)
+    local open = io.open
+    io.open = function(...)
+      local handle = assert(open(...))
+      return {
+        read = function()
+          return handle:read(bytes)
+        end,
+        close = function()
+          return handle:close()
+        end,
+      }
+    end
+    local ok, problem = pcall(body, path)
+    io.open = open
+    if not ok then
+      error(problem, 0)
+    end
+  end)
+end
+
+test("fasta_pieces gives the records in pieces, whatever the blocks and the lines", function()
+  local text = "\239\187\191\n>a first one\nACGTACGTAC\nGT\r\n\n>empty\n>b\n" .. ("ACGGT"):rep(7) .. "\nA C\n>c\nGG"
+  local whole = bio.parse_fasta(text)
+  for _, bytes in ipairs({ 3, 4, 7, 11, 64, 1000 }) do
+    for _, cut in ipairs({ { 1, 0 }, { 2, 1 }, { 5, 0 }, { 5, 3 }, { 12, 0 }, { 37, 4 }, { 1000, 10 } }) do
+      in_blocks(text, bytes, function(path)
+        local records, record = {}, nil
+        for piece in bio.fasta_pieces(path, { size = cut[1], overlap = cut[2] }) do
+          if not record then
+            record = { id = piece.id, description = piece.description, sequence = "" }
+            records[#records + 1] = record
+          end
+          local known = #record.sequence - piece.start + 1 -- letters that were in the piece before
+          equal(known, record.sequence == "" and 0 or cut[2])
+          equal(piece.sequence:sub(1, known), record.sequence:sub(piece.start))
+          equal(#piece.sequence <= cut[1] and (piece.is_last or #piece.sequence == cut[1]), true)
+          record.sequence = record.sequence .. piece.sequence:sub(known + 1)
+          record = not piece.is_last and record or nil
+        end
+        equal(records, whole)
+      end)
+    end
+  end
+end)
+
+test("fasta_pieces counts every k-mer once", function()
+  local sequence = ("ACGTTGCANGGATC"):rep(40)
+  with_file(">a\n" .. sequence .. "\n>b\nACGTT\n", function(path)
+    local counts = bio.count_kmers("", 5)
+    for piece in bio.fasta_pieces(path, { size = 100, overlap = 4 }) do
+      counts:add(piece.sequence)
+    end
+    equal(counts:stats(), bio.count_kmers(sequence, 5):add("ACGTT"):stats())
+  end)
+end)
+
+test("fasta_pieces needs no more memory for a record of any length, on one line or many", function()
+  for _, line in ipairs({ ("ACGT"):rep(2000), ("ACGT"):rep(15) .. "\n" }) do
+    with_file(">long\n" .. line:rep(math.floor(8e6 / #line)) .. "\n", function(path)
+      collectgarbage()
+      local before, most, letters = collectgarbage("count"), 0, 0
+      for piece in bio.fasta_pieces(path, { size = 50000 }) do
+        letters = letters + #piece.sequence
+        collectgarbage()
+        most = math.max(most, collectgarbage("count") - before)
+      end
+      equal(letters > 7e6, true)
+      equal(most < 1000, true) -- KiB
+    end)
+  end
+end)
+
+test("fasta_pieces refuses what fasta refuses", function()
+  local function all(text, options)
+    with_file(text, function(path)
+      local ok, problem = pcall(function()
+        for _ in bio.fasta_pieces(path, options) do
+        end
+      end)
+      error(ok and "accepted" or problem:gsub("^" .. path:gsub("%p", "%%%0"), "FILE"), 0)
+    end)
+  end
+  fails_with("FILE: line 1: sequence before the first header: a record begins with a line that starts with '>'", all, "AC\n>a\n")
+  fails_with("FILE: line 1: this looks like FASTQ: read it with bio_sequence_analysis.fastq", all, "@read\nAC\n+\nII\n")
+  fails_with("FILE: record 2, line 4: '>' inside a sequence: put each header on a line of its own", all, ">a\nA\n>b\nA>C\n")
+  fails_with("bio_sequence_analysis.fasta_pieces: overlap (5) must be less than size (5)", all, ">a\n", { size = 5, overlap = 5 })
+end)
+
 test("parse_fasta refuses what is not FASTA and names the line", function()
   fails_with("FASTA: line 3: sequence before the first header: "
     .. "a record begins with a line that starts with '>'", bio.parse_fasta, "\n\nACGT\n>a\n")

@@ -20,6 +20,7 @@ return {
   _VERSION = "0.1.0",
 
   fasta = fasta.fasta,
+  fasta_pieces = fasta.fasta_pieces,
   read_fasta = fasta.read_fasta,
   parse_fasta = fasta.parse_fasta,
   format_fasta = fasta.format_fasta,

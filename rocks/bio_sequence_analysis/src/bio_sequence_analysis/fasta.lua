@@ -12,7 +12,9 @@ local output = require("bio_sequence_analysis.output")
 local fasta = {}
 
 local WRITE_OPTIONS = { width = true }
+local PIECE_OPTIONS = { size = true, overlap = true }
 local DEFAULT_WIDTH = 60
+local DEFAULT_SIZE = 1048576
 
 local function refuse_headless(lines, line)
   if line:find("^@") then
@@ -98,6 +100,107 @@ end
 -- @return iterator of records, for `for`
 function fasta.fasta(source)
   return input.iterator(read("bio_sequence_analysis.fasta", source))
+end
+
+-- What a part of a line adds to a sequence.
+local function letters_of(lines, record, part)
+  if part:find(">", 1, true) then
+    lines.refuse("'>' inside a sequence: put each header on a line of its own", record)
+  end
+  return (part:gsub("%s+", ""))
+end
+
+-- The pieces of the records of an object of lines.
+local function pieces_of(lines, size, overlap)
+  local record, count = nil, 0 -- the record that is read, and its number
+  local text, at, parts, held, start = "", 1, {}, 0, 1 -- letters that are not given yet
+  local line_begins = true
+  local title = {} -- parts of a header that has not ended
+
+  local function piece(length, is_last)
+    if #parts > 0 then
+      text, at, parts = text:sub(at) .. table.concat(parts), 1, {}
+    end
+    local given = {
+      id = record.id, description = record.description,
+      start = start, sequence = text:sub(at, at + length - 1), is_last = is_last,
+    }
+    if is_last then
+      text, at, held, start = "", 1, 0, 1
+    else
+      local step = length - overlap
+      at, held, start = at + step, held - step, start + step
+    end
+    return given
+  end
+
+  -- Takes a part of a line; gives the piece that it ends, if any.
+  local function take(part, is_end)
+    local ended
+    if #title > 0 or line_begins and part:byte() == 62 then
+      if #title == 0 and record then
+        ended = piece(held, true)
+      end
+      title[#title + 1] = part
+      if is_end then
+        record, count = parse_header(lines, table.concat(title)), count + 1
+        title = {}
+      else
+        record = nil
+      end
+    elseif record then
+      local letters = letters_of(lines, count, part)
+      parts[#parts + 1], held = letters, held + #letters
+    elseif part:find("%S") then
+      refuse_headless(lines, part)
+    end
+    line_begins = is_end
+    return ended
+  end
+
+  return function()
+    while true do
+      if held > size then
+        return piece(size, false)
+      end
+      local part, is_end = lines.part()
+      if part == nil then
+        if not record then
+          return nil
+        end
+        local last = piece(held, true)
+        record = nil
+        return last
+      end
+      local ended = take(part, is_end)
+      if ended then
+        return ended
+      end
+    end
+  end
+end
+
+--- Iterates over pieces of the records of a FASTA file: for records that do not fit into memory.
+--
+-- No more than a piece and a block of the file are held, however long records and lines are. Each
+-- piece begins `overlap` letters before the end of the one before, so that with k - 1 every k-mer
+-- is in one piece exactly: `counts:add(piece.sequence)`.
+-- Accepted and refused is what `fasta` accepts and refuses.
+-- @param source as for `fasta`
+-- @param options table or nil: `size`, the most letters of a piece (default 1048576);
+--   `overlap`, letters (default 0), less than `size`
+-- @return iterator of tables with `id`, `description`, `start` (the position of the first letter
+--   in the record, from 1), `sequence` and `is_last`; an empty record has one empty piece
+function fasta.fasta_pieces(source, options)
+  local caller = "bio_sequence_analysis.fasta_pieces"
+  options = check.options(caller, options, PIECE_OPTIONS)
+  local size = check.whole_number(caller, "size", options.size, 1, DEFAULT_SIZE)
+  local overlap = check.whole_number(caller, "overlap", options.overlap, 0, 0)
+  if overlap >= size then
+    error(string.format("%s: overlap (%d) must be less than size (%d)", caller, overlap, size), 0)
+  end
+  local lines = input.lines(caller, source, "FASTA")
+  return input.iterator(pieces_of(lines, size, overlap), lines)
 end
 
 --- Reads all records of a FASTA file.

@@ -91,8 +91,8 @@ local function decompressed(read_block, refuse)
 end
 
 -- Lines without their line feeds. A carriage return before it is left to the reader.
--- @return function that gives the next line, and one that appends lines to an array until one
---   begins with a byte, and gives that line
+-- @return function that gives the next line, one that appends lines to an array until one
+--   begins with a byte, and gives that line, and one that gives a line in parts
 local function lines_of_blocks(read_block)
   local block, from = "", 1
   local function next_line()
@@ -145,7 +145,22 @@ local function lines_of_blocks(read_block)
       array[count] = line
     end
   end
-  return next_line, take_until
+  local function next_part()
+    while block do
+      local stop = find(block, "\n", from, true)
+      local part = sub(block, from, stop and stop - 1)
+      if stop then
+        from = stop + 1
+        return part, true
+      end
+      block, from = read_block(), 1
+      if part ~= "" then
+        return part, block == nil
+      end
+    end
+    return nil
+  end
+  return next_line, take_until, next_part
 end
 
 local Closer = {}
@@ -154,7 +169,7 @@ Closer.__close = function(self)
 end
 
 local function lines_object(name, close)
-  local lines = setmetatable({ name = name, number = 0, close = close }, Closer)
+  local lines = setmetatable({ name = name, number = 0, is_fresh = true, close = close }, Closer)
   --- Ends reading with an error that names the input, the record and the line.
   function lines.refuse(message, record, number)
     close()
@@ -164,7 +179,7 @@ local function lines_object(name, close)
   return lines
 end
 
-local function counted(lines, next_line, take_until)
+local function counted(lines, next_line, take_until, next_part)
   lines.next = function()
     local line = next_line()
     if line then
@@ -175,6 +190,20 @@ local function counted(lines, next_line, take_until)
       return line
     end
     return nil
+  end
+  --- The next part of a line, so that lines of any length need no more memory than a block.
+  -- @return the part, and whether the line ends with it
+  lines.part = function()
+    if not next_part then
+      return next_line(), true
+    end
+    local part, is_end = next_part()
+    if part and lines.is_fresh then
+      lines.is_fresh = false
+      part = part:gsub("^\239\187\191", "")
+    end
+    lines.number = lines.number + (is_end and 1 or 0)
+    return part, is_end
   end
   --- Appends lines to an array until one begins with a byte, and gives that line.
   lines.take_until = function(letter, array)
@@ -211,7 +240,7 @@ function input.text(caller, text, kind)
 end
 
 --- The lines of a path, an open file, or an object with a `lines` method.
--- @return table with `next` (gives the next line, or nil), `take_until`, `number` (of the line
+-- @return table with `next` (gives the next line, or nil), `take_until`, `part`, `number` (of the line
 --   last given), `refuse` (ends with an error there) and `close`
 function input.lines(caller, source, kind)
   if type(source) ~= "string" then
