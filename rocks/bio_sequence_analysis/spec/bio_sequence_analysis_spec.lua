@@ -139,6 +139,14 @@ test("fasta_pieces refuses what fasta refuses", function()
   fails_with("FILE: line 1: sequence before the first header: a record begins with a line that starts with '>'", all, "AC\n>a\n")
   fails_with("FILE: line 1: this looks like FASTQ: read it with bio_sequence_analysis.fastq", all, "@read\nAC\n+\nII\n")
   fails_with("FILE: record 2, line 4: '>' inside a sequence: put each header on a line of its own", all, ">a\nA\n>b\nA>C\n")
+  -- Of an object that gives lines, too.
+  local lines = { lines = function()
+    return ("\239\187\191>a\nAC\nA>\n"):gmatch("([^\n]*)\n")
+  end }
+  fails_with("FASTA: record 1, line 3: '>' inside a sequence: put each header on a line of its own", function()
+    for _ in bio.fasta_pieces(lines) do
+    end
+  end)
   fails_with("bio_sequence_analysis.fasta_pieces: overlap (5) must be less than size (5)", all, ">a\n", { size = 5, overlap = 5 })
 end)
 

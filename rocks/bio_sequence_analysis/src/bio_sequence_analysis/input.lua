@@ -195,7 +195,7 @@ local function counted(lines, next_line, take_until, next_part)
   -- @return the part, and whether the line ends with it
   lines.part = function()
     if not next_part then
-      return next_line(), true
+      return lines.next(), true
     end
     local part, is_end = next_part()
     if part and lines.is_fresh then
