@@ -55,7 +55,9 @@ const FLAGS: [&str; 5] = [
     "fresh_process",
     "in_process",
 ];
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 8] = [
+    "address_cidr",
+    "disks",
     "read",
     "write",
     "tags",

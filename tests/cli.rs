@@ -148,6 +148,33 @@ async fn an_untrusted_certificate_shows_the_fingerprint_to_compare() {
 }
 
 #[test]
+fn a_command_for_which_no_pool_is_configured_says_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["ls"][..],
+        &["create", "lab"],
+        &["gc"],
+        &["exec", "lab", "-e", "print(1)"],
+        &["run", "--type", "xcpng", "-e", "print(1)"],
+        &["template", "build"],
+        &["template", "rm", "x"],
+        &["doctor"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+            .args(args)
+            .env("XDG_CONFIG_HOME", folder.path())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("no pool is configured"), "{args:?}: {said}");
+        for remedy in ["bioxen sim", "bioxen config init", "--config"] {
+            assert!(said.contains(remedy), "{args:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_type_lists_those_of_this_build() {
     let output = bioxen(&["run", "-t", "qemu", "-e", "x=1"]);
     assert_eq!(output.status.code(), Some(125));

@@ -130,6 +130,14 @@ fn a_file_of_somebody_else_is_not_replaced_but_that_of_a_killed_pool_is() {
     let settings = folder.join("lab.toml");
     end(serve(folder), Signal::SIGKILL);
     assert!(settings.exists());
+    let ls = bioxen(folder, &["ls", "--config", "lab.toml"]).output();
+    let ls = ls.unwrap();
+    let text = String::from_utf8_lossy(&ls.stderr);
+    assert_eq!(ls.status.code(), Some(125));
+    assert!(
+        text.contains("start it again with `bioxen sim lab.toml`"),
+        "{text}"
+    );
     let pool = serve(folder);
     let second = bioxen(folder, &["sim", "lab.toml"]).output().unwrap();
     let text = String::from_utf8_lossy(&second.stderr);

@@ -70,6 +70,11 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     let said = pool.refused(&["snapshot", "create", "lab", "clean"]).await;
     assert!(said.contains("already"), "{said}");
     assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await, taken);
+    // People read a date.
+    let listed = pool.bioxen(&["snapshot", "ls", "lab"]).await.stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    let (_, made) = listed.trim_end().split_once("made 20").unwrap();
+    assert!(made.ends_with('Z') && made.contains("T"), "{listed}");
     pool.json(&["snapshot", "revert", "lab", "clean"]).await;
     assert_eq!(pool.json(&["info", "lab"]).await[0]["state"], "stopped");
     let said = pool.refused(&["snapshot", "rm", "lab", "claen"]).await;
@@ -251,4 +256,10 @@ async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
     assert_eq!(output.status.code(), Some(125), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("has a template \"made\" already"), "{said}");
+
+    let said = pool.refused(&["template", "rm", BASE]).await;
+    assert!(said.contains("--foreign"), "{said}");
+    let gone = pool.json(&["template", "rm", "made"]).await;
+    assert_eq!(gone[0]["name"], "made");
+    pool.json(&["template", "rm", "--foreign", BASE]).await;
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use xapi_client::api::{Cls, Vm, VmGuestMetrics, VmPowerState, VmRecord};
 use xapi_client::{Client, DateTime, Ref, Watch};
 
+use crate::config_drive::Cidr;
 use crate::error::{Error, Result};
 use crate::no_address::NoAddress;
 
@@ -16,11 +17,12 @@ pub(crate) async fn wait(
     client: &Client,
     vm: &Ref<Vm>,
     watched: Option<Watch>,
+    within: &[Cidr],
     limit: Duration,
 ) -> Result<IpAddr> {
     let mut seen = Seen::default();
     let events = watched.unwrap_or_else(|| client.watch(&[&subject(vm)]));
-    let watching = watch(client, vm, events, &mut seen);
+    let watching = watch(client, vm, events, within, &mut seen);
     match timeout_at(Instant::now() + limit, watching).await {
         Ok(result) => result,
         Err(_) => Err(Error::NoAddress {
@@ -42,7 +44,13 @@ fn subject(vm: &Ref<Vm>) -> String {
     format!("vm/{}", vm.as_str())
 }
 
-async fn watch(client: &Client, vm: &Ref<Vm>, mut watch: Watch, seen: &mut Seen) -> Result<IpAddr> {
+async fn watch(
+    client: &Client,
+    vm: &Ref<Vm>,
+    mut watch: Watch,
+    within: &[Cidr],
+    seen: &mut Seen,
+) -> Result<IpAddr> {
     let failed = || Error::pool("tell the address of the VM");
     // The tools' report is a new object after each start.
     let mut report: Ref<VmGuestMetrics> = Ref::null();
@@ -59,7 +67,7 @@ async fn watch(client: &Client, vm: &Ref<Vm>, mut watch: Watch, seen: &mut Seen)
             }
             if let Some(record) = event.record::<VmGuestMetrics>().map_err(failed())? {
                 seen.tools = true;
-                if let Some(address) = choose(&record.networks) {
+                if let Some(address) = choose(&record.networks, within) {
                     return Ok(address);
                 }
                 seen.networks = record.networks;
@@ -79,13 +87,15 @@ async fn watch(client: &Client, vm: &Ref<Vm>, mut watch: Watch, seen: &mut Seen)
 }
 
 /// The best of the reported addresses: IPv4 before IPv6, the first interface first. Addresses that
-/// are good for one link only are left out: we are elsewhere.
-pub(crate) fn choose(networks: &BTreeMap<String, String>) -> Option<IpAddr> {
+/// are good for one link only are left out: we are elsewhere. So are those outside of the networks that
+/// they may be in, if any are given.
+pub(crate) fn choose(networks: &BTreeMap<String, String>, within: &[Cidr]) -> Option<IpAddr> {
     networks
         .iter()
         .filter_map(|(key, value)| {
             let (place, address) = (place(key)?, value.trim().parse::<IpAddr>().ok()?);
-            is_usable(address).then_some((address.is_ipv6(), place, address))
+            let is_within = within.is_empty() || within.iter().any(|cidr| cidr.has(address));
+            (is_usable(address) && is_within).then_some((address.is_ipv6(), place, address))
         })
         .min()
         .map(|(_, _, address)| address)
@@ -103,7 +113,7 @@ fn place(key: &str) -> Option<(u32, u32)> {
     Some((interface, position))
 }
 
-fn is_usable(address: IpAddr) -> bool {
+pub(crate) fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !is_link_local(address)
 }
 
@@ -175,8 +185,28 @@ mod tests {
             (&[], None),
         ];
         for (pairs, expected) in table {
-            let chosen = choose(&networks(pairs)).map(|address| address.to_string());
+            let chosen = choose(&networks(pairs), &[]).map(|address| address.to_string());
             assert_eq!(chosen.as_deref(), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_in_the_wanted_networks_are_taken() {
+        let reported = networks(&[
+            ("0/ip", "192.168.0.7"),
+            ("1/ip", "10.9.0.7"),
+            ("1/ipv6/0", "2001:db8::7"),
+        ]);
+        for (within, expected) in [
+            (&["10.0.0.0/8"][..], Some("10.9.0.7")),
+            (&["172.16.0.0/12", "192.168.0.0/16"], Some("192.168.0.7")),
+            (&["2001:db8::/32"], Some("2001:db8::7")),
+            (&["0.0.0.0/0"], Some("192.168.0.7")),
+            (&["10.8.0.0/16"], None),
+        ] {
+            let within: Vec<Cidr> = within.iter().map(|text| text.parse().unwrap()).collect();
+            let chosen = choose(&reported, &within).map(|address| address.to_string());
+            assert_eq!(chosen.as_deref(), expected, "{within:?}");
         }
     }
 }

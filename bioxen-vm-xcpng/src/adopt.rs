@@ -138,6 +138,7 @@ pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
     let reports = client.vm_guest_metrics().get_all_records().select().await;
     let reports: BTreeMap<Ref<VmGuestMetrics>, Report> =
         reports.map_err(Error::pool("list the reports of guest tools"))?;
+    let within = &shared.settings().wish.address_cidr;
     let mut infos: Vec<_> = ours
         .into_iter()
         .filter_map(|known| {
@@ -147,7 +148,7 @@ pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
             let mut info = VmInfo::new(id, XcpngConfig::VM_TYPE, now);
             if known.power_state == VmPowerState::Running {
                 let report = reports.get(&known.guest_metrics);
-                info.address = report.and_then(|report| address::choose(&report.networks));
+                info.address = report.and_then(|report| address::choose(&report.networks, within));
             }
             let is_kept = !known.other_config.contains_key(RUN);
             let mut tell = |key: &str, value: String| info.details.insert(key.to_owned(), value);

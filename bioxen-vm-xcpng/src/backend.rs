@@ -19,7 +19,7 @@ use crate::adopt;
 use crate::calls::carry_out;
 use crate::config::{CloneMode, XcpngConfig};
 use crate::deploy::{Found, Plan};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::execute::Deployment;
 use crate::find::find;
 use crate::first_contact::FirstContact;
@@ -154,6 +154,7 @@ fn as_it_is(wish: &Wish) -> Wish {
         vcpus: None,
         cores_per_socket: None,
         disk_size: None,
+        disks: Vec::new(),
         affinity: None,
         sr: None,
         networks: Vec::new(),
@@ -333,7 +334,9 @@ pub(crate) async fn deploy(
     work.spawn(async move {
         let made = create(&shared, &id, &origin, &reporter, &cancel).await;
         // Whoever is gone by now lets the VM go with the unread message.
-        let _ = done.send(made);
+        if let Err(Err(error @ Error::LeftBehind { .. })) = done.send(made) {
+            tracing::warn!(vm = %id, error = %chain(&error), "nobody waited for the deployment");
+        }
     });
     match result.await {
         Ok(made) => Ok(made?.keep()),

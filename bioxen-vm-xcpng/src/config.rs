@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::XcpngBackend;
-use crate::config_drive::StaticAddress;
+use crate::config_drive::{Cidr, StaticAddress};
 use crate::peers::Peers;
 use crate::settings::Settings;
 use crate::words;
@@ -74,6 +74,8 @@ pub struct XcpngConfig {
     pub cores_per_socket: Option<u32>,
     /// The size of the VM's first disk; as the template has it when absent. It may grow, not shrink.
     pub disk_size: Option<ByteSize>,
+    /// Empty disks that a VM gets besides those of its template, in this order.
+    pub disks: Vec<DiskConfig>,
     /// The host that the VM is to run on where it can: its name or UUID.
     pub affinity: Option<String>,
     /// Where the disks of a full copy go: name or UUID of a storage repository. Only with `clone =
@@ -87,6 +89,10 @@ pub struct XcpngConfig {
     /// A fixed address for the first interface; others, and all without it, ask DHCP. Needs a
     /// config drive: see [`FirstContact::ConfigDrive`].
     pub static_address: Option<StaticAddress>,
+    /// The networks of which one has the VM's address (`10.0.0.0/8`), where its guest tools report
+    /// several; any when empty.
+    #[serde(deserialize_with = "words::networks")]
+    pub address_cidr: Vec<Cidr>,
     /// VMs that know each other by fixed addresses on one of their networks and by name. Needs a
     /// config drive too.
     pub peers: Option<Box<Peers>>,
@@ -143,6 +149,19 @@ pub struct TlsConfig {
     pub ca_file: Option<PathBuf>,
     /// Accepts any certificate: whoever is on the way can read the password.
     pub insecure: bool,
+}
+
+/// An empty disk besides those of the template.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DiskConfig {
+    /// Its size.
+    pub size: ByteSize,
+    /// Where it is: name or UUID of a storage repository; next to the first disk when absent.
+    pub sr: Option<String>,
+    /// Its name in the pool; by default that of the VM and a number.
+    pub name: Option<String>,
 }
 
 /// How the disks of a template are reproduced.
@@ -212,10 +231,12 @@ impl Default for XcpngConfig {
             vcpus: None,
             cores_per_socket: None,
             disk_size: None,
+            disks: Vec::new(),
             affinity: None,
             sr: None,
             network: Vec::new(),
             static_address: None,
+            address_cidr: Vec::new(),
             peers: None,
             name: None,
             name_prefix: "bioxen-".into(),

@@ -46,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) affinity: Option<Named<Host>>,
     /// The template's first disk, where its size matters.
     pub(crate) disk: Option<FirstDisk>,
+    /// The storage of each further disk.
+    pub(crate) places: Vec<Ref<Sr>>,
     pub(crate) told: Told,
 }
 
@@ -166,6 +168,8 @@ pub(crate) enum Setting {
         device: String,
         size: i64,
     },
+    /// Gives it a further disk.
+    AddDisk(NewDisk),
     /// Where it runs if it can.
     Affinity(Named<Host>),
     /// Replaces all interfaces.
@@ -176,6 +180,16 @@ pub(crate) enum Setting {
     Drive(Drive),
     Tags(Vec<String>),
     Name(String),
+}
+
+/// A disk that is empty.
+#[derive(Debug, Clone)]
+pub(crate) struct NewDisk {
+    pub(crate) size: i64,
+    pub(crate) sr: Ref<Sr>,
+    pub(crate) name: String,
+    /// The name until the VM has it: ours alone, as that of a config drive is.
+    pub(crate) working_name: String,
 }
 
 impl Plan {
@@ -193,8 +207,13 @@ impl Plan {
             networks,
             affinity,
             disk,
+            places,
             told,
         } = found;
+        let name = wish
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("{}{vm}", wish.name_prefix));
         let mut settings = Vec::new();
         // A clone of a snapshot, which stands in for what runs, is a template too.
         if template.is_a_template || !template.is_halted {
@@ -203,6 +222,17 @@ impl Plan {
         settings.extend(memory(&template, wish.memory)?);
         settings.extend(processors(&template, wish)?);
         settings.extend(first_disk(&template, wish.disk_size, disk)?);
+        for (number, (disk, sr)) in (1..).zip(wish.disks.iter().zip(places)) {
+            settings.push(Setting::AddDisk(NewDisk {
+                size: i64::try_from(disk.size.0).unwrap_or(i64::MAX),
+                sr,
+                name: match &disk.name {
+                    Some(name) => name.clone(),
+                    None => format!("{name} disk {number}"),
+                },
+                working_name: run.drive(&format!("{unique}-{number}")),
+            }));
+        }
         settings.extend(affinity.map(Setting::Affinity));
         if !networks.is_empty() {
             settings.push(Setting::Interfaces(networks));
@@ -223,10 +253,6 @@ impl Plan {
             tags.dedup();
             settings.push(Setting::Tags(tags));
         }
-        let name = wish
-            .name
-            .clone()
-            .unwrap_or_else(|| format!("{}{vm}", wish.name_prefix));
         settings.push(Setting::Name(name.clone()));
         Ok(Self {
             working_name: run.unfinished(unique, vm),
@@ -247,6 +273,15 @@ impl Plan {
     pub(crate) fn has_drive(&self) -> bool {
         let is_drive = |setting: &Setting| matches!(setting, Setting::Drive(_));
         self.settings.iter().any(is_drive)
+    }
+
+    /// The names of disks that belong to nobody until the VM has them.
+    pub(crate) fn loose_disks(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().filter_map(|setting| match setting {
+            Setting::Drive(_) => Some(&*self.drive_name),
+            Setting::AddDisk(disk) => Some(&*disk.working_name),
+            _ => None,
+        })
     }
 
     /// The `other_config` of the VM, given what cloning put there.
@@ -396,6 +431,12 @@ impl fmt::Display for Setting {
                 f,
                 "grow the disk {device} to {}",
                 ByteSize(size.unsigned_abs())
+            ),
+            Self::AddDisk(disk) => write!(
+                f,
+                "give it the disk {:?} of {}",
+                disk.name,
+                ByteSize(disk.size.unsigned_abs())
             ),
             Self::Affinity(host) => {
                 write!(f, "let it run on {:?} ({}) if it can", host.name, host.uuid)

@@ -8,8 +8,8 @@ use xapi_client::{Client, DiskFormat, Ref, Watch};
 
 use crate::calls::{begin, end, is_chain_too_long, patiently};
 use crate::config_drive::{SIZE, network_config};
-use crate::deploy::{Disks, Drive, Named, Plan, Setting};
-use crate::error::{Error, Result, chain};
+use crate::deploy::{Disks, Drive, Named, NewDisk, Plan, Setting};
+use crate::error::{COLLECTED, Error, Result, chain};
 use crate::find;
 use crate::first_contact::FirstContact;
 use crate::ledger::{Entry, Ledger};
@@ -69,6 +69,7 @@ impl Deployment<'_> {
                     tracing::debug!(vm = %self.id, why, "the deployment failed");
                     Err(Error::LeftBehind {
                         what: format!("{why}, and an unfinished VM named {working:?} or {name:?}"),
+                        remedy: COLLECTED,
                         source: Box::new(source),
                     })
                 }
@@ -121,12 +122,11 @@ impl Deployment<'_> {
     /// Carries out the settings of the plan. The config drive is made beside the rest; what was begun
     /// is awaited whatever fails, so that the clean-up sees all there is.
     async fn configure(&self, vm: &Ref<Vm>, record: &VmRecord) -> Result<Option<AttachedDrive>> {
-        let (first, rest): (Vec<_>, Vec<_>) = self
-            .plan
-            .settings
-            .iter()
-            .partition(|setting| matches!(setting, Setting::Interfaces(_)));
-        // A config drive may name their MAC addresses.
+        let (first, rest): (Vec<_>, Vec<_>) =
+            self.plan.settings.iter().partition(|setting| {
+                matches!(setting, Setting::Interfaces(_) | Setting::AddDisk(_))
+            });
+        // A config drive may name their MAC addresses, and comes after the disks.
         self.apply_all(&first, vm, record).await?;
         let (applied, drive) =
             tokio::join!(self.apply_all(&rest, vm, record), self.drive(vm, record));
@@ -332,6 +332,7 @@ impl Deployment<'_> {
                     .await
             }
             Setting::Disk { device, size } => self.grow(device, *size, vm).await,
+            Setting::AddDisk(disk) => self.add_disk(disk, vm).await,
             Setting::Affinity(host) => {
                 let set = || async { api.set_affinity(vm, &host.reference).await };
                 self.patiently(set, "bind the VM to its host").await
@@ -371,6 +372,28 @@ impl Deployment<'_> {
             .await?;
         }
         Ok(())
+    }
+
+    async fn add_disk(&self, disk: &NewDisk, vm: &Ref<Vm>) -> Result<()> {
+        let mut wanted = VdiCreate::new(disk.sr.clone(), disk.size);
+        wanted.name_label = Some(disk.working_name.clone());
+        wanted.other_config = self.plan.marks.clone();
+        let (vdi, vbd) = (self.client.vdi(), self.client.vbd());
+        let made = self
+            .patiently(
+                || async { vdi.create(&wanted).await },
+                "make a disk of the VM",
+            )
+            .await?;
+        let device = VbdCreate::new(vm.clone(), made.clone());
+        self.patiently(
+            || async { vbd.create(&device).await },
+            "give the VM its disk",
+        )
+        .await?;
+        // From here on it goes with the VM.
+        let name = || async { vdi.set_name_label(&made, &disk.name).await };
+        self.patiently(name, "name the disk of the VM").await
     }
 
     async fn replace_interfaces(
@@ -426,10 +449,9 @@ impl Deployment<'_> {
         for vm in vms {
             remove(self.client, &vm).await?;
         }
-        if self.plan.has_drive() {
-            let name = &self.plan.drive_name;
-            for drive in self.client.vdi().get_by_name_label(name).await? {
-                remove_disk(self.client, &drive).await?;
+        for name in self.plan.loose_disks() {
+            for disk in self.client.vdi().get_by_name_label(name).await? {
+                remove_disk(self.client, &disk).await?;
             }
         }
         Ok(())

@@ -67,10 +67,20 @@ pub(crate) async fn find(
         device: device.clone(),
         size: vdi.virtual_size,
     });
-    let storage: BTreeSet<_> = match &sr {
+    let mut storage: BTreeSet<_> = match &sr {
         Some(sr) => [sr.reference.clone()].into(),
         None => held.iter().map(|(_, vdi)| vdi.sr.clone()).collect(),
     };
+    let next_to = sr.as_ref().map(|sr| sr.reference.clone());
+    let next_to = next_to.or_else(|| first.map(|(_, vdi)| vdi.sr.clone()));
+    let mut places = Vec::new();
+    for disk in &wish.disks {
+        places.push(match &disk.sr {
+            Some(name) => self::sr(client, name).await?.reference,
+            None => next_to.clone().unwrap_or_else(Ref::null),
+        });
+    }
+    storage.extend(places.iter().cloned());
     let by_drive = contact_of(&record) == BY_DRIVE;
     let told = match handover {
         None => Told::Nothing,
@@ -95,8 +105,18 @@ pub(crate) async fn find(
         networks,
         affinity,
         disk,
+        places,
         told,
     })
+}
+
+/// The UUID of the pool, by which it is told from all others.
+pub(crate) async fn pool_uuid(client: &Client) -> Result<String> {
+    let failed = || Error::pool("tell its UUID");
+    let pools = client.pool().get_all().await.map_err(failed())?;
+    // A server has one, always.
+    let pool = pools.first().cloned().unwrap_or_else(Ref::null);
+    client.pool().get_uuid(&pool).await.map_err(failed())
 }
 
 /// The disks that are held by drives, each with its device.

@@ -11,7 +11,8 @@ use xapi_client::{Client, Ref, TaskHandle, TaskTag};
 
 use crate::calls::end;
 use crate::error::{Error, Result, chain};
-use crate::keyring::Keyring;
+use crate::find::pool_uuid;
+use crate::keyring::{Keyring, Lock};
 use crate::ledger::{EndedRuns, Life};
 use crate::marks::{OF_VM, Run};
 use crate::pool::ORIGINATOR;
@@ -26,9 +27,9 @@ pub struct Leftover {
     pub kind: LeftoverKind,
     /// Its name on the pool.
     pub name: String,
-    /// Its UUID on the pool.
+    /// Its UUID on the pool. Of a key, that of its VM.
     pub uuid: String,
-    /// The run that made it.
+    /// The run that made it; empty of a key, which belongs to no run.
     pub run: String,
     /// Why it could not be removed, with the causes, if it could not.
     pub problem: Option<String>,
@@ -53,6 +54,8 @@ pub enum LeftoverKind {
     Task,
     /// A session.
     Session,
+    /// The SSH key to a VM that was kept, on this machine; the VM is gone.
+    Key,
 }
 
 impl fmt::Display for LeftoverKind {
@@ -65,6 +68,7 @@ impl fmt::Display for LeftoverKind {
             Self::Network => "network",
             Self::Task => "task",
             Self::Session => "session",
+            Self::Key => "SSH key of VM",
         })
     }
 }
@@ -95,6 +99,7 @@ enum Thing {
     Interface(Ref<Vif>),
     Network(Ref<Network>),
     Session(SecretString),
+    Key,
 }
 
 /// Finds what ended runs have left, and removes it, or, on a dry run, only tells.
@@ -108,6 +113,8 @@ pub(crate) async fn collect(
     let ended = read
         .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(Error::Ledger)?;
+    // Before the VMs are listed: the key to a VM that is made meanwhile is not among these.
+    let mut keys = keys(client, settings).await?;
     let mut all = Vec::new();
     let (mut going, mut going_interfaces) = (BTreeSet::new(), BTreeSet::new());
     for kind in [
@@ -119,13 +126,15 @@ pub(crate) async fn collect(
         // After what was on them.
         LeftoverKind::Network,
         LeftoverKind::Session,
+        LeftoverKind::Key,
     ] {
         let found = match kind {
             LeftoverKind::Task => tasks(client, &ended).await?,
-            LeftoverKind::Vm => vms(client, &ended).await?,
+            LeftoverKind::Vm => vms(client, &ended, &mut keys).await?,
             LeftoverKind::ConfigDrive => drives(client, &ended).await?,
             LeftoverKind::Interface => interfaces(client, &ended, &going).await?,
             LeftoverKind::Network => networks(client, &ended, &going, &going_interfaces).await?,
+            LeftoverKind::Key => std::mem::take(&mut keys).into_iter().map(key).collect(),
             _ => sessions(client, &ended, &settings.hosts).await?,
         };
         for Found { mut left, thing } in found {
@@ -169,10 +178,11 @@ impl Thing {
             Self::Interface(vif) => remove_interface(client, &vif).await,
             Self::Network(network) => remove_network(client, &network).await,
             Self::Session(session) => client.end_session(&session).await.map(drop),
+            Self::Key => Ok(()),
         };
         removed.map_err(Error::pool(DOING))?;
         match &settings.state_dir {
-            // Only of VMs is there anything.
+            // Only of VMs, which a key stands for, is there anything.
             Some(dir) => Keyring::at(dir)
                 .remove(uuid.to_owned())
                 .await
@@ -271,7 +281,9 @@ async fn end_task(
 }
 
 /// VMs, and the snapshots of other VMs that clones were to be made from.
-async fn vms(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
+///
+/// Of the keys, those to VMs that are gone remain.
+async fn vms(client: &Client, ended: &EndedRuns, keys: &mut Vec<Lock>) -> Result<Vec<Found>> {
     #[derive(Deserialize)]
     struct KnownVm {
         #[serde(flatten)]
@@ -288,6 +300,7 @@ async fn vms(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
         .await
         .map_err(Error::pool("list its VMs"))?;
     let present: BTreeSet<_> = vms.keys().cloned().collect();
+    keys.retain(|key| !vms.values().any(|vm| vm.known.uuid == key.uuid));
     let ours = vms.into_iter().filter_map(|(vm, record)| {
         let KnownVm {
             known,
@@ -449,6 +462,33 @@ async fn networks(
         }
     }
     Ok(ours)
+}
+
+/// The VMs of this pool to which there are keys on this machine.
+async fn keys(client: &Client, settings: &Settings) -> Result<Vec<Lock>> {
+    let Some(keyring) = settings.state_dir.as_deref().map(Keyring::at) else {
+        return Ok(Vec::new());
+    };
+    // There rarely is one, and then the pool need not be asked who it is.
+    if !keyring.has_any().await.map_err(Error::Ledger)? {
+        return Ok(Vec::new());
+    }
+    let keys = keyring.of_pool(pool_uuid(client).await?).await;
+    keys.map_err(Error::Ledger)
+}
+
+/// The key to a VM that is gone.
+fn key(lock: Lock) -> Found {
+    Found {
+        left: Leftover {
+            kind: LeftoverKind::Key,
+            name: lock.name,
+            uuid: lock.uuid,
+            run: String::new(),
+            problem: None,
+        },
+        thing: Thing::Key,
+    }
 }
 
 /// The sessions that ended runs have not ended themselves.

@@ -9,10 +9,22 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+/// What the name of a key ends with while it is being written.
+const NEW: &str = ".new";
+
 /// The private directory of the program, and the folder of the keys in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyring {
     dir: PathBuf,
+}
+
+/// A VM that a key is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lock {
+    /// The UUID of its pool.
+    pub(crate) pool: String,
+    pub(crate) uuid: String,
+    pub(crate) name: String,
 }
 
 /// What proves each side to the other, and where.
@@ -29,6 +41,8 @@ pub(crate) struct WayIn {
 /// As it is on disk.
 #[derive(Serialize, Deserialize)]
 struct Written<T> {
+    pool: String,
+    name: String,
     user: String,
     port: u16,
     identity: T,
@@ -47,15 +61,18 @@ impl Keyring {
     }
 
     /// Keeps the way into a VM. It is on disk as a whole, or not at all.
-    pub(crate) async fn save(&self, uuid: String, way_in: WayIn) -> io::Result<()> {
+    pub(crate) async fn save(&self, vm: Lock, way_in: WayIn) -> io::Result<()> {
         let keyring = self.clone();
         blocking(move || {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&keyring.dir)?;
-            let (file, fresh) = (keyring.file(&uuid), keyring.file(&format!("{uuid}.new")));
+            let Lock { pool, uuid, name } = vm;
+            let (file, fresh) = (keyring.file(&uuid), keyring.file(&format!("{uuid}{NEW}")));
             let text = serde_json::to_vec(&Written {
+                pool,
+                name,
                 user: way_in.user,
                 port: way_in.port,
                 identity: way_in.identity.expose_secret(),
@@ -90,11 +107,52 @@ impl Keyring {
         .await
     }
 
+    /// The VMs of a pool to which there are keys.
+    pub(crate) async fn of_pool(&self, pool: String) -> io::Result<Vec<Lock>> {
+        let keyring = self.clone();
+        blocking(move || {
+            let mut found = Vec::new();
+            for path in keyring.paths()? {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                let uuid = stem.strip_suffix(NEW).unwrap_or(&stem).to_owned();
+                let text = match fs::read(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    text => text?,
+                };
+                // What cannot be read is of nobody that we know.
+                match serde_json::from_slice::<Written<SecretString>>(&text) {
+                    Ok(Written { pool: of, name, .. }) if of == pool => {
+                        let pool = of;
+                        found.push(Lock { pool, uuid, name });
+                    }
+                    _ => {}
+                }
+            }
+            found.sort_unstable_by(|a, b| a.uuid.cmp(&b.uuid));
+            found.dedup();
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Whether there is any key.
+    pub(crate) async fn has_any(&self) -> io::Result<bool> {
+        let keyring = self.clone();
+        blocking(move || Ok(!keyring.paths()?.is_empty())).await
+    }
+
+    fn paths(&self) -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+        }
+    }
+
     /// Forgets the way into a VM.
     pub(crate) async fn remove(&self, uuid: String) -> io::Result<()> {
         let keyring = self.clone();
         blocking(move || {
-            for name in [uuid.clone(), format!("{uuid}.new")] {
+            for name in [uuid.clone(), format!("{uuid}{NEW}")] {
                 match fs::remove_file(keyring.file(&name)) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     removed => removed?,
@@ -131,7 +189,14 @@ mod tests {
             host_key: "ssh-ed25519 AAAA".into(),
         };
         assert!(!format!("{way_in:?}").contains("PRIVATE"));
-        keyring.save("u".into(), way_in).await.unwrap();
+        let lock = Lock {
+            pool: "p".into(),
+            uuid: "u".into(),
+            name: "bioxen-vm".into(),
+        };
+        keyring.save(lock.clone(), way_in).await.unwrap();
+        assert_eq!(keyring.of_pool("p".into()).await.unwrap(), [lock]);
+        assert_eq!(keyring.of_pool("other".into()).await.unwrap(), []);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&keyring.dir), 0o700);
         assert_eq!(mode(&keyring.file("u")), 0o600);

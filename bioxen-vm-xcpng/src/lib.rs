@@ -33,7 +33,7 @@ mod words;
 
 pub use backend::XcpngBackend;
 pub use bioxen_vm_core::words::ByteSize;
-pub use config::{CloneMode, FirstContact, SshConfig, TlsConfig, XcpngConfig};
+pub use config::{CloneMode, DiskConfig, FirstContact, SshConfig, TlsConfig, XcpngConfig};
 pub use config_drive::{Cidr, StaticAddress};
 pub use deploy::Plan;
 pub use doctor::{Check, Doctor, Finding, Verdict};
@@ -44,4 +44,4 @@ pub use peers::Peers;
 pub use progress::{Progress, Stage, StageState};
 pub use template::{Template, TemplateBuild, TemplateBuilder};
 pub use vm::XcpngVm;
-pub use xapi_client::Fingerprint;
+pub use xapi_client::{DateTime, Fingerprint};

@@ -14,6 +14,8 @@ pub(crate) const RUN: &str = "bioxen:run";
 const UUID: &str = "bioxen:uuid";
 /// The UUID of the VM whose interface it is: what copies a VM copies the marks of its interfaces.
 pub(crate) const OF_VM: &str = "bioxen:vm";
+/// The UUID of a template that was made by this project.
+const TEMPLATE: &str = "bioxen:template";
 /// Seconds since 1970: when it counts as left behind where nobody knows its run.
 pub(crate) const EXPIRES: &str = "bioxen:expires";
 
@@ -152,6 +154,16 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
 pub(crate) fn is_made_by_us(uuid: &str, other_config: &BTreeMap<String, String>) -> bool {
     let is = |key, wanted: &str| other_config.get(key).is_some_and(|value| value == wanted);
     is(OWNER, OWNER_NAME) && is(UUID, uuid)
+}
+
+/// The mark of a template that was made by this project: its own UUID, so that no VM of it has it.
+pub(crate) fn template_mark(uuid: &str) -> (String, String) {
+    (TEMPLATE.to_owned(), uuid.to_owned())
+}
+
+/// Whether a template was made by this project.
+pub(crate) fn is_template_of_ours(uuid: &str, other_config: &BTreeMap<String, String>) -> bool {
+    other_config.get(TEMPLATE).is_some_and(|own| own == uuid)
 }
 
 /// Whether a key of `other_config` is one of ours.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use xapi_client::api::Vm;
 use xapi_client::{Client, Ref};
 
-use crate::address::{Seen, is_link_local};
+use crate::address::{Seen, is_link_local, is_usable};
 use crate::doctor::Check;
 
 /// Why a running VM has no address. `Display` says what was seen and what to do.
@@ -29,6 +29,8 @@ pub enum NoAddress {
     NoTools,
     /// It has no address but those that are good for its own link.
     LinkLocal(IpAddr),
+    /// It has no address in one of the networks of `address_cidr`, but this one.
+    Elsewhere(IpAddr),
     /// Its guest tools run and report no address.
     Silent,
 }
@@ -48,10 +50,16 @@ impl NoAddress {
             .networks
             .values()
             .filter_map(|text| text.trim().parse().ok());
-        let mut addresses = addresses.filter(|address| is_link_local(*address));
-        match addresses.next() {
-            _ if !seen.tools => Self::NoTools,
-            Some(address) => Self::LinkLocal(address),
+        let addresses: Vec<IpAddr> = addresses.collect();
+        if !seen.tools {
+            return Self::NoTools;
+        }
+        // One that is good for us would have been taken.
+        if let Some(address) = addresses.iter().find(|address| is_usable(**address)) {
+            return Self::Elsewhere(*address);
+        }
+        match addresses.iter().find(|address| is_link_local(**address)) {
+            Some(address) => Self::LinkLocal(*address),
             None => Self::Silent,
         }
     }
@@ -62,7 +70,7 @@ impl NoAddress {
         match self {
             Self::NoInterface | Self::Unplugged { .. } | Self::NoCarrier { .. } => Check::Network,
             Self::NoTools => Check::GuestTools,
-            Self::LinkLocal(_) | Self::Silent => Check::Address,
+            Self::LinkLocal(_) | Self::Elsewhere(_) | Self::Silent => Check::Address,
         }
     }
 }
@@ -136,6 +144,11 @@ impl fmt::Display for NoAddress {
                 f,
                 "its guest tools report only {address}, which is good for its own link; check that \
                  a DHCP server answers on its network, or set static_address"
+            ),
+            Self::Elsewhere(address) => write!(
+                f,
+                "its guest tools report {address}, which is in none of the networks of address_cidr; \
+                 correct that, or put the VM on another network"
             ),
             Self::Silent => f.write_str(
                 "its guest tools run but report no address; check that a DHCP server answers on its \

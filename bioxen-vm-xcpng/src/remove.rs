@@ -15,7 +15,7 @@ const DETACH_ATTEMPTS: u32 = 10;
 const DETACH_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a VM is switched off that something else switches on meanwhile: a start that was under
-/// way, of a program that is gone.
+/// way, of a program that is gone or has given up waiting for it.
 const SWITCHES: u32 = 4;
 
 /// Removes a VM. What is gone already is as good as removed, and a removal that failed half-way can
@@ -28,9 +28,17 @@ pub(crate) async fn remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
     loop {
         let removal = patiently(client, None, || try_to_remove(client, vm));
         match removal.await {
+            // Of one that runs again, disks cannot be removed either.
             Err(Error::Api(failure))
-                if failure.code == ErrorCode::VmBadPowerState && switches < SWITCHES =>
+                if switches < SWITCHES
+                    && matches!(
+                        failure.code,
+                        ErrorCode::VmBadPowerState | ErrorCode::VdiInUse
+                    ) =>
             {
+                if failure.code == ErrorCode::VdiInUse && !runs(client, vm).await? {
+                    return Err(Error::Api(failure));
+                }
                 switches += 1;
             }
             result => return result,
@@ -67,9 +75,18 @@ async fn try_to_remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
 /// Removes a VM that does not run, or a snapshot.
 async fn remove_halted(client: &Client, vm: &Ref<Vm>) -> Result<()> {
     for disk in own_disks(client, vm).await? {
-        remove_disk(client, &disk).await?;
+        remove_disk_of(Some(vm), client, &disk).await?;
     }
     unless_gone(client.vm().destroy(vm).await).map(drop)
+}
+
+/// Whether a VM has a domain, which uses its disks.
+async fn runs(client: &Client, vm: &Ref<Vm>) -> Result<bool> {
+    let state = unless_gone(client.vm().get_power_state(vm).await)?;
+    Ok(matches!(
+        state,
+        Some(VmPowerState::Running | VmPowerState::Paused)
+    ))
 }
 
 /// The disks of a VM that no other VM uses.
@@ -112,6 +129,11 @@ pub(crate) async fn switch_off(client: &Client, vm: &Ref<Vm>) -> Result<()> {
 
 /// Removes a disk, and waits for a host that still detaches it.
 pub(crate) async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> {
+    remove_disk_of(None, client, disk).await
+}
+
+/// The same, but there is nothing to wait for when the disk's VM runs.
+async fn remove_disk_of(vm: Option<&Ref<Vm>>, client: &Client, disk: &Ref<Vdi>) -> Result<()> {
     let mut attempt = 1;
     loop {
         match unless_gone(client.vdi().destroy(disk).await) {
@@ -122,6 +144,11 @@ pub(crate) async fn remove_disk(client: &Client, disk: &Ref<Vdi>) -> Result<()> 
                         ErrorCode::VdiInUse | ErrorCode::OtherOperationInProgress
                     ) =>
             {
+                if let Some(vm) = vm
+                    && runs(client, vm).await?
+                {
+                    return Err(Error::Api(failure));
+                }
                 attempt += 1;
                 free(client, &failure, DETACH_PAUSE).await;
             }

@@ -9,8 +9,8 @@ use bioxen_vm_core::{ConfigProblem, VmId};
 use secrecy::SecretString;
 use xapi_client::Fingerprint;
 
-use crate::config::{CloneMode, FirstContact, SshConfig, XcpngConfig};
-use crate::config_drive::StaticAddress;
+use crate::config::{CloneMode, DiskConfig, FirstContact, SshConfig, XcpngConfig};
+use crate::config_drive::{Cidr, StaticAddress};
 use crate::peers::Peers;
 
 /// A configuration without contradictions.
@@ -53,10 +53,12 @@ pub(crate) struct Wish {
     pub(crate) vcpus: Option<u32>,
     pub(crate) cores_per_socket: Option<u32>,
     pub(crate) disk_size: Option<ByteSize>,
+    pub(crate) disks: Vec<DiskConfig>,
     pub(crate) affinity: Option<String>,
     pub(crate) sr: Option<String>,
     pub(crate) networks: Vec<String>,
     pub(crate) fixed_address: Option<StaticAddress>,
+    pub(crate) address_cidr: Vec<Cidr>,
     pub(crate) peers: Option<Box<Peers>>,
     pub(crate) name: Option<String>,
     pub(crate) name_prefix: String,
@@ -152,10 +154,12 @@ impl Settings {
                     vcpus: config.vcpus,
                     cores_per_socket: config.cores_per_socket,
                     disk_size: config.disk_size,
+                    disks: config.disks,
                     affinity: config.affinity,
                     sr: config.sr,
                     networks: config.network,
                     fixed_address: config.static_address,
+                    address_cidr: config.address_cidr,
                     peers: config.peers,
                     name: config.name,
                     name_prefix: config.name_prefix,
@@ -233,6 +237,10 @@ fn check_names(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
             "sr needs clone = \"copy\": a fast clone stays on the storage of its template".into(),
         );
     }
+    for cidr in config.address_cidr.iter().filter(|cidr| !cidr.is_network()) {
+        let message = format!("address_cidr {cidr} is no network; give it as \"10.0.0.0/24\"");
+        tell("address_cidr", message);
+    }
     if config.ssh.port == 0 {
         tell("ssh.port", "ssh.port cannot be 0".into());
     }
@@ -281,11 +289,17 @@ fn check_host(host: &str) -> Result<(), &'static str> {
 fn check_processors(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
     for (key, is_zero) in [
         ("memory", config.memory.is_some_and(|memory| memory.0 == 0)),
+        ("disks", config.disks.iter().any(|disk| disk.size.0 == 0)),
         ("vcpus", config.vcpus == Some(0)),
         ("cores_per_socket", config.cores_per_socket == Some(0)),
     ] {
         if is_zero {
-            problems.push(ConfigProblem::new(key, format!("{key} cannot be 0")));
+            let what = if key == "disks" {
+                "the size of a disk"
+            } else {
+                key
+            };
+            problems.push(ConfigProblem::new(key, format!("{what} cannot be 0")));
         }
     }
     if let (Some(vcpus), Some(cores @ 1..)) = (config.vcpus, config.cores_per_socket)

@@ -3,6 +3,7 @@
 mod build;
 mod guest;
 mod image;
+mod remove;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,9 +58,10 @@ pub struct TemplateBuild {
     name: String,
     installed: Vec<String>,
     is_root: bool,
+    has_tools: bool,
 }
 
-/// A template that was made.
+/// A template that was made, or that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Template {
@@ -116,6 +118,8 @@ impl TemplateBuilder {
                 self.config.ssh.first_contact = FirstContact::ConfigDrive;
             }
         }
+        // Those of the template's VMs are not its own.
+        self.config.disks.clear();
         let backend = self.config.clone().build()?;
         let base = match self.prepare(&backend).await {
             Ok(base) => base,
@@ -153,6 +157,7 @@ impl TemplateBuilder {
                 name: self.name,
                 installed: filled.installed,
                 is_root: filled.is_root,
+                has_tools: filled.has_tools,
             }),
             Err(error) => {
                 close(&made).await;
@@ -231,6 +236,13 @@ impl TemplateBuild {
     #[must_use]
     pub fn installed(&self) -> &[String] {
         &self.installed
+    }
+
+    /// Whether it has guest tools. Without them, nobody knows the addresses of VMs of the template but
+    /// those who set them.
+    #[must_use]
+    pub fn has_guest_tools(&self) -> bool {
+        self.has_tools
     }
 
     /// Where its packages are installed: for all users where the login may do that.

@@ -19,7 +19,7 @@ use xapi_client::{Client, ErrorCode, Ref, Watch};
 use crate::address;
 use crate::backend::Shared;
 use crate::config::XcpngConfig;
-use crate::error::Error;
+use crate::error::{COLLECTED, Error};
 use crate::execute::{AttachedDrive, Deployed};
 use crate::first_contact::FirstContact;
 use crate::guest::Guest;
@@ -189,6 +189,11 @@ impl XcpngVm {
                         "something of the VM named {:?} ({})",
                         self.names.name, self.uuid
                     ),
+                    // What was there before this run is not collected.
+                    remedy: match self.names.working_name.is_empty() {
+                        true => "destroy it again",
+                        false => COLLECTED,
+                    },
                     source: Box::new(source),
                 })?;
             let removed = Entry::Removed(self.names.working_name.clone());
@@ -427,7 +432,9 @@ impl XcpngVm {
         info.address = match (connected, record.guest_metrics.non_null()) {
             (None, Some(metrics)) if record.power_state == VmPowerState::Running => {
                 match client.vm_guest_metrics().get_networks(metrics).await {
-                    Ok(networks) => address::choose(&networks),
+                    Ok(networks) => {
+                        address::choose(&networks, &self.shared.settings().wish.address_cidr)
+                    }
                     // A report of an earlier run, which goes as soon as there is a newer one.
                     Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => None,
                     Err(error) => return Err(Error::pool("read the VM's addresses")(error)),

@@ -7,6 +7,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny};
 
+use crate::config_drive::Cidr;
+
 /// Reads a duration that has to be there.
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     duration_or_none(deserializer)?
@@ -29,6 +31,15 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
         OneOrMany::Many(many) => Ok(many),
         OneOrMany::Other(_) => Err(D::Error::custom("expected a text or a list of texts")),
     }
+}
+
+/// Reads one network or a list of them.
+pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    let all = one_or_many(deserializer)?;
+    let all = all
+        .iter()
+        .map(|text| text.parse().map_err(D::Error::custom));
+    all.collect()
 }
 
 /// Reads an optional password.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use bioxen_curator::PackageInstaller;
 use bioxen_vm_core::{BackendConfig as _, Outcome, Script, Value, VmManager};
-use bioxen_vm_xcpng::{Progress, StageState, XcpngConfig};
+use bioxen_vm_xcpng::{Progress, StageState, XcpngBackend, XcpngConfig};
 use serde_json::json;
 use tokio::sync::broadcast;
 
@@ -88,10 +88,13 @@ async fn on_pool(
     let backend = Arc::new(XcpngConfig::from_value(pool.config(defaults))?.build()?);
     let mut progress = backend.subscribe();
     let local_config = super::config(settings, "basic")?;
-    let manager = Arc::new(VmManager::new(crate::factory()).with_backend(backend));
+    let manager = Arc::new(
+        VmManager::new(crate::factory()).with_backend(Arc::<XcpngBackend>::clone(&backend)),
+    );
     let result = interrupts
         .unless(Box::pin(job(
             &manager,
+            &backend,
             &mut progress,
             args,
             local_config,
@@ -119,12 +122,15 @@ async fn on_pool(
 
 async fn job(
     manager: &Arc<VmManager>,
+    pool: &XcpngBackend,
     progress: &mut broadcast::Receiver<Progress>,
     args: &Args,
     local_config: Value,
     fasta: Vec<u8>,
 ) -> anyhow::Result<()> {
     watched(progress, manager.create_vm(REMOTE, "xcpng", Value::Null)).await?;
+    let calls = pool.client().await?.calls_sent();
+    note(&format!("{calls} calls of the pool's API"))?;
     let greeting = "print(_VERSION, io.popen('uname -n'):read())";
     let hello = stage(
         "run Lua in it",

@@ -7,7 +7,7 @@ use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_xcpng::{Check, Doctor, Finding, Verdict, XcpngConfig};
 
 use super::interrupt::Interrupts;
-use super::{print, warn, with_defaults};
+use super::{NO_POOL_REMEDY, print, warn, with_defaults};
 use crate::settings::Settings;
 
 /// The exit code when something keeps VMs from being made or used.
@@ -57,8 +57,15 @@ pub(super) async fn run_with(
     let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
     let mut tally = Tally::default();
     if !problems.is_empty() {
+        // Of a pool that was never named, each of its keys is missing.
+        let (problems, remedy) = match settings.has(XcpngConfig::VM_TYPE) {
+            true => (
+                problems,
+                "correct it; `bioxen config show` tells what holds and why",
+            ),
+            false => (vec!["no pool is configured".to_owned()], NO_POOL_REMEDY),
+        };
         for problem in problems {
-            let remedy = "correct it; `bioxen config show` tells what holds and why";
             let finding = Finding::failed(Check::Config, problem, remedy);
             tally.count(&finding);
             show(&finding, args.json)?;

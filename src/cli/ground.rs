@@ -8,7 +8,7 @@ use bioxen_vm_core::{LuaVm, Value, VmId, VmManager};
 
 use super::config;
 #[cfg(feature = "xcpng")]
-use super::with_defaults;
+use super::configured;
 use crate::settings::Settings;
 
 /// Which VM, as the user says it.
@@ -86,7 +86,7 @@ impl Ground {
         for assignment in set {
             settings.set(&vm_type, assignment)?;
         }
-        let config = with_defaults(&settings, &vm_type);
+        let config = configured(&settings, &vm_type)?;
         let manager = for_existing(VmManager::new(crate::factory()), config.clone())?;
         Ok(Self {
             manager: Arc::new(manager),

@@ -245,6 +245,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     for note in settings.notes() {
         warn(note);
     }
+    #[cfg(feature = "sim")]
+    let ended = place.to_read()?.map(std::path::Path::to_owned);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -312,6 +314,17 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     });
     runtime.shutdown_timeout(LINGER);
+    #[cfg(feature = "sim")]
+    if let (Err(_), Some(file)) = (&result, ended)
+        && sim::has_ended(&file)
+    {
+        let file = file.display();
+        return result.with_context(|| {
+            format!(
+                "{file} is of a `bioxen sim` that has ended; start it again with `bioxen sim {file}`"
+            )
+        });
+    }
     result
 }
 
@@ -377,7 +390,7 @@ async fn with_vms(
 
 /// The configuration of a VM type as the user gave it, once nothing is wrong with it.
 fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
-    let config = with_defaults(settings, vm_type);
+    let config = configured(settings, vm_type)?;
     let problems = settings.check(&crate::factory(), vm_type, &config)?;
     ensure!(
         problems.is_empty(),
@@ -385,6 +398,22 @@ fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
         problems.join("; ")
     );
     Ok(config)
+}
+
+/// What to do where no key of a pool is set.
+#[cfg(feature = "xcpng")]
+const NO_POOL_REMEDY: &str = "`bioxen sim pool.toml` serves one on this machine to try \
+                              things on, which `--config pool.toml` reaches; `bioxen config init` sets \
+                              up your own, and --pool NAME chooses one of several";
+
+/// The same as [`with_defaults`], for what cannot do without a pool.
+fn configured(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
+    #[cfg(feature = "xcpng")]
+    ensure!(
+        vm_type != "xcpng" || settings.has(vm_type),
+        "no pool is configured; {NO_POOL_REMEDY}"
+    );
+    Ok(with_defaults(settings, vm_type))
 }
 
 /// The configuration of a VM type with what this program adds by itself. A local VM runs this program

@@ -54,7 +54,14 @@ async fn serve(
     settings: &Path,
     interrupts: &Interrupts,
 ) -> anyhow::Result<ExitCode> {
-    let _served = write(settings, &pool.config())?;
+    let mut config = pool.config();
+    // What is recorded of this pool, and the keys to its VMs, end with it.
+    let about = pool
+        .sim()
+        .keep("about", "The records of those who use this pool.\n")?;
+    let state_dir = about.with_file_name("state");
+    config["state_dir"] = Value::from(state_dir.to_string_lossy());
+    let _served = write(settings, &config)?;
     let file = settings.display();
     let told = print(&format!(
         "pool:     {} (settings in {file})\n\
@@ -82,6 +89,13 @@ fn read_model(path: &Path) -> anyhow::Result<Scenario> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the model {}", path.display()))?;
     Scenario::from_toml(&text).with_context(|| format!("the model {} is wrong", path.display()))
+}
+
+/// Whether a settings file is of a pool that is served no more, as its `bioxen sim` was killed.
+pub(super) fn has_ended(path: &Path) -> bool {
+    let is_ours = std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));
+    let file = is_ours.then(|| File::open(path).ok()).flatten();
+    file.is_some_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_ok())
 }
 
 /// Refuses to replace a file that somebody else wrote, or of a pool that is being served.

@@ -1,10 +1,10 @@
 //! `bioxen snapshot`: what the disks of a VM of a pool held at some time.
 
 use std::process::ExitCode;
-use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 use bioxen_vm_core::Snapshot;
+use bioxen_vm_xcpng::DateTime;
 
 use super::print;
 use super::vms::{Common, adopt, on_pool, pool, to_the_end};
@@ -70,8 +70,7 @@ fn tell(snapshot: &Snapshot, of: &OfVm) -> anyhow::Result<()> {
         let json = serde_json::to_string(snapshot).context("cannot write JSON")?;
         return print(&format!("{json}\n"));
     }
-    let created = snapshot.created.duration_since(UNIX_EPOCH);
-    let seconds = created.map_or(0, |since| since.as_secs());
+    let created = DateTime::from(snapshot.created);
     let Snapshot { id, name, .. } = snapshot;
-    print(&format!("{name} ({id}), made at {seconds} s since 1970\n"))
+    print(&format!("{name} ({id}), made {created:#}\n"))
 }

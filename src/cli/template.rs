@@ -8,10 +8,12 @@ use bioxen_curator::{Curator, RockRequest};
 use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_xcpng::{TemplateBuild, TemplateBuilder, XcpngConfig};
 use clap::Subcommand;
+use serde_json::json;
 
 use super::interrupt::Interrupts;
 use super::own_rocks::OwnRocks;
-use super::{doctor, print, warn, with_defaults};
+use super::vms::{Common, on_pool, pool, to_the_end};
+use super::{configured, doctor, print, warn};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,8 @@ enum Action {
     Build(Build),
     /// Say what a template lacks: makes a VM of it, looks into it and removes it again
     Check(Check),
+    /// Remove a template with its disks; VMs that were made from it stay
+    Rm(Remove),
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,9 +66,24 @@ struct Check {
     looking: doctor::Args,
 }
 
+#[derive(Debug, clap::Args)]
+struct Remove {
+    /// The template, by name or UUID
+    #[arg(value_name = "TEMPLATE")]
+    template: String,
+
+    /// Also one that BioXen has not made
+    #[arg(long)]
+    foreign: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     match args.action {
         Action::Build(args) => build(args, settings).await,
+        Action::Rm(args) => remove(args, settings).await,
         Action::Check(Check { template, looking }) => {
             let template = template.map(|name| format!("template={name}"));
             doctor::run_with(looking, template, settings).await
@@ -85,7 +104,7 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
         Some(none) if none.as_os_str().is_empty() => None,
         folder => Some(OwnRocks::of(folder).await?),
     };
-    let config = with_defaults(&settings, XcpngConfig::VM_TYPE);
+    let config = configured(&settings, XcpngConfig::VM_TYPE)?;
     let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
     ensure!(
         problems.is_empty(),
@@ -111,6 +130,12 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     match build.installed() {
         [] => print("everything was installed already\n")?,
         installed => print(&format!("installed {}\n", installed.join(", ")))?,
+    }
+    if !build.has_guest_tools() {
+        warn(
+            "the VM has no guest tools, and its package manager has none: VMs of the template need \
+             static_address until they are installed from the pool's guest tools ISO",
+        );
     }
     let installing = async {
         match &rocks {
@@ -138,6 +163,20 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     }
     print(&format!("made {} ({})\n", template.name, template.uuid))?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(args: Remove, settings: Settings) -> anyhow::Result<ExitCode> {
+    let pool = pool(&args.common, settings)?;
+    let work = on_pool(pool, async |pool| {
+        let gone = pool.remove_template(&args.template, args.foreign).await?;
+        let (name, uuid) = (gone.name, gone.uuid);
+        match args.common.json() {
+            true => print(&format!("{}\n", json!({"name": name, "uuid": uuid})))?,
+            false => print(&format!("removed {name} ({uuid})\n"))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    to_the_end(work).await
 }
 
 async fn give_up(build: TemplateBuild) {

@@ -12,7 +12,7 @@ use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
 use serde_json::Value;
 
 use super::interrupt::Interrupts;
-use super::{config, print, warn, with_defaults};
+use super::{config, configured, print, warn};
 use crate::settings::Settings;
 
 /// What every command about VMs of a pool takes.
@@ -127,7 +127,7 @@ pub(super) fn pool(common: &Common, mut settings: Settings) -> anyhow::Result<Xc
     for assignment in &common.set {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
-    let config = XcpngConfig::from_value(with_defaults(&settings, XcpngConfig::VM_TYPE))?;
+    let config = XcpngConfig::from_value(configured(&settings, XcpngConfig::VM_TYPE)?)?;
     Ok(config.build_without_template()?)
 }
 

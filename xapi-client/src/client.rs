@@ -148,6 +148,14 @@ impl Client {
             .to_owned())
     }
 
+    /// How many calls this client has sent so far, repeated ones included, but no logins, and no transfers
+    /// of HTTP handlers.
+    #[must_use]
+    pub fn calls_sent(&self) -> u64 {
+        // Ids count from 1.
+        self.inner.next_id.load(Ordering::Relaxed) - 1
+    }
+
     /// The session, for HTTP handlers. It is as good as the password, and may be replaced by any call.
     ///
     /// # Errors

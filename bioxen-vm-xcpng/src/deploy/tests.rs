@@ -31,10 +31,12 @@ fn wish() -> Wish {
         vcpus: None,
         cores_per_socket: None,
         disk_size: None,
+        disks: Vec::new(),
         affinity: None,
         sr: None,
         networks: Vec::new(),
         fixed_address: None,
+        address_cidr: Vec::new(),
         peers: None,
         name: None,
         name_prefix: "bioxen-".into(),
@@ -60,6 +62,7 @@ fn plan(wish: &Wish, template: Template) -> Result<Plan> {
             device: "0".into(),
             size: 8 << 30,
         }),
+        places: Vec::new(),
         told: Told::VmData,
     };
     Plan::new(&VmId::new("vm1").unwrap(), &run(), "u1", wish, found)
@@ -104,6 +107,7 @@ fn a_plan_reads_as_what_will_be_done() {
             device: "0".into(),
             size: 8 << 30,
         }),
+        places: Vec::new(),
         told: Told::Drive(Drive {
             sr: Ref::new("sr"),
             old: vec!["3".into()],

@@ -72,6 +72,7 @@ impl Runner for SshRunner {
             Error::new(error.kind(), format!("cannot reach {}", self.describe())).with_source(error)
         })?;
         let end = talk(&mut channel, &command, &request, stream, sink, started).await?;
+        tracing::debug!(address = %self.session.target().address, "a command is over");
         let broken = match end {
             End::Silence => channel.master.broken().await,
             _ => None,

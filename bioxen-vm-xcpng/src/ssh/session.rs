@@ -164,6 +164,7 @@ impl SshSession {
             let slot = self.slot().await?;
             match start(&slot.master, command).await {
                 Ok(child) => {
+                    tracing::debug!(address = %self.target.address, "a command is started");
                     return Ok(Channel {
                         child,
                         master: Arc::clone(&slot.master),
@@ -241,8 +242,11 @@ impl SshSession {
         if open > 0 && timeout(GROWTH, freed).await.is_ok() {
             return Ok(None);
         }
+        let address = self.target.address;
+        tracing::debug!(%address, "opening an SSH connection");
         match Master::connect(&self.target).await {
             Ok(master) => {
+                tracing::debug!(%address, "an SSH connection stands");
                 self.masters().push(Arc::new(master));
                 let slot = self.free();
                 self.freed.notify_waiters();

@@ -1,12 +1,13 @@
 //! Turns a VM into a template.
 
 use bioxen_vm_core::LuaVm as _;
+use xapi_client::ErrorCode;
 
 use super::{Template, guest};
 use crate::error::{Error, Result};
 use crate::find::{BY_DRIVE, FIRST_CONTACT};
 use crate::first_contact::{FirstContact, PREFIX};
-use crate::marks::{Run, is_ours};
+use crate::marks::{Run, is_ours, template_mark};
 use crate::settings::Handover;
 use crate::vm::XcpngVm;
 
@@ -30,6 +31,7 @@ pub(super) async fn turn(vm: &XcpngVm, name: &str) -> Result<Template> {
     let record = api.get_record(reference).await.map_err(failed())?;
     let mut config = record.other_config;
     config.retain(|key, _| !is_ours(key));
+    config.extend([template_mark(vm.uuid())]);
     if vm.contact().and_then(FirstContact::handover) == Some(Handover::Drive) {
         config.insert(FIRST_CONTACT.to_owned(), BY_DRIVE.to_owned());
     }
@@ -41,9 +43,14 @@ pub(super) async fn turn(vm: &XcpngVm, name: &str) -> Result<Template> {
     api.set_xenstore_data(reference, &data)
         .await
         .map_err(failed())?;
-    api.set_is_a_template(reference, true)
-        .await
-        .map_err(failed())?;
+    match api.set_is_a_template(reference, true).await {
+        // It was sent again, as its first answer got lost.
+        Err(error)
+            if error
+                .failure()
+                .is_some_and(|failure| failure.code == ErrorCode::VmIsTemplate) => {}
+        turned => turned.map_err(failed())?,
+    }
     api.set_name_label(reference, name)
         .await
         .map_err(failed())?;

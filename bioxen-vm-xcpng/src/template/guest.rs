@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::vm::XcpngVm;
 
 const INSTALL: &str = include_str!("install.sh");
+const TOOLS: &str = include_str!("tools.sh");
 const CLEAN: &str = include_str!("clean.sh");
 
 /// How long a package manager may take, which fetches a compiler over whatever network there is.
@@ -18,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 pub(super) struct Filled {
     pub(super) installed: Vec<String>,
     pub(super) is_root: bool,
+    /// Whether something in it tells the pool its address.
+    pub(super) has_tools: bool,
 }
 
 /// Starts a VM and installs what is missing in it.
@@ -50,12 +53,30 @@ pub(super) async fn fill(vm: &XcpngVm) -> Result<Filled> {
         });
     }
     let is_root = run.sudo.is_empty();
+    let mut installed = about("installed");
+    let mut has_tools = report(vm).await?;
+    if !has_tools {
+        let outcome = run.script(TOOLS).await?;
+        has_tools = outcome.success();
+        if outcome.stdout_text().trim() == "installed" {
+            installed.push("guest tools".to_owned());
+        }
+    }
     reached.close().await;
     vm.try_start().await?;
     Ok(Filled {
-        installed: about("installed"),
+        installed,
         is_root,
+        has_tools,
     })
+}
+
+/// Whether guest tools have ever told the pool of this VM.
+async fn report(vm: &XcpngVm) -> Result<bool> {
+    let client = vm.shared().client().await?;
+    let report = client.vm().get_guest_metrics(vm.reference()).await;
+    let report = report.map_err(Error::pool("tell whether the VM has guest tools"))?;
+    Ok(!report.is_null())
 }
 
 /// Removes what copies of the system would share, and gives what could not be removed.

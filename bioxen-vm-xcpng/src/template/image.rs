@@ -10,7 +10,7 @@ use xapi_client::api::{Sr, VbdCreate, VdiCreate, VifCreate, Vm};
 use xapi_client::{Client, DiskFormat, Ref};
 
 use crate::backend::{Shared, XcpngBackend, random_name};
-use crate::error::{Error, Result};
+use crate::error::{COLLECTED, Error, Result, chain};
 use crate::find;
 use crate::ledger::Entry;
 use crate::marks::Run;
@@ -129,10 +129,8 @@ impl ImageBase {
                     .take_back()
                     .await
                     .map_err(|source| Error::LeftBehind {
-                        what: format!(
-                            "{}, and something named {name:?}",
-                            crate::error::chain(&error)
-                        ),
+                        what: format!("{}, and something named {name:?}", chain(&error)),
+                        remedy: COLLECTED,
                         source: Box::new(source),
                     })?;
                 let removed = ledger.note(Entry::Removed(name.clone())).await;
@@ -160,6 +158,7 @@ impl ImageBase {
                 .await
                 .map_err(|source| Error::LeftBehind {
                     what: format!("something named {:?}", self.name),
+                    remedy: COLLECTED,
                     source: Box::new(source),
                 })?;
             let removed = Entry::Removed(self.name.clone());

@@ -2,22 +2,25 @@
 
 use super::{Lifecycle, XcpngVm};
 use crate::error::{Error, Result};
+use crate::find::pool_uuid;
 use crate::first_contact::FirstContact;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, Lock};
 use crate::ledger::Entry;
 use crate::marks::RUN;
 
 impl XcpngVm {
     /// Takes from it what says that it belongs to this run, once the way in is on disk.
     pub(super) async fn keep_alive(&self) -> Result<()> {
+        let client = self.shared.client().await?;
         if let Some(way_in) = self.contact.as_ref().and_then(FirstContact::way_in) {
             let keyring = self.keyring().ok_or(Error::NoStateDir)?;
-            keyring
-                .save(self.uuid.clone(), way_in)
-                .await
-                .map_err(Error::Ledger)?;
+            let lock = Lock {
+                pool: pool_uuid(client).await?,
+                uuid: self.uuid.clone(),
+                name: self.names.name.clone(),
+            };
+            keyring.save(lock, way_in).await.map_err(Error::Ledger)?;
         }
-        let client = self.shared.client().await?;
         // Its snapshots have its marks, and give them back to it.
         let snapshots = client.vm().get_snapshots(&self.vm).await;
         let snapshots = snapshots.map_err(Error::pool("list the snapshots of the VM"))?;

@@ -54,7 +54,8 @@ impl XcpngVm {
             // It needs no tools to tell it.
             Some(fixed) => Ok(fixed.ip()),
             None => {
-                let address = address::wait(client, &self.vm, watched, settings.boot_timeout);
+                let (within, limit) = (&settings.wish.address_cidr, settings.boot_timeout);
+                let address = address::wait(client, &self.vm, watched, within, limit);
                 self.reporter.stage(Stage::Address, address).await
             }
         }

@@ -8,7 +8,7 @@ use bioxen_vm_core::local::{DEFAULT_PATH, LocalRunner};
 use bioxen_vm_core::{Command, Runner};
 use bioxen_vm_xcpng::ssh::KeyPair;
 
-const GUIDE: &str = include_str!("../../../docs/xcpng-setup.md");
+const GUIDE: &str = include_str!("../../../docs/templates.md");
 
 /// The script, with everything it touches moved into a directory.
 fn script(root: &Path) -> String {

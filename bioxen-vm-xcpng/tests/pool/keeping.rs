@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bioxen_vm_core::{Backend, ErrorKind, Script, VmId, VmState};
-use bioxen_vm_xcpng::XcpngBackend;
+use bioxen_vm_xcpng::{LeftoverKind, XcpngBackend};
 use serde_json::json;
 use xapi_client::api::NetworkCreate;
+use xapi_sim::{GuestMode, Model, SimOptions};
 
 use crate::lab::Lab;
 
@@ -173,4 +174,44 @@ async fn a_living_run_renews_the_marks_of_its_networks_and_no_others() {
         api.destroy(&network).await.unwrap();
     }
     lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_to_vms_that_are_gone_are_collected_and_no_others() {
+    let lab = Lab::records_only().await;
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let other = Lab::with(Model::single_host().seed(7), options).await;
+    let state = tempfile::tempdir().unwrap();
+    let changes = json!({"state_dir": state.path()});
+    let keys = || {
+        let files = std::fs::read_dir(state.path().join("keys")).unwrap();
+        files.count()
+    };
+    let elsewhere = XcpngBackend::new(other.config(changes.clone())).unwrap();
+    let theirs = elsewhere.create(id("theirs")).await.unwrap();
+    theirs.keep().await.unwrap();
+    let backend = XcpngBackend::new(lab.config(changes)).unwrap();
+    for name in ["gone", "there"] {
+        let vm = backend.create(id(name)).await.unwrap();
+        vm.keep().await.unwrap();
+    }
+    assert_eq!(
+        (keys(), backend.collect(false).await.unwrap().len()),
+        (3, 0)
+    );
+    lab.remove("bioxen-gone").await;
+    let told = backend.collect(true).await.unwrap();
+    assert_eq!(told[0].kind, LeftoverKind::Key);
+    assert_eq!((told.len(), &*told[0].name), (1, "bioxen-gone"));
+    assert_eq!(keys(), 3);
+    assert_eq!(backend.collect(false).await.unwrap().len(), 1);
+    assert_eq!(keys(), 2);
+    let vm = backend.adopt(id("x"), "there").await.unwrap();
+    vm.destroy().await.unwrap();
+    theirs.destroy().await.unwrap();
+    assert_eq!(keys(), 0);
+    backend.close().await.unwrap();
+    elsewhere.close().await.unwrap();
+    lab.end().await;
+    other.end().await;
 }

@@ -84,13 +84,17 @@ async fn a_vm_is_as_the_configuration_says() {
     let backend = XcpngBackend::new(lab.config(json!({
         "memory": "3GB", "vcpus": 4, "cores_per_socket": 2, "tags": ["lab"],
         "disk_size": "20GB", "affinity": lab.hosts().await[0],
-        "name_prefix": "x-", "network": [lab.some_network().await], "clone": "copy",
+        "disks": [{"size": "1GB"}, {"size": "2GB", "name": "reads"}], "name_prefix": "x-", "network": [lab.some_network().await], "clone": "copy",
     })))
     .unwrap();
     let id = VmId::new("vm1").unwrap();
     let plan = backend.plan(&id).await.unwrap().to_string();
     assert!(plan.contains("set memory to 3 GiB"), "{plan}");
     assert!(plan.contains("grow the disk 0 to 20 GiB"), "{plan}");
+    assert!(
+        plan.contains("give it the disk \"reads\" of 2 GiB"),
+        "{plan}"
+    );
     assert!(plan.starts_with("copy template"), "{plan}");
 
     let vm = backend.create(id).await.unwrap();
@@ -111,7 +115,13 @@ async fn a_vm_is_as_the_configuration_says() {
     assert_eq!(record.other_config["bioxen:owner"], "bioxen");
     assert_eq!(record.other_config["bioxen:vm-id"], "vm1");
     assert_eq!(record.vifs.len(), 1);
-    assert_eq!(lab.disk_sizes(&record).await, [20 << 30]);
+    let mut sizes = lab.disk_sizes(&record).await;
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1 << 30, 2 << 30, 20 << 30]);
+    for name in ["x-vm1 disk 1", "reads"] {
+        let found = lab.client().vdi().get_by_name_label(name).await.unwrap();
+        assert_eq!(found.len(), 1, "{name}");
+    }
     let host = lab.client().host().get_name_label(&record.affinity).await;
     assert_eq!(host.unwrap(), lab.hosts().await[0]);
     for key in [VM_DATA_AUTHORIZED_KEYS, VM_DATA_HOST_KEY, VM_DATA_HOSTNAME] {

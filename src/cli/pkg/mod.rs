@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::ground::for_existing;
 use super::interrupt::Interrupts;
-use super::{print, with_defaults, with_vms};
+use super::{configured, print, with_vms};
 use crate::settings::Settings;
 use target::Target;
 use tree::with_progress;
@@ -205,7 +205,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         settings.set(&args.target.vm_type, assignment)?;
     }
     let vm_type = &*args.target.vm_type;
-    let config = with_defaults(&settings, vm_type);
+    let config = configured(&settings, vm_type)?;
     let manager = VmManager::new(crate::factory());
     let manager = Arc::new(match vm_type {
         "xcpng" => for_existing(manager, config.clone())?,

@@ -14,7 +14,8 @@ use super::{ToWire, text};
 ///
 /// The server says "never" with the epoch: see [`is_never`](Self::is_never). It reads compact and dashed
 /// ISO forms (`20250319T04:16:24Z`, `2025-03-19T04:16:24.123+01:00`), dates alone, and seconds since the
-/// epoch; without a zone it takes UTC. It is sent in the compact form.
+/// epoch; without a zone it takes UTC. It is sent in the compact form, which `Display` prints; `{:#}` prints
+/// that of RFC 3339 (`2025-03-19T04:16:24Z`).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DateTime {
     seconds: i64,
@@ -72,9 +73,10 @@ impl fmt::Display for DateTime {
         );
         let (year, month, day) = date_of(days);
         let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let dash = if f.alternate() { "-" } else { "" };
         write!(
             f,
-            "{year:04}{month:02}{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+            "{year:04}{dash}{month:02}{dash}{day:02}T{hour:02}:{minute:02}:{second:02}Z"
         )
     }
 }

@@ -175,6 +175,8 @@ fn parameters_go_out_as_the_server_reads_them() {
         DateTime::from_unix_seconds(1_742_357_784).to_wire(),
         json!("20250319T04:16:24Z")
     );
+    let time = DateTime::from_unix_seconds(1_742_357_784);
+    assert_eq!(format!("{time:#}"), "2025-03-19T04:16:24Z");
     assert_eq!(
         BTreeMap::from([(1_i64, true)]).to_wire(),
         json!({"1": true})
