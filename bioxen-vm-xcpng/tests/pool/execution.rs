@@ -118,3 +118,30 @@ async fn cut_when_begun(vm: &Arc<dyn LuaVm>, files: &Files, big: &Path) -> bioxe
     }
     panic!("the transfer cannot be interrupted");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_when_the_guest_reboots_is_told_as_lost_and_the_next_execution_works() {
+    let lab = Lab::start().await;
+    let backend = lab.backend();
+    let vm = lab.running(&backend, "vm1").await;
+    let begin = "io.stdout:write('begun') io.stdout:flush() while true do end";
+    let (mut sink, mut output) = bioxen_vm_core::channel(1);
+    let running = Arc::clone(&vm);
+    let running = tokio::spawn(async move {
+        running
+            .execute_streaming(Script::new(begin), &mut sink)
+            .await
+    });
+    assert_eq!(output.recv().await.unwrap().1, "begun");
+    // Somebody else reboots it.
+    let reference = lab.named("bioxen-vm1").await;
+    lab.client().vm().hard_reboot(&reference).await.unwrap();
+    let lost = running.await.unwrap().unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Unavailable, "{lost}");
+    assert!(lost.to_string().contains("is unknown"), "{lost}");
+    let outcome = vm.execute(Script::new("print('again')")).await.unwrap();
+    assert_eq!(outcome.stdout_text(), "again\n");
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+}

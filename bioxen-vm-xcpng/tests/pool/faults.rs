@@ -181,3 +181,31 @@ async fn a_start_that_fails_can_be_tried_again_and_leaves_nothing_whichever_call
     backend.close().await.unwrap();
     lab.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_whose_start_nobody_waits_for_any_more_is_removed() {
+    let lab = Lab::records_only().await;
+    let before = lab.inventory().await;
+    let backend = lab.backend();
+    let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
+    // As one that nobody knows a way into, it starts without a guest.
+    let driven = backend.adopt(VmId::new("driven").unwrap(), "bioxen-vm1");
+    let driven = driven.await.unwrap();
+    // It is seen to be stopped, starts, and then its disk is in use.
+    let slow = |method, millis| FaultRule::method(method).delay(Duration::from_millis(millis));
+    lab.sim.inject(slow("VM.start", 300).times(1));
+    lab.sim.inject(slow("VDI.destroy", 1500).times(1));
+    let called = async |method: &str| {
+        while !lab.sim.calls().iter().any(|call| call.method == method) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let starting = tokio::spawn(async move { driven.start().await });
+    called("VM.start").await;
+    starting.abort();
+    vm.destroy().await.unwrap();
+    called("VM.hard_shutdown").await;
+    backend.close().await.unwrap();
+    assert_eq!(lab.inventory().await, before);
+    lab.end().await;
+}

@@ -1,31 +1,38 @@
 //! Whenever a deploying program is killed, and whichever answer gets lost, nothing stays behind.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use bioxen_vm_core::{Backend, BackendConfig, VmId};
+use bioxen_vm_core::{Backend, BackendConfig, Script, VmId};
 use bioxen_vm_xcpng::{LeftoverKind, XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
 use xapi_sim::{FaultRule, GuestMode, Model, SimOptions};
 
 use crate::config_drive::{changes, model};
+use crate::kill::{Killed, after_each_call, at_each_ssh_step, collect, given};
 use crate::lab::Lab;
 
-/// In which variable the killed program finds its configuration.
-const CONFIG: &str = "BIOXEN_TEST_DEPLOY";
+const DEPLOYING: &str = "leftovers::deploying_program";
+const DRIVING: &str = "leftovers::driving_program";
+
+/// Nothing is there that a program makes to stay.
+async fn none(_: &Lab) -> usize {
+    0
+}
 
 /// What the killed program does: one VM, from its template to its end.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the program that other tests start and kill"]
 async fn deploying_program() {
-    let Ok(config) = std::env::var(CONFIG) else {
+    let Some((config, _)) = given() else {
         return;
     };
-    let config: XcpngConfig = serde_json::from_str(&config).unwrap();
     let backend = config.build().unwrap();
     let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
     let started = vm.start().await;
+    if started.is_ok() {
+        let outcome = vm.execute(Script::new("print(_VERSION)")).await.unwrap();
+        assert!(outcome.success(), "{outcome:?}");
+    }
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
     started.unwrap();
@@ -35,12 +42,9 @@ async fn deploying_program() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the program that other tests start and kill"]
 async fn driving_program() {
-    let Ok(config) = std::env::var(CONFIG) else {
+    let Some((config, host)) = given() else {
         return;
     };
-    let mut config: Value = serde_json::from_str(&config).unwrap();
-    let host = config.as_object_mut().unwrap().remove("host").unwrap();
-    let config: XcpngConfig = serde_json::from_value(config).unwrap();
     let backend = config.build().unwrap();
     let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
     vm.snapshot("first").await.unwrap();
@@ -51,21 +55,11 @@ async fn driving_program() {
     driven.start().await.unwrap();
     let clone = driven.clone_vm(VmId::new("vm2").unwrap()).await.unwrap();
     driven.snapshot("second").await.unwrap();
-    driven.migrate(host.as_str().unwrap()).await.unwrap();
+    driven.migrate(&host).await.unwrap();
     driven.remove_snapshot("second").await.unwrap();
     clone.destroy().await.unwrap();
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
-}
-
-fn start(program: &str, config: &Value) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("leftovers::{program}"), "--ignored"])
-        .env(CONFIG, config.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 fn config(lab: &Lab, state: &Path, more: Value) -> Value {
@@ -74,78 +68,28 @@ fn config(lab: &Lab, state: &Path, more: Value) -> Value {
     lab.json(config)
 }
 
-async fn collect(config: &Value, dry_run: bool) -> Vec<bioxen_vm_xcpng::Leftover> {
-    let config: XcpngConfig = serde_json::from_value(config.clone()).unwrap();
-    let backend = config.build().unwrap();
-    let found = backend.collect(dry_run).await.unwrap();
-    backend.close().await.unwrap();
-    found
-}
-
-/// Kills a program after each of its calls but the first few, and gives the numbers of calls and of
-/// what was left.
-async fn kill_after_each_call(lab: Lab, program: &str, config: Value, first: u64) -> (u64, usize) {
-    let before = lab.inventory().await;
-    let mut sessions = None;
-    let mut calls = 0;
-    let mut left = 0;
-    // What the program needs to know besides is not for those who clean up.
-    let mut cleaner = config.clone();
-    cleaner.as_object_mut().unwrap().remove("host");
-    for number in first.. {
-        let start = lab.sim.calls().len();
-        // The call does its work, and no answer comes.
-        let rule = FaultRule::method("*").after(number).times(1);
-        lab.sim.inject(rule.slow_body(Duration::from_secs(3600)));
-        let mut program = self::start(program, &config);
-        let ended = lab.until(start + number as usize + 1, &mut program).await;
-        program.kill().unwrap();
-        program.wait().unwrap();
-        lab.sim.clear_faults();
-        lab.until_idle().await;
-        if let Some(status) = ended {
-            assert!(status.success(), "{status}");
-            calls = number;
-            break;
-        }
-        let told = collect(&cleaner, true).await;
-        let found = collect(&cleaner, false).await;
-        assert_eq!(told.len(), found.len(), "killed after {number} calls");
-        for one in &found {
-            assert_eq!(one.problem, None, "killed after {number} calls: {one:?}");
-        }
-        left += found.len();
-        assert_eq!(lab.inventory().await, before, "killed after {number} calls");
-        assert_eq!(collect(&cleaner, false).await.len(), 0);
-        // The answer to the login is the only one that says which session it was.
-        let now = lab.sessions().await;
-        assert_eq!(
-            *sessions.get_or_insert(now),
-            now,
-            "killed after {number} calls"
-        );
-    }
-    println!("killed after each of {calls} calls; {left} things were left and collected");
-    lab.end().await;
-    (calls, left)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_killed_after_any_call_leaves_nothing_that_is_not_collected() {
     let lab = Lab::with(model(), SimOptions::default()).await;
     let state = tempfile::tempdir().unwrap();
     let config = config(&lab, state.path(), json!({}));
-    let (calls, left) = kill_after_each_call(lab, "deploying_program", config, 0).await;
-    assert!(calls > 15 && left > 10, "{calls} {left}");
+    let Killed { steps, left } = after_each_call(&lab, DEPLOYING, config, 0.., none).await;
+    assert!(steps > 15 && left > 10, "{steps} {left}");
+    lab.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_killed_while_it_copies_leaves_nothing_that_is_not_collected() {
     let lab = Lab::with(model(), SimOptions::default()).await;
     let state = tempfile::tempdir().unwrap();
-    let config = config(&lab, state.path(), json!({"clone": "copy"}));
-    let (calls, left) = kill_after_each_call(lab, "deploying_program", config, 0).await;
-    assert!(calls > 15 && left > 10, "{calls} {left}");
+    let config = config(
+        &lab,
+        state.path(),
+        json!({"clone": "copy", "disks": [{"size": "1GB"}]}),
+    );
+    let Killed { steps, left } = after_each_call(&lab, DEPLOYING, config, 0.., none).await;
+    assert!(steps > 15 && left > 10, "{steps} {left}");
+    lab.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,10 +98,21 @@ async fn a_program_killed_while_it_drives_vms_leaves_nothing_that_is_not_collect
     let lab = Lab::with(Model::pool_of_three(), options).await;
     let state = tempfile::tempdir().unwrap();
     let host = lab.hosts().await.remove(1);
-    let config = lab.json(json!({"state_dir": state.path(), "host": host}));
+    let config = lab.json(json!({"state_dir": state.path(), "more": host}));
     // That a deployment can be killed is shown above.
-    let (calls, left) = kill_after_each_call(lab, "driving_program", config, 9).await;
-    assert!(calls > 30 && left > 30, "{calls} {left}");
+    let Killed { steps, left } = after_each_call(&lab, DRIVING, config, 9.., none).await;
+    assert!(steps > 30 && left > 30, "{steps} {left}");
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_killed_at_any_step_of_its_way_into_a_vm_leaves_nothing_that_is_not_collected() {
+    let lab = Lab::with(model(), SimOptions::default()).await;
+    let state = tempfile::tempdir().unwrap();
+    let config = config(&lab, state.path(), json!({}));
+    let Killed { steps, left } = at_each_ssh_step(&lab, DEPLOYING, config, 0, none).await;
+    assert!(steps > 6 && left > 6, "{steps} {left}");
+    lab.end().await;
 }
 
 /// Once more where the answer that got lost was that of this very call.
@@ -250,7 +205,10 @@ async fn a_lost_answer_ends_in_one_vm_or_none() {
             }
             Err(error) => {
                 refused += 1;
-                assert!(!error.to_string().contains("by hand"), "{error}");
+                assert!(
+                    !error.to_string().contains("is left on the pool"),
+                    "{error}"
+                );
             }
         }
         backend.close().await.unwrap();

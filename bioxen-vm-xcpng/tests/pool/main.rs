@@ -12,6 +12,7 @@ mod execution;
 mod faults;
 mod first_screen;
 mod keeping;
+mod kill;
 mod lab;
 mod leftovers;
 mod lifecycle;

@@ -1,19 +1,17 @@
 //! A template is made from another one, complete or not at all.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
 
 use bioxen_vm_core::{Backend as _, BackendConfig as _, ErrorKind, Script, VmId};
 use bioxen_vm_xcpng::{TemplateBuilder, XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
 use xapi_sim::guest::{PORT, Rung};
-use xapi_sim::{FaultRule, GuestReport, SimOptions};
+use xapi_sim::{FaultRule, GuestReport, SimOptions, TemplateSpec};
 
 use crate::config_drive::{NETWORK, changes, model};
+use crate::kill::{after_each_call, at_each_ssh_step, given};
 use crate::lab::Lab;
 
-/// In which variable the killed program finds its configuration.
-const CONFIG: &str = "BIOXEN_TEST_TEMPLATE";
 const MADE: &str = "made";
 
 /// A pool on which guests have files of their own, so that something can be installed in them.
@@ -66,7 +64,7 @@ async fn a_template_is_made_whose_vms_are_nobody_elses() {
         .keys()
         .filter(|key| key.starts_with("bioxen:"))
         .collect();
-    assert_eq!(ours, ["bioxen:first-contact"]);
+    assert_eq!(ours, ["bioxen:first-contact", "bioxen:template"]);
     let disks = lab.disk_sizes(&record).await;
     assert_eq!(disks.len(), 1, "the config drive is gone");
     let with_it = lab.inventory().await;
@@ -90,7 +88,19 @@ async fn a_template_is_made_whose_vms_are_nobody_elses() {
 
     let taken = builder(&config).begin().await.unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
-    lab.remove(MADE).await;
+
+    let backend: XcpngBackend = XcpngConfig::from_value(config).unwrap().build().unwrap();
+    for (which, foreign, said) in [
+        ("cloud", false, "BioXen has not made the template"),
+        ("Other install media", true, "came with the pool"),
+        ("mad", true, "there are: \"made\""),
+    ] {
+        let error = backend.remove_template(which, foreign).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    let gone = backend.remove_template(MADE, false).await.unwrap();
+    assert_eq!(gone.uuid, template.uuid);
+    backend.close().await.unwrap();
     let mut after = lab.inventory().await;
     after.insert("task", before["task"].clone());
     assert_eq!(after, before);
@@ -144,6 +154,53 @@ async fn what_is_missing_is_installed_by_the_package_manager_or_told() {
     let mut after = lab.inventory().await;
     after.insert("task", before["task"].clone());
     assert_eq!(after, before);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_tools_are_installed_where_the_package_manager_has_them() {
+    let mute = |name: &str| {
+        let template = TemplateSpec::with_guest(name).cloud_init().vif(NETWORK);
+        template.report(GuestReport::NoTools)
+    };
+    let lab = Lab::with(model().template(mute("mute")), SimOptions::default()).await;
+    if lab.sim.rung() != Some(Rung::Overlay) {
+        println!("left out: guests have no files of their own here");
+        return lab.end().await;
+    }
+    // An address of the simulator's own, where guests can really be.
+    let backend: XcpngBackend = XcpngConfig::from_value(config(&lab, json!({})))
+        .unwrap()
+        .build()
+        .unwrap();
+    let vm = lab.running(&backend, "first").await;
+    let free = vm.info().await.unwrap().address.unwrap();
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    let fixed = json!({
+        "template": "mute",
+        "static_address": {"address": format!("{free}/16"), "gateway": "127.77.0.1"},
+    });
+    let config = config(&lab, fixed);
+    let build = builder(&config).begin().await.unwrap();
+    assert!(!build.has_guest_tools());
+    // A package manager that does as it is told here.
+    let manager = "#!/bin/sh\ncase \"$*\" in *xen-guest-agent) ;; *) exit 100 ;; esac\n\
+        echo '#!/bin/sh' >/usr/local/bin/xen-guest-agent\nchmod 755 /usr/local/bin/xen-guest-agent\n";
+    let script = r#"
+        local f = assert(io.open('/usr/local/bin/apt-get', 'w'))
+        f:write(arg[1]) f:close()
+        assert(os.execute('chmod 755 /usr/local/bin/apt-get'))"#;
+    let outcome = build.vm().execute(Script::new(script).arg(manager)).await;
+    assert!(outcome.unwrap().success());
+    build.finish().await.unwrap();
+    let mut of_made = config.clone();
+    of_made["template"] = json!(MADE);
+    let build = TemplateBuilder::new(XcpngConfig::from_value(of_made).unwrap()).named("second");
+    let build = build.begin().await.unwrap();
+    assert!(build.has_guest_tools());
+    assert_eq!(build.installed(), ["guest tools"]);
+    build.abandon().await.unwrap();
     lab.end().await;
 }
 
@@ -244,75 +301,169 @@ async fn a_template_is_made_from_an_image_whose_upload_leaves_nothing_else() {
     lab.end().await;
 }
 
-/// What the killed program does: one template, from another one.
+/// What the killed program does: one template, from another one, or from the image that it is told.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the program that other tests start and kill"]
 async fn building_program() {
-    let Ok(config) = std::env::var(CONFIG) else {
+    let Some((config, image)) = given() else {
         return;
     };
-    let build = builder(&serde_json::from_str(&config).unwrap())
-        .begin()
-        .await;
+    let mut builder = TemplateBuilder::new(config).named(MADE);
+    if !image.is_empty() {
+        builder = builder.from_image(image);
+    }
+    let build = builder.begin().await;
     build.unwrap().finish().await.unwrap();
 }
 
-fn build(config: &Value) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "template::building_program", "--ignored"])
-        .env(CONFIG, config.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+const BUILDING: &str = "template::building_program";
+
+/// Removes the template that a build may have ended with just before it was killed.
+async fn whole_template(lab: &Lab) -> usize {
+    if !lab.has(MADE).await {
+        return 0;
+    }
+    assert!(lab.record_of(MADE).await.is_a_template);
+    lab.remove(MADE).await;
+    1
+}
+
+/// A pool for a build from an image, what it is configured with, and how many of its calls come before
+/// those of the deployment, and how many with them.
+async fn image_lab(state: &Path) -> Option<(Lab, Value, [u64; 2])> {
+    let options = SimOptions::default().with_image_report(GuestReport::Address);
+    let lab = Lab::with(model(), options).await;
+    if lab.sim.rung() != Some(Rung::Overlay) {
+        println!("left out: guests have no files of their own here");
+        lab.end().await;
+        return None;
+    }
+    let path = state.join("cloud.raw");
+    std::fs::write(&path, image()).unwrap();
+    let ssh = json!({"user": "root", "port": PORT});
+    let config = json!({"template": "", "network": NETWORK, "ssh": ssh, "state_dir": state});
+    let config = lab.json(config);
+    let begun = lab.sim.calls().len();
+    let build = builder(&config).from_image(&path).begin().await.unwrap();
+    let calls = lab.sim.calls().split_off(begun);
+    build.abandon().await.unwrap();
+    // The VM is made in a session of its own.
+    let is_login = |call: &xapi_sim::CallRecord| call.method == "session.login_with_password";
+    let second = calls.iter().rposition(is_login).unwrap();
+    let mut config = config;
+    config["more"] = json!(path);
+    Some((lab, config, [second as u64, calls.len() as u64]))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_build_killed_after_any_call_of_its_own_leaves_nothing_or_a_whole_template() {
+async fn a_build_killed_after_any_call_for_its_image_leaves_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let Some((lab, config, [base, _])) = image_lab(state.path()).await else {
+        return;
+    };
+    let begun = after_each_call(&lab, BUILDING, config, 0..base, whole_template).await;
+    assert!(begun.steps >= 10, "{}", begun.steps);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_killed_after_any_call_behind_its_deployment_leaves_nothing_or_a_whole_template() {
+    let state = tempfile::tempdir().unwrap();
+    let Some((lab, config, [_, deployed])) = image_lab(state.path()).await else {
+        return;
+    };
+    // How a deployment goes is what other tests kill at each call.
+    let calls = deployed..;
+    let ended = after_each_call(&lab, BUILDING, config, calls, whole_template).await;
+    assert!(ended.steps >= 10, "{}", ended.steps);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_killed_at_any_step_in_its_vm_leaves_nothing() {
     let Some(lab) = lab().await else { return };
     let state = tempfile::tempdir().unwrap();
     let config = config(&lab, json!({"state_dir": state.path()}));
+    let built = at_each_ssh_step(&lab, BUILDING, config, 6, whole_template).await;
+    assert!(built.steps > 10, "{}", built.steps);
+    lab.end().await;
+}
+
+/// What a build asks of the pool that may be done twice: sent again when its answer is lost.
+const REPEATED: [&str; 9] = [
+    "VM.get_record",
+    "VM.set_other_config",
+    "VM.set_xenstore_data",
+    "VM.set_is_a_template",
+    "VM.set_name_label",
+    "VDI.set_name_label",
+    "VDI.destroy",
+    "VM.destroy",
+    "VBD.unplug",
+];
+
+/// What may not, and how often it is asked for: for the image, and for the VM of it.
+const ONCE: [(&str, u64); 5] = [
+    ("VDI.create", 2),
+    ("VBD.create", 2),
+    ("VM.clone", 2),
+    ("VIF.create", 1),
+    ("VM.clean_shutdown", 1),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_of_a_build_ends_in_one_template_or_none() {
+    let state = tempfile::tempdir().unwrap();
+    let Some((lab, mut config, _)) = image_lab(state.path()).await else {
+        return;
+    };
+    let image = config.as_object_mut().unwrap().remove("more").unwrap();
     let before = lab.inventory().await;
-    // How a deployment goes is what other tests kill at each call.
-    let begun = lab.sim.calls().len();
-    let first = builder(&config).begin().await.unwrap();
-    let deployed = lab.sim.calls().len() - begun;
-    first.abandon().await.unwrap();
-    let (mut killed, mut whole) = (0, 0);
-    for number in deployed.. {
-        let start = lab.sim.calls().len();
-        let rule = FaultRule::method("*").after(number as u64).times(1);
-        lab.sim.inject(rule.slow_body(Duration::from_secs(3600)));
-        let mut program = build(&config);
-        let ended = lab.until(start + number + 1, &mut program).await;
-        program.kill().unwrap();
-        program.wait().unwrap();
+    let build = async || -> bioxen_vm_core::Result<_> {
+        let builder = builder(&config).from_image(image.as_str().unwrap());
+        builder.begin().await?.finish().await
+    };
+    let lost = |method: &str, number| {
+        let rule = FaultRule::method(method).after(number).times(1);
+        lab.sim.inject(rule.disconnect().after_effect());
+    };
+    let as_before = async |what: &str| {
         lab.sim.clear_faults();
-        lab.until_idle().await;
-        let backend: XcpngBackend = XcpngConfig::from_value(config.clone())
-            .unwrap()
-            .build()
-            .unwrap();
-        for left in backend.collect(false).await.unwrap() {
-            assert_eq!(left.problem, None, "killed after {number} calls: {left:?}");
-        }
-        backend.close().await.unwrap();
-        // The last call but the logout is the one that gives it its name.
-        if lab.has(MADE).await {
-            whole += 1;
-            assert!(lab.record_of(MADE).await.is_a_template);
-            lab.remove(MADE).await;
-        }
+        let made = whole_template(&lab).await;
         let mut after = lab.inventory().await;
         after.insert("task", before["task"].clone());
-        assert_eq!(after, before, "killed after {number} calls");
-        if let Some(status) = ended {
-            assert!(status.success(), "{status}");
-            break;
-        }
-        killed += 1;
+        assert_eq!(after, before, "{what}");
+        made
+    };
+    for method in REPEATED {
+        // Each is answered at the second try.
+        (0..40).step_by(2).for_each(|number| lost(method, number));
     }
-    println!("killed after each of {killed} calls behind the deployment; {whole} left a template");
-    assert!(killed >= 8 && whole >= 1, "{killed} {whole}");
+    build().await.unwrap();
+    assert_eq!(as_before("all that may be repeated").await, 1);
+    let (mut made, mut refused) = (0, 0);
+    for (method, times) in ONCE {
+        for number in 0..times {
+            lost(method, number);
+            let result = build().await;
+            let what = format!("answer {number} to {method} is lost");
+            assert_eq!(
+                as_before(&what).await,
+                usize::from(result.is_ok()),
+                "{what}"
+            );
+            match result {
+                Ok(_) => made += 1,
+                Err(error) => {
+                    refused += 1;
+                    assert!(
+                        !error.to_string().contains("is left on the pool"),
+                        "{error}"
+                    );
+                }
+            }
+        }
+    }
+    println!("{made} builds went on after a lost answer, {refused} ended with nothing left");
     lab.end().await;
 }
