@@ -247,6 +247,50 @@ fn a_program_in_a_file_gets_arguments_and_standard_input() {
 }
 
 #[test]
+fn a_program_that_lacks_a_rock_or_a_file_is_followed_by_what_gives_it() {
+    let error = stderr(&bioxen(&["run", "-e", "require 'no_such.module'"]));
+    assert!(error.contains("`--package ROCK`"), "{error}");
+    assert!(
+        error.contains("bioxen pkg search no_such.module"),
+        "{error}"
+    );
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let counts = "print(#io.open((...)):read('a'))";
+    let output = bioxen(&["run", "-e", counts, path]);
+    let error = stderr(&output);
+    for remedy in ["--put", "--stdin"] {
+        assert!(error.contains(&format!("`{remedy} {path}`")), "{error}");
+    }
+    assert_eq!(output.status.code(), Some(1));
+    // The hint works.
+    let read = format!("read=[\"{path}\"]");
+    assert!(
+        error.contains(&format!("--set 'read=[\"{path}\"]'")),
+        "{error}"
+    );
+    assert_eq!(
+        stdout(&bioxen(&["run", "--set", &read, "-e", counts, path])),
+        "0\n"
+    );
+
+    // One that fails for something else, or has dealt with it, is left alone.
+    for code in ["error('mine')", "print(pcall(require, 'no_such'))"] {
+        let error = stderr(&bioxen(&["run", "-e", code, "no-such-file"]));
+        assert!(!error.contains("hint"), "{error}");
+    }
+}
+
+#[test]
+fn arguments_that_begin_with_a_dash_go_behind_two_after_a_text() {
+    let error = stderr(&bioxen(&["run", "-e", "print(...)", "-x"]));
+    assert!(error.contains("'-- -x'"), "{error}");
+    let output = bioxen(&["run", "-e", "print(...)", "--", "-x", "y"]);
+    assert_eq!(stdout(&output), "-x\ty\n");
+}
+
+#[test]
 fn output_and_input_pass_while_the_program_runs() {
     let code = "io.write('ready\\n') io.flush() print(io.read('l')) os.exit(3)";
     let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))

@@ -22,6 +22,7 @@ mod doctor;
 #[cfg(feature = "xcpng")]
 mod gc;
 mod ground;
+mod hints;
 #[cfg(feature = "xcpng")]
 mod init;
 mod interrupt;

@@ -89,7 +89,8 @@ pub(super) struct Job {
     #[arg(long = "execute", short = 'e', value_name = "LUA")]
     code: Option<String>,
 
-    /// The program (not with -e) and its arguments; options of bioxen go before it
+    /// The program (not with -e) and its arguments; options of bioxen go before it. After -e arguments
+    /// that begin with a dash go behind `--`
     #[arg(trailing_var_arg = true, value_name = "FILE [ARGUMENT]")]
     arguments: Vec<String>,
 }

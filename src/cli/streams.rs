@@ -33,6 +33,9 @@ const OUT_OF_CPU_TIME: u8 = 128 + 24;
 /// The exit code by which a shell knows that nobody read on: 128 and SIGPIPE.
 pub(super) const NO_READER: u8 = 128 + 13;
 
+/// How much of standard error is remembered: a message and its traceback.
+const KEPT: usize = 16 * 1024;
+
 /// How much input is read ahead of the program.
 const AHEAD: usize = 64 * 1024;
 
@@ -42,6 +45,8 @@ pub(super) struct Streams {
     stdout: Arc<File>,
     stderr: Arc<File>,
     at_line_start: bool,
+    /// The last that went to standard error.
+    last_errors: Vec<u8>,
     failed: Option<(OutputStream, io::Error)>,
     broken: Arc<Notify>,
     /// What passed on each stream, where somebody wants to know.
@@ -64,6 +69,7 @@ impl Streams {
             stdout: Arc::new(stdout.context("cannot use standard output")?.into()),
             stderr: Arc::new(stderr.context("cannot use standard error")?.into()),
             at_line_start: true,
+            last_errors: Vec::new(),
             failed: None,
             broken: Arc::default(),
             sums: None,
@@ -84,6 +90,18 @@ impl Streams {
     /// Whether the last thing written ended its line.
     pub(super) fn is_at_line_start(&self) -> bool {
         self.at_line_start
+    }
+
+    /// The last that was written to standard error: at least as much as is kept of it, if there was.
+    pub(super) fn last_errors(&self) -> &[u8] {
+        &self.last_errors
+    }
+
+    fn remember(&mut self, piece: &[u8]) {
+        self.last_errors.extend_from_slice(piece);
+        if self.last_errors.len() > 2 * KEPT {
+            self.last_errors.drain(..self.last_errors.len() - KEPT);
+        }
     }
 
     /// Told when a stream takes no more.
@@ -116,6 +134,9 @@ impl OutputSink for Streams {
         }
         if let Some(last) = piece.last() {
             self.at_line_start = *last == b'\n';
+        }
+        if stream == OutputStream::Stderr {
+            self.remember(&piece);
         }
         if let Some(sums) = &mut self.sums {
             match stream {

@@ -9,8 +9,8 @@ use bioxen_vm_core::{LuaVm, Script, Status, VmInfo};
 
 use super::copies::Copies;
 use super::ground::Ground;
-use super::servers;
 use super::streams::{Streams, exit_code};
+use super::{hints, servers};
 
 /// What is to be done.
 pub(super) struct Work {
@@ -77,10 +77,12 @@ impl Work {
         let copies = Copies::new(&self.put, &self.get, &*vm).await?;
         copies.put().await?;
         let (id, manager) = (vm.id().as_str(), &ground.manager);
+        let arguments = self.script.args.clone();
         let outcome = manager.execute_streaming(id, self.script, streams).await?;
         if let Some(end) = streams.failure() {
             return end;
         }
+        hints::after(&*vm, &arguments, outcome.status, streams.last_errors()).await;
         if let Some(trace) = &mut trace {
             trace.times.program = outcome.duration;
             trace.status = Some(outcome.status);
