@@ -8,7 +8,7 @@
 //! target/venv/bin/pip install pylua-bioxen-vm-lib==0.1.18 lupa
 //! ```
 //!
-//! Arguments choose parts: `one_shot`, `session`, `cpu_bound`, `streaming`, `many_vms`.
+//! Arguments choose parts: `one_shot`, `loops`, `session`, `cpu_bound`, `streaming`, `many_vms`.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -51,6 +51,9 @@ async fn main() {
     if wanted("one_shot") {
         one_shot().await;
     }
+    if wanted("loops") {
+        loops().await;
+    }
     if wanted("session") {
         session().await;
     }
@@ -75,7 +78,7 @@ async fn vm(config: BasicConfig) -> BasicVm {
     vm
 }
 
-/// The ways, in turns; and then each of the isolated ones by itself, as a loop goes it.
+/// The ways, in turns.
 async fn one_shot() {
     println!("one execution of `{CODE}`, median of {ROUNDS}, in turns");
     let built_in = vm(BasicConfig::default()).await;
@@ -131,7 +134,16 @@ async fn one_shot() {
             ratio(time, ours.unwrap())
         ))
     );
+    for vm in [built_in, fresh, foreign] {
+        vm.destroy().await.unwrap();
+    }
+}
 
+/// The isolated ways, each by itself as a loop goes it.
+async fn loops() {
+    let built_in = vm(BasicConfig::default()).await;
+    let fresh = vm(BasicConfig::default().with_fresh_process(true)).await;
+    let mut floor = Floor::start();
     println!("the same in loops of {LOOP}, which take turns");
     let mut loops: [Vec<Duration>; 3] = Default::default();
     for _ in 0..ROUNDS / 10 {
@@ -155,7 +167,7 @@ async fn one_shot() {
             ratio(time, loops[2])
         );
     }
-    for vm in [built_in, fresh, foreign] {
+    for vm in [built_in, fresh] {
         vm.destroy().await.unwrap();
     }
 }

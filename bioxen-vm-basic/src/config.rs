@@ -91,8 +91,9 @@ pub struct BasicConfig {
     /// process runs the next program of the same VM, in a fresh Lua state, if nothing of the last
     /// one can have stayed in it.
     pub fresh_process: bool,
-    /// How many idle processes a VM keeps for the next programs. One is started with the VM, others
-    /// stay when they have run one. 4 by default; 0: a process is started for each program.
+    /// How many idle processes a VM keeps for the next programs. One is started with the VM, a
+    /// second when programs follow closely on each other, others stay when they have run one. 4 by
+    /// default; 0: a process is started for each program.
     pub idle_workers: usize,
 }
 

@@ -12,12 +12,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use bioxen_vm_core::lua::{DRIVER, SESSION_DRIVER};
+use bioxen_vm_core::lua::{DRIVER, SESSION_DRIVER, VALUES};
 use mlua::chunk::ChunkMode;
 use mlua::state::{GcGenParams, GcMode};
 use mlua::{
-    AnyUserData, Error, Function, Lua, LuaOptions, ObjectLike, Result, StdLib, Table, UserData,
-    Value,
+    AnyUserData, Error, Function, Lua, LuaOptions, ObjectLike, Result, StdLib, Table, Value,
 };
 
 pub(crate) use guest::Guest;
@@ -28,6 +27,23 @@ pub(crate) const VERSION: &str = "5.4";
 
 /// Changes the standard library of a fresh state.
 const STDLIB: &str = include_str!("stdlib.lua");
+
+/// Changes it before that for a state that shares its process.
+const GUEST: &str = include_str!("guest.lua");
+
+/// In place of the part of the driver that makes data of values: lets it have that only when there are
+/// any, with the functions of before the program, which may change them.
+const LAZILY: &str = "\
+local value_data
+do
+  local encode, pristine = encode_values, {
+    type = type, next = next, rawget = rawget, pcall = pcall, tostring = tostring,
+    math = {floor = math.floor, huge = math.huge, type = math.type},
+    string = {format = string.format, find = string.find}, table = {concat = table.concat},
+  }
+  function value_data(values, first) return encode(pristine, values, first) end
+end
+";
 
 /// What a state is made for.
 #[derive(Clone)]
@@ -52,7 +68,9 @@ pub(crate) struct Setting {
 /// What every state runs first, compiled once.
 pub(crate) struct Compiled {
     stdlib: Vec<u8>,
+    guest: Vec<u8>,
     driver: Vec<u8>,
+    values: Vec<u8>,
 }
 
 impl Compiled {
@@ -64,9 +82,20 @@ impl Compiled {
         };
         Ok(Self {
             stdlib: compile(STDLIB, "=stdlib")?,
-            driver: compile(DRIVER, "=(command line)")?,
+            guest: compile(GUEST, "=stdlib")?,
+            driver: compile(&lazy_driver(), "=(command line)")?,
+            values: compile(&format!("{VALUES}return value_data"), "=(command line)")?,
         })
     }
+}
+
+/// The driver with `LAZILY`, on the same lines, which tracebacks show.
+fn lazy_driver() -> String {
+    let missing = VALUES
+        .lines()
+        .count()
+        .saturating_sub(LAZILY.lines().count());
+    DRIVER.replace(VALUES, &(LAZILY.to_owned() + &"\n".repeat(missing)))
 }
 
 /// A fresh Lua state in which everything is ready but the program.
@@ -106,8 +135,6 @@ impl Frame {
 /// reverse order in which their objects were made, and this one is made first.
 struct AtEnd(Rc<dyn Fn()>);
 
-impl UserData for AtEnd {}
-
 impl Drop for AtEnd {
     fn drop(&mut self) {
         (self.0)();
@@ -136,9 +163,16 @@ impl Fresh {
     pub(crate) fn reading(setting: &Setting, stdin: Option<&OwnedFd>) -> Result<Self> {
         // Who is left in the midst of its program must be left past its `pcall`.
         let options = LuaOptions::new().catch_rust_panics(setting.exits.is_none());
-        let lua = Lua::new_with(StdLib::ALL_SAFE, options)?;
+        let lua = uncollected(options)?;
+        // All that is made from here on stays.
+        lua.gc_stop();
         let end = AtEnd(Rc::clone(&setting.end_leftovers));
-        lua.set_named_registry_value("bioxen.at_end", end)?;
+        let holder = lua.create_function(move |_, ()| {
+            let _held = &end;
+            Ok(())
+        })?;
+        lua.set_named_registry_value("bioxen.at_end", holder)?;
+        lua.load_std_libs(StdLib::ALL_SAFE)?;
         let globals = lua.globals();
         let debug = debug::library(&lua)?;
         globals.set("debug", &debug)?;
@@ -148,6 +182,7 @@ impl Fresh {
         warn_on_request(&lua, setting.guest.clone());
         let frame = Rc::default();
         let main = main_function(&lua, &globals, setting, &frame)?;
+        lua.gc_restart();
         // The mode that the lua program runs in.
         lua.gc_set_mode(GcMode::Generational(GcGenParams::default()));
         lua.set_memory_limit(setting.memory)?;
@@ -246,6 +281,14 @@ impl Fresh {
     }
 }
 
+/// A state that is closed without a collection of its garbage before, as the lua program closes its
+/// own: a collection takes time, and runs the finalizers of what is garbage before all others.
+fn uncollected(options: LuaOptions) -> Result<Lua> {
+    let first = Lua::new_with(StdLib::NONE, options)?;
+    // It is the first handle of a state that collects when it is dropped. There is nothing yet.
+    Ok(first.clone())
+}
+
 /// Writes to standard error.
 fn tell(guest: Option<&Guest>, text: &str) {
     match guest {
@@ -293,6 +336,8 @@ fn main_function(
     let stdin = framed_input(lua, io.get("stdin")?, frame)?;
     let io = behind(lua, &io, "stdin", Value::Table(stdin))?;
     environment.raw_set("io", io)?;
+    // Not as an argument, which would take a place on the stack that the lua program leaves.
+    environment.raw_set("encode_values", encoder(lua, &setting.compiled)?)?;
     let driver = lua
         .load(&setting.compiled.driver)
         .set_mode(ChunkMode::Binary)
@@ -301,6 +346,32 @@ fn main_function(
     // Called from a function of ours, as the lua program calls it from one of its own, so that a
     // traceback counts the same number of levels.
     lua.create_function(move |_, ()| driver.call::<()>(()))
+}
+
+/// What makes data of values, loaded when it is called.
+fn encoder(lua: &Lua, compiled: &Rc<Compiled>) -> Result<Function> {
+    let compiled = Rc::clone(compiled);
+    lua.create_function(
+        move |lua, (pristine, values, first): (Table, Value, Value)| {
+            let loaded = lua
+                .load(&compiled.values)
+                .set_mode(ChunkMode::Binary)
+                .set_environment(pristine);
+            let encode: Result<Function> = loaded.call(());
+            let encoded = encode.and_then(|encode| encode.call::<(Value, Value)>((values, first)));
+            match encoded {
+                Ok(encoded) => Ok(encoded),
+                // There is no other reason.
+                Err(_) => {
+                    let problem = lua.create_string("a value that does not fit into memory")?;
+                    Ok((
+                        Value::String(lua.create_string("N")?),
+                        Value::String(problem),
+                    ))
+                }
+            }
+        },
+    )
 }
 
 /// Standard input as the driver sees it: the frame, and the real one where there is no frame.
@@ -345,10 +416,14 @@ fn change_library(lua: &Lua, setting: &Setting, stdin: Option<&OwnedFd>) -> Resu
     }
     if let (Some(guest), Some(stdin)) = (&setting.guest, stdin) {
         vm.set("guest", guest.describe(lua, stdin)?)?;
+        change(lua, &setting.compiled.guest, &vm)?;
     }
-    lua.load(&setting.compiled.stdlib)
-        .set_mode(ChunkMode::Binary)
-        .call(vm)
+    change(lua, &setting.compiled.stdlib, &vm)
+}
+
+fn change(lua: &Lua, compiled: &[u8], vm: &Table) -> Result<()> {
+    let change = lua.load(compiled).set_mode(ChunkMode::Binary);
+    change.call(vm)
 }
 
 /// Makes a temporary file, and returns its name.

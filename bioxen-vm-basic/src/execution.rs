@@ -27,17 +27,12 @@ use crate::brake::Brake;
 use crate::job::Job;
 use crate::link::{self, REPORT};
 
-/// How long a program is waited for in place, in nanoseconds.
-const SOON: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 200_000,
-};
+/// How long a program is waited for in place. One that took longer is not the next time: on a busy
+/// machine the usual ones take a good part of this.
+const SOON: Duration = Duration::from_micros(500);
 
 /// How long the taker of the output has for the last of it after a program was ended.
 const DRAIN: Duration = Duration::from_millis(500);
-
-/// A program that took longer is not waited for in place the next time.
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// What runs programs, one after the other, and our line to it.
 #[derive(Debug)]
@@ -124,7 +119,11 @@ impl Worker {
         }
         self.quick = false;
         let report = PollFd::new(&self.line.socket, PollFlags::IN);
-        let Ok(1..) = poll(&mut [report], Some(&SOON)) else {
+        let soon = Timespec {
+            tv_sec: 0,
+            tv_nsec: SOON.subsec_nanos().into(),
+        };
+        let Ok(1..) = poll(&mut [report], Some(&soon)) else {
             return None;
         };
         let mut report = [0; REPORT];
@@ -235,7 +234,7 @@ impl Worker {
         let worker = Self {
             body,
             line: line.unwatched().map_err(lost)?,
-            quick: started.elapsed() < MILLISECOND,
+            quick: started.elapsed() < SOON,
         };
         Ok((status, Some(worker)))
     }

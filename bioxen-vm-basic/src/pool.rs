@@ -1,8 +1,10 @@
 //! The warm workers of a VM: processes, or threads, that have started already and wait for a program.
 
+use std::collections::VecDeque;
 use std::io;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bioxen_vm_core::{Error, ErrorKind, Result};
 use nix::unistd::Pid;
@@ -43,10 +45,29 @@ pub(crate) enum Kind {
     Thread(Arc<Orders>),
 }
 
+/// A worker that has ended a program this long ago has made the Lua state for the next one.
+const REST: Duration = Duration::from_micros(300);
+
 #[derive(Debug, Default)]
 struct Idle {
     open: bool,
-    workers: Vec<Worker>,
+    /// Those that wait, and since when, the longest first.
+    workers: VecDeque<(Instant, Worker)>,
+    /// Whether a second one was started because programs follow closely on each other.
+    paired: bool,
+}
+
+impl Idle {
+    /// The one that has waited the shortest of those that are ready; if none is, the one that will
+    /// be first. Tells whether it is ready.
+    fn take(&mut self) -> Option<(Worker, bool)> {
+        let ready = self
+            .workers
+            .iter()
+            .rposition(|(since, _)| since.elapsed() >= REST);
+        let (_, worker) = self.workers.remove(ready.unwrap_or(0))?;
+        Some((worker, ready.is_some()))
+    }
 }
 
 impl Pool {
@@ -69,21 +90,25 @@ impl Pool {
         let workers = {
             let mut idle = self.lock();
             idle.open = false;
+            idle.paired = false;
             std::mem::take(&mut idle.workers)
         };
-        for worker in workers {
+        for (_, worker) in workers {
             worker.end().await;
         }
     }
 
     /// Gives a program to a worker that waits, or to a new one. With an environment of its own it is
     /// always a new one.
-    pub(crate) fn give(&self, env: &[(String, String)], job: &Job) -> Result<Worker> {
+    pub(crate) fn give(self: &Arc<Self>, env: &[(String, String)], job: &Job) -> Result<Worker> {
         while env.is_empty()
-            && let Some(mut worker) = self.pop()
+            && let Some((mut worker, ready)) = self.take()
         {
             // One that is gone takes none.
             if worker.give(job).is_ok() {
+                if !ready {
+                    self.pair();
+                }
                 return Ok(worker);
             }
         }
@@ -97,8 +122,16 @@ impl Pool {
         &self.launch
     }
 
-    fn pop(&self) -> Option<Worker> {
-        self.lock().workers.pop()
+    fn take(&self) -> Option<(Worker, bool)> {
+        self.lock().take()
+    }
+
+    /// Starts a second worker, once: while one makes a state, the other runs a program.
+    fn pair(self: &Arc<Self>) {
+        let first = !std::mem::replace(&mut self.lock().paired, true);
+        if first && self.keep > 1 {
+            self.refill();
+        }
     }
 
     /// Takes a worker back whose program is over, to keep it or not.
@@ -109,6 +142,7 @@ impl Pool {
                 if let Some(worker) = worker {
                     worker.retire();
                 }
+                self.lock().paired = false;
                 self.refill();
             }
         }
@@ -118,7 +152,7 @@ impl Pool {
     fn put(&self, worker: Worker) {
         let mut idle = self.lock();
         if idle.open && idle.workers.len() < self.keep {
-            idle.workers.push(worker);
+            idle.workers.push_back((Instant::now(), worker));
         } else {
             worker.retire();
         }

@@ -5,18 +5,6 @@ local error, tonumber, type, getmetatable = error, tonumber, type, getmetatable
 local find, tointeger = string.find, math.tointeger
 local open = io.open
 
--- A state that shares its process has streams, variables and a search path of its own.
-local guest = vm.guest
-
-if guest then
-  io.stdin, io.stdout = assert(open(guest.stdin, "rb")), assert(open(guest.stdout, "wb"))
-  io.stderr = assert(open(guest.stderr, "wb"))
-  io.stderr:setvbuf("no")
-  io.input(io.stdin)
-  io.output(io.stdout)
-  package.path, package.cpath = guest.path, guest.cpath
-end
-
 local stdin, stdout, stderr = io.stdin, io.stdout, io.stderr
 
 -- Bytecode can do what no source text can.
@@ -67,7 +55,7 @@ end
 
 -- Ends what the program has started, and then does the same. With close the original closes the
 -- state first, and the finalizers of the program, which run then, may start more.
-local exit, end_leftovers = guest and vm.exit or os.exit, vm.end_leftovers
+local exit, end_leftovers = os.exit, vm.end_leftovers
 
 function os.exit(code, close)
   if code ~= nil and type(code) ~= "boolean" then
@@ -134,47 +122,4 @@ if vm.pass then
   end
 
   function coroutine.resume(...) return passed(resume(...)) end
-end
-
-if guest then
-  local env, tostring, select, setlocale = guest.env, tostring, select, os.setlocale
-  local write, close, metatable = files.write, files.close, getmetatable(stdout)
-  local output, close_file, collect = io.output, io.close, metatable.__close
-  local standard = {[stdin] = true, [stdout] = true, [stderr] = true}
-
-  function print(...)
-    for i = 1, select("#", ...) do
-      if i > 1 then write(stdout, "\t") end
-      write(stdout, tostring((select(i, ...))))
-    end
-    write(stdout, "\n")
-  end
-
-  function files.close(file)
-    if standard[file] then return nil, "cannot close standard file" end
-    return close(file)
-  end
-
-  function io.close(file)
-    if file == nil then file = output() end
-    if standard[file] then return nil, "cannot close standard file" end
-    return close_file(file)
-  end
-
-  function metatable.__close(file)
-    if not standard[file] then collect(file) end
-  end
-
-  function os.getenv(name)
-    if type(name) ~= "string" and type(name) ~= "number" then
-      error("bad argument #1 to 'getenv' (string expected, got " .. type(name) .. ")", 2)
-    end
-    return env[tostring(name)]
-  end
-
-  -- The locale is that of the process.
-  function os.setlocale(locale, category)
-    if locale ~= nil and locale ~= "C" then return nil end
-    return setlocale(nil, category)
-  end
 end

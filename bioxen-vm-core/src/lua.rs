@@ -38,8 +38,14 @@ pub use warm::WarmInterpreters;
 pub const DRIVER: &str = concat!(
     "\n",
     include_str!("lua/common.lua"),
+    include_str!("lua/values.lua"),
     include_str!("lua/driver.lua")
 );
+
+/// The part of [`DRIVER`] that makes data of values, which most programs do not return: it declares
+/// the local `value_data`. It uses the functions of its environment, which must be those of before
+/// the program.
+pub const VALUES: &str = include_str!("lua/values.lua");
 
 /// The frame for a script, followed by its standard input. With a mark, what it returns is sent.
 #[must_use]
@@ -114,6 +120,7 @@ pub async fn run(
 pub const SESSION_DRIVER: &str = concat!(
     "\n",
     include_str!("lua/common.lua"),
+    include_str!("lua/values.lua"),
     include_str!("lua/session.lua")
 );
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bioxen_vm_basic::{BasicConfig, Walls};
 use bioxen_vm_core::{Answer, Command, ErrorKind, LuaVm, Outcome, Script, SessionOptions, Status};
 
-use crate::support::{Lab, create, ended, groups_named, runs, somebody_below};
+use crate::support::{Lab, create, ended, groups_named, runs, somebody_below, workers_of};
 
 async fn run(lab: &Lab, script: impl Into<Script>) -> Outcome {
     lab.vm.execute(script.into()).await.unwrap()
@@ -539,19 +539,6 @@ async fn idle_processes_go_with_their_vm() {
         let error = lab.vm.execute("print(1)".into()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidState);
     }
-}
-
-/// The processes that were started for a VM.
-fn workers_of(lab: &Lab) -> Vec<i32> {
-    let base = lab.base.path().to_str().unwrap().to_owned();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-            (line.contains("__lua-worker") && line.contains(&base)).then_some(pid)
-        })
-        .collect()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bioxen_vm_core::{
     Backend, BackendConfig, ErrorKind, LuaVm, Script, Value, VmFactory, VmId, VmManager, VmState,
 };
 
-use crate::support::{Lab, create, ended};
+use crate::support::{Lab, create, ended, workers_of};
 
 #[tokio::test]
 async fn a_vm_is_made_stopped_and_runs_lua_once_started() {
@@ -211,4 +211,14 @@ async fn the_worker_does_nothing_by_hand() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("BioXen"));
+}
+
+#[tokio::test]
+async fn programs_that_follow_closely_take_turns_in_two_processes_at_most() {
+    let lab = Lab::built_in().await;
+    for _ in 0..200 {
+        assert!(lab.vm.execute("print(1)".into()).await.unwrap().success());
+    }
+    let workers = workers_of(&lab);
+    assert!((1..=2).contains(&workers.len()), "{workers:?}");
 }

@@ -83,6 +83,8 @@ async fn output_and_ends() {
         "io.stderr:write('e') os.exit(true)",
         "io.stdout:setvbuf('full') io.write('kept')",
         "setmetatable({}, {__gc = function() print('finalized') end})",
+        "collectgarbage('stop') local function made(n) return setmetatable({}, {__gc = function() print(n) end}) end \
+         a = made(1) made(2) b = made(3) made(4)",
         "setmetatable({}, {__gc = function() print('not finalized') end}) os.exit(0)",
         "local x <close> = setmetatable({}, {__close = function() print('closed') end})",
         "warn('@on') warn('a', 'b') warn('@off') warn('c')",

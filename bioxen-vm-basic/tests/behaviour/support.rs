@@ -110,3 +110,16 @@ pub(crate) fn groups_named(start: &str) -> Vec<PathBuf> {
     }
     found
 }
+
+/// The processes that were started for a VM.
+pub(crate) fn workers_of(lab: &Lab) -> Vec<i32> {
+    let base = lab.base.path().to_str().unwrap().to_owned();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            (line.contains("__lua-worker") && line.contains(&base)).then_some(pid)
+        })
+        .collect()
+}

@@ -1,4 +1,4 @@
-//! Values as `common.lua` writes them: read, and written again.
+//! Values as `values.lua` writes them: read, and written again.
 
 use std::cmp::Ordering;
 

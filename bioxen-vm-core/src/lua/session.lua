@@ -5,7 +5,7 @@
 -- they start: first a line with the mark, then for each request a line with a letter and the length
 -- of the code, and the code. e: evaluate; p: evaluate and print the values; r: return.
 -- An answer is two frames. S on standard output says that the output is complete; on standard
--- error V, N (as in common.lua), E for an error, or I for a chunk that is not complete.
+-- error V, N (as in values.lua), E for an error, or I for a chunk that is not complete.
 local control = assert(io.open("/dev/fd/3", "rb"))
 local stdout, stderr, exit = io.stdout, io.stderr, os.exit
 local write, flush, read = stdout.write, stdout.flush, control.read
