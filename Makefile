@@ -17,7 +17,7 @@ TEST_PACKAGES := busybox lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git 
 	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools lua-socket
 
 .PHONY: help demo recording test fmt clippy features powerset msrv downstream deny package nextest \
-	doctest doc codegen codegen-check rocks test-ring coverage bench bench-peers bench-rocks \
+	doctest golden doc codegen codegen-check rocks test-ring coverage bench bench-peers bench-rocks \
 	demo-packages test-packages test-tools data clean
 
 help:
@@ -93,6 +93,11 @@ nextest: demo-packages test-packages test-tools data
 # Two and eight guests in a ring, for a minute each, while their connections are lost.
 test-ring: demo-packages
 	$(CARGO) test --all-features --test messaging -- --ignored --nocapture --test-threads 1
+
+# Writes down what the program prints and which crates each feature brings along, to be looked at before
+# it is committed.
+golden:
+	BIOXEN_BLESS=1 $(CARGO) test --features full --test golden --test tidy
 
 # nextest runs no doctests.
 doctest: demo-packages

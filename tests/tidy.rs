@@ -129,6 +129,48 @@ fn every_feature_adds_only_its_own_crate() {
     }
 }
 
+/// `make golden` writes the page anew.
+#[test]
+fn the_page_of_dependencies_is_exact() {
+    let mut text = "# Dependencies of each feature\n\n\
+        The crates that the crate `bioxen` brings along when it is built with one feature and no default \
+        ones, those of\nthis project included. `make golden` writes this page, a test compares it. Why \
+        each direct one is there is\nin [ARCHITECTURE.md](ARCHITECTURE.md).\n"
+        .to_owned();
+    for feature in [
+        "", "basic", "xcpng", "curator", "net", "map", "sim", "cli", "full",
+    ] {
+        let mut names = tree(feature);
+        names.sort();
+        names.dedup();
+        names.retain(|name| name != "bioxen");
+        let shown = match feature {
+            "" => "no feature".to_owned(),
+            feature => format!("`{feature}`"),
+        };
+        text.push_str(&format!("\n## {shown}: {} crates\n\n", names.len()));
+        let mut line = String::new();
+        for name in names {
+            if line.len() + name.len() > 98 {
+                text.push_str(&format!("{line}\n"));
+                line.clear();
+            }
+            let space = if line.is_empty() { "" } else { " " };
+            line.push_str(&format!("{space}{name}"));
+        }
+        text.push_str(&format!("{line}\n"));
+    }
+    let path = root().join("docs/dependencies.md");
+    if std::env::var_os("BIOXEN_BLESS").is_some() {
+        return fs::write(path, text).unwrap();
+    }
+    let page = fs::read_to_string(path).unwrap();
+    assert!(
+        page == text,
+        "docs/dependencies.md is out of date; write it with `make golden`"
+    );
+}
+
 #[test]
 fn every_member_inherits_the_lints_and_the_version() {
     for member in MEMBERS {

@@ -1,0 +1,253 @@
+//! What people and scripts read of the program: help, tables, JSON and errors, as they were last looked
+//! at. `make golden` writes the files anew; their difference is what a reviewer sees.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use xapi_client::{Client, SecretString};
+use xapi_sim::{GuestMode, Model, NetworkSpec, SimOptions, SrSpec, TemplateSpec};
+
+use support::{PASSWORD, Pool};
+
+mod support;
+
+/// With this in the environment, the files are written instead of compared.
+const BLESS: &str = "BIOXEN_BLESS";
+
+/// Compares a text with its file, line by line.
+fn compare(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os(BLESS).is_some() {
+        return fs::write(path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    let differ = golden
+        .lines()
+        .zip(text.lines())
+        .position(|(old, new)| old != new);
+    let line = differ.unwrap_or_else(|| golden.lines().count().min(text.lines().count()));
+    assert!(
+        golden == text,
+        "tests/golden/{name} differs from line {}:\n- {}\n+ {}\nIf that is meant, write it with `make golden`.",
+        line + 1,
+        golden.lines().nth(line).unwrap_or_default(),
+        text.lines().nth(line).unwrap_or_default(),
+    );
+}
+
+/// The help of a command, and of all commands below it.
+fn help(path: &[String], text: &mut String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+    let output = command
+        .args(path)
+        .arg("--help")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{path:?}: {output:?}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<_> = path.iter().map(|word| format!(" {word}")).collect();
+    writeln!(text, "$ bioxen{} --help\n{}", words.concat(), told).unwrap();
+    let below = told.lines().skip_while(|line| *line != "Commands:").skip(1);
+    for line in below.take_while(|line| !line.is_empty()) {
+        // A name stands two columns in; what is further in goes on with what a line above says.
+        let name = line
+            .strip_prefix("  ")
+            .filter(|line| !line.starts_with(' '));
+        if let Some(name) = name.and_then(|line| line.split_whitespace().next())
+            && name != "help"
+        {
+            help(&[path, &[name.to_owned()]].concat(), text);
+        }
+    }
+}
+
+#[test]
+fn help_of_all_commands() {
+    let mut text = String::new();
+    help(&[], &mut text);
+    compare("help.txt", &text);
+}
+
+/// A pool of two hosts with a VM that is not ours and two networks that are.
+async fn pool() -> Pool {
+    let model = Model::new()
+        .hosts(2)
+        .sr(SrSpec::shared("disks"))
+        .network(NetworkSpec::external("LAN", "eth0"))
+        .network(NetworkSpec::external("storage", "eth1"))
+        .template(TemplateSpec::with_guest("worker").vif("LAN"));
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let pool = Pool::of(model, options).await;
+    let client = Client::over(pool.sim.transport())
+        .credentials("root", SecretString::from(PASSWORD))
+        .login()
+        .await
+        .unwrap();
+    let api = client.vm();
+    let template = api.get_by_name_label("worker").await.unwrap().remove(0);
+    let vm = api.clone(&template, "reader").await.unwrap();
+    api.provision(&vm).await.unwrap();
+    client.close().await.unwrap();
+    pool
+}
+
+/// What commands print and how they end, with what is another one each time named by its kind.
+async fn session(pool: &Pool, commands: &[&[&str]]) -> String {
+    let mut text = String::new();
+    for args in commands {
+        let output = pool.bioxen(args).await;
+        let shown: Vec<_> = args.iter().map(|word| quoted(word)).collect();
+        writeln!(text, "$ bioxen {}", shown.join(" ")).unwrap();
+        text += &String::from_utf8(output.stdout).unwrap();
+        text += &String::from_utf8(output.stderr).unwrap();
+        if !output.status.success() {
+            writeln!(text, "[exit code {}]", output.status.code().unwrap()).unwrap();
+        }
+        text.push('\n');
+    }
+    let fingerprint = pool.server.fingerprint().unwrap().to_string();
+    without_ids(&text.replace(&fingerprint, "FINGERPRINT"))
+        .replace(&pool.server.address().to_string(), "HOST")
+        .replace(pool.state.path().to_str().unwrap(), "STATE")
+}
+
+fn quoted(word: &str) -> String {
+    match word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.to_owned(),
+    }
+}
+
+/// Names uuids and MAC addresses by their kind, and leaves the rest.
+fn without_ids(text: &str) -> String {
+    let is_part = |letter: char| letter.is_ascii_hexdigit() || letter == '-' || letter == ':';
+    let mut clean = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(is_part) {
+        let (before, from) = rest.split_at(start);
+        let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
+        let (word, after) = from.split_at(end);
+        let hex = |part: &str, length| {
+            part.len() == length && part.bytes().all(|digit| digit.is_ascii_hexdigit())
+        };
+        let parts: Vec<_> = word.split('-').collect();
+        let is_uuid = matches!(parts.as_slice(), [a, b, c, d, e]
+            if hex(a, 8) && hex(b, 4) && hex(c, 4) && hex(d, 4) && hex(e, 12));
+        let is_mac = word.split(':').count() == 6 && word.split(':').all(|part| hex(part, 2));
+        clean += before;
+        clean += match (is_uuid, is_mac) {
+            (true, _) => "UUID",
+            (_, true) => "MAC",
+            _ => word,
+        };
+        rest = after;
+    }
+    clean + rest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_json() {
+    let pool = pool().await;
+    let cluster = [
+        "net",
+        "create",
+        "cluster",
+        "--vlan",
+        "eth1:42",
+        "--subnet",
+        "10.9.0.0/24",
+    ];
+    let attach = [
+        "net", "attach", "reader", "cluster", "--rate", "500", "--allow", "10.9.0.7",
+    ];
+    pool.bioxen(&cluster).await;
+    pool.bioxen(&attach).await;
+    let mut commands: Vec<Vec<&str>> = vec![
+        vec!["types"],
+        vec!["ls"],
+        vec!["net", "ls"],
+        vec!["net", "show", "cluster"],
+        vec!["net", "interfaces"],
+        vec!["net", "bonds"],
+        vec!["net", "nics", "reader"],
+        vec!["net", "create", "lab", "--dry-run"],
+        vec!["net", "move", "reader", "1", "storage"],
+        vec!["net", "rm", "cluster"],
+        vec!["info", "reader"],
+        vec!["snapshot", "ls", "reader"],
+        vec!["gc"],
+    ];
+    let plain: Vec<_> = commands.iter().map(Vec::as_slice).collect();
+    let tables = session(&pool, &plain).await;
+    pool.bioxen(&cluster).await;
+    for command in commands
+        .iter_mut()
+        .filter(|command| !command.contains(&"rm"))
+    {
+        if *command != ["types"] {
+            command.push("--json");
+        }
+    }
+    let json: Vec<_> = commands.iter().map(Vec::as_slice).collect();
+    let json = session(&pool, &json).await;
+    pool.server.shutdown().await;
+    pool.sim.shutdown().await;
+    compare("tables.txt", &tables);
+    compare("json.txt", &json);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors() {
+    let pool = pool().await;
+    let run = ["run", "--type", "xcpng", "-e", "print(1)"];
+    let of = |more: &[&'static str]| [&run[..], more].concat();
+    let commands = [
+        vec!["run"],
+        vec!["run", "missing.lua"],
+        vec!["run", "-e", "error('no')"],
+        vec!["run", "--type", "docker", "-e", "print(1)"],
+        of(&[]),
+        of(&["--set", "template=worcer"]),
+        of(&["--set", "template=worker", "--set", "network=WAN"]),
+        of(&["--set", "template=worker", "--set", "memroy=1GB"]),
+        of(&[
+            "--set",
+            "template=worker",
+            "--set",
+            "xcpng_host=127.0.0.1:1",
+        ]),
+        vec!["ls", "--set", "username=nobody"],
+        vec!["ls", "--set", "tls.fingerprint=00"],
+        vec!["info", "nobody"],
+        vec!["destroy", "reader"],
+        vec!["snapshot", "rm", "reader", "none"],
+        vec!["net", "show", "WAN"],
+        vec!["net", "rm", "LAN"],
+        vec!["net", "create", "LAN", "--vlan", "eth7:5000", "--mtu", "20"],
+        vec![
+            "net",
+            "attach",
+            "reader",
+            "LAN",
+            "--device",
+            "0",
+            "--mac",
+            "01:00:00:00:00:01",
+        ],
+        vec!["net", "detach", "reader", "7"],
+        vec!["net", "isolate", "lab", "a", "--set", "template=worker"],
+        vec!["pkg", "frobnicate"],
+    ];
+    let commands: Vec<_> = commands.iter().map(Vec::as_slice).collect();
+    let told = session(&pool, &commands).await;
+    pool.server.shutdown().await;
+    pool.sim.shutdown().await;
+    compare("errors.txt", &told);
+}
