@@ -157,9 +157,9 @@ test-packages:
 	@.ci/packages $(TEST_PACKAGES)
 	@.ci/packages lua5.2 || echo "the rocks are not tested with Lua 5.2, which is not packaged here"
 
-# The official Python client of XAPI, which a test drives the simulator with, and Biopython,
-# which the rocks are compared with, with the files of its own tests.
-test-tools: target/venv/.ready target/biopython/.ready
+# The official Python client of XAPI, which a test drives the simulator with, and what the rocks
+# are compared with: Biopython, with the files of its own tests, and gffutils.
+test-tools: target/venv/.ready target/biopython/.ready target/venv/.gffutils
 target/venv/.ready:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages python3-venv
 	$(PYTHON) -m venv target/venv
@@ -168,6 +168,10 @@ target/venv/.ready:
 
 target/biopython/.ready: target/venv/.ready
 	@.ci/biopython target/venv target/biopython
+	@touch $@
+
+target/venv/.gffutils: target/venv/.ready
+	target/venv/bin/python -m pip install --quiet --disable-pip-version-check 'gffutils==0.14'
 	@touch $@
 
 # The genome of phage lambda and reads of it, taken out of the Debian package that carries them.

@@ -361,3 +361,65 @@ async fn the_figures_are_those_of_other_tools() {
     }
     assert!(root().join("docs/workflow.md").is_file());
 }
+
+/// Measures the page in frames as wide as a desk's and a telephone's window.
+const MEASURE: &str = r#"
+addEventListener("load", () => {
+  document.title = [...document.querySelectorAll("iframe")].map((frame) => {
+    const view = frame.contentWindow, page = view.document;
+    page.querySelectorAll("details").forEach((part) => { part.open = true; });
+    const wide = page.documentElement.clientWidth;
+    // Tables scroll by themselves.
+    const out = [...page.querySelectorAll("main *")].filter((part) => !part.closest(".table"))
+      .filter((part) => part.getBoundingClientRect().right > wide + 0.5).length;
+    const plots = [...page.querySelectorAll("figure svg")].filter((plot) => plot.getBoundingClientRect().width > 0);
+    const scrolled = page.documentElement.scrollWidth > wide;
+    return [view.innerWidth, scrolled, out, plots.length, view.performance.getEntriesByType("resource").length].join(" ");
+  }).join(", ");
+});"#;
+
+/// In Chromium, where it is installed: nothing is wider than the window, every plot is shown once,
+/// nothing is fetched, nothing goes wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_shows_the_page_at_the_width_of_a_desk_and_of_a_telephone() {
+    let (scratch, _, files) = expected().await;
+    let page = String::from_utf8(files["report.html"].clone()).unwrap();
+    let plots = page.matches("<figure>").count();
+    let page = page.replace('&', "&amp;").replace('"', "&quot;");
+    let frames = [1280, 390].map(|width| {
+        format!(
+            "<iframe style=\"width:{width}px;height:900px;border:0\" srcdoc=\"{page}\"></iframe>"
+        )
+    });
+    let probe = scratch.path().join("probe.html");
+    let html = format!(
+        "<!doctype html><title></title><script>{MEASURE}</script>{}",
+        frames.concat()
+    );
+    fs::write(&probe, html).unwrap();
+    let mut chromium = Command::new("chromium");
+    chromium
+        .args(["--headless", "--no-sandbox", "--disable-gpu"])
+        .args([
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--enable-logging=stderr",
+        ])
+        .arg(format!(
+            "--user-data-dir={}",
+            scratch.path().join("browser").display()
+        ))
+        .args(["--dump-dom".as_ref(), probe.as_os_str()]);
+    let Some(output) = tools::output_of(&mut chromium) else {
+        eprintln!("the page is not looked at: there is no chromium (apt-get install -y chromium)");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("CONSOLE"), "{said}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let title = shown.split("<title>").nth(1).unwrap();
+    assert_eq!(
+        title.split("</title>").next().unwrap(),
+        format!("1280 false 0 {plots} 0, 390 false 0 {plots} 0")
+    );
+}

@@ -1,9 +1,9 @@
-//! GenBank and EMBL beside Biopython, on the files of its own tests.
+//! GenBank and EMBL beside Biopython, on the files of its own tests; GFF3 beside gffutils.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tools::{INTERPRETERS, biopython_file, lua_script, python};
+use crate::tools::{INTERPRETERS, biopython_file, lua_script, python, root};
 
 /// Files that both read. Biopython itself fails on others, as with features on other sequences.
 const GENBANK: [&str; 8] = [
@@ -78,5 +78,32 @@ fn biopython_reads_in_what_we_write_all_that_we_read() {
                 fs::remove_file(&written).unwrap();
             }
         }
+    }
+}
+
+/// Escaped letters, values that are lists, features on several lines, comments, directives and a
+/// sequence behind them; and all qualifiers of a chloroplast, as we write them.
+#[test]
+fn gff3_reads_as_gffutils_reads_it_also_what_we_write() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [written, again, converted] =
+        ["written", "again", "converted"].map(|name| scratch.path().join(name));
+    let features = root().join("tests/rocks/features.gff3");
+    let expected = python("gff3.py", &[&features]);
+    assert_eq!(expected.matches("feature\t").count(), 10, "{expected}");
+    let chloroplast = biopython_file("GenBank/NC_000932.gb");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    for interpreter in INTERPRETERS {
+        let run = |arguments: &[&str]| lua_script(interpreter, "gff3.lua", arguments);
+        let show = |file: &Path| run(&["show", &path(file)]);
+        assert_eq!(show(&features), expected, "{interpreter:?}");
+        run(&["write", &path(&features), &path(&written)]);
+        assert_eq!(python("gff3.py", &[&written]), expected, "{interpreter:?}");
+        run(&["write", &path(&written), &path(&again)]);
+        assert_eq!(fs::read(&written).unwrap(), fs::read(&again).unwrap());
+        run(&["convert", &path(&chloroplast), &path(&converted)]);
+        let theirs = python("gff3.py", &[&converted]);
+        assert!(theirs.lines().count() > 2000, "{theirs}");
+        assert!(show(&converted) == theirs, "{interpreter:?}");
     }
 }
