@@ -324,7 +324,7 @@ impl Map {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!(
-                    "{} has the results of a run; resume it, or take another folder",
+                    "{} has the results of a run; go on with it (--resume), or take another folder",
                     folder.path().display()
                 ),
             ));

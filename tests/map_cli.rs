@@ -160,6 +160,10 @@ fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
             "reads.fa: record 1, line 1: the title",
         ),
         (
+            &vec!["--by", "fasta", "count.lua", "good.fq"],
+            "good.fq: line 1: this looks like FASTQ; say so with the format fastq (--by fastq)",
+        ),
+        (
             &[&fastq[..], &["--paired", "good.fq", "other.fq"]].concat(),
             "\"x\" is no pair of \"a\"",
         ),
@@ -169,7 +173,7 @@ fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
         ),
         (
             &[&fastq[..], &["missing.fq"]].concat(),
-            "cannot read missing.fq",
+            "cannot read missing.fq: No such file or directory (os error 2)\n",
         ),
         (
             &vec!["--by", "fastq", "missing.lua", "good.fq"],
@@ -236,7 +240,7 @@ fn ends_and_goes_on(signal: Signal) -> (Option<i32>, String) {
     fs::write(flag, "").unwrap();
     let output = lab.map(&args);
     assert!(
-        said(&output).contains("out has the results of a run; resume it"),
+        said(&output).contains("out has the results of a run; go on with it (--resume)"),
         "{}",
         said(&output)
     );

@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -48,7 +49,7 @@ pub(super) struct Args {
 
     /// How many VMs to make [default: one for each processor of this machine where they are on it,
     /// else 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = one_or_more)]
     vms: Option<NonZero<usize>>,
 
     /// VM type; `bioxen types` lists those of this build
@@ -140,9 +141,10 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     if let Some(page) = &metrics {
         tell_line(&format!("bioxen: metrics are at {}", page.url()));
     }
-    let telling = tokio::spawn(tell(map.subscribe(), args.json));
+    let is_begun = Arc::new(AtomicBool::new(false));
+    let telling = tokio::spawn(tell(map.subscribe(), args.json, Arc::clone(&is_begun)));
     let work = async {
-        let mut hint = Hint(args.out.as_deref());
+        let mut hint = Hint(args.out.as_deref(), is_begun);
         let mapped = map.run(&manager).await;
         drop(map);
         // All events are told before the result.
@@ -207,12 +209,18 @@ fn script(args: &Args, file: &Path) -> anyhow::Result<Script> {
     Ok(script)
 }
 
-/// Says how to go on when a run ends early.
-struct Hint<'a>(Option<&'a Path>);
+fn one_or_more(text: &str) -> Result<NonZero<usize>, String> {
+    text.parse()
+        .map_err(|_| "give a whole number from 1 on".to_owned())
+}
+
+/// Says how to go on when a run ends early that had begun.
+struct Hint<'a>(Option<&'a Path>, Arc<AtomicBool>);
 
 impl Drop for Hint<'_> {
     fn drop(&mut self) {
-        if let Some(folder) = self.0.filter(|folder| folder.join("plan.json").exists()) {
+        let is_begun = self.1.load(Ordering::Relaxed);
+        if let Some(folder) = self.0.filter(|_| is_begun) {
             let folder = folder.display();
             tell_line(&format!(
                 "bioxen: what is done stays in {folder}; --resume goes on there"
@@ -227,7 +235,11 @@ fn tell_line(text: &str) {
 }
 
 /// Tells what goes on until the run has ended: a bar where somebody looks, else lines.
-async fn tell(mut events: broadcast::Receiver<MapEvent>, as_json: bool) -> anyhow::Result<()> {
+async fn tell(
+    mut events: broadcast::Receiver<MapEvent>,
+    as_json: bool,
+    is_begun: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let mut bar = Bar::new(!as_json && io::stderr().is_terminal());
     loop {
         let event = match events.recv().await {
@@ -235,6 +247,9 @@ async fn tell(mut events: broadcast::Receiver<MapEvent>, as_json: bool) -> anyho
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return Ok(()),
         };
+        if matches!(event, MapEvent::Split { .. }) {
+            is_begun.store(true, Ordering::Relaxed);
+        }
         if as_json {
             print(&format!("{}\n", serde_json::to_string(&event)?))?;
         } else {

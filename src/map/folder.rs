@@ -299,7 +299,7 @@ pub(super) fn unusable(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::PermissionDenied => ErrorKind::Denied,
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, format!("cannot write {}: {error}", path.display())).with_source(error)
+    Error::new(kind, format!("cannot write {}", path.display())).with_source(error)
 }
 
 #[cfg(test)]

@@ -158,7 +158,8 @@ impl<R: Read> Records<R> {
             length += self.keep_line(&mut line)?;
             if !line.trim_ascii().is_empty() {
                 return Err(self.refuse(match first {
-                    b'@' => "this looks like FASTQ; say so with `fastq`".to_owned(),
+                    b'@' => "this looks like FASTQ; say so with the format fastq (--by fastq)"
+                        .to_owned(),
                     _ => format!(
                         "sequence before the first header, {:?}; a header begins with '>'",
                         shown(&line)
@@ -303,7 +304,7 @@ impl<R: Read> Records<R> {
         Error::new(
             ErrorKind::Unavailable,
             format!(
-                "cannot read {} ({} {}): {error}",
+                "cannot read {} ({} {})",
                 self.name,
                 self.format.noun(),
                 self.record + 1

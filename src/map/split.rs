@@ -217,7 +217,13 @@ fn check(input: &Input, shards: Shards) -> Result<()> {
 fn unpaired(count: usize) -> Error {
     Error::new(
         ErrorKind::Config,
-        format!("pairs are read from two files, and {count} were named"),
+        format!(
+            "pairs are read from two files, and there {}",
+            match count {
+                1 => "is one".to_owned(),
+                _ => format!("are {count}"),
+            }
+        ),
     )
 }
 
@@ -424,7 +430,7 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::PermissionDenied => ErrorKind::Denied,
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, format!("cannot read {}: {error}", path.display())).with_source(error)
+    Error::new(kind, format!("cannot read {}", path.display())).with_source(error)
 }
 
 /// The SHA-256 of a file, in hexadecimal digits.
