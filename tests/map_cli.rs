@@ -144,6 +144,20 @@ fn a_folder_has_the_result_and_json_tells_all() {
 }
 
 #[test]
+fn a_misspelt_rock_is_told_with_the_one_that_was_probably_meant() {
+    let lab = Lab::new();
+    let rocks = ["--server", "bioxen", "--rocks", "bio_sequence_analysys"];
+    let output = lab.map(&[&["--by", "fasta"], &rocks[..], &["count.lua", "reads.fa"]].concat());
+    assert!(!output.status.success());
+    assert!(
+        said(&output)
+            .contains("no rock bio_sequence_analysys (did you mean bio_sequence_analysis?)"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
 fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
     let lab = Lab::new();
     lab.file("cut.fq", "@a\nACGT\n+\nIIII\n@b\nAC\n");

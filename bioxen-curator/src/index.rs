@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bioxen_vm_core::words::distance;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
@@ -212,6 +213,14 @@ impl Index {
 
     pub(crate) fn dead(&self) -> Option<Unreachable> {
         (!self.dead.is_empty()).then(|| Unreachable(self.dead.clone()))
+    }
+
+    /// The name that was probably meant by one that nobody has.
+    pub(crate) fn similar(&self, name: &RockName) -> Option<&RockName> {
+        let letters = |other: &&RockName| distance(name.as_str(), other.as_str());
+        let nearest = self.offers.keys().min_by_key(letters)?;
+        let most = 1 + name.as_str().len() / 8;
+        (1..=most).contains(&letters(&nearest)).then_some(nearest)
     }
 
     /// The versions of every rock, oldest first.

@@ -196,14 +196,21 @@ fn explain(conflict: Conflict, index: &Index, lua_version: &str) -> Error {
     let lua_version = lua_version.to_owned();
     let servers = Servers(index.servers());
     let dead = index.dead();
+    let asked = match index.similar(&need.name) {
+        Some(name) => format!("{need} (did you mean {name}?)"),
+        None => need.to_string(),
+    };
     match (cause, by, dead) {
         (Cause::Absent(_), by, Some(unreachable)) => Error::ServerUnreachable {
-            request: by.map_or_else(|| need.to_string(), |by| format!("{need} (needed by {by})")),
+            request: match by {
+                Some(by) => format!("{need} (needed by {by})"),
+                None => asked,
+            },
             unreachable,
             log: Log::default(),
         },
         (Cause::Absent(_), None, None) => Error::NoSuchRock {
-            request: need.to_string(),
+            request: asked,
             lua_version,
             servers,
             log: Log::default(),
