@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -141,14 +140,17 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     if let Some(page) = &metrics {
         tell_line(&format!("bioxen: metrics are at {}", page.url()));
     }
-    let is_begun = Arc::new(AtomicBool::new(false));
-    let telling = tokio::spawn(tell(map.subscribe(), args.json, Arc::clone(&is_begun)));
+    let bar = Bar::new(!args.json && io::stderr().is_terminal());
+    let telling = tokio::spawn(tell(map.subscribe(), args.json, Arc::clone(&bar.0)));
     let work = async {
-        let mut hint = Hint(args.out.as_deref(), is_begun);
+        let mut hint = Hint(args.out.as_deref(), Arc::clone(&bar.0));
+        // Gone before anything else is told, however the run ends.
+        let bar = bar;
         let mapped = map.run(&manager).await;
         drop(map);
         // All events are told before the result.
         telling.await.context("cannot tell what goes on")??;
+        drop(bar);
         let mapped = mapped?;
         hint.0 = None;
         show(&args, mapped).await
@@ -215,11 +217,11 @@ fn one_or_more(text: &str) -> Result<NonZero<usize>, String> {
 }
 
 /// Says how to go on when a run ends early that had begun.
-struct Hint<'a>(Option<&'a Path>, Arc<AtomicBool>);
+struct Hint<'a>(Option<&'a Path>, Arc<Mutex<Progress>>);
 
 impl Drop for Hint<'_> {
     fn drop(&mut self) {
-        let is_begun = self.1.load(Ordering::Relaxed);
+        let is_begun = locked(&self.1).is_begun;
         if let Some(folder) = self.0.filter(|_| is_begun) {
             let folder = folder.display();
             tell_line(&format!(
@@ -238,47 +240,72 @@ fn tell_line(text: &str) {
 async fn tell(
     mut events: broadcast::Receiver<MapEvent>,
     as_json: bool,
-    is_begun: Arc<AtomicBool>,
+    progress: Arc<Mutex<Progress>>,
 ) -> anyhow::Result<()> {
-    let mut bar = Bar::new(!as_json && io::stderr().is_terminal());
     loop {
         let event = match events.recv().await {
             Ok(event) => event,
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return Ok(()),
         };
-        if matches!(event, MapEvent::Split { .. }) {
-            is_begun.store(true, Ordering::Relaxed);
-        }
+        locked(&progress).is_begun |= matches!(event, MapEvent::Split { .. });
         if as_json {
             print(&format!("{}\n", serde_json::to_string(&event)?))?;
         } else {
-            bar.tell(&event);
+            locked(&progress).tell(&event);
         }
     }
 }
 
+/// Progress, which goes from the terminal with this.
+struct Bar(Arc<Mutex<Progress>>);
+
+impl Bar {
+    fn new(is_drawn: bool) -> Self {
+        Self(Arc::new(Mutex::new(Progress {
+            is_drawn,
+            ..Progress::default()
+        })))
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        let mut progress = locked(&self.0);
+        progress.is_over = true;
+        if progress.is_drawn {
+            // There is nobody left to tell when even this cannot be written.
+            let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
+        }
+    }
+}
+
+fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const CLEAR_LINE: &str = "\r\x1b[K";
+
 /// Progress on a terminal in one line, beneath what is told; without a terminal, lines only.
-struct Bar {
+#[derive(Default)]
+struct Progress {
     is_drawn: bool,
+    /// Whether the inputs were read and cut, so that there is something to go on with.
+    is_begun: bool,
+    /// Whether no more is to be told.
+    is_over: bool,
     done: usize,
     of: usize,
     busy: usize,
 }
 
-impl Bar {
+impl Progress {
     const WIDTH: usize = 32;
 
-    fn new(is_drawn: bool) -> Self {
-        Self {
-            is_drawn,
-            done: 0,
-            of: 0,
-            busy: 0,
-        }
-    }
-
     fn tell(&mut self, event: &MapEvent) {
+        if self.is_over {
+            return;
+        }
         match event {
             MapEvent::Split { shards, done, .. } => (self.done, self.of) = (*done, *shards),
             MapEvent::Started { .. } => self.busy += 1,
@@ -299,7 +326,7 @@ impl Bar {
         };
         let mut text = String::new();
         if self.is_drawn {
-            text.push_str("\r\x1b[K");
+            text.push_str(CLEAR_LINE);
         }
         if is_told {
             text.push_str(&format!("{event}\n"));

@@ -1,0 +1,164 @@
+//! What a person sees in a real terminal: the screen that tmux draws.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A terminal of 100 columns with a shell in it, in a folder of its own. All of it goes with it.
+struct Terminal {
+    home: TempDir,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let terminal = Self {
+            home: tempfile::tempdir().unwrap(),
+        };
+        let size = ["-x", "100", "-y", "30"];
+        let bin = env!("CARGO_BIN_EXE_bioxen");
+        let folder = std::path::Path::new(bin).parent().unwrap();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let mut tmux = terminal.tmux(&["-f", "/dev/null", "new-session", "-d"]);
+        tmux.args(size).arg("sh");
+        tmux.env("PATH", path);
+        assert!(tmux.status().unwrap().success());
+        // In two parts, so that the line itself is not taken for the prompt.
+        terminal.types("PS1='rea''dy> '; clear");
+        terminal.shows("ready>");
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("tmux");
+        command
+            .arg("-S")
+            .arg(self.home.path().join("tmux"))
+            .args(args);
+        // One that runs this test is another.
+        command.env_remove("TMUX").env("TERM", "xterm-256color");
+        command
+            .env("XDG_STATE_HOME", self.home.path())
+            .env("XDG_CONFIG_HOME", self.home.path());
+        command.env_remove("NO_COLOR").current_dir(&self.home);
+        command
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        fs::write(self.home.path().join(name), text).unwrap();
+    }
+
+    /// Types a line, and Enter.
+    fn types(&self, line: &str) {
+        assert!(
+            self.tmux(&["send-keys", "-l", line])
+                .status()
+                .unwrap()
+                .success()
+        );
+        self.presses("Enter");
+    }
+
+    /// Presses a key, `C-c` for example.
+    fn presses(&self, key: &str) {
+        assert!(self.tmux(&["send-keys", key]).status().unwrap().success());
+    }
+
+    fn screen(&self) -> String {
+        let output = self.tmux(&["capture-pane", "-p"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until the screen has all of a text; tmux tells of no changes.
+    fn shows(&self, text: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let screen = self.screen();
+            if screen.contains(text) {
+                return screen;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "no {text:?} on the screen:\n{screen}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.tmux(&["kill-server"]).status();
+    }
+}
+
+#[test]
+fn a_run_over_records_shows_a_bar_and_ctrl_c_ends_it_in_order() {
+    let terminal = Terminal::open();
+    let records: String = (1..=4).map(|n| format!(">r{n}\nACGT\n")).collect();
+    terminal.file("reads.fa", &records);
+    // The first shard is done at once, the others never.
+    terminal.file(
+        "first.lua",
+        "local shard = ... if tonumber(shard) > 1 then while true do end end",
+    );
+    terminal.types(
+        "bioxen map --by fasta --shards 4 --vms 2 --out kept first.lua reads.fa; echo code $?",
+    );
+    let screen = terminal.shows("1 of 4 shards");
+    assert!(screen.contains("[########----"), "{screen}");
+    terminal.presses("C-c");
+    let screen = terminal.shows("code 130");
+    assert!(
+        screen.contains("what is done stays in kept; --resume goes on there"),
+        "{screen}"
+    );
+    // Nothing is drawn over anything else.
+    let last = screen.trim_end().lines().rev().take(3).collect::<Vec<_>>();
+    assert!(last.iter().any(|line| *line == "code 130"), "{screen}");
+}
+
+#[test]
+fn the_shell_edits_lines_recalls_them_and_keeps_its_variables_over_ctrl_c() {
+    let terminal = Terminal::open();
+    terminal.types("bioxen shell; echo code $?");
+    terminal.shows("> ");
+    terminal.types("x = 20");
+    terminal.types("x + 1");
+    terminal.shows("\n21");
+    terminal.types("while true do x = x end");
+    terminal.presses("C-c");
+    terminal.types("x + 2");
+    terminal.shows("\n22");
+    // Up to `x + 2`, and one letter more in place of the last.
+    for key in ["Up", "BSpace", "3", "Enter"] {
+        terminal.presses(key);
+    }
+    terminal.shows("\n23");
+    terminal.presses("C-d");
+    terminal.shows("code 0");
+}
+
+#[test]
+fn the_log_has_colours_in_a_terminal_and_none_with_no_color() {
+    let terminal = Terminal::open();
+    terminal.file(
+        "pool.toml",
+        "[xcpng]\nxcpng_host = '127.0.0.1:9'\npassword = 'x'\ntemplate = 'x'\ntls.insecure = true\n",
+    );
+    let run = "bioxen -v -c pool.toml run -t xcpng -e 'print(1)'";
+    for (set, coloured) in [("", true), ("NO_COLOR=1 ", false)] {
+        terminal.types(&format!("clear; {set}{run}; echo coloured {coloured}"));
+        terminal.shows(&format!("\ncoloured {coloured}"));
+        let output = terminal
+            .tmux(&["capture-pane", "-p", "-e"])
+            .output()
+            .unwrap();
+        let screen = String::from_utf8(output.stdout).unwrap();
+        assert!(screen.contains("INFO"), "{screen}");
+        assert_eq!(screen.contains('\u{1b}'), coloured, "{screen}");
+    }
+}
