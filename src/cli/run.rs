@@ -130,12 +130,12 @@ async fn execute(ground: Ground, job: Job, program: Program) -> anyhow::Result<E
     let interrupts = Interrupts::listen()?;
     let Some(draft) = draft else {
         let mut streams = Streams::new()?;
-        let work = work.perform(&ground, &mut streams, None);
+        let work = Box::pin(work.perform(&ground, &mut streams, None));
         return with_vms(&ground.manager, &interrupts, work).await;
     };
     let mut streams = Streams::new()?.summed();
     let mut trace = Trace::default();
-    let work = work.perform(&ground, &mut streams, Some(&mut trace));
+    let work = Box::pin(work.perform(&ground, &mut streams, Some(&mut trace)));
     let ended = with_vms(&ground.manager, &interrupts, work).await;
     let written = draft.finish(&ended, trace, &streams.sums());
     let code = ended?;
