@@ -44,6 +44,8 @@ fn compare(name: &str, text: &str) {
 /// The help of a command, and of all commands below it.
 fn help(path: &[String], text: &mut String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+    // Help shows what variables hold.
+    command.env_clear();
     let output = command
         .args(path)
         .arg("--help")
@@ -84,7 +86,10 @@ async fn pool() -> Pool {
         .network(NetworkSpec::external("storage", "eth1"))
         .template(TemplateSpec::with_guest("worker").vif("LAN"));
     let options = SimOptions::default().with_guests(GuestMode::Simulated);
-    let pool = Pool::of(model, options).await;
+    let mut pool = Pool::of(model, options).await;
+    // Nor do settings of whoever runs the tests count.
+    let settings = pool.state.path().to_str().unwrap().to_owned();
+    pool.env = vec![("XDG_CONFIG_HOME", settings)];
     let client = Client::over(pool.sim.transport())
         .credentials("root", SecretString::from(PASSWORD))
         .login()
