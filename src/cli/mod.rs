@@ -44,6 +44,7 @@ mod sim;
 #[cfg(feature = "xcpng")]
 mod snapshot;
 mod streams;
+mod telemetry;
 #[cfg(feature = "xcpng")]
 mod template;
 #[cfg(feature = "xcpng")]
@@ -215,14 +216,15 @@ pub fn main() -> ExitCode {
     // Before anything else: a local VM starts with every program that it runs.
     bioxen_vm_basic::worker::run_if_asked();
     let cli = Cli::parse();
-    log_to_stderr(cli.verbose, cli.log);
-    match start(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            report(&error);
-            ExitCode::from(FAILED)
-        }
-    }
+    let ended = telemetry::start(cli.verbose, cli.log).and_then(|telemetry| {
+        let ended = start(cli);
+        telemetry.end();
+        ended
+    });
+    ended.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(FAILED)
+    })
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -493,23 +495,6 @@ fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context("cannot write to standard output")
-}
-
-fn log_to_stderr(verbose: u8, form: LogForm) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BIOXEN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match form {
-        LogForm::Text => log.with_ansi(is_coloured()).with_target(false).init(),
-        LogForm::Json => log.json().flatten_event(true).init(),
-    }
 }
 
 /// Whether standard error takes colours: a terminal, unless the user wants none.
