@@ -12,9 +12,10 @@ GENOME := $(or $(FASTA),target/data/lambda_virus.fa)
 # What the demo's guests are made of, and what links the programs.
 GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
 BUILD_PACKAGES := gcc libc6-dev
-# What the tests compare with: other Lua versions, and the tools of biologists; and a terminal.
+# What the tests compare with: other Lua versions, and the tools of biologists; a terminal and a browser.
 TEST_PACKAGES := lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git emboss emboss-data \
-	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools lua-socket tmux
+	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools lua-socket tmux \
+	chromium
 
 .PHONY: help demo recording test fmt clippy features powerset msrv downstream deny package nextest \
 	doctest golden doc codegen codegen-check rocks test-ring coverage bench bench-peers bench-rocks \

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -157,14 +156,17 @@ fn inputs_that_have_changed_are_named_and_nothing_is_run() {
         "print(io.read('a'))",
     ];
     assert_eq!(bioxen(&folder, &args, b"").status.code(), Some(0));
-    let changes: [(&str, &str, &dyn Fn(&Path)); 3] = [
-        ("more/b.txt", "B", &|file| fs::write(file, "C").unwrap()),
-        ("more/b.txt", "B", &|file| fs::remove_file(file).unwrap()),
-        ("my.fa", "ACGT", &|file| fs::write(file, "ACGTA").unwrap()),
+    let changes = [
+        ("more/b.txt", "B", Some("C")),
+        ("more/b.txt", "B", None),
+        ("my.fa", "ACGT", Some("ACGTA")),
     ];
-    for (name, was, change) in changes {
+    for (name, was, becomes) in changes {
         let file = folder.path().join(name);
-        change(&file);
+        match becomes {
+            Some(text) => fs::write(&file, text).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
         let again = bioxen(&folder, &["replay", "run.json"], b"");
         fs::write(&file, was).unwrap();
         assert_eq!(again.status.code(), Some(125), "{}", said(&again));

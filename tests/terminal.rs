@@ -72,7 +72,11 @@ impl Terminal {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Waits until the screen has all of a text; tmux tells of no changes.
+    /// Waits until the screen has all of a text.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tmux tells nobody that a screen has changed"
+    )]
     fn shows(&self, text: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -118,7 +122,7 @@ fn a_run_over_records_shows_a_bar_and_ctrl_c_ends_it_in_order() {
     );
     // Nothing is drawn over anything else.
     let last = screen.trim_end().lines().rev().take(3).collect::<Vec<_>>();
-    assert!(last.iter().any(|line| *line == "code 130"), "{screen}");
+    assert!(last.contains(&"code 130"), "{screen}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ struct Examined {
 
 impl Examined {
     async fn with(doctor: Doctor) -> Self {
-        let findings = doctor.examine().await;
+        let findings = Box::pin(doctor.examine()).await;
         let mut verdicts = BTreeMap::new();
         for finding in &findings {
             let worst = verdicts
