@@ -29,6 +29,7 @@ build = {
     ["bio_compute.enzymes"] = "src/bio_compute/enzymes.lua",
     ["bio_compute.extension"] = "src/bio_compute/extension.lua",
     ["bio_compute.genetic_code"] = "src/bio_compute/genetic_code.lua",
+    ["bio_compute.hope"] = "src/bio_compute/hope.lua",
     ["bio_compute.kmers"] = "src/bio_compute/kmers.lua",
     ["bio_compute.lanes"] = "src/bio_compute/lanes.lua",
     ["bio_compute.matrices"] = "src/bio_compute/matrices.lua",

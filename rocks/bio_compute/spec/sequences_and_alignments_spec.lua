@@ -188,7 +188,7 @@ test("align finds the score of the textbook's whole table, and its columns have 
     local matrix = round % 2 == 0 and "EDNAFULL" or "BLOSUM62"
     local letters = matrix == "EDNAFULL" and "ACGT" or "ARNDCQEGHILKMFPSTWYV"
     local left, right = {}, {}
-    for position = 1, round % 10 == 0 and 150 or random(40) do
+    for position = 1, round % 5 == 0 and 150 or random(40) do
       left[position] = letter(letters)
       local chance = random(100)
       if chance > 8 then
@@ -225,6 +225,27 @@ test("align is exact for matrices that are not symmetric, and for lengths far ap
   -- The one gap goes through all strips of rows.
   equal(bio.align(("C"):rep(40) .. "AG", "AG", { gap_open = 7, gap_extend = 1 }).cigar, "40I2M")
   equal(bio.align("AG", "AG" .. ("C"):rep(40), { gap_open = 7, gap_extend = 1 }).cigar, "2M40D")
+end)
+
+test("align finds one protein within another, and ends that overlap by a letter", function()
+  local before = "IZDSACLPAVRGRTNGGZHNMFVKPTHQRDYPCAKXBDYFVAKDWXRENATKLGNCN"
+  local part = "TIPHYMHAALAQQNDNLAWPCTQSSPLRYFNLTSASPRVICENILDQWDMYSFQRHTSCVKGFBKZQISDWGDYMXIDPLPDQGNKBFNYPMFNA"
+    .. "FLIPHXRPPLCVBXMMNRHPTDGG"
+  local alike = "TIPHYMHAALAQQNDNLAWPCTQSSPLRYFNLTSASPRVICENILDQWDXYSFQRHTSCVKGFBKZTISDWGDYMXIDPLPEAGNKBFNYPMFNA"
+    .. "ZLIPHXRPPLCVBXMMNRHPTDGG"
+  local options = { matrix = "BLOSUM62", gap_open = 11, gap_extend = 1 }
+  local expected = plain_score(part, alike, { mode = "global", matrix = "BLOSUM62", gap_open = 11, gap_extend = 1 })
+  for _, mode in ipairs({ "local", "overlap" }) do
+    options.mode = mode
+    for shift = 0, 7 do -- what may still come is bounded by four letters at a time
+      local whole = before:sub(shift + 1) .. alike
+      local found = bio.align(whole, part, options)
+      equal({ found.score, found.a_start, found.b_start }, { expected, #before - shift + 1, 1 })
+      equal(bio.align(part, whole, options).score, expected)
+    end
+  end
+  options = { mode = "overlap", matrix = "PAM30", gap_open = 12, gap_extend = 2 }
+  equal(bio.align("DZSZMAHDXNSNPYQMLLXHYKSSTERZDKQSYAIZAMGZIAZBDMEWZLQDSIIVMAWSNK", "APGPNTPWE", options).score, 2)
 end)
 
 test("align refuses what it cannot align", function()

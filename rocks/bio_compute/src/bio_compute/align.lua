@@ -7,6 +7,7 @@
 -- Where the interpreter has integers, end-to-end alignments take eight cells at once (`lanes`).
 
 local check = require("bio_compute.check")
+local hope = require("bio_compute.hope")
 local lanes = math.type and require("bio_compute.lanes") -- from Lua 5.3 on
 local matrices = require("bio_compute.matrices")
 
@@ -123,40 +124,6 @@ local function profile_of(letters, others, matrix)
   return profile
 end
 
--- How much letters can score at most, with any of the other sequence.
--- @param score of a letter and one of the others
--- @return by the number of pairs, the highest first; and for the letters behind each position
-local function best_sums(letters, others, score)
-  local seen, distinct = {}, {}
-  for _, other in ipairs(others) do
-    if not seen[other] then
-      seen[other] = true
-      distinct[#distinct + 1] = other
-    end
-  end
-  local best_of, bests, behind = {}, {}, { [#letters] = 0 }
-  for position = #letters, 1, -1 do
-    local letter = letters[position]
-    if not best_of[letter] then
-      local best = 0
-      for _, other in ipairs(distinct) do
-        best = math.max(best, score(letter, other))
-      end
-      best_of[letter] = best
-    end
-    bests[position] = best_of[letter]
-    behind[position - 1] = behind[position] + best_of[letter]
-  end
-  table.sort(bests, function(left, right)
-    return left > right
-  end)
-  local sums = { [0] = 0 }
-  for count, best in ipairs(bests) do
-    sums[count] = sums[count - 1] + best
-  end
-  return sums, behind
-end
-
 local function packed(line, first, last)
   if last - first < SLICE then
     return char(unpack(line, first, last))
@@ -173,9 +140,9 @@ end
 -- Cells from which even the best pairs for all letters that are left would not lead to `known`
 -- are left out at both ends of each row.
 -- @param known a score that is reached for sure
--- @param hope for each position in a, and in b, what the letters behind it can score at most
+-- @param behind_a, behind_b for each position, what the letters behind it can score at most
 -- @return best score, where it ends in a and b, and `with_ways` a function that gives the way to a cell
-local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
+local function sweep(a, b, profile, options, low, high, known, behind_a, behind_b, with_ways)
   local mode, open, extend = options.mode, options.open, options.extend
   local n, m = #a, #b
   local is_local = mode == "local"
@@ -189,7 +156,6 @@ local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
   -- Only a local alignment may end anywhere.
   local best, best_i, best_j = is_local and 0 or -MINUS, 0, 0
   local edge, edge_i, edge_j = MINUS, 0, 0
-  local hope_a, hope_b = hope.a, hope.b
   local from, to = 1, math.min(high, m)
   local rows, firsts = {}, {} -- the ways, a string per letter of a, and where it begins
   local function way_to(i, j)
@@ -200,7 +166,7 @@ local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
     if from < i + low then
       from = i + low
     end
-    if to < limit and i > 1 then
+    if to < limit then
       to = to + 1
       scores[to], vertical[to] = MINUS, MINUS
     end
@@ -212,9 +178,9 @@ local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
     scores[from - 1] = left
     local horizontal = MINUS
     local row = profile[a[i]]
-    local rest = hope_a[i] -- of this row
+    local rest = behind_a[i] -- of this row
     -- Whether a way through the column before the first letter of b may still be the best.
-    local at_border = left + (rest < hope_b[0] and rest or hope_b[0]) >= known
+    local at_border = left + (rest < behind_b[0] and rest or behind_b[0]) >= known
     local start = from
     while true do
       for j = start, to do
@@ -252,7 +218,7 @@ local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
         line[j] = way
       end
       -- A gap may lead on to the right.
-      if to >= limit or left + (rest < hope_b[to] and rest or hope_b[to]) < known then
+      if to >= limit or left + (rest < behind_b[to] and rest or behind_b[to]) < known then
         break
       end
       start, to = to + 1, to + 1
@@ -264,10 +230,10 @@ local function sweep(a, b, profile, options, low, high, known, hope, with_ways)
     if mode == "overlap" and to == m and scores[m] > edge then
       edge, edge_i, edge_j = scores[m], i, m
     end
-    while not at_border and from <= to and scores[from] + (rest < hope_b[from] and rest or hope_b[from]) < known do
+    while not at_border and from <= to and scores[from] + (rest < behind_b[from] and rest or behind_b[from]) < known do
       from = from + 1
     end
-    while to > from and scores[to] + (rest < hope_b[to] and rest or hope_b[to]) < known do
+    while to > from and scores[to] + (rest < behind_b[to] and rest or behind_b[to]) < known do
       to = to - 1
     end
   end
@@ -313,23 +279,18 @@ local function solve(a, b, options, with_ways)
   local n, m = #a, #b
   local lowest, highest = math.min(0, m - n), math.max(0, m - n)
   local matrix = options.matrix
-  local sums_a, behind_a = best_sums(a, b, function(letter, other)
-    return matrix[letter][other]
-  end)
-  local sums_b, behind_b = best_sums(b, a, function(letter, other)
-    return matrix[other][letter]
-  end)
-  local hope = { a = behind_a, b = behind_b }
-  local plan = lanes and lanes.plan(a, b, options, behind_b)
+  local hope_a, hope_b = hope.plain(a, b, matrix), hope.plain(b, a, matrix, true)
+  local behind_a, behind_b = hope_a.behind, hope_b.behind
+  local plan = lanes and lanes.plan(a, b, options)
   local profile = not plan and profile_of(a, b, matrix)
   local function run(half, known, only_score)
     local low, high = math.max(lowest - half, -n), math.min(highest + half, m)
     local ways = with_ways and not only_score
     local score, i, j, way_to
     if plan then
-      score, i, j, way_to = lanes.sweep(plan, low, high, known, behind_a, ways)
+      score, i, j, way_to = lanes.sweep(plan, low, high, known, hope_a.best, behind_a, behind_b, ways)
     else
-      score, i, j, way_to = sweep(a, b, profile, options, low, high, known, hope, ways)
+      score, i, j, way_to = sweep(a, b, profile, options, low, high, known, behind_a, behind_b, ways)
     end
     return { score = score, i = i, j = j, way_to = way_to }
   end
@@ -341,12 +302,17 @@ local function solve(a, b, options, with_ways)
   end
   local function enough(half, score)
     local low, high = math.max(lowest - half, -n), math.min(highest + half, m)
-    return outside(options, sums_a, sums_b, n, m, low, high) <= score
+    return outside(options, hope_a.sums, hope_b.sums, n, m, low, high) <= score
   end
   -- A narrow band gives a score, which tells the least band around it outside of which nothing
   -- can be better. The score of that one can only be higher, so that it is wide enough.
   local narrow = math.min(FIRST_BAND, wide)
   local score = run(narrow, MINUS, true).score
+  if not enough(narrow, score) and hope.is_loose(hope_a, score) then
+    local find = lanes and lanes.seeds
+    behind_a = hope.tight(a, hope_a, options.open, options.extend, find)
+    behind_b = hope.tight(b, hope_b, options.open, options.extend, find)
+  end
   while wide - narrow > 1 and not enough(narrow, score) do
     local middle = math.floor((narrow + wide) / 2)
     if enough(middle, score) then

@@ -23,6 +23,8 @@ local ONES = 0x0101010101010101
 local GUARD = 0x80 * ONES
 local ROWS = 8
 local SLICE = 128
+-- Letters of a seed, and what a byte can hold of their scores.
+local SEED, SEED_BYTE = 4, 127
 local MODES = { global = true, fit = true }
 
 local function distinct(letters)
@@ -56,7 +58,7 @@ local function bytes_of(list_a, list_b, matrix, scale, open)
 end
 
 -- In units of 1 / scale.
-local function plan_in(scale, a, b, options, behind_b)
+local function plan_in(scale, a, b, options)
   local open, extend = math.tointeger(options.open * scale), math.tointeger(options.extend * scale)
   local codes, list_b = distinct(b)
   local _, list_a = distinct(a)
@@ -66,21 +68,10 @@ local function plan_in(scale, a, b, options, behind_b)
   end
   local plan = {
     scale = scale, open = open, extend = extend, free = options.mode == "fit", codes = #list_b,
-    rows = {}, columns = {}, hope = {},
+    rows = {}, columns = {},
   }
-  -- Each row's scores stand in the byte of its lane already.
-  local shifted = {}
-  for lane = 0, ROWS - 1 do
-    shifted[lane] = {}
-    for _, letter in ipairs(list_a) do
-      shifted[lane][letter] = {}
-      for code = 0, #list_b do
-        shifted[lane][letter][code] = bytes[letter][code] << 8 * lane
-      end
-    end
-  end
   for row, letter in ipairs(a) do
-    plan.rows[row] = shifted[(row - 1) % ROWS][letter]
+    plan.rows[row] = bytes[letter]
   end
   local nothing = {}
   for code = 0, #list_b do
@@ -90,9 +81,8 @@ local function plan_in(scale, a, b, options, behind_b)
     plan.rows[row] = nothing
   end
   for column, letter in ipairs(b) do
-    plan.columns[column], plan.hope[column] = codes[letter], behind_b[column] * scale
+    plan.columns[column] = codes[letter]
   end
-  plan.hope[0] = behind_b[0] * scale
   for column = #b + 1, #b + ROWS do
     plan.columns[column] = 0 -- pairs with nothing
   end
@@ -101,22 +91,22 @@ end
 
 --- What a sweep needs to know of two sequences; nil when the mode is not done here, or scores are
 -- too large or neither whole nor half numbers.
--- @param behind_b for each position in b, what the letters behind it can score at most
-function lanes.plan(a, b, options, behind_b)
+function lanes.plan(a, b, options)
   if MODES[options.mode] and #a > 0 and #b > 0 then
-    return plan_in(1, a, b, options, behind_b) or plan_in(2, a, b, options, behind_b)
+    return plan_in(1, a, b, options) or plan_in(2, a, b, options)
   end
   return nil
 end
 
--- The scores of eight letters of a with each letter of b.
-local function profile_of(plan, first, profile)
-  local rows = plan.rows
-  local row_0, row_1, row_2, row_3 = rows[first], rows[first + 1], rows[first + 2], rows[first + 3]
-  local row_4, row_5, row_6, row_7 = rows[first + 4], rows[first + 5], rows[first + 6], rows[first + 7]
-  for code = 0, plan.codes do
-    profile[code] = GUARD | row_0[code] | row_1[code] | row_2[code] | row_3[code]
-      | row_4[code] | row_5[code] | row_6[code] | row_7[code]
+-- Eight rows in one, a byte each: `first` and those that follow at a distance.
+local function profile_of(rows, first, distance, codes, profile)
+  local row_0, row_1 = rows[first], rows[first + distance]
+  local row_2, row_3 = rows[first + 2 * distance], rows[first + 3 * distance]
+  local row_4, row_5 = rows[first + 4 * distance], rows[first + 5 * distance]
+  local row_6, row_7 = rows[first + 6 * distance], rows[first + 7 * distance]
+  for code = 0, codes do
+    profile[code] = row_0[code] | row_1[code] << 8 | row_2[code] << 16 | row_3[code] << 24
+      | row_4[code] << 32 | row_5[code] << 40 | row_6[code] << 48 | row_7[code] << 56
   end
   return profile
 end
@@ -135,9 +125,9 @@ local function strip(plan, profile, from, to, last, top_v, top_a, u, ways)
   local low, high = 0x00000000FFFFFFFF, 0xFFFFFFFF00000000
   local start_u, begun = u, from + ROWS - 1
   local v, a, y = plan.open * ONES, plan.open * ONES, 0
-  local pairs_1 = guard
-  local twos_1, twos_2 = guard, guard
-  local fours_1, fours_2, fours_3, fours_4 = guard, guard, guard, guard
+  local pairs_1 = 0
+  local twos_1, twos_2 = 0, 0
+  local fours_1, fours_2, fours_3, fours_4 = 0, 0, 0, 0
   local shift = 8 * last
   local number = 0
   for step = from, to + last do
@@ -147,7 +137,7 @@ local function strip(plan, profile, from, to, last, top_v, top_a, u, ways)
     pairs_1 = pairs_0
     local fours_0 = twos_0 & twos | twos_2 & other_twos
     twos_2, twos_1 = twos_1, twos_0
-    local pair = fours_0 & low | fours_4 & high
+    local pair = fours_0 & low | fours_4 & high | guard
     fours_4, fours_3, fours_2, fours_1 = fours_3, fours_2, fours_1, fours_0
     -- The greater of two: where the guard is left, the difference is added.
     local above = v << 8 | top_v[step]
@@ -226,14 +216,24 @@ local function way_in(strips)
   end
 end
 
+local function scaled(bounds, scale)
+  local result = {}
+  for position = 0, #bounds do
+    result[position] = bounds[position] * scale
+  end
+  return result
+end
+
 --- Fills the cells of diagonals `low` to `high`, and some more; as `sweep` in `align`.
 -- @param plan what `lanes.plan` gave
 -- @param known a score that is reached for sure
--- @param hope_a for each position in a, what the letters behind it can score at most
+-- @param best_a for each position in a, what its letter can score at most
+-- @param behind_a, behind_b for each position, what the letters behind it can score at most
 -- @return score, where it ends in a and b, and a function that gives the way to a cell
-function lanes.sweep(plan, low, high, known, hope_a, with_ways)
-  local open, extend, scale, hope = plan.open, plan.extend, plan.scale, plan.hope
-  local n, m = #plan.rows - ROWS, #hope
+function lanes.sweep(plan, low, high, known, best_a, behind_a, behind_b, with_ways)
+  local open, extend, scale = plan.open, plan.extend, plan.scale
+  local n, m = #plan.rows - ROWS, #plan.columns - ROWS
+  local hope = scaled(behind_b, scale)
   local profile, top_v, top_a, strips, ways = {}, {}, {}, {}, {}
   for column = 1, m do
     top_v[column] = plan.free and open or column == 1 and 0 or open - extend
@@ -256,14 +256,14 @@ function lanes.sweep(plan, low, high, known, hope_a, with_ways)
     if from > 1 or first == 1 then
       u = u & ~0xFF -- a vertical gap begins here
     end
-    local count = strip(plan, profile_of(plan, first, profile), from, to, last, top_v, top_a, u, ways)
+    local count = strip(plan, profile_of(plan.rows, first, 1, plan.codes, profile), from, to, last, top_v, top_a, u, ways)
     if with_ways then
       strips[#strips + 1] = { from = from, to = to, ways = packed(ways, count) }
     end
     score = corner + (u & 0xFF) - open - last * extend
     best, best_column = score, from - 1
     -- The next strip needs no cells from which `known` is out of reach.
-    local rest, next_from, column = hope_a[row] * scale, row + 1 + low, from
+    local rest, next_from, column = behind_a[row] * scale, row + 1 + low, from
     local border = from == 1 and next_from <= 1 and score + rest >= known and score + hope[0] >= known
     while column <= to and not border do
       local next_score = score + top_v[column] - open
@@ -282,7 +282,10 @@ function lanes.sweep(plan, low, high, known, hope_a, with_ways)
         best, best_column = score, further
       end
     end
-    local gain = rest - hope_a[math.min(row + ROWS, n)] * scale
+    local gain = 0 -- of the next strip
+    for next_row = row + 1, math.min(row + ROWS, n) do
+      gain = gain + best_a[next_row] * scale
+    end
     reach = math.min(m, row + ROWS + high)
     while reach > from and best + gain + hope[reach] < known do
       reach = reach - 1
@@ -292,6 +295,60 @@ function lanes.sweep(plan, low, high, known, hope_a, with_ways)
     best, best_column = score, m
   end
   return best / scale, n, best_column, with_ways and way_in(strips) or nil
+end
+
+--- What four letters at a time score without a gap at their best places, of eight at once.
+-- @param letters array of letters
+-- @param columns the others, by number
+-- @param rows by letter, its score with each number
+-- @return array with a score, or a bit more, for each four letters; nil when scores are not whole
+function lanes.seeds(letters, columns, rows)
+  local highest = -math.huge
+  for _, row in pairs(rows) do
+    for _, score in ipairs(row) do
+      if score % 1 ~= 0 then
+        return nil
+      elseif score > highest then
+        highest = score
+      end
+    end
+  end
+  -- Of each a byte, from the lowest on; what is below is taken to be that.
+  local lowest = math.tointeger(highest) - SEED_BYTE // SEED
+  local bytes, nothing = {}, { [0] = 0 }
+  for letter, row in pairs(rows) do
+    local of_letter = { [0] = 0 }
+    for code, score in ipairs(row) do
+      of_letter[code], nothing[code] = score > lowest and math.tointeger(score) - lowest or 0, 0
+    end
+    bytes[letter] = of_letter
+  end
+  local places, bests, count = {}, {}, #letters // SEED
+  for position = 1, SEED * (count + ROWS) do
+    places[position] = bytes[letters[position]] or nothing
+  end
+  local codes = #nothing
+  local profile_1, profile_2, profile_3, profile_4 = {}, {}, {}, {}
+  for first = 1, count, ROWS do
+    local at = SEED * (first - 1)
+    profile_of(places, at + 1, SEED, codes, profile_1)
+    profile_of(places, at + 2, SEED, codes, profile_2)
+    profile_of(places, at + 3, SEED, codes, profile_3)
+    profile_of(places, at + 4, SEED, codes, profile_4)
+    local guard, best = GUARD, 0
+    local code_1, code_2, code_3 = columns[1], columns[2], columns[3]
+    for column = SEED, #columns do
+      local code_4 = columns[column]
+      local difference = (profile_1[code_1] + profile_2[code_2] + profile_3[code_3] + profile_4[code_4] | guard) - best
+      local greater = difference & guard
+      best = best + (difference & greater - (greater >> 7))
+      code_1, code_2, code_3 = code_2, code_3, code_4
+    end
+    for seed = first, math.min(first + ROWS - 1, count) do
+      bests[seed] = (best >> 8 * (seed - first) & 127) + SEED * lowest
+    end
+  end
+  return bests
 end
 
 return lanes
