@@ -2,7 +2,7 @@
 #
 # usage: sh -c THIS sh HEADER_SIZE
 #
-# Standard input is the header, then the command's own input in pieces, and then a leash: its end
+# Standard input is a line with a word for the report, the header, then the command's own input in pieces, and then a leash: its end
 # means that the caller has gone or given up. Before each piece comes a line with its size, 0 after
 # the last; `rest` means all up to the end, which then ends the command too.
 #
@@ -10,22 +10,30 @@
 # all that it started and this script. What has left the group is found by the variable BIOXEN_RUN
 # of its environment, also where its parents have ended.
 #
-# The header has a line for each of: a word for the report, the value of BIOXEN_RUN, the seconds after
-# which to give up (0: never), the working directory, the number of environment variables, each of
-# these, the program, each argument. Lines that hold data start with "=", and in them newline and
+# The header has a line for each of: the value of BIOXEN_RUN, the seconds after which to give up
+# (0: never), the working directory, the number of environment variables, each of these, the program,
+# each argument. Lines that hold data start with "=", and in them newline and
 # backslash are \n and \\. Nothing of it ever becomes shell text.
 
 IFS='
 '
 set -f
-set -- $(head -c "$1")
-exec 3<&0 5>&1
-_bx_word=$1 _bx_run=$2 _bx_limit=$3 _bx_dir=$4 _bx_env=$5
-shift 5
+read -r _bx_word || exit
 
 # A frame: see bioxen_vm_core::lua::Frames.
 report() { printf '\001%sR%s\n%s' "$_bx_word" "${#1}" "$1" >&2; }
 refuse() { report "$1"; exit; }
+
+# Takes so many bytes from standard input and not one more: what is behind them is for others. The
+# head of busybox reads ahead.
+_bx_dd=$(command -v dd) || refuse ''
+take() { "$_bx_dd" "bs=$1" count=1 iflag=fullblock 2>/dev/null; }
+
+set -- $(take "$1")
+exec 3<&0 5>&1
+_bx_run=$1 _bx_limit=$2 _bx_dir=$3 _bx_env=$4
+shift 4
+
 decode() {
   case $1 in
     *\\*) _bx_text=$(printf '%b.' "${1#=}"); _bx_text=${_bx_text%.} ;;
@@ -59,7 +67,7 @@ if IFS=' ' read -r _ _ _ _ _bx_group _ 2>/dev/null <"/proc/$$/stat"; then
 fi
 
 # Before the command's own PATH holds.
-_bx_head=$(command -v head) _bx_awk=$(command -v awk) _bx_cat=$(command -v cat)
+_bx_awk=$(command -v awk) _bx_cat=$(command -v cat)
 _bx_sleep=$(command -v sleep) _bx_grep=$(command -v grep)
 
 decode "$_bx_dir"
@@ -101,7 +109,7 @@ export _bx_go='
     case $_bx_size in
       0) break ;;
       rest) "$_bx_cat"; break ;;
-      *) "$_bx_head" -c "$_bx_size" || break ;;
+      *) take "$_bx_size" || break ;;
     esac
   done
   exec >/dev/null

@@ -27,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// so only when the connection is gone.
 const GUEST_SLACK: Duration = Duration::from_secs(10);
 
-/// How much of an input stream is sent as one piece at most: each costs a process on the guest.
+/// How much input is sent as one piece at most: each costs a process on the guest, which holds it.
 const INPUT_PIECE: usize = 1024 * 1024;
 
 /// The longest argument or variable of a Linux process, less room for the name it travels under.
@@ -129,7 +129,7 @@ impl SshRunner {
                     ErrorKind::Unsupported,
                     format!(
                         "{machine} lacks a program that every command needs: it must have sh, awk, \
-                         cat, grep, head and sleep"
+                         cat, dd, grep and sleep"
                     ),
                 ),
             },
@@ -152,7 +152,7 @@ impl SshRunner {
     }
 }
 
-/// What goes over the stream before the leash.
+/// What goes over the stream before the command's input.
 struct Request {
     mark: Mark,
     header: String,
@@ -173,7 +173,7 @@ impl Request {
             .map_or(0, |limit| (limit + GUEST_SLACK).as_secs());
         // Not the mark: whatever the command starts can read this one.
         let run = Mark::new();
-        let mut header = format!("{}\n{}\n{limit}\n", mark.as_str(), run.as_str());
+        let mut header = format!("{}\n{limit}\n", run.as_str());
         push_line(&mut header, command.cwd.as_deref().unwrap_or_default());
         // Writing to a String cannot fail.
         let _ = writeln!(header, "{}", command.env.len());
@@ -317,13 +317,10 @@ async fn feed(
     input: &Input,
     stream: Option<InputStream>,
 ) -> std::io::Result<()> {
-    stdin.write_all(request.header.as_bytes()).await?;
-    let bytes = input.bytes();
-    if !bytes.is_empty() {
-        stdin
-            .write_all(format!("{}\n", bytes.len()).as_bytes())
-            .await?;
-        stdin.write_all(bytes).await?;
+    let start = format!("{}\n{}", request.mark.as_str(), request.header);
+    stdin.write_all(start.as_bytes()).await?;
+    for piece in input.bytes().chunks(INPUT_PIECE) {
+        send(stdin, piece).await?;
     }
     match stream {
         Some(mut stream) if input.is_lifeline() => {
@@ -333,10 +330,7 @@ async fn feed(
         Some(mut stream) => {
             let mut piece = BytesMut::with_capacity(INPUT_PIECE);
             while gather(&mut stream, &mut piece).await? {
-                stdin
-                    .write_all(format!("{}\n", piece.len()).as_bytes())
-                    .await?;
-                stdin.write_all(&piece).await?;
+                send(stdin, &piece).await?;
                 piece.clear();
             }
             stdin.write_all(b"0\n").await?;
@@ -344,6 +338,13 @@ async fn feed(
         None => stdin.write_all(b"0\n").await?,
     }
     Ok(())
+}
+
+/// Sends one piece of the command's input.
+async fn send(stdin: &mut openssh::ChildStdin, piece: &[u8]) -> std::io::Result<()> {
+    let size = format!("{}\n", piece.len());
+    stdin.write_all(size.as_bytes()).await?;
+    stdin.write_all(piece).await
 }
 
 /// Reads what is there, at least one byte and at most as much as fits; `false` at the end.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bioxen_vm_core::local::LocalRunner;
 use bioxen_vm_core::lua::WarmInterpreters;
-use bioxen_vm_core::{Command, ErrorKind, Input, Outcome, Runner, Status, channel};
+use bioxen_vm_core::{Command, ErrorKind, Gather, Input, Outcome, Runner, Script, Status, channel};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
@@ -24,6 +24,11 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::whose_commands_see("").await
+    }
+
+    /// One with more variables for commands, as sshd_config has them.
+    async fn whose_commands_see(variables: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (client, host) = (
             KeyPair::generate("client").unwrap(),
@@ -43,7 +48,7 @@ impl Server {
             .port();
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\n\
-             PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSetEnv HOME={}\n",
+             PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nSetEnv HOME={} {variables}\n",
             path("host_key"),
             path("authorized_keys"),
             // What the user's shell does at a login is not what these tests are about.
@@ -198,6 +203,90 @@ async fn commands_end_as_they_do_on_this_machine() {
             "{command:?}"
         );
     }
+}
+
+/// A folder with the programs of busybox under their names, as a small guest has them.
+fn busybox() -> Option<TempDir> {
+    let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
+    let Some(path) = path.map(Path::new).find(|path| path.exists()) else {
+        println!("left out: there is no busybox here; install Debian's package busybox");
+        return None;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let list = std::process::Command::new(path).arg("--list").output();
+    for name in String::from_utf8(list.unwrap().stdout).unwrap().lines() {
+        std::os::unix::fs::symlink(path, dir.path().join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("/usr/bin/lua5.4", dir.path().join("lua5.4")).unwrap();
+    Some(dir)
+}
+
+#[tokio::test]
+async fn a_guest_with_no_programs_but_those_of_busybox_will_do() {
+    let Some(programs) = busybox() else { return };
+    let path = programs.path().display();
+    let server = Server::whose_commands_see(&format!("PATH={path}")).await;
+    let runner = server.runner();
+    let said = runner.run(sh("command -v awk; readlink -f $(command -v sh)"));
+    let said = said.await.unwrap().stdout_text().into_owned();
+    let shell = said.lines().nth(1).unwrap().to_owned();
+    assert!(said.starts_with(&format!("{path}/awk\n")), "{said}");
+    assert!(shell.ends_with("/busybox"), "{said}");
+
+    let arguments = [
+        "sh",
+        "a b",
+        "",
+        "-n",
+        "$(id)",
+        "new\nline\n",
+        "b\\s\\n",
+        "'\"`",
+        "=x",
+    ];
+    let command = sh("cat; printf '|%s|' \"$@\"; printf %s \"$A\" >&2; exit 7");
+    let command = command.args(arguments).with_env("A", "x\ny\\n $(id) '\"");
+    let outcome = runner.run(command.with_stdin(&b" in\xfe\0\n"[..])).await;
+    let outcome = outcome.unwrap();
+    let mut expected = b" in\xfe\0\n".to_vec();
+    for argument in &arguments[1..] {
+        expected.extend(format!("|{argument}|").bytes());
+    }
+    assert_eq!(outcome.status, Status::Exited(7), "{outcome:?}");
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    assert_eq!(outcome.stderr, "x\ny\\n $(id) '\"", "{outcome:?}");
+
+    // Several pieces, and none takes what is behind it.
+    for stdin in [
+        Input::stream(tokio::io::repeat(b'x').take(3_000_000)),
+        vec![b'x'; 3_000_000].into(),
+    ] {
+        let outcome = runner.run(sh("wc -c").with_stdin(stdin)).await.unwrap();
+        assert_eq!(outcome.stdout_text().trim(), "3000000", "{outcome:?}");
+    }
+
+    let killed = runner.run(sh("kill -9 $$")).await.unwrap();
+    assert_eq!(killed.status, Status::Signaled(9));
+    let missing = runner.run(Command::new("no-such-program")).await;
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    // All that it started ends with it.
+    let mark = server.dir.path().join("pid");
+    let tree = format!("sleep 3600 & echo $! >{}; sleep 3600", mark.display());
+    let tree = sh(&tree).with_timeout(Duration::from_secs(3));
+    assert_eq!(runner.run(tree).await.unwrap().status, Status::TimedOut);
+    let pid = fs::read_to_string(mark).unwrap().trim().to_owned();
+    until(|| !runs(&pid)).await;
+
+    let warm = WarmInterpreters::new(Arc::new(runner), "lua5.4", Vec::new());
+    let mut said = Gather::new(100);
+    let outcome = loop {
+        let script = Script::new("print(_VERSION, ...)").arg("x");
+        if let Some(outcome) = warm.run(&script, &mut said).await.unwrap() {
+            break said.into_outcome(outcome);
+        }
+    };
+    assert_eq!(outcome.stdout, "Lua 5.4\tx\n", "{outcome:?}");
+    warm.close().await;
 }
 
 #[tokio::test]
