@@ -4,11 +4,15 @@
 #![cfg(feature = "local")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bioxen_vm_core::local::LocalRunner;
 use bioxen_vm_core::lua::{self, Mark, WarmInterpreters};
-use bioxen_vm_core::{Gather, Outcome, Script, Status, channel};
+use bioxen_vm_core::{
+    Command, Gather, Outcome, OutputSink, Result, Runner, Script, Status, channel,
+};
 
 fn warm(interpreter: &str) -> WarmInterpreters {
     WarmInterpreters::new(Arc::new(LocalRunner::new()), interpreter, Vec::new())
@@ -155,6 +159,48 @@ async fn an_interpreter_that_cannot_wait_is_not_tried_for_ever() {
         let mut gather = Gather::new(1);
         let script = Script::new("x = 1");
         assert!(warm.run(&script, &mut gather).await.unwrap().is_none());
+    }
+    warm.close().await;
+}
+
+/// Tells each command how many were started before it.
+#[derive(Debug, Default)]
+struct Numbering {
+    runner: LocalRunner,
+    started: AtomicUsize,
+}
+
+#[async_trait]
+impl Runner for Numbering {
+    async fn run(&self, command: Command) -> Result<Outcome> {
+        self.runner.run(command).await
+    }
+
+    async fn run_streaming(&self, command: Command, sink: &mut dyn OutputSink) -> Result<Outcome> {
+        let number = self.started.fetch_add(1, Ordering::SeqCst);
+        let command = command.with_env("NUMBER", number.to_string());
+        self.runner.run_streaming(command, sink).await
+    }
+
+    fn describe(&self) -> String {
+        self.runner.describe()
+    }
+}
+
+#[tokio::test]
+async fn in_doubt_those_that_wait_and_those_that_are_being_started_are_given_up() {
+    let runner = Arc::new(Numbering::default());
+    let warm = WarmInterpreters::new(Arc::<Numbering>::clone(&runner), "lua5.4", Vec::new());
+    warm.prepare();
+    for _ in 0..3 {
+        while runner.started.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let before = runner.started.load(Ordering::SeqCst);
+        warm.doubt();
+        let outcome = run(&warm, &Script::new("print(os.getenv('NUMBER'))")).await;
+        let number: usize = outcome.stdout_text().trim().parse().unwrap();
+        assert!(number >= before, "{number} of {before}");
     }
     warm.close().await;
 }

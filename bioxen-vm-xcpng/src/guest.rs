@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bioxen_vm_core::lua::{self, Mark, RunnerHost, WarmInterpreters};
 use bioxen_vm_core::{
-    Command, Gather, Outcome, OutputSink, PackageSite, Runner, Script, Session, SessionOptions,
+    Command, ErrorKind, Gather, Outcome, OutputSink, PackageSite, Runner, Script, Session,
+    SessionOptions,
 };
 
 use crate::cloud_init;
@@ -144,7 +145,12 @@ impl Guest {
         let mark = Mark::new();
         let mut command = lua::command(&self.interpreter, &script, Some(&mark));
         self.let_find_packages(&mut command);
-        lua::run(&*self.runner, command, &mark, sink).await
+        let outcome = lua::run(&*self.runner, command, &mark, sink).await;
+        if matches!(&outcome, Err(error) if error.kind() == ErrorKind::Unavailable) {
+            // A lost connection takes those that wait along.
+            self.warm.doubt();
+        }
+        outcome
     }
 
     /// Starts a Lua state that lives on.

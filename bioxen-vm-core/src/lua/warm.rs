@@ -59,6 +59,8 @@ struct Lanes {
     /// Those that run a program or are being started included.
     count: usize,
     failures: usize,
+    /// How often those that there were have been given up.
+    doubts: usize,
     closed: bool,
 }
 
@@ -84,6 +86,17 @@ impl WarmInterpreters {
     /// Has the first ones started, without waiting for them.
     pub fn prepare(&self) {
         self.inner.prepare();
+    }
+
+    /// Gives up those that wait or are being started, as something has gone wrong with the machine:
+    /// they may have come to their end with it, and not have told yet. Later programs get new ones.
+    pub fn doubt(&self) {
+        let idle = {
+            let mut lanes = self.inner.lock();
+            lanes.doubts += 1;
+            std::mem::take(&mut lanes.idle)
+        };
+        drop(idle);
     }
 
     /// Runs a program, and hands on its output as it comes; the outcome has none. Gives `None`, and
@@ -113,8 +126,7 @@ impl WarmInterpreters {
         let mut returning = Returning::new(&mark, sink);
         let end = lane.run(frame.bytes(), deadline, &mut returning).await;
         if end.is_err() {
-            // Others may have come to their end with it, and not have told yet.
-            drop(std::mem::take(&mut self.inner.lock().idle));
+            self.doubt();
         }
         let end = end?;
         let status = match end {
@@ -173,18 +185,20 @@ impl Inner {
     }
 
     fn start(self: &Arc<Self>) {
-        {
+        let doubts = {
             let mut lanes = self.lock();
             if lanes.closed || lanes.count >= MANY {
                 return;
             }
             lanes.count += 1;
-        }
+            lanes.doubts
+        };
         let inner = Arc::clone(self);
-        let lane = Lane::start(Arc::clone(&self.runner), self.command.clone(), move || {
+        let over = move || {
             inner.lock().count -= 1;
             inner.changed.notify_waiters();
-        });
+        };
+        let lane = Lane::start(Arc::clone(&self.runner), self.command.clone(), doubts, over);
         self.settle(lane, Before::Nothing);
     }
 
@@ -196,7 +210,8 @@ impl Inner {
                 Ok(()) => {
                     let mut lanes = inner.lock();
                     lanes.failures = 0;
-                    if !lanes.closed {
+                    let welcome = !lanes.closed && lane.doubts == lanes.doubts;
+                    if welcome {
                         lanes.idle.push_back(lane);
                     }
                     drop(lanes);

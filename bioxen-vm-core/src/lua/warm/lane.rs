@@ -31,6 +31,8 @@ pub(super) struct Lane {
     /// is complete, which comes on two streams.
     waits: bool,
     heard: Instant,
+    /// How often earlier ones had been given up when this one was started.
+    pub(super) doubts: usize,
 }
 
 /// What the command tells.
@@ -60,6 +62,7 @@ impl Lane {
     pub(super) fn start(
         runner: Arc<dyn Runner>,
         command: Command,
+        doubts: usize,
         over: impl FnOnce() + Send + 'static,
     ) -> Self {
         let mark = Mark::new();
@@ -85,6 +88,7 @@ impl Lane {
             events,
             waits: false,
             heard: Instant::now(),
+            doubts,
         }
     }
 
