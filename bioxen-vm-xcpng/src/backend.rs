@@ -355,6 +355,7 @@ async fn create(
     let ledger = shared.ledger().await?;
     // A login is not cancelled half-way: its session would be lost.
     let client = reporter.stage(Stage::Connect, shared.client()).await?;
+    let calls = client.calls_sent();
     // Nothing is made before there is a plan, so this much can simply be dropped.
     let plan = tokio::select! {
         plan = plan(shared, client, id, origin, &contact, reporter) => plan?,
@@ -400,6 +401,8 @@ async fn create(
         }
         deployed => deployed?,
     };
+    // Those of deployments at the same time are among them.
+    tracing::info!(vm = %id, calls = client.calls_sent() - calls, "the VM is made");
     let (run, expiry) = (shared.ledger().await?.run(), shared.settings.expiry);
     shared.living.add(&deployed.reference, client, run, expiry);
     let template = match origin {

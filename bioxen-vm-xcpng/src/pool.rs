@@ -37,7 +37,10 @@ impl Pool {
     pub(crate) async fn close(&self) -> Result<()> {
         *self.closed.lock().await = true;
         match self.client.get() {
-            Some(client) => client.close().await.map_err(Error::pool("log out")),
+            Some(client) => {
+                tracing::info!(calls = client.calls_sent(), "logging out of the pool");
+                client.close().await.map_err(Error::pool("log out"))
+            }
             None => Ok(()),
         }
     }
