@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output, Stdio};
 
 use xapi_client::SecretString;
@@ -288,6 +290,52 @@ fn arguments_that_begin_with_a_dash_go_behind_two_after_a_text() {
     assert!(error.contains("'-- -x'"), "{error}");
     let output = bioxen(&["run", "-e", "print(...)", "--", "-x", "y"]);
     assert_eq!(stdout(&output), "-x\ty\n");
+}
+
+#[test]
+fn a_text_may_begin_with_a_comment_or_anything_else() {
+    for (code, printed) in [
+        ("-- just a comment", ""),
+        ("-- c\nprint(1)", "1\n"),
+        ("--[[x]] print(1)", "1\n"),
+        ("--timeout", ""),
+        ("--", ""),
+    ] {
+        for option in ["-e", "--execute"] {
+            let output = bioxen(&["run", option, code]);
+            assert_eq!(output.status.code(), Some(0), "{code}: {}", stderr(&output));
+            assert_eq!(stdout(&output), printed, "{code}");
+        }
+    }
+    // Lua itself says what is wrong with a text, not the command line.
+    let output = bioxen(&["run", "-e", "-1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("lua: "), "{}", stderr(&output));
+}
+
+#[test]
+fn arguments_and_texts_are_any_bytes() {
+    let bytes = OsStr::from_bytes(b"a\xff\xfe");
+    let text = OsStr::from_bytes(b"io.write((...)) return '\xff'");
+    for rest in [[OsStr::new("io.write((...))"), bytes], [text, bytes]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+            .args(["run", "-e"])
+            .args(rest)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"a\xff\xfe", "{}", stderr(&output));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(OsStr::from_bytes(b"\xff.lua"));
+    std::fs::write(&file, "print(#arg[1])").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .arg("run")
+        .args([file.as_os_str(), bytes])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), "3\n", "{}", stderr(&output));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -214,6 +216,30 @@ fn a_record_never_replaces_a_file_and_has_a_folder() {
         "{}",
         said(&no_record)
     );
+}
+
+#[test]
+fn what_no_record_can_hold_is_refused_before_anything_runs() {
+    let folder = folder(&[]);
+    let bytes = OsStr::from_bytes(b"a\xff");
+    let text = OsStr::from_bytes(b"print(1) --\xff");
+    for (rest, part) in [
+        (&[OsStr::new("print(1)"), bytes][..], r"'a\xff'"),
+        (&[text], "the text of -e"),
+    ] {
+        let ran = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+            .args(["run", "--record", "run.json", "-e"])
+            .args(rest)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(ran.status.code(), Some(125), "{}", said(&ran));
+        assert!(said(&ran).contains(part), "{}", said(&ran));
+        assert!(said(&ran).contains("--record"), "{}", said(&ran));
+        assert!(ran.stdout.is_empty(), "the program ran");
+        assert!(!folder.path().join("run.json").exists());
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
 
     // A program in a VM that is there: started for it, and there afterwards.
     for start in [["exec", "lab"], ["run", "--vm=lab"]] {
-        let code = "io.write(_VERSION, ' ', ...) os.exit(3)";
+        let code = "-- a comment\nio.write(_VERSION, ' ', ...) os.exit(3)";
         let output = pool
             .bioxen(&[&start[..], &["-e", code, "x"]].concat())
             .await;

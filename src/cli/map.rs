@@ -1,8 +1,10 @@
 //! `bioxen map`: runs a program over the records of files, in several VMs made for it.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,7 +125,7 @@ pub(super) struct Args {
 
     /// Arguments of the programs, which they get after what they get anyway
     #[arg(last = true, value_name = "ARGUMENT")]
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
 }
 
 pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
@@ -206,7 +208,7 @@ fn script(args: &Args, file: &Path) -> anyhow::Result<Script> {
         .with_context(|| format!("cannot read the program {}", file.display()))?;
     let mut script = Script::new(code).with_name(file.display().to_string());
     for argument in &args.arguments {
-        script = script.arg(argument.clone());
+        script = script.arg(argument.clone().into_vec());
     }
     Ok(script)
 }

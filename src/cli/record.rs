@@ -2,6 +2,7 @@
 //! `bioxen replay` runs it again.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
@@ -256,7 +257,11 @@ impl Draft {
             bioxen: env!("CARGO_PKG_VERSION").to_owned(),
             started: now(),
             program: Code::of(program)?,
-            arguments: program.arguments.clone(),
+            arguments: program
+                .arguments
+                .iter()
+                .map(|argument| text(argument))
+                .collect::<anyhow::Result<_>>()?,
             timeout_seconds: timeout.map(|limit| limit.as_secs_f64()),
             stdin: None,
             put: put.collect::<anyhow::Result<_>>()?,
@@ -332,8 +337,25 @@ impl Draft {
     }
 }
 
+/// An argument, as records have it.
+fn text(argument: &OsStr) -> anyhow::Result<String> {
+    let text = argument.to_str().with_context(|| {
+        format!(
+            "the argument '{}' is not UTF-8, which a record cannot hold; give it in a file, or leave \
+             --record out",
+            argument.as_encoded_bytes().escape_ascii()
+        )
+    })?;
+    Ok(text.to_owned())
+}
+
 impl Code {
     fn of(program: &Program) -> anyhow::Result<Self> {
+        ensure!(
+            program.path.is_some() || std::str::from_utf8(&program.code).is_ok(),
+            "the text of -e is not UTF-8, which a record cannot hold; give it in a file, or leave \
+             --record out"
+        );
         Ok(Self {
             name: program.name.clone(),
             path: program.path.as_ref().map(absolute).transpose()?,

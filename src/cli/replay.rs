@@ -127,7 +127,7 @@ fn program(record: &Record) -> anyhow::Result<Program> {
         name: then.name.clone(),
         path: then.path.clone(),
         code,
-        arguments: record.arguments.clone(),
+        arguments: record.arguments.iter().map(Into::into).collect(),
     })
 }
 

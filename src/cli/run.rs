@@ -1,7 +1,9 @@
 //! `bioxen run` and `bioxen exec`: one program in a VM that is made for it, or in one that is there.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::IsTerminal as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -86,13 +88,18 @@ pub(super) struct Job {
     record: Option<PathBuf>,
 
     /// Run this text instead of a file
-    #[arg(long = "execute", short = 'e', value_name = "LUA")]
-    code: Option<String>,
+    #[arg(
+        long = "execute",
+        short = 'e',
+        value_name = "LUA",
+        allow_hyphen_values = true
+    )]
+    code: Option<OsString>,
 
     /// The program (not with -e) and its arguments; options of bioxen go before it. After -e arguments
     /// that begin with a dash go behind `--`
     #[arg(trailing_var_arg = true, value_name = "FILE [ARGUMENT]")]
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
 }
 
 pub(super) async fn run(args: Run, settings: Settings) -> anyhow::Result<ExitCode> {
@@ -148,21 +155,24 @@ pub(super) struct Program {
     /// Where it is, unless it is the text of `-e`.
     pub(super) path: Option<PathBuf>,
     pub(super) code: Vec<u8>,
-    pub(super) arguments: Vec<String>,
+    /// Any bytes, as the system hands them over.
+    pub(super) arguments: Vec<OsString>,
 }
 
 impl Program {
     fn of(job: &Job) -> anyhow::Result<Self> {
         let mut arguments = job.arguments.iter().cloned();
         let (name, path, code) = match &job.code {
-            Some(code) => ("-e".to_owned(), None, code.clone().into_bytes()),
+            Some(code) => ("-e".to_owned(), None, code.clone().into_vec()),
             None => {
-                let file = arguments
+                let file: PathBuf = arguments
                     .next()
-                    .context("give a Lua file, or Lua text with -e")?;
+                    .context("give a Lua file, or Lua text with -e")?
+                    .into();
+                let name = file.display().to_string();
                 let code = std::fs::read(&file)
-                    .with_context(|| format!("cannot read the program {file}"))?;
-                (file.clone(), Some(file.into()), code)
+                    .with_context(|| format!("cannot read the program {name}"))?;
+                (name, Some(file), code)
             }
         };
         Ok(Self {
@@ -176,7 +186,7 @@ impl Program {
     pub(super) fn script(&self, stdin: Option<Input>, timeout: Option<Duration>) -> Script {
         let mut script = Script::new(self.code.clone()).with_name(self.name.clone());
         for argument in &self.arguments {
-            script = script.arg(argument.clone());
+            script = script.arg(argument.clone().into_vec());
         }
         if let Some(stdin) = stdin {
             script = script.with_stdin(stdin);
