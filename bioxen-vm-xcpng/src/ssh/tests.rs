@@ -206,6 +206,7 @@ async fn commands_end_as_they_do_on_this_machine() {
 }
 
 /// A folder with the programs of busybox under their names, as a small guest has them.
+#[allow(clippy::print_stdout, reason = "says what is not tried")]
 fn busybox() -> Option<TempDir> {
     let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter();
     let Some(path) = path.map(Path::new).find(|path| path.exists()) else {
