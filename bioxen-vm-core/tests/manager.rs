@@ -176,6 +176,45 @@ async fn a_cluster_is_made_asked_and_removed_together() {
 }
 
 #[tokio::test]
+async fn a_broadcast_runs_as_many_programs_at_once_as_it_may() {
+    let manager = Arc::new(manager().with_max_workers(2));
+    manager
+        .create_cluster("lab", 5, "echo", Value::Null)
+        .await
+        .unwrap();
+    let mut events = manager.subscribe();
+    let executions = manager.broadcast("lab_*", "wait for ever").unwrap();
+    // Each that ends makes room for one, and for no more.
+    let (mut running, mut begun, mut ended) = (Vec::new(), 0, 0);
+    while ended < 5 {
+        let event = events.next().await.unwrap();
+        match event.what {
+            Happening::ExecutionStarted(_) => {
+                begun += 1;
+                running.push(event.vm);
+            }
+            Happening::ExecutionFinished(..) => {
+                ended += 1;
+                running.retain(|vm| *vm != event.vm);
+            }
+            _ => continue,
+        }
+        assert!(running.len() <= 2, "{running:?}");
+        let full = running.len() == 2 || begun == 5;
+        if full && let Some(vm) = running.first() {
+            // Whoever still waits has every occasion to begin.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            let counted = manager.stats().running_operations;
+            assert_eq!(usize::try_from(counted).unwrap(), running.len());
+            executions[vm].cancel();
+        }
+    }
+    assert_eq!(begun, 5);
+}
+
+#[tokio::test]
 async fn a_cluster_that_cannot_be_made_whole_is_not_made() {
     let manager = Arc::new(manager());
     manager

@@ -145,11 +145,50 @@ pub(crate) fn trials() -> Vec<Trial> {
             Trial::test(format!("elsewhere::{name}"), move || {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
                 let text = std::fs::read_to_string(path)?;
-                if text.contains(&format!("fn {test}(")) {
-                    return Ok(());
-                }
-                Err(Failed::from(format!("{file} has no test {test}")))
+                is_run(&text, test).map_err(|why| Failed::from(format!("{file}: {why}")))
             })
         })
         .collect()
+}
+
+/// Whether a file has a test of this name that is run: what is ignored, or no test, shows nothing.
+fn is_run(text: &str, test: &str) -> Result<(), String> {
+    let (before, _) = text
+        .split_once(&format!("fn {test}("))
+        .ok_or_else(|| format!("there is no test {test}"))?;
+    // The attributes of a function are the lines right above it.
+    let above: Vec<_> = before
+        .lines()
+        .rev()
+        .skip(usize::from(!before.ends_with('\n')))
+        .map(str::trim)
+        .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
+        .collect();
+    let has = |name: &str| {
+        above
+            .iter()
+            .any(|line| line.starts_with("#[") && line.contains(name))
+    };
+    if has("ignore") {
+        return Err(format!("the test {test} is ignored"));
+    }
+    has("test")
+        .then_some(())
+        .ok_or_else(|| format!("{test} is no test"))
+}
+
+/// What does not run does not count.
+pub(crate) fn ignored_tests_do_not_count() -> Result<(), Failed> {
+    assert_eq!(is_run("#[test]\nfn a() {}\n", "a"), Ok(()));
+    let asynchronous = "}\n\n#[tokio::test]\n// Why.\nasync fn a() {}\n";
+    assert_eq!(is_run(asynchronous, "a"), Ok(()));
+    for text in [
+        "#[test]\n#[ignore]\nfn a() {}\n",
+        "#[ignore = \"slow\"]\n#[test]\nfn a() {}\n",
+        "#[test]\nfn b() {}\nfn a() {}\n",
+        "#[test]\nfn b() {}\n",
+    ] {
+        assert!(is_run(text, "a").is_err(), "{text}");
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ const NUMBERS: [(char, usize); 2] = [('b', 18), ('d', 28)];
 
 type Body = fn() -> Result<(), Failed>;
 
-const TRIALS: [(&str, Body); 2] = [
+const TRIALS: [(&str, Body); 3] = [
     (
         "b15_profiles_name_their_rocks",
         b15_profiles_name_their_rocks,
@@ -20,6 +20,10 @@ const TRIALS: [(&str, Body); 2] = [
     (
         "b17_a_port_that_is_none_is_refused",
         b17_a_port_that_is_none_is_refused,
+    ),
+    (
+        "ignored_tests_do_not_count",
+        elsewhere::ignored_tests_do_not_count,
     ),
 ];
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bioxen::{
-    Answer, Capabilities, ErrorKind, ExecutionStatus, LuaValue, Outcome, Returned, Script,
+    Answer, Capabilities, ErrorKind, ExecutionStatus, Input, LuaValue, Outcome, Returned, Script,
     SessionOptions, Status, Value, gather,
 };
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use libtest_mimic::Trial;
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::TestRunner;
 use proptest::{prop_assert, prop_assert_eq};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::target::{Bench, TARGETS, Target};
 
@@ -25,6 +26,7 @@ const ANY: Needs = |_| true;
 const COMMANDS: Needs = |can| can.processes && can.commands;
 const VALUES: Needs = |can| can.returned_values;
 const STREAMING: Needs = |can| can.streaming;
+const FILES: Needs = |can| can.files;
 const SESSIONS: Needs = |can| can.sessions;
 
 macro_rules! trials {
@@ -65,6 +67,9 @@ const TRIALS: &[(&str, Needs, Body)] = trials![
     SESSIONS d21_sessions_end_with_their_vm,
     ANY d27_arguments_are_never_code,
     STREAMING output_over_any_buffer_is_handed_on_whole,
+    STREAMING input_comes_as_it_is_written,
+    ANY a_file_of_this_machine_is_run_by_its_path,
+    FILES relative_names_are_meant_from_the_working_directory,
 ];
 
 /// The names of the trials of every kind of VM.
@@ -438,6 +443,73 @@ async fn output_over_any_buffer_is_handed_on_whole(bench: &Bench) {
     }
     assert_eq!(got, SIZE);
     assert!(execution.wait().await.unwrap().success());
+}
+
+async fn input_comes_as_it_is_written(bench: &Bench) {
+    // The second line is written when the first has been answered.
+    let code = "io.stdout:setvbuf('no') for line in io.lines() do print('got ' .. line) end";
+    let (mut ours, theirs) = tokio::io::duplex(64);
+    let script = Script::new(code).with_stdin(Input::stream(theirs));
+    let (execution, mut output) = bench.manager.spawn_streaming("vm", script).unwrap();
+    let mut got = Vec::new();
+    for (line, answer) in [("one\n", "got one\n"), ("two\n", "got one\ngot two\n")] {
+        ours.write_all(line.as_bytes()).await.unwrap();
+        while got.len() < answer.len() {
+            let (_, piece) = output.recv().await.unwrap();
+            got.extend_from_slice(&piece);
+        }
+        assert_eq!(String::from_utf8_lossy(&got), answer);
+    }
+    drop(ours);
+    assert!(output.recv().await.is_none());
+    assert!(execution.wait().await.unwrap().success());
+}
+
+async fn a_file_of_this_machine_is_run_by_its_path(bench: &Bench) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my program.lua");
+    std::fs::write(&file, "#!/usr/bin/lua\nprint('ran') error('boom')").unwrap();
+    let outcome = bench.manager.execute_file("vm", &file).await.unwrap();
+    assert_eq!(outcome.status, Status::Exited(1));
+    assert_eq!(outcome.stdout_text(), "ran\n");
+    let named = "my program.lua:2: boom\n";
+    assert!(
+        outcome.stderr_text().contains(named),
+        "{}",
+        outcome.stderr_text()
+    );
+    let missing = folder.path().join("missing.lua");
+    let error = bench.manager.execute_file("vm", &missing).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("missing.lua"), "{error}");
+}
+
+async fn relative_names_are_meant_from_the_working_directory(bench: &Bench) {
+    let temporary = run(bench, "io.write(os.getenv('TMPDIR') or '/tmp')").await;
+    let folder = temporary.stdout_text().into_owned();
+    // The guests of one machine may share such a folder.
+    let name = format!("here-{}-{}", bench.vm_type, std::process::id());
+    let make = "local file = assert(io.open((...), 'w')) file:write('x') file:close()";
+    let make = Script::new(make).arg(name.clone()).with_cwd(folder.clone());
+    let made = run(bench, make).await;
+    assert!(made.success(), "{}", made.stderr_text());
+    let read = Script::new("local file = io.open((...)) io.write(file and file:read('*a') or '-')");
+    // Without one programs start in another folder.
+    let elsewhere = read.clone().arg(name.clone());
+    assert_eq!(run(bench, elsewhere).await.stdout_text(), "-");
+    let path = format!("{folder}/{name}");
+    assert_eq!(run(bench, read.arg(path.clone())).await.stdout_text(), "x");
+    let gone = run(bench, Script::new("assert(os.remove((...)))").arg(path)).await;
+    assert!(gone.success(), "{}", gone.stderr_text());
+    let nowhere = Script::new("print('ran')").with_cwd("/no/such/folder");
+    match bench.manager.execute_vm("vm", nowhere).await {
+        Ok(outcome) => assert!(
+            !outcome.success() && outcome.stdout.is_empty(),
+            "{outcome:?}"
+        ),
+        Err(error) => assert!(error.to_string().contains("/no/such/folder"), "{error}"),
+    }
 }
 
 async fn open(bench: &Bench, name: &str) -> bioxen::Session {

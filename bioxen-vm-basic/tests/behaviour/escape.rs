@@ -233,6 +233,7 @@ async fn processes_that_double_are_held_by_the_kernel_also_those_of_root() {
 
 #[tokio::test]
 async fn a_session_whose_processes_double_ends_with_all_of_them() {
+    let neighbour = neighbour().await;
     let config = BasicConfig::default()
         .with_processes(true)
         .with_max_processes(30);
@@ -241,6 +242,7 @@ async fn a_session_whose_processes_double_ends_with_all_of_them() {
         let code = format!("os.execute([[{DOUBLING}]])");
         let reply = session.unwrap().eval(code).await.unwrap();
         assert!(matches!(reply.answer, Answer::Ended(_)), "{reply:?}");
+        unharmed(&neighbour).await;
         while let Some(pid) = somebody_below(lab.base.path()) {
             ended(pid).await;
         }
@@ -309,6 +311,7 @@ async fn many_files_cannot_fill_the_disk() {
 
 #[tokio::test]
 async fn a_session_that_fills_the_disk_ends() {
+    let neighbour = neighbour().await;
     let config = BasicConfig::default().with_disk(8 << 20);
     for lab in Lab::both_with(config).await {
         let session = lab
@@ -320,6 +323,7 @@ async fn a_session_that_fills_the_disk_ends() {
             "local file = io.open('large', 'w') while true do file:write(('x'):rep(1 << 16)) end";
         let reply = session.eval(code).await.unwrap();
         assert!(matches!(reply.answer, Answer::Ended(_)), "{reply:?}");
+        unharmed(&neighbour).await;
         assert!(run(&lab, "os.remove('large')").await.success());
     }
 }
@@ -344,6 +348,7 @@ async fn ten_gigabytes_of_memory_are_refused() {
 
 #[tokio::test]
 async fn ten_gigabytes_of_output_take_no_memory_of_ours() {
+    let neighbour = neighbour().await;
     let lab = Lab::built_in().await;
     let code = "local s = ('x'):rep(1 << 20) for _ = 1, 10240 do io.write(s) end";
     let script = Script::new(code)
@@ -352,10 +357,12 @@ async fn ten_gigabytes_of_output_take_no_memory_of_ours() {
     let outcome = run(&lab, script).await;
     assert!(outcome.stdout_truncated);
     assert_eq!(outcome.stdout.len(), 1 << 20);
+    unharmed(&neighbour).await;
 }
 
 #[tokio::test]
 async fn endless_loops_end_with_their_time_wherever_they_are() {
+    let neighbour = neighbour().await;
     for lab in Lab::both().await {
         for code in [
             "while true do pcall(function() while true do end end) end",
@@ -369,6 +376,7 @@ async fn endless_loops_end_with_their_time_wherever_they_are() {
             let script = Script::new(code).with_timeout(Duration::from_millis(300));
             assert_eq!(run(&lab, script).await.status, Status::TimedOut, "{code}");
         }
+        unharmed(&neighbour).await;
     }
 }
 
@@ -451,12 +459,14 @@ const CONNECT: &str = "print((os.execute(\"bash -c 'exec 3<>/dev/tcp/127.0.0.1/\
 
 #[tokio::test]
 async fn no_socket_can_be_opened_unless_that_is_allowed() {
+    let neighbour = neighbour().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let config = BasicConfig::default().with_processes(true);
     for lab in Lab::both_with(config.clone()).await {
         let script = Script::new(CONNECT).arg(port.clone());
         assert_eq!(run(&lab, script).await.stdout_text(), "nil\n");
+        unharmed(&neighbour).await;
     }
     for lab in Lab::both_with(config.with_network(true)).await {
         let script = Script::new(CONNECT).arg(port.clone());
