@@ -323,11 +323,12 @@ impl VmGroup {
     /// its name, and removed by hand: `bioxen net rm --vms`.
     ///
     /// # Errors
-    /// As [`LuaVm::keep`].
+    /// As [`LuaVm::keep`]. What was kept until then stays so; [`destroy`](Self::destroy) still removes
+    /// all of it.
     ///
     /// # Cancel safety
     /// A dropped future leaves some of them kept; keeping again completes that.
-    pub async fn keep(self) -> Result<()> {
+    pub async fn keep(&self) -> Result<()> {
         let state = self.state.lock().await;
         for vm in state.vms.values() {
             vm.keep().await?;

@@ -7,7 +7,7 @@ use xapi_client::{Client, Ref};
 
 use crate::error::Names;
 use crate::inventory::{GATEWAY, Inventory, SUBNET, addresses_of, tag_of};
-use crate::marks::{Marked, Marks};
+use crate::marks::{Marked, Marks, of_network, of_new_network};
 use crate::nics::{locking_of, rate_of};
 use crate::plan::{Addresses, Device, Step, tags};
 use crate::{Error, Locking, NetworkSelector, NetworkSpec, Result, VlanSpec, vif};
@@ -40,7 +40,7 @@ enum Undo {
     Move(Device, Ref<Vif>, Ref<Network>),
     Locking(Device, Ref<Vif>, Locking),
     Rate(Device, Ref<Vif>, Option<u32>),
-    /// With what it had in its `other_config`.
+    /// With the marks that it had.
     Keep(String, Marked, BTreeMap<String, String>),
 }
 
@@ -109,7 +109,7 @@ impl<'a> Change<'a> {
             Step::Keep { network } => {
                 let reference = self.known(network)?;
                 let had = self.there.networks.get(&reference);
-                let had = had.map(|record| record.other_config.clone());
+                let had = had.map(|record| of_network(&record.tags));
                 let marked = Marked::Network(reference);
                 self.keep(step, marked, had.unwrap_or_default()).await?;
             }
@@ -329,8 +329,9 @@ impl<'a> Change<'a> {
         let mut wanted = NetworkCreate::new(&spec.name);
         wanted.name_description = Some(spec.description.clone());
         wanted.mtu = Some(i64::from(spec.mtu));
-        wanted.tags = Some(tags(spec));
-        wanted.other_config = self.marks.keys.clone();
+        let (marks, lasting) = of_new_network(&self.marks.keys);
+        wanted.tags = Some([tags(spec), marks].concat());
+        wanted.other_config = lasting;
         let (owner, us) = OWNER;
         wanted.other_config.insert(owner.to_owned(), us.to_owned());
         for (key, value) in on_record(&spec.addresses()) {

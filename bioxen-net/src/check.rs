@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::info::NetworkInfo;
 use crate::inventory::{Inventory, tag_of};
+use crate::marks::is_mark;
 use crate::{NetworkSpec, Subnet, VlanSpec};
 
 /// What is wrong between several networks that are wanted together.
@@ -64,6 +65,11 @@ pub(crate) fn check(
     for tag in &spec.tags {
         if tag.trim().is_empty() || tag.chars().any(char::is_control) {
             problems.push(format!("{tag:?} cannot be a tag"));
+        }
+        if is_mark(tag) {
+            problems.push(format!(
+                "the tag {tag:?} would mark it as left behind; choose another one"
+            ));
         }
     }
     match existing {

@@ -11,7 +11,7 @@ use xapi_client::{Client, Ref};
 
 use crate::guests::Guests;
 use crate::info::{BondInfo, HostInterface, NetworkInfo, NetworkKind};
-use crate::marks::run_of;
+use crate::marks::{is_mark, of_network, run_of};
 use crate::{Addresses, Error, Result, Subnet, TAG};
 
 /// Where the range of addresses of a network is on record, in its `other_config`.
@@ -109,6 +109,7 @@ impl Inventory {
         let pifs: Vec<_> = self.pifs_of(reference).map(|(_, pif)| pif).collect();
         let interfaces = pifs.iter().map(|pif| self.interface(pif));
         let mut tags = record.tags.clone();
+        tags.retain(|tag| !is_mark(tag));
         tags.sort();
         let Addresses { subnet, gateway } = addresses_of(record);
         let of_templates = record.vifs.iter();
@@ -129,7 +130,7 @@ impl Inventory {
             subnet,
             gateway,
             ours: tags.iter().any(|tag| tag == TAG),
-            run: run_of(&record.other_config),
+            run: run_of(&of_network(&record.tags)),
             tags,
         }
     }

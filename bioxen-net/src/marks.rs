@@ -1,5 +1,8 @@
-//! What says, in the `other_config` of a network or an interface, which run of a program it belongs to:
-//! for as long as it is not complete, or for as long as the run lasts.
+//! What says which run of a program a network or an interface belongs to: for as long as it is not
+//! complete, or for as long as the run lasts.
+//!
+//! An interface has it in its `other_config`, a network in its tags: whoever may make a network may set
+//! and remove those, while `other_config` of a network that is there is for `pool-operator` alone.
 
 use std::collections::BTreeMap;
 
@@ -31,9 +34,45 @@ impl Marks {
     }
 }
 
-/// The run that a network belongs to.
-pub(crate) fn run_of(other_config: &BTreeMap<String, String>) -> Option<String> {
-    other_config.get(RUN).cloned()
+/// A mark of a network.
+fn tag(key: &str, value: &str) -> String {
+    format!("{key}={value}")
+}
+
+/// The mark that a tag of a network is.
+fn mark(tag: &str) -> Option<(&str, &str)> {
+    let mark = tag.split_once('=')?;
+    [RUN, EXPIRES].contains(&mark.0).then_some(mark)
+}
+
+/// Whether a tag of a network tells the run that it belongs to.
+pub(crate) fn is_mark(tag: &str) -> bool {
+    mark(tag).is_some()
+}
+
+/// What a new network is marked with: the tags that tell the run, and what goes into `other_config`.
+pub(crate) fn of_new_network(
+    keys: &BTreeMap<String, String>,
+) -> (Vec<String>, BTreeMap<String, String>) {
+    let (passing, lasting): (BTreeMap<_, _>, _) = keys
+        .clone()
+        .into_iter()
+        .partition(|(key, _)| [RUN, EXPIRES].contains(&key.as_str()));
+    let tags = passing.iter().map(|(key, value)| tag(key, value));
+    (tags.collect(), lasting)
+}
+
+/// The marks that a network has, by key.
+pub(crate) fn of_network(tags: &[String]) -> BTreeMap<String, String> {
+    let marks = tags.iter().filter_map(|tag| mark(tag));
+    marks
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The run that something belongs to.
+pub(crate) fn run_of(marks: &BTreeMap<String, String>) -> Option<String> {
+    marks.get(RUN).cloned()
 }
 
 /// The run that an interface of a VM belongs to.
@@ -52,20 +91,27 @@ pub(crate) enum Marked {
 impl Marked {
     /// Takes off it what says that it belongs to a run.
     pub(crate) async fn keep(&self, client: &Client) -> Result<()> {
-        // Without the run no clean-up touches it.
-        for key in [RUN, EXPIRES] {
-            match self {
-                Self::Network(network) => {
-                    let api = client.network();
-                    api.remove_from_other_config(network, key).await?;
+        match self {
+            Self::Network(network) => {
+                let api = client.network();
+                let mut marks = api.get_tags(network).await?;
+                marks.retain(|tag| is_mark(tag));
+                // Without the run no clean-up touches it.
+                marks.sort_by_key(|tag| !tag.starts_with(RUN));
+                for mark in marks {
+                    api.remove_tags(network, &mark).await?;
                 }
-                Self::Nic(vif) => client.vif().remove_from_other_config(vif, key).await?,
+            }
+            Self::Nic(vif) => {
+                for key in [RUN, EXPIRES] {
+                    client.vif().remove_from_other_config(vif, key).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Gives it to a run again, given what it had in its `other_config`.
+    /// Gives it to a run again, given the marks that it had.
     pub(crate) async fn give_back(
         &self,
         client: &Client,
@@ -76,7 +122,7 @@ impl Marked {
             let added = match self {
                 Self::Network(network) => {
                     let api = client.network();
-                    api.add_to_other_config(network, key, value).await
+                    api.add_tags(network, &tag(key, value)).await
                 }
                 Self::Nic(vif) => client.vif().add_to_other_config(vif, key, value).await,
             };

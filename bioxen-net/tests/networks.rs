@@ -389,10 +389,7 @@ async fn marks_go_once_a_change_is_complete_or_with_the_next_after_one_that_was_
     let nic = passing.attach(&vm, &NicSpec::new("other")).await.unwrap();
     let now = pool.networks.nic(&vm, &nic.device).await.unwrap();
     assert_eq!(now.run, None);
-    for method in [
-        "network.remove_from_other_config",
-        "VIF.remove_from_other_config",
-    ] {
+    for method in ["network.remove_tags", "VIF.remove_from_other_config"] {
         let before = pool.picture().await;
         pool.sim
             .inject(FaultRule::method(method).fail("INTERNAL_ERROR", ["broken"]));

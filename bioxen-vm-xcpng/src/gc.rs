@@ -434,6 +434,7 @@ async fn networks(
         known: Known,
         #[serde(rename = "VIFs")]
         vifs: Vec<Ref<Vif>>,
+        tags: Vec<String>,
     }
     let all: BTreeMap<Ref<Network>, KnownNetwork> = client
         .network()
@@ -442,8 +443,8 @@ async fn networks(
         .await
         .map_err(Error::pool("list its networks"))?;
     let mut ours = Vec::new();
-    for (network, KnownNetwork { known, vifs }) in all {
-        let run = Run::of_marked(&known.other_config);
+    for (network, KnownNetwork { known, vifs, tags }) in all {
+        let run = Run::of_network(&known.other_config, &tags);
         let Some(run) = run.and_then(|run| if_ended(ended, run)) else {
             continue;
         };

@@ -113,14 +113,21 @@ async fn renew_networks(client: &Client, run: &str, expiry: Duration) -> Result<
     #[derive(Deserialize)]
     struct Marked {
         other_config: BTreeMap<String, String>,
+        tags: Vec<String>,
     }
     let api = client.network();
     let all: BTreeMap<Ref<Network>, Marked> = api.get_all_records().select().await?;
-    for (network, Marked { other_config }) in all {
-        if Run::of_marked(&other_config).is_some_and(|marked| marked.id == run) {
-            api.remove_from_other_config(&network, EXPIRES).await?;
-            let expires = Run::now("", expiry).expires.to_string();
-            added(api.add_to_other_config(&network, EXPIRES, &expires).await)?;
+    for (network, Marked { other_config, tags }) in all {
+        if Run::of_network(&other_config, &tags).is_none_or(|marked| marked.id != run) {
+            continue;
+        }
+        let prefix = format!("{EXPIRES}=");
+        let expires = format!("{prefix}{}", Run::now("", expiry).expires);
+        api.add_tags(&network, &expires).await?;
+        for before in &tags {
+            if before.starts_with(&prefix) && *before != expires {
+                api.remove_tags(&network, before).await?;
+            }
         }
     }
     Ok(())

@@ -113,6 +113,18 @@ impl Run {
         })
     }
 
+    /// Whose a network is, if it is ours. Its run and its time are tags, `key=value`: whoever may make
+    /// a network may change those.
+    pub(crate) fn of_network(
+        other_config: &BTreeMap<String, String>,
+        tags: &[String],
+    ) -> Option<Self> {
+        let mut marks = other_config.clone();
+        let tags = tags.iter().filter_map(|tag| tag.split_once('='));
+        marks.extend(tags.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        Self::of_marked(&marks)
+    }
+
     /// Whose something is that is only made on the way to something else.
     pub(crate) fn of_unfinished(name: &str) -> Option<Self> {
         Self::named(name.strip_prefix(UNFINISHED)?)

@@ -89,6 +89,39 @@ async fn a_user_who_may_only_read_sees_all_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_make_networks_and_interfaces_may_keep_and_remove_them() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    pool.vm("reader").await;
+    let before = pool.inventory().await;
+    let file = pool.state.path().join("lab.toml");
+    let path = file.to_str().unwrap();
+    std::fs::write(
+        &file,
+        "[[network]]\nname = \"lab\"\n\n[[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\n",
+    )
+    .unwrap();
+    for user in ["maker", "deployer"] {
+        let user = format!("username={user}");
+        let says = async |args: &[&str]| pool.says(&[args, &["--set", &user]].concat()).await;
+        let made = says(&["create", "lab", "--subnet", "10.9.0.0/24"]).await;
+        assert_eq!(made, "create network lab\n");
+        let lab = pool.json(&["show", "lab"]).await.remove(0);
+        assert_eq!(
+            (&lab["run"], &lab["tags"]),
+            (&json!(null), &json!(["bioxen"]))
+        );
+        says(&["rm", "lab"]).await;
+        let steps = "create network lab\nattach VM reader to network lab as interface 1\n";
+        assert_eq!(says(&["apply", path]).await, steps);
+        assert_eq!(says(&["apply", path]).await, "nothing to do\n");
+        says(&["detach", "reader", "1"]).await;
+        says(&["rm", "lab"]).await;
+        assert_eq!(pool.inventory().await, before, "{user}");
+    }
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_file_wants_is_planned_applied_once_and_told_with_lines_where_it_is_wrong() {
     let pool = Pool::of(2, GuestMode::Simulated).await;
     pool.vm("reader").await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bioxen::Script;
 use bioxen::group::{GroupSpec, Preset, VmGroup};
+use serde_json::json;
 use xapi_sim::{FaultRule, GuestMode};
 
 use crate::{Pool, ids};
@@ -248,6 +249,36 @@ async fn vms_that_are_isolated_by_command_stay_until_they_are_removed() {
     pool.says(&["rm", "mapping", "--vms"]).await;
     let guest = pool.bioxen(&["destroy", "--foreign", "guest"]).await;
     assert!(guest.status.success(), "{guest:?}");
+    assert_eq!(pool.inventory().await, before);
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vms_are_isolated_by_a_user_who_may_make_vms_or_nothing_stays() {
+    let pool = Pool::of(3, GuestMode::Real).await;
+    let before = pool.inventory().await;
+    let isolate = ["isolate", "mapping", "reads", "index"];
+    let deployer = ["--set", "username=deployer"];
+    for method in ["network.remove_tags", "VM.remove_from_other_config"] {
+        pool.sim
+            .inject(FaultRule::method(method).fail("INTERNAL_ERROR", ["broken"]));
+        let failed = pool
+            .bioxen(&[&["net"], &isolate[..], &deployer].concat())
+            .await;
+        assert_eq!(failed.status.code(), Some(125), "{failed:?}");
+        let said = String::from_utf8_lossy(&failed.stderr);
+        assert!(said.contains("broken"), "{said}");
+        pool.sim.clear_faults();
+        assert_eq!(pool.inventory().await, before, "{method}");
+    }
+    let made = pool.json(&[&isolate[..], &deployer].concat()).await;
+    assert_eq!(made.len(), 2);
+    let gc = pool.bioxen(&["gc"]).await;
+    assert_eq!(gc.stdout, b"nothing is left on the pool\n");
+    let mapping = pool.json(&["show", "mapping"]).await.remove(0);
+    assert_eq!(mapping["run"], json!(null));
+    pool.says(&[&["rm", "mapping", "--vms"], &deployer[..]].concat())
+        .await;
     assert_eq!(pool.inventory().await, before);
     pool.end().await;
 }

@@ -48,11 +48,14 @@ impl Pool {
             .network(NetworkSpec::external("LAN", "eth0"))
             .network(NetworkSpec::external("storage", "eth1"))
             .template(template);
-        let options = SimOptions::default().with_guests(guests).with_user(
-            "looker",
-            SecretString::from(PASSWORD),
-            "read-only",
-        );
+        let mut options = SimOptions::default().with_guests(guests);
+        for (name, role) in [
+            ("looker", "read-only"),
+            ("maker", "vm-admin"),
+            ("deployer", "vm-power-admin"),
+        ] {
+            options = options.with_user(name, SecretString::from(PASSWORD), role);
+        }
         let mut served = support::Pool::of(model, options).await;
         served.env = vec![
             ("BIOXEN_XCPNG_TEMPLATE", TEMPLATE.to_owned()),

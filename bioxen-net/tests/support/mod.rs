@@ -113,7 +113,9 @@ impl Pool {
     /// What there is of networks, VLANs, interfaces of hosts and of VMs, in words.
     pub async fn picture(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
-        for (reference, record) in self.client.network().get_all_records().await.unwrap() {
+        for (reference, mut record) in self.client.network().get_all_records().await.unwrap() {
+            // A set: the pool promises no order.
+            record.tags.sort();
             let what = format!(
                 "{} {} {} {:?} {:?} {:?}",
                 record.name_label,

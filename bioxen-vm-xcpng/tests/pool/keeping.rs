@@ -150,26 +150,34 @@ async fn a_living_run_renews_the_marks_of_its_networks_and_no_others() {
     let api = client.network();
     let create = async |name: &str, marks: BTreeMap<String, String>| {
         let mut network = NetworkCreate::new(name);
-        network.other_config = marks;
+        let (tags, lasting): (BTreeMap<_, _>, _) = marks
+            .into_iter()
+            .partition(|(key, _)| key != "bioxen:owner");
+        network.other_config = lasting;
+        let tags = tags.iter().map(|(key, value)| format!("{key}={value}"));
+        network.tags = Some(tags.collect());
         api.create(&network).await.unwrap()
     };
     let lab_network = create("lab", marks.clone()).await;
     let mut foreign = marks.clone();
     foreign.insert("bioxen:run".to_owned(), "0123456789abcdef".to_owned());
-    let foreign_network = create("foreign", foreign.clone()).await;
+    let foreign_network = create("foreign", foreign).await;
+    let foreign_tags = api.get_tags(&foreign_network).await.unwrap();
     let mut watch = client.watch(&[&format!("network/{}", lab_network.as_str())]);
-    let expires = "bioxen:expires";
+    let first = format!("bioxen:expires={}", marks["bioxen:expires"]);
+    // One that is later, and in the end no other.
     loop {
-        let now = api.get_other_config(&lab_network).await.unwrap();
-        if now.get(expires).is_some_and(|now| *now > marks[expires]) {
+        let mut now = api.get_tags(&lab_network).await.unwrap();
+        now.retain(|tag| tag.starts_with("bioxen:expires="));
+        if now.len() == 1 && now[0] > first {
             break;
         }
         watch.next().await.unwrap();
     }
     backend.end_making("network lab").await.unwrap();
     backend.close().await.unwrap();
-    let now = api.get_other_config(&foreign_network).await.unwrap();
-    assert_eq!(now, foreign);
+    let now = api.get_tags(&foreign_network).await.unwrap();
+    assert_eq!(now, foreign_tags);
     for network in [lab_network, foreign_network] {
         api.destroy(&network).await.unwrap();
     }

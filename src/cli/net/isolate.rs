@@ -100,10 +100,14 @@ pub(super) async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Re
     };
     let done: Result<anyhow::Result<()>, _> = interrupts.unless(Box::pin(work)).await;
     match done {
-        Ok(Ok(())) => {
-            group.keep().await?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Ok(Ok(())) => match group.keep().await {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => {
+                let left = group.destroy().await;
+                left.context(format!("{error}, and not all could be removed"))?;
+                Err(error.into())
+            }
+        },
         Ok(Err(error)) => {
             let left = group.destroy().await;
             left.context(format!("{error:#}, and not all could be removed"))?;
