@@ -1,15 +1,16 @@
 //! The network interfaces of VMs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 use xapi_client::Ref;
 use xapi_client::api::{Network, Vif, VifLockingMode, VifRecord, Vm};
 
-use crate::error::Names;
+use crate::error::{Names, Problems};
 use crate::inventory::Inventory;
 use crate::marks::{Marked, run_of_nic};
-use crate::plan_nics::{On, check_new, unreached};
+use crate::plan_nics::{On, check_lock, check_new, unreached};
 use crate::vif;
 use crate::{Error, Locking, NetworkSelector, Networks, NicSpec, Result};
 
@@ -209,8 +210,8 @@ impl Networks {
     /// stay. Does nothing when it is there already.
     ///
     /// # Errors
-    /// Fails with [`Error::Invalid`] when the VM's host does not reach the network, with
-    /// [`Error::NotFound`] and [`Error::Ambiguous`] for the network, and with [`Error::Pool`].
+    /// Fails with [`Error::Invalid`] when the VM's host does not reach the network, or the interface is
+    /// locked to an address that it cannot have there, with [`Error::NotFound`] and [`Error::Ambiguous`] for the network, and with [`Error::Pool`].
     ///
     /// # Cancel safety
     /// One call of the pool: after a dropped future it may have been done.
@@ -224,10 +225,16 @@ impl Networks {
         let network = network.into().choose(&networks)?;
         if nic.network_reference != network.reference {
             let guest = there.guests.vms.get(&nic.vm);
-            let problem = guest.and_then(|guest| unreached(guest, network, &there));
-            if let Some(problem) = problem {
-                return Err(Error::invalid(problem));
+            let unreached = guest.and_then(|guest| unreached(guest, network, &there));
+            let record = there.guests.vifs.get(&nic.reference);
+            let locking = record.map_or(Locking::NetworkDefault, locking_of);
+            let on = On::existing(network);
+            let mut problems = Problems::default();
+            let locked = check_lock(&locking, &on, &there, &BTreeSet::new());
+            for problem in unreached.into_iter().chain(locked) {
+                problems.tell(None, problem);
             }
+            problems.into_result()?;
             self.client
                 .vif()
                 .move_(&nic.reference, &network.reference)

@@ -22,6 +22,7 @@ pub(crate) struct On<'a> {
     name: String,
     selector: NetworkSelector,
     subnet: Option<Subnet>,
+    gateway: Option<IpAddr>,
 }
 
 impl<'a> On<'a> {
@@ -31,6 +32,7 @@ impl<'a> On<'a> {
             name: network.to_string(),
             selector: NetworkSelector::Uuid(network.uuid.clone()),
             subnet: network.subnet,
+            gateway: network.gateway,
         }
     }
 
@@ -55,6 +57,7 @@ impl<'a> On<'a> {
             name: spec.name.clone(),
             selector: NetworkSelector::Name(spec.name.clone()),
             subnet: spec.subnet,
+            gateway: spec.gateway,
         })
     }
 
@@ -70,6 +73,8 @@ struct Claims {
     macs: BTreeSet<Mac>,
     /// On which network.
     addresses: BTreeSet<(NetworkSelector, IpAddr)>,
+    /// Those that are there and get what is wanted: what they are locked to now does not count.
+    vifs: BTreeSet<Ref<Vif>>,
 }
 
 /// Compares the interfaces that are wanted with those that are there.
@@ -81,6 +86,13 @@ pub(crate) fn plan(
     problems: &mut Problems,
 ) {
     let mut claims = Claims::default();
+    for nic in &wanted.nics {
+        let vm = nic.vm.as_ref().map(|name| there.guests.find(name));
+        if let (Some(Ok(vm)), Ok(on)) = (vm, On::find(nic, wanted, networks)) {
+            let meant = existing(nic, vm, &on, there);
+            claims.vifs.extend(meant.map(|(vif, _)| vif.clone()));
+        }
+    }
     for (number, nic) in wanted.nics.iter().enumerate() {
         let place = Place::Nic(number);
         let Some(name) = &nic.vm else {
@@ -106,6 +118,20 @@ pub(crate) fn plan(
     }
 }
 
+/// The interfaces that may be meant by one that is wanted.
+fn existing<'t>(
+    nic: &'t NicSpec,
+    vm: &'t Ref<Vm>,
+    on: &'t On<'_>,
+    there: &'t Inventory,
+) -> impl Iterator<Item = (&'t Ref<Vif>, &'t VifRecord)> {
+    let all = there.guests.vifs_of(vm);
+    all.filter(|(_, vif)| match nic.device {
+        Some(device) => vif.device == device.to_string(),
+        None => on.is(&vif.network),
+    })
+}
+
 /// Plans one interface, and gives all that is wrong with it.
 fn one(
     nic: &NicSpec,
@@ -118,13 +144,7 @@ fn one(
     let Some(guest) = there.guests.vms.get(vm) else {
         return Vec::new();
     };
-    let mut has = there
-        .guests
-        .vifs_of(vm)
-        .filter(|(_, vif)| match nic.device {
-            Some(device) => vif.device == device.to_string(),
-            None => on.is(&vif.network),
-        });
+    let mut has = existing(nic, vm, on, there);
     let (first, second) = (has.next(), has.next());
     if second.is_some() {
         return vec!["the VM has several there; say which by device".to_owned()];
@@ -148,21 +168,25 @@ fn one(
     {
         problems.push(format!("another one is to have the MAC address {mac} too"));
     }
-    if let Locking::Locked { ipv4, ipv6 } = &nic.locking {
-        let ipv4 = ipv4.iter().copied().map(IpAddr::from);
-        for address in ipv4.chain(ipv6.iter().copied().map(IpAddr::from)) {
-            if !claims.addresses.insert((on.selector.clone(), address)) {
-                problems.push(format!("another one may use the address {address} too"));
-            }
+    for address in addresses(&nic.locking) {
+        if !claims.addresses.insert((on.selector.clone(), address)) {
+            problems.push(format!("another one may use the address {address} too"));
         }
     }
     match first {
         Some(existing) => {
-            problems.extend(check_existing(nic, existing.1, guest, on, there));
+            problems.extend(check_existing(
+                nic,
+                existing.1,
+                guest,
+                on,
+                there,
+                &claims.vifs,
+            ));
             adapt(nic, existing, guest, on, there, steps);
         }
         None => {
-            problems.extend(check(nic, guest, on, there));
+            problems.extend(check(nic, guest, on, there, &claims.vifs));
             let mut spec = nic.clone();
             spec.vm = Some(guest.uuid.clone());
             spec.network = on.selector.clone();
@@ -216,7 +240,8 @@ pub(crate) fn check_new(
     let mut problems = Problems::default();
     let device = choose_device(nic, vm, guest, there, &Claims::default());
     let no_device = device.as_ref().err().cloned();
-    for problem in no_device.into_iter().chain(check(nic, guest, on, there)) {
+    let others = check(nic, guest, on, there, &BTreeSet::new());
+    for problem in no_device.into_iter().chain(others) {
         problems.tell(None, problem);
     }
     problems.into_result()?;
@@ -224,7 +249,13 @@ pub(crate) fn check_new(
 }
 
 /// What is wrong with an interface, whether it is there or not.
-fn check(nic: &NicSpec, guest: &Guest, on: &On<'_>, there: &Inventory) -> Vec<String> {
+fn check(
+    nic: &NicSpec,
+    guest: &Guest,
+    on: &On<'_>,
+    there: &Inventory,
+    changing: &BTreeSet<Ref<Vif>>,
+) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(mac) = nic.mac
         && let Some(owner) = owner(mac, there)
@@ -235,7 +266,7 @@ fn check(nic: &NicSpec, guest: &Guest, on: &On<'_>, there: &Inventory) -> Vec<St
             owner.device
         ));
     }
-    problems.extend(check_always(nic, guest, on, there));
+    problems.extend(check_always(nic, guest, on, there, changing));
     problems
 }
 
@@ -245,8 +276,9 @@ fn check_existing(
     guest: &Guest,
     on: &On<'_>,
     there: &Inventory,
+    changing: &BTreeSet<Ref<Vif>>,
 ) -> Vec<String> {
-    let mut problems = check_always(nic, guest, on, there);
+    let mut problems = check_always(nic, guest, on, there, changing);
     if let Some(mac) = nic.mac
         && !vif.mac.eq_ignore_ascii_case(&mac.to_string())
     {
@@ -258,31 +290,86 @@ fn check_existing(
     problems
 }
 
-fn check_always(nic: &NicSpec, guest: &Guest, on: &On<'_>, there: &Inventory) -> Vec<String> {
+fn check_always(
+    nic: &NicSpec,
+    guest: &Guest,
+    on: &On<'_>,
+    there: &Inventory,
+    changing: &BTreeSet<Ref<Vif>>,
+) -> Vec<String> {
     let mut problems = Vec::new();
     if nic.rate == Some(0) {
         problems.push("a rate of 0 lets nothing through; leave it out for no limit".to_owned());
     }
-    if let (Locking::Locked { ipv4, .. }, Some(subnet)) = (&nic.locking, on.subnet) {
-        for address in ipv4.iter().copied().map(IpAddr::from) {
-            if !subnet.has_host(address) {
-                problems.push(format!(
-                    "the address {address} is none that a machine of {subnet} can have"
-                ));
-            }
-        }
-    }
+    problems.extend(check_lock(&nic.locking, on, there, changing));
     if let Some(network) = on.there {
         problems.extend(unreached(guest, network, there));
     }
     problems
 }
 
-/// The interface that has a MAC address. The pool does not look for it.
+/// What is wrong with the addresses that an interface on a network is locked to, beside those that
+/// others are locked to and stay so.
+pub(crate) fn check_lock(
+    locking: &Locking,
+    on: &On<'_>,
+    there: &Inventory,
+    changing: &BTreeSet<Ref<Vif>>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for address in addresses(locking) {
+        // A network with IPv4 addresses on record may have others too; one with IPv6 has no IPv4.
+        let counts = |subnet: &Subnet| subnet.is_ipv6() || address.is_ipv4();
+        if let Some(subnet) = on.subnet.filter(counts)
+            && !subnet.has_host(address)
+        {
+            problems.push(format!(
+                "the address {address} is none that a machine of {subnet} can have"
+            ));
+        }
+        if on.gateway == Some(address) {
+            problems.push(format!("the address {address} is that of the gateway"));
+        }
+        let mut others = there.guests.vifs.iter().filter(|(vif, record)| {
+            on.is(&record.network) && !changing.contains(*vif) && !there.guests.is_of_template(vif)
+        });
+        let other = others.find(|(_, vif)| addresses(&locking_of(vif)).contains(&address));
+        if let Some((_, other)) = other {
+            problems.push(format!(
+                "interface {} of VM {} is locked to the address {address} already",
+                other.device,
+                there.guests.name(&other.vm)
+            ));
+        }
+    }
+    problems
+}
+
+/// The addresses that an interface is locked to, but for those that say nothing beyond its cable.
+fn addresses(locking: &Locking) -> Vec<IpAddr> {
+    let Locking::Locked { ipv4, ipv6 } = locking else {
+        return Vec::new();
+    };
+    let ipv4 = ipv4.iter().copied().map(IpAddr::from);
+    let all = ipv4.chain(ipv6.iter().copied().map(IpAddr::from));
+    all.filter(|address| !is_link_local(*address)).collect()
+}
+
+/// Every IPv6 machine has such an address, whatever range its network has.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The interface that has a MAC address. The pool does not look for it. Those of snapshots have that
+/// of their VM, and are never plugged in.
 fn owner(mac: Mac, there: &Inventory) -> Option<&VifRecord> {
     let mac = mac.to_string();
+    let is_of_snapshot = |vif: &VifRecord| {
+        let vm = there.guests.vms.get(&vif.vm);
+        vm.is_some_and(|vm| vm.is_a_snapshot)
+    };
     let mut all = there.guests.vifs.values();
-    all.find(|vif| vif.mac.eq_ignore_ascii_case(&mac))
+    all.find(|vif| vif.mac.eq_ignore_ascii_case(&mac) && !is_of_snapshot(vif))
 }
 
 /// Says so if the host of a running VM does not reach a network.

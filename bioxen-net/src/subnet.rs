@@ -41,6 +41,10 @@ impl Subnet {
         self.prefix
     }
 
+    pub(crate) fn is_ipv6(self) -> bool {
+        self.first.is_ipv6()
+    }
+
     /// Whether an address is in it.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bioxen_net::{Error, Locking, Mac, NetworkSpec, Networks, NicSpec, Wanted};
 use support::Pool;
@@ -410,5 +410,92 @@ async fn a_vm_without_a_seed_has_the_same_address_whenever_its_interface_is_made
     pool.networks.detach(&first).await.unwrap();
     let second = pool.networks.attach(&vm, &spec).await.unwrap();
     assert_eq!(first.mac, second.mac);
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn a_lock_to_an_address_that_the_interface_cannot_have_is_refused() {
+    let pool = Pool::of(1).await;
+    let mut vms = Vec::new();
+    for name in ["reader", "writer"] {
+        vms.push(pool.vm(name).await);
+    }
+    let lab = NetworkSpec::new("lab")
+        .with_subnet("10.77.0.0/24".parse().unwrap())
+        .with_gateway("10.77.0.1".parse().unwrap());
+    let six = NetworkSpec::new("six").with_subnet("fd00:77::/64".parse().unwrap());
+    let other = NetworkSpec::new("other").with_subnet("10.78.0.0/24".parse().unwrap());
+    let networks = [lab, six, other];
+    pool.networks.apply(&networks.into()).await.unwrap();
+    let locked = |network: &str, address: &str| {
+        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+        match address.parse().unwrap() {
+            IpAddr::V4(address) => ipv4.push(address),
+            IpAddr::V6(address) => ipv6.push(address),
+        }
+        NicSpec::new(network).with_locking(Locking::Locked { ipv4, ipv6 })
+    };
+    let seven = locked("lab", "10.77.0.7");
+    let nic = pool.networks.attach(&vms[0], &seven).await.unwrap();
+    let before = pool.picture().await;
+    for (network, address, problem) in [
+        ("lab", "10.78.0.7", "is none that a machine of 10.77.0.0/24"),
+        (
+            "six",
+            "fd00:78::7",
+            "is none that a machine of fd00:77::/64",
+        ),
+        ("lab", "10.77.0.1", "10.77.0.1 is that of the gateway"),
+        (
+            "lab",
+            "10.77.0.7",
+            "interface 1 of VM reader is locked to the address 10.77.0.7 already",
+        ),
+    ] {
+        let spec = locked(network, address);
+        let attached = pool.networks.attach(&vms[1], &spec).await.unwrap_err();
+        let wish = Wanted::new().with_nic("writer", spec);
+        let planned = pool.networks.plan(&wish).await.unwrap_err();
+        for error in [attached, planned] {
+            assert!(error.to_string().contains(problem), "{error}");
+        }
+    }
+    let error = pool.networks.move_nic(&nic, "other").await.unwrap_err();
+    let problem = "10.77.0.7 is none that a machine of 10.78.0.0/24";
+    assert!(error.to_string().contains(problem), "{error}");
+    assert_eq!(pool.picture().await, before);
+
+    for (network, address) in [("six", "fd00:77::7"), ("lab", "fe80::7")] {
+        let spec = locked(network, address);
+        pool.networks.attach(&vms[1], &spec).await.unwrap();
+    }
+    // Who had an address may leave it to another at the same time.
+    let swap = Wanted::new()
+        .with_nic("writer", seven)
+        .with_nic("reader", locked("lab", "10.77.0.8"));
+    pool.networks.apply(&swap).await.unwrap();
+    let mut told = Vec::new();
+    for vm in &vms {
+        let nics = pool.networks.nics(vm).await.unwrap();
+        let on_lab = nics.iter().find(|nic| nic.network == "lab").unwrap();
+        told.push(on_lab.locking.to_string());
+    }
+    assert_eq!(told, ["locked to 10.77.0.8", "locked to 10.77.0.7"]);
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn an_interface_may_have_the_mac_address_that_it_has_in_a_snapshot() {
+    let pool = Pool::of(1).await;
+    let vm = pool.vm("reader").await;
+    let spec = NicSpec::new("storage").with_mac(mac("02:16:3e:00:00:01"));
+    let nic = pool.networks.attach(&vm, &spec).await.unwrap();
+    let api = pool.client.vm();
+    api.snapshot(&vm, "before", None).await.unwrap();
+    pool.networks.detach(&nic).await.unwrap();
+    let again = pool.networks.attach(&vm, &spec).await.unwrap();
+    assert_eq!(again.mac, nic.mac);
+    let error = pool.networks.attach(&vm, &spec).await.unwrap_err();
+    assert!(error.to_string().contains("already"), "{error}");
     pool.done().await;
 }
