@@ -60,3 +60,54 @@ async fn who_asks_a_guest_that_is_killed_is_told_and_what_was_left_is_swept() {
     manager.shutdown_all().await.unwrap();
     pool.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_asks_subscribes_and_broadcasts() {
+    let pool = EmbeddedPool::start().await.unwrap();
+    let manager = VmManager::new(bioxen::factory());
+    let vm = manager
+        .create_vm("guest", "xcpng", pool.config())
+        .await
+        .unwrap();
+    let hub = Hub::new();
+    let (rust, other) = (
+        hub.endpoint("rust").unwrap(),
+        hub.endpoint("other").unwrap(),
+    );
+    let guest = hub.join(vm).await.unwrap();
+    let program = guest.execute(
+        "local net = require 'bioxen.net'
+         assert(net.subscribe('chr1'))
+         print(net.request('rust', 'publish, please', 60))
+         local message = assert(net.receive(60))
+         print(message.from, message.topic, message.bytes)
+         assert(net.unsubscribe('chr1'))
+         print(net.request('rust', 'publish again', 60))
+         print(net.broadcast('done', 60))",
+    );
+    let serve = async {
+        for has_it in [1, 0] {
+            let asked = rust.receive(WAIT).await.unwrap().unwrap();
+            assert!(asked.wants_reply());
+            assert_eq!(rust.publish("chr1", "variant", WAIT).await.unwrap(), has_it);
+            asked.reply(format!("{has_it} have it")).unwrap();
+        }
+        for end in [&rust, &other] {
+            let heard = end.receive(WAIT).await.unwrap().unwrap();
+            assert_eq!(
+                (heard.from.as_str(), &heard.bytes[..]),
+                ("guest", &b"done"[..])
+            );
+        }
+    };
+    let (outcome, ()) = tokio::join!(program, serve);
+    let outcome = outcome.unwrap();
+    assert_eq!(
+        outcome.stdout_text(),
+        "1 have it\nrust\tchr1\tvariant\n0 have it\n2\n",
+        "{}",
+        outcome.stderr_text()
+    );
+    manager.shutdown_all().await.unwrap();
+    pool.shutdown().await;
+}

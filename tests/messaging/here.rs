@@ -38,6 +38,40 @@ async fn two_vms_ask_and_answer() {
 }
 
 #[tokio::test]
+async fn what_one_of_three_vms_broadcasts_or_publishes_reaches_both_others() {
+    let manager = basic(&["crier", "east", "west"], json!({})).await;
+    let hub = Hub::new();
+    let join = async |name: &str| hub.join(manager.vm(name).unwrap()).await.unwrap();
+    let (crier, east, west) = (join("crier").await, join("east").await, join("west").await);
+    let listen = "local net = require 'bioxen.net'
+         assert(net.subscribe('chr1'))
+         assert(net.send('crier', 'I listen', 60))
+         for _ = 1, 2 do
+           local message = assert(net.receive(60))
+           print(message.from, message.topic or 'all', message.bytes)
+         end";
+    let cry = "local net = require 'bioxen.net'
+         for _ = 1, 2 do assert(assert(net.receive(60)).bytes == 'I listen') end
+         print(net.broadcast('begin', 60), net.publish('chr1', 'variant', 60), net.publish('chr2', 'x', 60))";
+    let (cried, in_east, in_west) = tokio::join!(
+        crier.execute(cry),
+        east.execute(listen),
+        west.execute(listen)
+    );
+    assert_eq!(cried.unwrap().stdout_text(), "2\t2\t0\n");
+    for heard in [in_east, in_west] {
+        let heard = heard.unwrap();
+        assert_eq!(
+            heard.stdout_text(),
+            "crier\tall\tbegin\ncrier\tchr1\tvariant\n",
+            "{}",
+            heard.stderr_text()
+        );
+    }
+    manager.shutdown_all().await.unwrap();
+}
+
+#[tokio::test]
 async fn who_sends_to_a_vm_that_was_killed_is_told() {
     let manager = basic(&["victim"], json!({})).await;
     let hub = Hub::new();

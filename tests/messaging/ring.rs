@@ -114,6 +114,7 @@ async fn ring(guests: usize, with_local: bool, time: Duration) {
     for guest in &in_guests {
         addresses.extend(guest.info().await.unwrap().address);
     }
+    addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), guests, "each has an address of its own");
 
