@@ -13,7 +13,7 @@ GENOME := $(or $(FASTA),target/data/lambda_virus.fa)
 GUEST_PACKAGES := lua5.4 liblua5.4-dev luarocks openssh-server openssh-client zip
 BUILD_PACKAGES := gcc libc6-dev
 # What the tests compare with: other Lua versions, and the tools of biologists; a terminal and a browser.
-TEST_PACKAGES := lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git emboss emboss-data \
+TEST_PACKAGES := busybox lua5.1 liblua5.1-0-dev lua5.3 liblua5.3-dev luajit git emboss emboss-data \
 	jellyfish seqkit bowtie2 samtools bcftools fastp cutadapt mtools dosfstools lua-socket tmux \
 	chromium
 

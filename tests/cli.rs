@@ -656,3 +656,29 @@ fn files_and_folders_go_into_the_vm_and_come_out_again() {
     let result = std::fs::read_to_string(at("back/result")).unwrap();
     assert_eq!(result, ">x\nACGT\n21");
 }
+
+#[test]
+fn in_a_log_of_json_errors_and_warnings_are_objects_too() {
+    for (args, level, part) in [
+        (&["run", "no.lua"][..], "ERROR", "no.lua"),
+        (
+            &["run", "--timeout", "0.1", "-e", "while true do end"],
+            "WARN",
+            "out of time",
+        ),
+    ] {
+        let output = bioxen(&[&["--log", "json"], args].concat());
+        let said = stderr(&output);
+        let lines: Vec<serde_json::Value> = said
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        assert_eq!(lines[0]["level"], level);
+        assert!(
+            lines[0]["message"].as_str().unwrap().contains(part),
+            "{said}"
+        );
+        assert!(lines[0]["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+}

@@ -279,3 +279,31 @@ fn a_run_that_fails_is_recorded_without_secrets() {
         said(&again)
     );
 }
+
+#[test]
+fn a_run_that_is_interrupted_is_recorded_with_how_long_its_program_ran() {
+    let folder = folder(&[]);
+    let args = [
+        "run",
+        "--record",
+        "run.json",
+        "-e",
+        "io.write('runs') io.flush() while true do end",
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(args)
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut runs = [0; 4];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut runs).unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let record = record(&folder);
+    assert_eq!(record["outcome"], "interrupted");
+    assert!(record["seconds"]["program"].as_f64().unwrap() > 0.0);
+}

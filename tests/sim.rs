@@ -18,6 +18,7 @@ fn bioxen(folder: &Path, args: &[&str]) -> Command {
         .args(args)
         .current_dir(folder)
         .env("XDG_STATE_HOME", folder.join("state"))
+        .env("XDG_CONFIG_HOME", folder.join("config"))
         .stdin(Stdio::null());
     command
 }
@@ -213,6 +214,16 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
     refused(
         &[&init[..], &["--fingerprint", pin]].concat(),
         "has a table [pools.east] already",
+    );
+
+    // The usual file is made where there is none yet.
+    let usual = ["--fingerprint", pin, "--no-test", "--pool", "north"];
+    run(folder, &[&init[..], &usual].concat());
+    let file = folder.join("config/bioxen/config.toml");
+    assert!(
+        std::fs::read_to_string(file)
+            .unwrap()
+            .contains("[pools.north]")
     );
 
     // A second pool, from the file of an earlier program, whose password was readable for everybody.

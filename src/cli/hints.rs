@@ -1,6 +1,5 @@
 //! What is told when a program has failed for want of something that BioXen can give it.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf, absolute};
 
 use bioxen_vm_core::{LuaValue, LuaVm, Script, Status};
@@ -69,7 +68,7 @@ fn unreadable(argument: &str, path: &Path, vm_type: &str) -> String {
 }
 
 fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "bioxen: hint: {text}");
+    super::telemetry::say("INFO", &format!("bioxen: hint: {text}"));
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::copies::{ends, named};
 use super::interrupt::Interrupts;
 use super::metrics::Page;
 use super::streams::NO_READER;
+use super::telemetry::{is_json, say};
 use super::{config, print, servers, with_vms};
 use crate::map::{Format, Input, Map, MapEvent, Mapped, Shards};
 use crate::settings::Settings;
@@ -140,9 +141,10 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         None => None,
     };
     if let Some(page) = &metrics {
-        tell_line(&format!("bioxen: metrics are at {}", page.url()));
+        say("INFO", &format!("bioxen: metrics are at {}", page.url()));
     }
-    let bar = Bar::new(!args.json && io::stderr().is_terminal());
+    let is_drawn = !args.json && !is_json() && io::stderr().is_terminal();
+    let bar = Bar::new(is_drawn);
     let telling = tokio::spawn(tell(map.subscribe(), args.json, Arc::clone(&bar.0)));
     let work = async {
         let mut hint = Hint(args.out.as_deref(), Arc::clone(&bar.0));
@@ -226,16 +228,12 @@ impl Drop for Hint<'_> {
         let is_begun = locked(&self.1).is_begun;
         if let Some(folder) = self.0.filter(|_| is_begun) {
             let folder = folder.display();
-            tell_line(&format!(
-                "bioxen: what is done stays in {folder}; --resume goes on there"
-            ));
+            say(
+                "INFO",
+                &format!("bioxen: what is done stays in {folder}; --resume goes on there"),
+            );
         }
     }
-}
-
-fn tell_line(text: &str) {
-    // There is nobody left to tell when even this cannot be written.
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Tells what goes on until the run has ended: a bar where somebody looks, else lines.
@@ -326,14 +324,17 @@ impl Progress {
             }
             _ => true,
         };
-        let mut text = String::new();
-        if self.is_drawn {
-            text.push_str(CLEAR_LINE);
+        if !self.is_drawn {
+            if is_told {
+                say("INFO", &event.to_string());
+            }
+            return;
         }
+        let mut text = CLEAR_LINE.to_owned();
         if is_told {
             text.push_str(&format!("{event}\n"));
         }
-        if self.is_drawn && !matches!(event, MapEvent::Gathering) {
+        if !matches!(event, MapEvent::Gathering) {
             let filled = Self::WIDTH * self.done / self.of.max(1);
             let (full, rest) = ("#".repeat(filled), "-".repeat(Self::WIDTH - filled));
             let (done, of, busy) = (self.done, self.of, self.busy);
@@ -364,7 +365,7 @@ async fn show(args: &Args, mapped: Mapped) -> anyhow::Result<ExitCode> {
         print(&format!("{line}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let _ = writeln!(io::stderr(), "{}", mapped.times);
+    say("INFO", &mapped.times.to_string());
     if args.out.is_some() {
         return Ok(ExitCode::SUCCESS);
     }

@@ -230,9 +230,11 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut settings = Settings::new();
     let place = Place::of(&cli);
-    if cli.command.needs_settings()
-        && let Some(file) = place.to_read()?
-    {
+    let file = match cli.command.needs_settings() {
+        true => place.to_read()?.map(std::path::Path::to_owned),
+        false => None,
+    };
+    if let Some(file) = &file {
         let read = settings.read_file(file, cli.pool.as_deref());
         read.map_err(|error| match std::env::var_os("BIOXEN_CONFIG") {
             Some(named) if named == *file => {
@@ -248,8 +250,6 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     for note in settings.notes() {
         warn(note);
     }
-    #[cfg(feature = "sim")]
-    let ended = place.to_read()?.map(std::path::Path::to_owned);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -318,7 +318,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     });
     runtime.shutdown_timeout(LINGER);
     #[cfg(feature = "sim")]
-    if let (Err(_), Some(file)) = (&result, ended)
+    if let (Err(_), Some(file)) = (&result, file)
         && sim::has_ended(&file)
     {
         let file = file.display();
@@ -477,15 +477,12 @@ fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
 
 /// Prints an error and what caused it in one line.
 fn report(error: &anyhow::Error) {
-    use std::io::Write as _;
-    // There is nobody left to tell when even this cannot be written.
-    let _ = writeln!(std::io::stderr(), "bioxen: {error:#}");
+    telemetry::say("ERROR", &format!("bioxen: {error:#}"));
 }
 
 /// Tells the user what went on beside the program's own result.
 fn warn(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "bioxen: warning: {text}");
+    telemetry::say("WARN", &format!("bioxen: warning: {text}"));
 }
 
 /// Prints text on standard output.

@@ -12,14 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use bioxen_vm_core::Value;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::config::{is_public, without_secrets};
 use super::copies::{ends, named};
 use super::ground::Ground;
 use super::run::Program;
 use super::streams::Sums;
+use super::telemetry::now;
 use super::work::Trace;
 use crate::sums::{Sum, sum_of};
 
@@ -304,7 +303,11 @@ impl Draft {
         record.seconds = Seconds {
             vm: trace.times.vm.as_secs_f64(),
             rocks: trace.times.rocks.as_secs_f64(),
-            program: trace.times.program.as_secs_f64(),
+            // Where its end was not told, it ran until now.
+            program: match (trace.status, trace.program_began) {
+                (None, Some(began)) => began.elapsed().as_secs_f64(),
+                _ => trace.times.program.as_secs_f64(),
+            },
         };
         record.lock = trace.lock.map(|lock| lock.to_string());
         record.vm.info = trace.vm.map(serde_json::to_value).transpose()?;
@@ -414,12 +417,4 @@ fn folder_of(file: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
-}
-
-/// The time: RFC 3339, UTC.
-fn now() -> String {
-    let mut text = String::new();
-    // Writing to a text cannot fail.
-    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
-    text
 }

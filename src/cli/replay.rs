@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::interrupt::Interrupts;
 use super::record::{Content, Copied, Ended, Outcome, Record, Stdin, contents};
 use super::run::{Program, input};
 use super::streams::Streams;
+use super::telemetry::say;
 use super::work::{Rocks, Trace, Work};
 use super::{servers, warn, with_vms};
 use crate::settings::Settings;
@@ -95,16 +96,19 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         differences.extend(other_files(&copied.remote, &copied.files, &files));
     }
     if differences.is_empty() {
-        say(&format!(
-            "the same as in {}: {}, {} bytes of standard output",
-            args.record.display(),
-            now.status,
-            now.stdout.bytes
-        ));
+        say(
+            "INFO",
+            &format!(
+                "bioxen: the same as in {}: {}, {} bytes of standard output",
+                args.record.display(),
+                now.status,
+                now.stdout.bytes
+            ),
+        );
         return Ok(ExitCode::SUCCESS);
     }
     for difference in differences {
-        say(&difference);
+        say("WARN", &format!("bioxen: {difference}"));
     }
     Ok(ExitCode::from(DIFFERENT))
 }
@@ -293,10 +297,4 @@ fn difference(name: &str, then: Option<&Content>, now: Option<&Content>) -> Opti
         None => "nothing".to_owned(),
     };
     (then != now).then(|| format!("{name} differs: {} then, {} now", shown(then), shown(now)))
-}
-
-/// Tells the user, beside the program's own output.
-fn say(text: &str) {
-    // There is nobody left to tell when even this cannot be written.
-    let _ = writeln!(std::io::stderr(), "bioxen: {text}");
 }

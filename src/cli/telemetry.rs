@@ -1,14 +1,50 @@
 //! The log on standard error, and with the feature `otel` spans for a collector of OpenTelemetry.
 
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use serde_json::json;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::{LogForm, is_coloured};
 
+/// The form of the log, once it has one.
+static FORM: OnceLock<LogForm> = OnceLock::new();
+
+/// Whether the log is one of JSON.
+pub(super) fn is_json() -> bool {
+    matches!(FORM.get(), Some(LogForm::Json))
+}
+
+/// Tells the user something on standard error, in the form of the log.
+pub(super) fn say(level: &str, text: &str) {
+    let text = match is_json() {
+        true => {
+            let message = text.strip_prefix("bioxen: ").unwrap_or(text);
+            json!({"timestamp": now(), "level": level, "message": message, "target": "bioxen"})
+                .to_string()
+        }
+        false => text.to_owned(),
+    };
+    // There is nobody left to tell when even this cannot be written.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The time: RFC 3339, UTC.
+pub(super) fn now() -> String {
+    let mut text = String::new();
+    // Writing to a text cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
+}
+
 /// Begins to tell what goes on. What is given back is to be ended with the program.
 pub(super) fn start(verbose: u8, form: LogForm) -> anyhow::Result<Telemetry> {
-    let log = log(verbose, form);
+    let log = log(verbose, FORM.get_or_init(|| form));
     #[cfg(feature = "otel")]
     {
         let spans = otel::provider()?;
@@ -41,7 +77,7 @@ impl Telemetry {
     }
 }
 
-fn log(verbose: u8, form: LogForm) -> Box<dyn Layer<Registry> + Send + Sync> {
+fn log(verbose: u8, form: &LogForm) -> Box<dyn Layer<Registry> + Send + Sync> {
     let level = match verbose {
         0 => "warn",
         1 => "info",

@@ -37,6 +37,8 @@ pub(super) struct Trace {
     pub(super) lock: Option<Lock>,
     /// How the program ended.
     pub(super) status: Option<Status>,
+    /// When it began, if it did.
+    pub(super) program_began: Option<Instant>,
     pub(super) times: Times,
 }
 
@@ -76,6 +78,9 @@ impl Work {
         }
         let copies = Copies::new(&self.put, &self.get, &*vm).await?;
         copies.put().await?;
+        if let Some(trace) = &mut trace {
+            trace.program_began = Some(Instant::now());
+        }
         let (id, manager) = (vm.id().as_str(), &ground.manager);
         let arguments = self.script.args.clone();
         let outcome = manager.execute_streaming(id, self.script, streams).await?;

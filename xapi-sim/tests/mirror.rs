@@ -27,18 +27,22 @@ async fn log_in(pool: &Pool) -> Client {
 /// Waits until the mirror has what the pool has, to the last field.
 async fn agrees<T: Recorded>(client: &Client, mirror: &Mirror) {
     let method = format!("{}.get_all_records", T::NAME);
-    for _ in 0..200 {
-        // Anew each time: guests that have started go on to change their records.
-        let records = client.call(&method, vec![]).select();
-        let records: BTreeMap<Ref<T>, T::Record> = records.await.unwrap();
-        let held = mirror.all::<T>();
-        if format!("{records:?}") == format!("{held:?}") {
-            return;
+    let agrees = async {
+        loop {
+            // Anew each time: guests that have started go on to change their records.
+            let records = client.call(&method, vec![]).select();
+            let records: BTreeMap<Ref<T>, T::Record> = records.await.unwrap();
+            let held = mirror.all::<T>();
+            if format!("{records:?}") == format!("{held:?}") {
+                return;
+            }
+            let mut mirror = mirror.clone();
+            drop(tokio::time::timeout(Duration::from_millis(50), mirror.changed()).await);
         }
-        let mut mirror = mirror.clone();
-        drop(tokio::time::timeout(Duration::from_millis(50), mirror.changed()).await);
-    }
-    panic!("{} differ: {:?}", T::NAME, mirror.trouble());
+    };
+    // Not after so many looks: while guests start, records change at each.
+    let agreed = tokio::time::timeout(Duration::from_secs(60), agrees).await;
+    assert!(agreed.is_ok(), "{} differ: {:?}", T::NAME, mirror.trouble());
 }
 
 async fn all_agree(client: &Client, mirror: &Mirror) {

@@ -10,7 +10,7 @@ pub struct SessionOptions {
     pub env: Vec<(String, String)>,
     /// The working directory; the VM's own when `None`.
     pub cwd: Option<String>,
-    /// Whether a chunk that runs can be [interrupted](Session::interrupt) also where that costs speed:
+    /// Whether a chunk that runs can be [interrupted](crate::Session::interrupt) also where that costs speed:
     /// the Lua that is built into VMs of type `basic` computes at less than half of its speed then.
     /// `false` by default. Interpreters can always be interrupted.
     pub interruptible: bool,

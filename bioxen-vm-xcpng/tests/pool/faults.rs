@@ -79,7 +79,12 @@ async fn what_cannot_be_taken_back_is_named_with_what_went_wrong_before() {
     }
     let error = backend.create(VmId::new("vm1").unwrap()).await.unwrap_err();
     let told = error.to_string();
-    for part in ["mark the cloned VM", "first", "\"bioxen-vm1\"", "by hand"] {
+    for part in [
+        "mark the cloned VM",
+        "first",
+        "\"bioxen-vm1\"",
+        "`bioxen gc`",
+    ] {
         assert!(told.contains(part), "{part} is missing in: {told}");
     }
     let cause = error.source().unwrap().to_string();

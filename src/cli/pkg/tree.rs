@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use bioxen_curator::{Curator, InstallReport, Lock, Progress, RockRequest};
 use serde_json::json;
 
+use super::super::telemetry::say;
 use super::target::read;
 use super::{Args, Command, Install, show, verdict};
 
@@ -17,13 +18,11 @@ pub(super) async fn with_progress(args: &Args, curator: Curator) -> anyhow::Resu
     }
     let mut steps = curator.subscribe();
     let telling = tokio::spawn(async move {
-        use std::io::Write as _;
         while let Ok(step) = steps.recv().await {
             if matches!(step, Progress::Finished { .. }) {
                 continue;
             }
-            // There is nobody left to tell when even this cannot be written.
-            let _ = writeln!(std::io::stderr(), "{step}");
+            say("INFO", &step.to_string());
         }
     });
     let result = on_tree(args, &curator).await;
