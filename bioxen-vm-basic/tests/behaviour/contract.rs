@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_basic::BasicConfig;
-use bioxen_vm_core::{Command, ErrorKind, LuaVm, Outcome, Script, Status};
+use bioxen_vm_core::{Command, ErrorKind, Outcome, Script, Status};
 use tokio::task::JoinSet;
 
 use crate::support::{Lab, ended};
@@ -337,7 +337,10 @@ async fn a_missing_package_says_where_it_was_looked_for() {
         let outcome = run(&lab, "require('no.such')").await;
         let text = outcome.stderr_text();
         assert!(text.contains("module 'no.such' not found"), "{text}");
-        assert!(text.contains("/rocks/share/lua/5.4/no/such.lua'"), "{text}");
+        assert!(
+            text.contains("/rocks/share/lua/5.4/no/such.lua'"),
+            "{text}"
+        );
     }
     let outcome = run(&Lab::built_in().await, "require('no.such')").await;
     assert!(outcome.stderr_text().contains("lua_executable"));

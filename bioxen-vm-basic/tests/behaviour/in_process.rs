@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bioxen_vm_basic::{BasicBackend, BasicConfig};
-use bioxen_vm_core::{ErrorKind, LuaVm, Outcome, Script, Status};
+use bioxen_vm_core::{ErrorKind, Outcome, Script, Status};
 
 use crate::support::Lab;
 

@@ -127,7 +127,9 @@ fn home(base: &Path) -> Option<std::path::PathBuf> {
 
 #[tokio::test]
 async fn a_dropped_vm_removes_its_directory() {
-    let Lab { vm, base } = Lab::built_in().await;
+    let base = tempfile::tempdir().unwrap();
+    let vm = create(BasicConfig::default().with_directory(base.path())).await;
+    vm.start().await.unwrap();
     drop(vm);
     assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bioxen_vm_core::local::LocalRunner;
-use bioxen_vm_core::{LuaVm, Outcome, Runner, Script, lua};
+use bioxen_vm_core::{Outcome, Runner, Script, lua};
 
 use crate::support::Lab;
 

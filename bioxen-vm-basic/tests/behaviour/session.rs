@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bioxen_vm_basic::{BasicConfig, Walls};
 use bioxen_vm_core::{
-    Answer, Chunk, ErrorKind, LuaValue, LuaVm, OutputStream, Returned, Script, Session,
-    SessionEvent, SessionOptions, Status, channel,
+    Answer, Chunk, ErrorKind, LuaValue, OutputStream, Returned, Script, Session, SessionEvent,
+    SessionOptions, Status, channel,
 };
 
 use crate::support::Lab;

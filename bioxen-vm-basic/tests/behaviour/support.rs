@@ -3,24 +3,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_basic::{BasicBackend, BasicConfig, BasicVm};
-use bioxen_vm_core::{LuaVm, VmId};
+use bioxen_vm_core::{LuaVm, VmFactory, VmId, VmManager};
 use tempfile::TempDir;
 
 /// A running VM in a base directory of its own.
 pub(crate) struct Lab {
-    pub(crate) vm: Arc<BasicVm>,
+    pub(crate) manager: Arc<VmManager>,
+    pub(crate) vm: Arc<dyn LuaVm>,
     pub(crate) base: TempDir,
 }
 
 impl Lab {
     pub(crate) async fn new(config: BasicConfig) -> Self {
+        Self::managed(Arc::new(manager()), "lab", config).await
+    }
+
+    /// One that is made by a manager.
+    pub(crate) async fn managed(manager: Arc<VmManager>, id: &str, config: BasicConfig) -> Self {
         let base = tempfile::tempdir().unwrap();
-        let vm = create(config.with_directory(base.path())).await;
-        vm.start().await.unwrap();
-        Self {
-            vm: Arc::new(vm),
-            base,
-        }
+        let config = serde_json::to_value(config.with_directory(base.path())).unwrap();
+        let vm = manager.create_vm(id, "basic", config).await.unwrap();
+        Self { manager, vm, base }
     }
 
     pub(crate) async fn built_in() -> Self {
@@ -51,9 +54,7 @@ impl Lab {
 
     /// Where programs of the VM start.
     pub(crate) fn home(&self) -> PathBuf {
-        let vms = std::fs::read_dir(self.base.path()).unwrap();
-        let mut homes = vms.filter_map(|vm| Some(vm.ok()?.path().join("home")));
-        homes.find(|home| home.is_dir()).unwrap()
+        home_below(self.base.path())
     }
 
     pub(crate) async fn both_with(config: BasicConfig) -> [Self; 2] {
@@ -62,6 +63,18 @@ impl Lab {
             Self::new(config.with_lua_executable("lua5.4")).await,
         ]
     }
+}
+
+/// A manager of VMs of this type.
+pub(crate) fn manager() -> VmManager {
+    VmManager::new(VmFactory::new().with::<BasicConfig>())
+}
+
+/// Where programs of the VM start that has this base directory.
+pub(crate) fn home_below(base: &Path) -> PathBuf {
+    let vms = std::fs::read_dir(base).unwrap();
+    let mut homes = vms.filter_map(|vm| Some(vm.ok()?.path().join("home")));
+    homes.find(|home| home.is_dir()).unwrap()
 }
 
 pub(crate) async fn create(config: BasicConfig) -> BasicVm {

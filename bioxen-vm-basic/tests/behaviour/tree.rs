@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bioxen_vm_basic::BasicConfig;
-use bioxen_vm_core::{Command, ErrorKind, LuaVm, Script, Status};
+use bioxen_vm_core::{Command, ErrorKind, Script, Status};
 
 use crate::support::{Lab, ended, runs, somebody_below};
 
