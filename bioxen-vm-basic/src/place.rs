@@ -15,7 +15,8 @@ pub(crate) const PREFIX: &str = "bioxen-basic-";
 
 const HOME: &str = "home";
 const TMP: &str = "tmp";
-const ROCKS: &str = "rocks";
+/// Below the home, where a guest has its own, too; made with the first package.
+const ROCKS: &str = "home/.luarocks";
 
 /// The directory of a VM, with a home and a place for temporary files in it.
 ///
@@ -43,7 +44,7 @@ impl Place {
                 ),
             ));
         };
-        for name in [HOME, TMP, ROCKS] {
+        for name in [HOME, TMP] {
             DirBuilder::new()
                 .mode(0o700)
                 .create(dir.path().join(name))
@@ -90,8 +91,8 @@ impl Place {
     }
 
     /// What programs of the VM may write.
-    pub(crate) fn writable(&self) -> [PathBuf; 3] {
-        [HOME, TMP, ROCKS].map(|name| self.dir.path().join(name))
+    pub(crate) fn writable(&self) -> [PathBuf; 2] {
+        [HOME, TMP].map(|name| self.dir.path().join(name))
     }
 
     fn below(&self, name: &str) -> String {

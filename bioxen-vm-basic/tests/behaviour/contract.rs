@@ -338,7 +338,7 @@ async fn a_missing_package_says_where_it_was_looked_for() {
         let text = outcome.stderr_text();
         assert!(text.contains("module 'no.such' not found"), "{text}");
         assert!(
-            text.contains("/rocks/share/lua/5.4/no/such.lua'"),
+            text.contains("/.luarocks/share/lua/5.4/no/such.lua'"),
             "{text}"
         );
     }

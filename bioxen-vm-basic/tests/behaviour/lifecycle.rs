@@ -77,7 +77,7 @@ async fn an_execution_that_nobody_polls_does_not_hold_up_a_stop() {
 #[tokio::test]
 async fn destroying_removes_everything_and_can_be_repeated() {
     for lab in Lab::both_with_processes().await {
-        let code = "os.execute('mkdir -p a/b ../rocks && touch a/b/c && chmod 000 a/b a')";
+        let code = "os.execute('mkdir -p a/b .luarocks/lib && touch a/b/c && chmod 000 a/b a')";
         assert!(lab.vm.execute(code.into()).await.unwrap().success());
         lab.vm.destroy().await.unwrap();
         lab.vm.destroy().await.unwrap();
