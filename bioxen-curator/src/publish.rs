@@ -233,7 +233,7 @@ impl Packing<'_> {
     async fn run(&self, command: Command) -> Result<Log> {
         let program = command.program.clone();
         let home = text(self.scratch)?;
-        let cwd = command.cwd.clone().unwrap_or_else(|| home.to_owned());
+        let cwd = command.cwd.clone().unwrap_or_else(|| home.into());
         let command = command
             .with_env("HOME", home)
             .with_env("TMPDIR", home)

@@ -2,6 +2,7 @@
 
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use bioxen_vm_core::{Error, ErrorKind, Input, InputStream, Result};
@@ -35,7 +36,7 @@ pub(crate) struct Feed {
 impl Job {
     /// Prepares a program that comes in the request, or else on standard input.
     pub(crate) fn new(
-        cwd: &str,
+        cwd: &Path,
         program: &[u8],
         input: &Input,
         timeout: Option<Duration>,

@@ -6,7 +6,9 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -29,15 +31,10 @@ pub(crate) const TOO_MANY_PROCESSES: i32 = i32::MIN;
 pub(crate) const TOO_MUCH_ON_DISK: i32 = i32::MIN + 1;
 
 /// The bytes of a request.
-pub(crate) fn request(cwd: &str, program: &[u8]) -> Vec<u8> {
+pub(crate) fn request(cwd: &Path, program: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
-    [
-        &length(cwd.as_bytes())[..],
-        &length(program)[..],
-        cwd.as_bytes(),
-        program,
-    ]
-    .concat()
+    let cwd = cwd.as_os_str().as_bytes();
+    [&length(cwd)[..], &length(program)[..], cwd, program].concat()
 }
 
 /// Sends the first bytes of a request, and with them what is to be standard input. Returns how many
@@ -133,7 +130,7 @@ mod tests {
         for length in [0, 1, USUAL, 20 << 10] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let program = vec![7; length];
-            let bytes = request("/home", &program);
+            let bytes = request(Path::new("/home"), &program);
             let stdin = std::fs::File::open("/dev/null").unwrap();
             let stdin = (length > 0).then(|| stdin.as_fd());
             assert_eq!(send(&ours, &bytes, stdin).unwrap(), bytes.len());

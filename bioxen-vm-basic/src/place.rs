@@ -1,5 +1,6 @@
 //! The private directory of a VM: what is in it, and what its programs see of that.
 
+use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -110,13 +111,15 @@ impl Place {
     }
 
     /// What programs of the VM see in their environment, besides what all programs see.
-    pub(crate) fn env(&self, lua_version: &str) -> Vec<(String, String)> {
-        let mut env = vec![
+    pub(crate) fn env(&self, lua_version: &str) -> Vec<(String, OsString)> {
+        let own = [
             ("HOME".to_owned(), self.home()),
             ("TMPDIR".to_owned(), self.below(TMP)),
         ];
-        env.extend(lua::search_path(lua_version, &self.rocks()));
-        env
+        own.into_iter()
+            .chain(lua::search_path(lua_version, &self.rocks()))
+            .map(|(name, value)| (name, value.into()))
+            .collect()
     }
 }
 

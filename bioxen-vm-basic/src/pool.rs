@@ -1,6 +1,7 @@
 //! The warm workers of a VM: processes, or threads, that have started already and wait for a program.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +31,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) kind: Kind,
-    pub(crate) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, OsString)>,
 }
 
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Pool {
 
     /// Gives a program to a worker that waits, or to a new one. With an environment of its own it is
     /// always a new one.
-    pub(crate) fn give(self: &Arc<Self>, env: &[(String, String)], job: &Job) -> Result<Worker> {
+    pub(crate) fn give(self: &Arc<Self>, env: &[(String, OsString)], job: &Job) -> Result<Worker> {
         while env.is_empty()
             && let Some((mut worker, ready)) = self.take()
         {
@@ -180,7 +181,7 @@ impl Pool {
 }
 
 impl Launch {
-    fn start(&self, env: &[(String, String)]) -> Result<Worker> {
+    fn start(&self, env: &[(String, OsString)]) -> Result<Worker> {
         self.spawn(Work::Programs, env).map_err(|error| {
             let what = match &self.kind {
                 Kind::Process { program, .. } => format!("the worker {program}"),
@@ -198,7 +199,7 @@ impl Launch {
     }
 
     /// Starts a worker for this work, which only threads can choose.
-    pub(crate) fn spawn(&self, work: Work, env: &[(String, String)]) -> io::Result<Worker> {
+    pub(crate) fn spawn(&self, work: Work, env: &[(String, OsString)]) -> io::Result<Worker> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         let (stdout, their_stdout) = io::pipe()?;
         let (stderr, their_stderr) = io::pipe()?;

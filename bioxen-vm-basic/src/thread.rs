@@ -6,6 +6,7 @@
 //! tell apart; and a thread can only end itself, which its Lua does when the [`Brake`] says so.
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -50,7 +51,7 @@ pub(crate) struct Thread {
 /// What a thread works with.
 pub(crate) struct Tools {
     pub(crate) orders: Arc<Orders>,
-    pub(crate) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, OsString)>,
     pub(crate) socket: UnixStream,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,

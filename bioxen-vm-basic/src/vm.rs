@@ -56,7 +56,7 @@ impl BasicVm {
         let launch = Launch {
             kind,
             env: [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .map(|(name, value)| (name.to_owned(), value.into()))
                 .into_iter()
                 .chain(vm_env.iter().cloned())
                 .collect(),
@@ -189,6 +189,7 @@ impl LuaVm for BasicVm {
 
     async fn open_session(&self, options: SessionOptions) -> Result<Session> {
         let told = |error: Error| error.with_operation("open a session").with_vm(&self.id);
+        options.validate().map_err(told)?;
         let state = self.state();
         if state != VmState::Running {
             return Err(told(refused(&self.id, state)));

@@ -1,4 +1,6 @@
+use std::ffi::OsString;
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{DEFAULT_MAX_OUTPUT, Error, ErrorKind, Input, Outcome, OutputSink, Result};
@@ -56,10 +58,10 @@ pub struct Command {
     pub program: String,
     /// The arguments, byte for byte.
     pub args: Vec<String>,
-    /// Environment variables added to those of the machine's login.
-    pub env: Vec<(String, String)>,
+    /// Environment variables added to those of the machine's login. Values are any bytes but NUL.
+    pub env: Vec<(String, OsString)>,
     /// The working directory; where the machine's login starts when `None`.
-    pub cwd: Option<String>,
+    pub cwd: Option<PathBuf>,
     /// What it reads from standard input, empty by default: bytes, or a stream.
     pub stdin: Input,
     /// After this long it is ended together with what it started; no limit when `None`.
@@ -103,14 +105,14 @@ impl Command {
 
     /// Adds an environment variable.
     #[must_use]
-    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
     /// Sets the working directory.
     #[must_use]
-    pub fn with_cwd(mut self, cwd: impl Into<String>) -> Self {
+    pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
         self.cwd = Some(cwd.into());
         self
     }

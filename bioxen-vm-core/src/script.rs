@@ -1,3 +1,5 @@
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,10 +30,11 @@ pub struct Script {
     pub name: String,
     /// The program's arguments: `...` and the table `arg`.
     pub args: Vec<Bytes>,
-    /// Environment variables, which `os.getenv` sees. The VM sees none of this machine's own.
-    pub env: Vec<(String, String)>,
+    /// Environment variables, which `os.getenv` sees. Values are any bytes but NUL. The VM sees none of
+    /// this machine's own.
+    pub env: Vec<(String, OsString)>,
     /// The working directory; the VM's own when `None`.
-    pub cwd: Option<String>,
+    pub cwd: Option<PathBuf>,
     /// What the program reads from standard input, empty by default: bytes, or a stream.
     pub stdin: Input,
     /// After this long the program is ended together with what it started. `None`: as long as the
@@ -72,14 +75,14 @@ impl Script {
 
     /// Adds an environment variable.
     #[must_use]
-    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
     /// Sets the working directory.
     #[must_use]
-    pub fn with_cwd(mut self, cwd: impl Into<String>) -> Self {
+    pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
         self.cwd = Some(cwd.into());
         self
     }
@@ -114,8 +117,8 @@ impl Script {
     /// Checks what can be checked before any VM sees the script.
     ///
     /// # Errors
-    /// Fails with [`ErrorKind::Config`] when the code is blank, or when the name or an environment
-    /// variable holds what no machine can take.
+    /// Fails with [`ErrorKind::Config`] when the code is blank, or when the name, an environment
+    /// variable or the working directory holds what no machine can take.
     pub fn validate(&self) -> Result<()> {
         let problem = if self.code.iter().all(u8::is_ascii_whitespace) {
             "the Lua code is empty; give it at least one statement".to_owned()
@@ -124,13 +127,8 @@ impl Script {
                 "the script name {:?} holds a line break or a NUL byte",
                 self.name
             )
-        } else if let Some((name, _)) = self.env.iter().find(|(name, _)| !is_environment_name(name))
-        {
-            format!(
-                "{name:?} cannot be the name of an environment variable; use letters, digits and _"
-            )
-        } else if let Some((name, _)) = self.env.iter().find(|(_, value)| value.contains('\0')) {
-            format!("the environment variable {name} holds a NUL byte")
+        } else if let Some(problem) = unfit(&self.env, self.cwd.as_deref()) {
+            problem
         } else {
             return Ok(());
         };
@@ -142,6 +140,23 @@ impl<T: Into<Bytes>> From<T> for Script {
     fn from(code: T) -> Self {
         Self::new(code)
     }
+}
+
+/// What no machine can take of these variables and this working directory.
+pub(crate) fn unfit(env: &[(String, OsString)], cwd: Option<&Path>) -> Option<String> {
+    let has_nul = |text: &OsStr| text.as_encoded_bytes().contains(&0);
+    for (name, value) in env {
+        if !is_environment_name(name) {
+            return Some(format!(
+                "{name:?} cannot be the name of an environment variable; use letters, digits and _"
+            ));
+        }
+        if has_nul(value) {
+            return Some(format!("the environment variable {name} holds a NUL byte"));
+        }
+    }
+    cwd.is_some_and(|cwd| has_nul(cwd.as_os_str()))
+        .then(|| "the working directory holds a NUL byte".to_owned())
 }
 
 fn is_environment_name(name: &str) -> bool {
@@ -178,5 +193,18 @@ mod tests {
                 .validate()
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn a_variable_or_directory_with_a_nul_byte_is_refused() {
+        let script = Script::new("x=1");
+        for hostile in [
+            script.clone().with_env("A", "x\0y"),
+            script.with_cwd("/tmp\0/x"),
+        ] {
+            let error = hostile.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("NUL byte"), "{error}");
+        }
     }
 }

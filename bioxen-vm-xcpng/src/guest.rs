@@ -168,7 +168,7 @@ impl Guest {
         for (name, value) in lua::search_path(&self.version, &self.tree) {
             // What the caller says itself counts.
             if !command.env.iter().any(|(given, _)| *given == name) {
-                command.env.push((name, value));
+                command.env.push((name, value.into()));
             }
         }
     }

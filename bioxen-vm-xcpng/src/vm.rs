@@ -378,11 +378,11 @@ impl LuaVm for XcpngVm {
     }
 
     async fn open_session(&self, options: SessionOptions) -> Result<Session> {
+        let told =
+            |error: bioxen_vm_core::Error| error.with_operation("open a session").with_vm(&self.id);
+        options.validate().map_err(told)?;
         let guest = self.guest().await.map_err(self.at("open a session"))?;
-        guest
-            .open_session(options)
-            .await
-            .map_err(|error| error.with_operation("open a session").with_vm(&self.id))
+        guest.open_session(options).await.map_err(told)
     }
 
     fn capabilities(&self) -> Capabilities {

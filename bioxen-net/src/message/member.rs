@@ -1,5 +1,6 @@
 //! Programs in VMs that have joined a hub.
 
+use std::ffi::OsString;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -165,16 +166,16 @@ impl Member {
         }
     }
 
-    fn add_to(&self, env: &mut Vec<(String, String)>) {
+    fn add_to(&self, env: &mut Vec<(String, OsString)>) {
         let program = self.programs.fetch_add(1, Ordering::Relaxed) + 1;
         let (name, own) = &self.search;
         let given = env.iter().rev().find(|(given, _)| given == name);
-        let others = given.map_or(own, |(_, value)| value);
-        let path = format!("{}/?.lua;{others}", self.folder);
+        let mut path = OsString::from(format!("{}/?.lua;", self.folder));
+        path.push(given.map_or(own.as_ref(), |(_, value)| value.as_os_str()));
         env.retain(|(given, _)| given != name);
         env.push((name.clone(), path));
         let place = format!("{program} {} {}", self.name(), self.folder);
-        env.push(("BIOXEN_NET".to_owned(), place));
+        env.push(("BIOXEN_NET".to_owned(), place.into()));
     }
 }
 

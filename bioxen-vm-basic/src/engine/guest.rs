@@ -1,8 +1,10 @@
 //! A state that shares its process: what belongs to the process is replaced in it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use mlua::{Function, Lua, Result, Table, Value};
@@ -21,18 +23,18 @@ const REQUESTS: &str = "/dev/fd/3";
 pub(crate) struct Guest {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: File,
-    pub(crate) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, OsString)>,
 }
 
 impl Guest {
     /// The value of a variable; of several of one name the last.
-    fn variable(&self, name: &str) -> Option<&str> {
+    fn variable(&self, name: &str) -> Option<&OsStr> {
         let mut named = self.env.iter().rev().filter(|(other, _)| other == name);
         named.next().map(|(_, value)| &**value)
     }
 
     pub(crate) fn temporary_folder(&self) -> PathBuf {
-        self.variable("TMPDIR").unwrap_or("/tmp").into()
+        self.variable("TMPDIR").unwrap_or("/tmp".as_ref()).into()
     }
 
     /// Writes to standard error.
@@ -49,16 +51,27 @@ impl Guest {
         guest.set("stderr", reopened(&self.stderr))?;
         let env = lua.create_table()?;
         for (name, value) in &self.env {
-            env.set(&**name, &**value)?;
+            env.set(&**name, lua.create_string(value.as_bytes())?)?;
         }
         guest.set("env", env)?;
         for (key, default) in [("path", PATH), ("cpath", CPATH)] {
             let name = format!("LUA_{}_5_4", key.to_uppercase());
-            let path = self.variable(&name).unwrap_or(default);
-            guest.set(key, path.replace(";;", &format!(";{default}")))?;
+            let path = self.variable(&name).map(OsStr::as_bytes);
+            let path = search_path(path.unwrap_or(b";;"), default.as_bytes());
+            guest.set(key, lua.create_string(path)?)?;
         }
         Ok(guest)
     }
+}
+
+/// A search path with the default one in place of the first `;;`, as Lua reads its variable.
+fn search_path(path: &[u8], default: &[u8]) -> Vec<u8> {
+    let Some(at) = path.windows(2).position(|two| two == b";;") else {
+        return path.to_owned();
+    };
+    let parts = [&path[..at], default, &path[at + 2..]];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join(&b';')
 }
 
 /// A path by which Lua can open an open file as one of its own.
@@ -75,4 +88,23 @@ pub(super) fn opener(lua: &Lua, io: &Table, requests: &OwnedFd) -> Result<Value>
         open.call::<Value>((&**name, mode))
     })?;
     Ok(Value::Function(open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_path_takes_the_place_of_two_semicolons() {
+        for (given, meant) in [
+            (&b";;"[..], &b"d"[..]),
+            (b"a;;", b"a;d"),
+            (b";;b", b"d;b"),
+            (b"a;;b", b"a;d;b"),
+            (b"a;b", b"a;b"),
+            (b"\xff;;", b"\xff;d"),
+        ] {
+            assert_eq!(search_path(given, b"d"), meant, "{given:?}");
+        }
+    }
 }

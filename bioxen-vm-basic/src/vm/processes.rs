@@ -1,7 +1,9 @@
 //! The processes of a VM: what runs while it runs, and not longer.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,7 +40,7 @@ pub(super) fn refused(vm: &VmId, state: VmState) -> Error {
 pub(super) struct Processes {
     pub(super) vm: VmId,
     pub(super) place: Place,
-    pub(super) env: Vec<(String, String)>,
+    pub(super) env: Vec<(String, OsString)>,
     pub(super) pool: Arc<Pool>,
     /// Whether its workers take programs in requests, and not on standard input.
     pub(super) reads_requests: bool,
@@ -136,11 +138,12 @@ impl Processes {
     }
 
     /// The working directory that is meant by a path.
-    pub(super) fn directory(&self, path: Option<&str>) -> String {
+    pub(super) fn directory(&self, path: Option<&Path>) -> PathBuf {
+        let home = PathBuf::from(self.place.home());
         match path {
-            Some(path) if path.starts_with('/') => path.to_owned(),
-            Some(path) => format!("{}/{path}", self.place.home()),
-            None => self.place.home(),
+            // An absolute path takes the place of the other.
+            Some(path) => home.join(path),
+            None => home,
         }
     }
 

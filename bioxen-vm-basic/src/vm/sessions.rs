@@ -1,5 +1,7 @@
 //! What keeps the sessions of a VM, and reaches them while they run.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -106,8 +108,8 @@ impl SessionHost for SessionProcess {
 /// The thread of this process that keeps a session.
 #[derive(Debug)]
 struct SessionThread {
-    env: Vec<(String, String)>,
-    cwd: Option<String>,
+    env: Vec<(String, OsString)>,
+    cwd: Option<PathBuf>,
     /// Its brake, while it runs.
     brake: Mutex<Option<Arc<Brake>>>,
     processes: Arc<Processes>,

@@ -72,6 +72,7 @@ impl WarmInterpreters {
             .args(["-e", KEEPER])
             .with_env("_warm_lua", interpreter)
             .with_env("_warm_driver", DRIVER);
+        let env = env.into_iter().map(|(name, value)| (name, value.into()));
         command.env.extend(env);
         Self {
             inner: Arc::new(Inner {

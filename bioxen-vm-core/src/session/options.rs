@@ -1,5 +1,11 @@
 //! How a session is to be.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::script::unfit;
+use crate::{Error, ErrorKind, Result};
+
 /// How a session is to be.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -7,9 +13,9 @@ pub struct SessionOptions {
     /// Its name, in messages and for who looks for it; `session` by default.
     pub name: String,
     /// Environment variables, as of [`Script::env`](crate::Script::env).
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, OsString)>,
     /// The working directory; the VM's own when `None`.
-    pub cwd: Option<String>,
+    pub cwd: Option<PathBuf>,
     /// Whether a chunk that runs can be [interrupted](crate::Session::interrupt) also where that costs speed:
     /// the Lua that is built into VMs of type `basic` computes at less than half of its speed then.
     /// `false` by default. Interpreters can always be interrupted.
@@ -41,5 +47,17 @@ impl SessionOptions {
     pub fn interruptible(mut self) -> Self {
         self.interruptible = true;
         self
+    }
+
+    /// Checks what can be checked before any VM sees them.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] when an environment variable or the working directory holds
+    /// what no machine can take.
+    pub fn validate(&self) -> Result<()> {
+        match unfit(&self.env, self.cwd.as_deref()) {
+            Some(problem) => Err(Error::new(ErrorKind::Config, problem)),
+            None => Ok(()),
+        }
     }
 }

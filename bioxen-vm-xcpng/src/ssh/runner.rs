@@ -1,5 +1,5 @@
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -112,7 +112,7 @@ impl SshRunner {
                 ErrorKind::NotFound,
                 format!(
                     "the working directory {:?} is no directory on {machine}",
-                    command.cwd.as_deref().unwrap_or_default()
+                    command.cwd.clone().unwrap_or_default()
                 ),
             ),
             Some("group") => (
@@ -155,7 +155,7 @@ impl SshRunner {
 /// What goes over the stream before the command's input.
 struct Request {
     mark: Mark,
-    header: String,
+    header: Vec<u8>,
 }
 
 impl Request {
@@ -164,19 +164,19 @@ impl Request {
         let variables = command
             .env
             .iter()
-            .map(|(name, value)| format!("{name}={value}"));
+            .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         let arguments = std::iter::once(&command.program).chain(&command.args);
-        let data: Vec<String> = variables.chain(arguments.cloned()).collect();
+        let arguments = arguments.map(|text| text.clone().into_bytes());
+        let data: Vec<Vec<u8>> = variables.chain(arguments).collect();
         check(command, &data)?;
         let limit = command
             .timeout
             .map_or(0, |limit| (limit + GUEST_SLACK).as_secs());
         // Not the mark: whatever the command starts can read this one.
         let run = Mark::new();
-        let mut header = format!("{}\n{limit}\n", run.as_str());
-        push_line(&mut header, command.cwd.as_deref().unwrap_or_default());
-        // Writing to a String cannot fail.
-        let _ = writeln!(header, "{}", command.env.len());
+        let mut header = format!("{}\n{limit}\n", run.as_str()).into_bytes();
+        push_line(&mut header, directory(command));
+        header.extend(format!("{}\n", command.env.len()).bytes());
         for item in &data {
             push_line(&mut header, item);
         }
@@ -185,13 +185,25 @@ impl Request {
 }
 
 /// Appends data in the form that `run.sh` reads.
-fn push_line(header: &mut String, data: &str) {
-    header.push('=');
-    header.push_str(&data.replace('\\', r"\\").replace('\n', r"\n"));
-    header.push('\n');
+fn push_line(header: &mut Vec<u8>, data: &[u8]) {
+    header.push(b'=');
+    for byte in data {
+        match byte {
+            b'\\' => header.extend(br"\\"),
+            b'\n' => header.extend(br"\n"),
+            byte => header.push(*byte),
+        }
+    }
+    header.push(b'\n');
 }
 
-fn check(command: &Command, data: &[String]) -> Result<()> {
+/// The working directory of a command; empty for none.
+fn directory(command: &Command) -> &[u8] {
+    let cwd = command.cwd.as_deref();
+    cwd.map_or(&[], |cwd| cwd.as_os_str().as_bytes())
+}
+
+fn check(command: &Command, data: &[Vec<u8>]) -> Result<()> {
     let refuse = |message: String| Err(Error::new(ErrorKind::Config, message));
     let program = &command.program;
     if program.is_empty() {
@@ -202,15 +214,15 @@ fn check(command: &Command, data: &[String]) -> Result<()> {
             "{name:?} cannot be the name of an environment variable; use letters, digits and _"
         ));
     }
-    let cwd = command.cwd.as_deref().unwrap_or_default();
-    if cwd.contains('\0') || data.iter().any(|item| item.contains('\0')) {
+    let has_nul = |data: &[u8]| data.contains(&0);
+    if has_nul(directory(command)) || data.iter().any(|item| has_nul(item)) {
         return refuse(format!(
             "an argument, variable or the directory of {program:?} holds a NUL byte; pass the data \
              on standard input"
         ));
     }
     if data.iter().any(|item| item.len() > LONGEST_ARGUMENT)
-        || data.iter().map(String::len).sum::<usize>() > LONGEST_ARGUMENTS
+        || data.iter().map(Vec::len).sum::<usize>() > LONGEST_ARGUMENTS
     {
         return refuse(format!(
             "the arguments of {program:?} are too long; pass the data on standard input"
@@ -317,8 +329,8 @@ async fn feed(
     input: &Input,
     stream: Option<InputStream>,
 ) -> std::io::Result<()> {
-    let start = format!("{}\n{}", request.mark.as_str(), request.header);
-    stdin.write_all(start.as_bytes()).await?;
+    let start = [request.mark.as_str().as_bytes(), b"\n", &request.header].concat();
+    stdin.write_all(&start).await?;
     for piece in input.bytes().chunks(INPUT_PIECE) {
         send(stdin, piece).await?;
     }

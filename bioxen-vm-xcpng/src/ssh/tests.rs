@@ -1,7 +1,9 @@
 //! The folder against a real sshd, started for each test on a port of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -183,6 +185,8 @@ async fn commands_end_as_they_do_on_this_machine() {
         sh("printf %s \"$A\"; printf %s \"$_count\"")
             .with_env("A", "x\ny\\n $(id) '\"")
             .with_env("_count", "mine"),
+        // All bytes that there are.
+        sh("printf %s \"$A\"").with_env("A", OsString::from_vec((1..=255).collect())),
         sh("pwd").with_cwd("/usr/share"),
         sh("head -c 3").with_stdin(vec![b'x'; 1_000_000]),
         sh("true").with_stdin(vec![b'x'; 1_000_000]),
@@ -241,7 +245,9 @@ async fn a_guest_with_no_programs_but_those_of_busybox_will_do() {
         "=x",
     ];
     let command = sh("cat; printf '|%s|' \"$@\"; printf %s \"$A\" >&2; exit 7");
-    let command = command.args(arguments).with_env("A", "x\ny\\n $(id) '\"");
+    let variable: Vec<u8> = (1..=255).collect();
+    let command = command.args(arguments);
+    let command = command.with_env("A", OsString::from_vec(variable.clone()));
     let outcome = runner.run(command.with_stdin(&b" in\xfe\0\n"[..])).await;
     let outcome = outcome.unwrap();
     let mut expected = b" in\xfe\0\n".to_vec();
@@ -250,7 +256,7 @@ async fn a_guest_with_no_programs_but_those_of_busybox_will_do() {
     }
     assert_eq!(outcome.status, Status::Exited(7), "{outcome:?}");
     assert_eq!(outcome.stdout, expected, "{outcome:?}");
-    assert_eq!(outcome.stderr, "x\ny\\n $(id) '\"", "{outcome:?}");
+    assert_eq!(outcome.stderr, variable, "{outcome:?}");
 
     // Several pieces, and none takes what is behind it.
     for stdin in [
