@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and says what it did not try"
 )]
 
+mod agreement;
 mod elsewhere;
 mod once;
 mod target;
@@ -29,6 +30,6 @@ fn main() {
     for target in TARGETS {
         all.extend(trials::of(target));
     }
-    all.push(trials::agreement());
+    all.push(agreement::trial());
     libtest_mimic::run(&Arguments::from_args(), all).exit();
 }

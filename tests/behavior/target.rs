@@ -10,6 +10,8 @@ use serde_json::json;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) name: &'static str,
+    /// What `_VERSION` is there.
+    lua: &'static str,
     kind: Kind,
 }
 
@@ -23,26 +25,17 @@ enum Kind {
 }
 
 pub(crate) const TARGETS: [Target; 7] = [
-    basic("basic-worker", None),
-    Target {
-        name: "basic-in-process",
-        kind: Kind::InProcess,
-    },
-    basic("basic-lua5.1", Some("lua5.1")),
-    basic("basic-lua5.3", Some("lua5.3")),
-    basic("basic-lua5.4", Some("lua5.4")),
-    basic("basic-luajit", Some("luajit")),
-    Target {
-        name: "xcpng",
-        kind: Kind::Pool,
-    },
+    target("basic-worker", "Lua 5.4", Kind::Basic(None)),
+    target("basic-in-process", "Lua 5.4", Kind::InProcess),
+    target("basic-lua5.1", "Lua 5.1", Kind::Basic(Some("lua5.1"))),
+    target("basic-lua5.3", "Lua 5.3", Kind::Basic(Some("lua5.3"))),
+    target("basic-lua5.4", "Lua 5.4", Kind::Basic(Some("lua5.4"))),
+    target("basic-luajit", "Lua 5.1", Kind::Basic(Some("luajit"))),
+    target("xcpng", "Lua 5.4", Kind::Pool),
 ];
 
-const fn basic(name: &'static str, interpreter: Option<&'static str>) -> Target {
-    Target {
-        name,
-        kind: Kind::Basic(interpreter),
-    }
+const fn target(name: &'static str, lua: &'static str, kind: Kind) -> Target {
+    Target { name, lua, kind }
 }
 
 /// A manager with one VM, `vm`, of a kind.
@@ -50,6 +43,7 @@ pub(crate) struct Bench {
     pub(crate) manager: Arc<VmManager>,
     pub(crate) vm_type: &'static str,
     pub(crate) config: Value,
+    pub(crate) lua: &'static str,
     pool: Option<Pool>,
 }
 
@@ -80,16 +74,14 @@ impl Target {
             manager,
             vm_type,
             config,
+            lua: self.lua,
             pool,
         }
     }
 
     /// Whether programs run in Lua 5.4.
     pub(crate) fn is_newest(self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Basic(None | Some("lua5.4")) | Kind::InProcess | Kind::Pool
-        )
+        self.lua == "Lua 5.4"
     }
 }
 
