@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
+use crate::classes::certificate;
 use crate::fault::Spoil;
 use crate::handlers;
 use crate::rpc::{self, Codec, Face};
@@ -198,10 +199,20 @@ async fn respond(face: &Face, head: &Head, connection: &mut Connection) -> Optio
                         format!("<h1>HTTP {status}</h1>"),
                         true,
                     ),
-                    spoil => Response {
-                        spoil,
-                        ..success(head, codec, answer.dispatched, answer.body)
-                    },
+                    spoil => {
+                        let thumbprint = match head.header(ASKED_THUMBPRINT) {
+                            Some(kind) if answer.redirects => {
+                                certificate::of_coordinator(&face.shared, kind).await
+                            }
+                            _ => None,
+                        };
+                        let mut response = success(head, codec, answer.dispatched, answer.body);
+                        response.spoil = spoil;
+                        response
+                            .headers
+                            .extend(thumbprint.map(|text| (THUMBPRINT, text)));
+                        response
+                    }
                 },
                 Err(text) => exception(&text),
             })
@@ -249,6 +260,11 @@ async fn write(stream: &mut impl Stream, head: &Head, response: &Response) -> io
 }
 
 const NO_CACHE: &str = "no-cache, no-store";
+
+/// By which header a client asks for the fingerprint of the coordinator's certificate, and by which one
+/// the host that sends it there answers.
+const ASKED_THUMBPRINT: &str = "x-xenapi-request-host-certificate-thumbprint";
+const THUMBPRINT: &str = "x-xenapi-response-host-certificate-thumbprint";
 
 fn kept(head: &Head) -> Vec<(&'static str, String)> {
     let connection = if head.close { "close" } else { "keep-alive" };

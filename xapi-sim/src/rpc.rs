@@ -73,6 +73,8 @@ pub(crate) struct Answer {
     pub(crate) spoil: Option<Spoil>,
     /// Whether the call came as far as its dispatch. The heads of other answers are shorter.
     pub(crate) dispatched: bool,
+    /// Whether it sends the client to the coordinator, whose certificate it may name.
+    pub(crate) redirects: bool,
 }
 
 impl Answer {
@@ -81,8 +83,15 @@ impl Answer {
             body: body.into_bytes(),
             spoil,
             dispatched: false,
+            redirects: false,
         }
     }
+}
+
+/// Whether a reply sends the client elsewhere, whoever has made it.
+fn is_redirect(reply: &Reply) -> bool {
+    let failure = reply.as_ref().err();
+    failure.is_some_and(|failure| failure.code == "HOST_IS_SLAVE" && failure.params.len() == 1)
 }
 
 /// Answers a request body. The error is the text of the exception that a real server answers
@@ -97,7 +106,7 @@ pub(crate) async fn answer(
         Ok(text) => (text.to_owned(), false),
         Err(_) => (mark_bytes(body), true),
     };
-    let (reply, spoil) = match codec {
+    let (reply, redirects, spoil) = match codec {
         Codec::Json => {
             let call = jsonrpc::parse(&text)?;
             let (spoil, skips) = on_the_way(&face.shared, &call.method, &call.params).await;
@@ -108,7 +117,8 @@ pub(crate) async fn answer(
                 return Ok(Answer::undispatched(jsonrpc::undispatched(&failure), spoil));
             }
             let reply = run(face, call.method, call.params, tags, broken).await;
-            (jsonrpc::reply(call.version, &call.id, &reply), spoil)
+            let text = jsonrpc::reply(call.version, &call.id, &reply);
+            (text, is_redirect(&reply), spoil)
         }
         Codec::Xml => {
             let call = xmlrpc::parse(&text)?;
@@ -120,11 +130,13 @@ pub(crate) async fn answer(
                 return Ok(Answer::undispatched(xmlrpc::reply(&Err(failure)), spoil));
             }
             let bare = call.method == LIST_METHODS;
-            let reply = match run(face, call.method, call.params, tags, broken).await {
+            let reply = run(face, call.method, call.params, tags, broken).await;
+            let redirects = is_redirect(&reply);
+            let text = match reply {
                 Ok(value) if bare => xmlrpc::bare_reply(&value),
                 reply => xmlrpc::reply(&reply),
             };
-            (reply, spoil)
+            (text, redirects, spoil)
         }
     };
     let body = if broken {
@@ -136,6 +148,7 @@ pub(crate) async fn answer(
         body,
         spoil,
         dispatched: true,
+        redirects,
     })
 }
 

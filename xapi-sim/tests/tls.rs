@@ -165,6 +165,25 @@ async fn a_certificate_is_for_its_names_and_good_for_those_who_pin_it() {
 }
 
 #[tokio::test]
+async fn who_pins_a_member_learns_from_it_whom_else_to_trust() {
+    let pool = pool_of(Model::new().hosts(2), SimOptions::default()).await;
+    let coordinator = pool.sim.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = ([127, 0, 0, 2], coordinator.address().port());
+    let member = pool.sim.serve_host(1, address.into()).await.unwrap();
+    let pinned = member.fingerprint().unwrap();
+    assert_ne!(Some(pinned), coordinator.fingerprint());
+    let client = Client::builder(member.url())
+        .credentials("root", pool.sim.credentials().password().clone())
+        .trust(Trust::Pinned(pinned))
+        .trust_vouched(true)
+        .login()
+        .await
+        .unwrap();
+    assert_eq!(client.host_name().unwrap(), "127.0.0.1");
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_of_ones_own_needs_an_rsa_key() {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();

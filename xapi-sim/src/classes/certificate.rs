@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use xapi_client::Fingerprint;
+use xapi_client::{Fingerprint, meta};
 
 use super::{Table, done, pool};
 use crate::dispatch::Handler::{Later, Now};
@@ -129,6 +129,29 @@ fn reset(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     })
 }
 
+/// The fingerprint of the coordinator's certificate, of the kind that a client asks for. None is no
+/// failure: of an unknown kind, and from 8.2, which knows none.
+pub(crate) async fn of_coordinator(shared: &Shared, kind: &str) -> Option<String> {
+    let field = match kind {
+        "sha-256:master" => "fingerprint_sha256",
+        "sha-1:master" => "fingerprint_sha1",
+        _ => return None,
+    };
+    let (release, coordinator) = shared.with(|world| (world.db.release(), world.coordinator()));
+    let known = meta::class("Certificate").and_then(|class| class.field(field));
+    if !known.is_some_and(|known| release.has(known.absent_in_xcpng)) {
+        return None;
+    }
+    // One that nobody serves gets its certificate only now.
+    if let Err(error) = shared.certificate_of(&coordinator).await {
+        tracing::warn!(%error, "the coordinator has no certificate");
+    }
+    shared.with(|world| {
+        let found = shown_by(world, &coordinator).ok()?;
+        world.db.text("Certificate", &found?, field).ok()
+    })
+}
+
 fn known_host(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
     done()
@@ -169,13 +192,21 @@ fn exchange_authorities(world: &mut World, call: &Call) -> Reply {
 
 /// Notes which certificate a host shows.
 pub(crate) fn note(world: &mut World, host: &str, pem: &str) -> Result<(), Failure> {
-    for old in world.db.references("Certificate") {
-        let text = |field| world.db.text("Certificate", &old, field);
-        if text("host")? == host && text("type")? == "host" {
-            world.db.destroy("Certificate", &old)?;
-        }
+    if let Some(old) = shown_by(world, host)? {
+        world.db.destroy("Certificate", &old)?;
     }
     add(world, "", "host", host, pem)
+}
+
+/// The record of the certificate that a host shows.
+fn shown_by(world: &World, host: &str) -> Result<Option<String>, Failure> {
+    for found in world.db.references("Certificate") {
+        let text = |field| world.db.text("Certificate", &found, field);
+        if text("host")? == host && text("type")? == "host" {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn add(world: &mut World, name: &str, kind: &str, host: &str, pem: &str) -> Result<(), Failure> {
@@ -192,8 +223,16 @@ fn add(world: &mut World, name: &str, kind: &str, host: &str, pem: &str) -> Resu
         ("not_after", Value::DateTime(until)),
         ("fingerprint", Value::String(fingerprint.clone())),
         ("fingerprint_sha256", Value::String(fingerprint)),
+        ("fingerprint_sha1", Value::String(sha1(&der))),
     ];
     world.create("Certificate", values).map(drop)
+}
+
+/// The other fingerprint of a certificate, in the same form.
+fn sha1(der: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, der);
+    let bytes: Vec<String> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+    bytes.join(":")
 }
 
 /// Names become names of files.

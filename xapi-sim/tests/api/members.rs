@@ -138,6 +138,8 @@ async fn a_host_tells_the_certificate_that_it_shows() {
         text(&pool.get("Certificate", "fingerprint", &certificate).await),
         shown
     );
+    let other = text(&pool.get("Certificate", "fingerprint_sha1", &certificate).await);
+    assert_eq!(other.split(':').count(), 20, "{other}");
     let until = pool.get("Certificate", "not_after", &certificate).await;
     assert!(matches!(until, Value::DateTime(text) if text.ends_with('Z')));
     // The pool can trust it as an authority.
