@@ -104,6 +104,18 @@ fn xcpng_alone_brings_no_lua() {
     }
 }
 
+/// `cargo install xapi-sim` gives the program; who depends on the library gets no command line.
+#[test]
+fn the_simulator_installs_as_a_program_and_links_as_a_library() {
+    let manifest = fs::read_to_string(root().join("xapi-sim/Cargo.toml")).unwrap();
+    assert!(manifest.contains("\ndefault = [\"cli\"]\n"));
+    let tree = tree("sim");
+    assert!(tree.iter().any(|name| name == "xapi-sim"));
+    for unwanted in ["clap", "tracing-subscriber"] {
+        assert!(!tree.iter().any(|name| name == unwanted), "{unwanted}");
+    }
+}
+
 #[test]
 fn every_feature_adds_only_its_own_crate() {
     let backends = [
