@@ -23,6 +23,7 @@ use crate::assertions::{self, CallRecord};
 use crate::failure::Failure;
 use crate::json;
 use crate::outage;
+use crate::plugin;
 use crate::scenario;
 use crate::secret;
 use crate::sim::Error;
@@ -239,13 +240,27 @@ async fn route(
             shared.with(|world| world.faults.clear());
             done()
         }
+        "/plugins" if get => shared.with(|world| {
+            let plugins = world.plugins.iter();
+            let plugins = plugins.map(|plugin| Value::map([("plugin", plugin.to_string())]));
+            Value::Array(plugins.collect())
+        }),
+        "/plugins" if post => {
+            let plugin = read_json(body, plugin::read)?;
+            shared.with(|world| world.plugins.push(plugin));
+            done()
+        }
+        "/plugins" if method == Method::DELETE => {
+            shared.with(|world| world.plugins.clear());
+            done()
+        }
         "/restart-toolstack" if post => {
             outage::restart_toolstack(shared);
             done()
         }
         "/fail-over" if post => {
             let host = named(shared, body, "host")?;
-            outage::fail_over(shared, &host)?;
+            outage::fail_over(shared, &host).map_err(is_down)?;
             done()
         }
         "/crash-host" if post => {
@@ -263,7 +278,7 @@ async fn route(
                 let name = table.required(problems, "sr");
                 (name, table.flag(problems, "full").unwrap_or(true))
             })?;
-            outage::fill_sr(shared, &name, full)?;
+            outage::fill_sr(shared, &find(shared, "SR", &name)?, full)?;
             done()
         }
         "/shift-clock" if post => {
@@ -276,7 +291,7 @@ async fn route(
                 let host = table.required(problems, "host");
                 (host, table.int(problems, "seconds").unwrap_or_default())
             })?;
-            outage::skew_clock(shared, &host, seconds)?;
+            outage::skew_clock(shared, &find(shared, "host", &host)?, seconds)?;
             done()
         }
         "/emergency" if post => {
@@ -292,7 +307,8 @@ async fn route(
             done()
         }
         _ => {
-            let text = format!("there is no {method} {path}");
+            let text =
+                format!("there is no {method} {path}; the README of xapi-sim lists what there is");
             return Err(Refusal(StatusCode::NOT_FOUND, text));
         }
     })
@@ -303,7 +319,40 @@ fn named(shared: &Shared, body: &Value, class: &'static str) -> Result<String, R
     let called = read_json(body, |table: &mut Table, problems: &mut Problems| {
         table.required(problems, class)
     })?;
-    Ok(outage::find(shared, class, &called)?)
+    find(shared, class, &called)
+}
+
+/// How many objects are named to whoever has named none of them.
+const MOST_NAMED: usize = 10;
+
+/// The object with this reference, uuid or name.
+fn find(shared: &Shared, class: &'static str, called: &str) -> Result<String, Refusal> {
+    outage::find(shared, class, called).map_err(|failure| {
+        let mut names = shared.with(|world| {
+            let db = &world.db;
+            let all = db.references(class).into_iter();
+            let names = all.filter_map(|found| db.text(class, &found, "name_label").ok());
+            names.collect::<Vec<_>>()
+        });
+        names.sort_unstable();
+        names.dedup();
+        let more = names.len().saturating_sub(MOST_NAMED);
+        names.truncate(MOST_NAMED);
+        let mut text = format!(
+            "{failure}: there is no {class} {called:?}; give the name, uuid or reference of one of: {}",
+            names.join(", ")
+        );
+        if more > 0 {
+            text.push_str(&format!(" and {more} more"));
+        }
+        Refusal(StatusCode::UNPROCESSABLE_ENTITY, text)
+    })
+}
+
+/// What is said of a host that cannot become the coordinator.
+fn is_down(failure: Failure) -> Refusal {
+    let text = format!("{failure}: the host is down; boot it first, or choose another");
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, text)
 }
 
 fn about(shared: &Shared) -> Value {

@@ -4,12 +4,17 @@
 //! relations are kept here: whoever sets `VBD.VM` moves the reference between `VM.VBDs` of the
 //! old and the new VM, and both sides count as changed.
 
+mod release;
+mod restore;
 mod table;
 
 use std::collections::BTreeMap;
 
 use xapi_client::meta::{self, Field};
 
+pub(crate) use self::release::RELEASES;
+pub use self::release::{Release, UnknownRelease};
+pub(crate) use self::restore::Restored;
 use self::table::{Deleted, owns_relation, storable};
 pub(crate) use self::table::{Row, Table, typed_default, zero};
 use crate::failure::Failure;
@@ -28,35 +33,6 @@ pub(crate) struct Db {
     generation: i64,
     release: Release,
     pub(crate) journal: Journal,
-}
-
-/// Which datamodel clients see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Release {
-    /// The one of XCP-ng 8.2 (API 2.15).
-    Xcpng82,
-    /// The one of XCP-ng 8.3 (API 2.21).
-    #[default]
-    Xcpng83,
-    /// The newest that this crate knows, unreleased parts included.
-    Newest,
-}
-
-impl Release {
-    /// Whether something with this list of absences exists here.
-    pub(crate) fn has(self, absent: &[&str]) -> bool {
-        self.key().is_none_or(|key| !absent.contains(&key))
-    }
-
-    /// The name in the tables of the datamodel.
-    pub(crate) fn key(self) -> Option<&'static str> {
-        match self {
-            Release::Xcpng82 => Some("8.2"),
-            Release::Xcpng83 => Some("8.3"),
-            Release::Newest => None,
-        }
-    }
 }
 
 impl Db {
@@ -212,7 +188,7 @@ impl Db {
         let invalid = || Failure::handle_invalid(class, reference);
         let table = self.table(class).ok_or_else(invalid)?;
         let row = table.rows.get(reference).ok_or_else(invalid)?;
-        Ok(table.dump(reference, row, self.release))
+        Ok(table.dump(reference, row))
     }
 
     /// Adds an object. Fields that are not given get the default of the datamodel, else the zero

@@ -41,9 +41,8 @@
 //! them, `VDI.destroy` removes them. With [`GuestMode::Simulated`] nothing is booted and the guest
 //! metrics show an address of the documentation range, which is enough for many tests.
 //!
-//! A paused or suspended VM's guest keeps running behind the scenes; only the records say that it
-//! rests. The disk of a running guest cannot be copied, so snapshots of such a VM fail with
-//! `SR_BACKEND_FAILURE_81`.
+//! The guest of a paused or suspended VM stands still and goes on where it was. Snapshots and copies
+//! of a running one are what a power cut would have left.
 //!
 //! What the agents of guests report can be bent with [`TemplateSpec::report`], for the tests of
 //! those who look for addresses.
@@ -87,6 +86,7 @@ mod lifecycle;
 mod model;
 mod origin;
 mod outage;
+mod plugin;
 mod rbac;
 mod report;
 mod rpc;
@@ -110,10 +110,11 @@ mod readme {}
 
 pub use assertions::{CallRecord, Leak};
 pub use control::Control;
-pub use db::Release;
+pub use db::{Release, UnknownRelease};
 pub use failure::Failure;
 pub use fault::FaultRule;
 pub use model::{LUA_TEMPLATE, Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
+pub use plugin::Plugin;
 pub use report::GuestReport;
 pub use scenario::Scenario;
 pub use server::Server;

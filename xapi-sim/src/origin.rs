@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::db::Db;
 use crate::fault::{FaultRule, Faults};
 use crate::model::{Model, UserSpec};
+use crate::plugin::Plugin;
 use crate::seed::Seed;
 use crate::sim::{Error, SimOptions};
 use crate::world::{Counters, Messages, Rules, User, World};
@@ -21,6 +22,7 @@ pub(crate) struct Origin {
     /// That of root.
     pub(crate) password: SecretString,
     pub(crate) faults: Vec<FaultRule>,
+    pub(crate) plugins: Vec<Plugin>,
 }
 
 impl Origin {
@@ -62,11 +64,13 @@ impl Origin {
             sessions: Default::default(),
             listeners: Default::default(),
             disks: Default::default(),
+            blobs: Default::default(),
             blocks: Default::default(),
             forgotten: Vec::new(),
             skews: Default::default(),
             granularity: Default::default(),
             crls: Default::default(),
+            trusted: Default::default(),
             authorities: Default::default(),
             unrecorded: Default::default(),
             no_restarts_before: 0,
@@ -76,6 +80,7 @@ impl Origin {
             cancels: Default::default(),
             messages: Messages::default(),
             faults: Faults::new(model.seed),
+            plugins: self.plugins.clone(),
             log: Log::new(),
             audit: Default::default(),
             rules: Rules {

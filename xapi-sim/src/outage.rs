@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::backing::Running;
 use crate::bootstrap;
 use crate::classes::{pool_ha, sr, vm_power};
+use crate::db::Restored;
 use crate::failure::Failure;
 use crate::sim::Error;
 use crate::value::{NULL_REF, Value};
-use crate::world::{Call, Shared, World};
+use crate::world::{Call, Down, Shared, World};
 
 /// Restarts the toolstack of the coordinator: sessions, tasks and connections are lost, VMs run on.
 pub(crate) fn restart_toolstack(shared: &Shared) {
@@ -22,6 +23,20 @@ pub(crate) fn restart_toolstack(shared: &Shared) {
     shared.end_life(&[coordinator]);
 }
 
+/// Stops the toolstack of a host, which then answers nobody. Its VMs run on.
+pub(crate) fn stop_toolstack(shared: &Shared, host: &str) {
+    shared.with(|world| {
+        world
+            .down
+            .entry(host.to_owned())
+            .or_insert(Down::WithoutToolstack);
+        if world.coordinator() == host {
+            lose_memory(world);
+        }
+    });
+    shared.end_life(&[host.to_owned()]);
+}
+
 /// Cuts the power of a host. What ran on it ends at once, yet the pool takes its VMs for running
 /// until the host is back or declared dead.
 ///
@@ -31,7 +46,7 @@ pub(crate) fn restart_toolstack(shared: &Shared) {
 pub(crate) fn crash(shared: &Arc<Shared>, host: &str) -> Result<(), Failure> {
     let ended = shared.with(|world| {
         let metrics = world.db.text("host", host, "metrics")?;
-        world.down.insert(host.to_owned());
+        world.down.insert(host.to_owned(), Down::Off);
         world.db.set("host_metrics", &metrics, "live", false)?;
         let ended = take_running(world, host)?;
         if world.coordinator() == host {
@@ -53,12 +68,16 @@ pub(crate) fn crash(shared: &Arc<Shared>, host: &str) -> Result<(), Failure> {
 pub(crate) fn boot(shared: &Shared, host: &str) -> Result<(), Failure> {
     shared.with(|world| {
         let metrics = world.db.text("host", host, "metrics")?;
-        if !world.down.remove(host) {
-            return Ok(());
-        }
-        halt_all(world, host)?;
+        let stamps: &[&str] = match world.down.remove(host) {
+            None => return Ok(()),
+            Some(Down::Off) => {
+                halt_all(world, host)?;
+                &["boot_time", "agent_start_time"]
+            }
+            Some(Down::WithoutToolstack) => &["agent_start_time"],
+        };
         world.db.set("host_metrics", &metrics, "live", true)?;
-        note_start(world, host, &["boot_time", "agent_start_time"]);
+        note_start(world, host, stamps);
         Ok(())
     })
 }
@@ -175,6 +194,42 @@ pub(crate) async fn reset(shared: &Shared) -> Result<(), Error> {
     Ok(())
 }
 
+/// Lets the coordinator start from another database, without the other hosts of that: nobody tells
+/// whether they are still there.
+///
+/// # Errors
+///
+/// `HANDLE_INVALID` where the database has no host that is its coordinator.
+pub(crate) fn start_from(shared: &Arc<Shared>, restored: Restored) -> Result<(), Failure> {
+    let coordinator = shared.with(|world| world.coordinator());
+    crash(shared, &coordinator)?;
+    let address = shared.address_of(&coordinator);
+    shared.with(|world| {
+        let uuid = world.db.text("host", &coordinator, "uuid")?;
+        world.db.replace(&restored);
+        world.db.set("host", &coordinator, "uuid", uuid)?;
+        if let Some(address) = address {
+            bootstrap::move_host(world, &coordinator, address.ip());
+        }
+        world.down.clear();
+        for host in world.db.references("host") {
+            if host == coordinator {
+                continue;
+            }
+            for pif in world.db.list("host", &host, "PIFs")? {
+                world.db.destroy("PIF", &pif)?;
+            }
+            world.db.destroy("host", &host)?;
+        }
+        let db = &world.db;
+        world.disks.retain(|vdi, _| db.exists("VDI", vdi));
+        world.blobs.retain(|blob, _| db.exists("blob", blob));
+        world.down.insert(coordinator.clone(), Down::Off);
+        Ok(())
+    })?;
+    boot(shared, &coordinator)
+}
+
 /// Resets the VMs of a host that will not come back soon.
 ///
 /// # Errors
@@ -191,7 +246,7 @@ pub(crate) fn halt_all(world: &mut World, host: &str) -> Result<(), Failure> {
 
 /// Refuses a host that is down.
 pub(crate) fn assert_up(world: &World, host: &str) -> Result<(), Failure> {
-    if world.down.contains(host) {
+    if world.down.contains_key(host) {
         Err(Failure::new("CANNOT_CONTACT_HOST", [host]))
     } else {
         Ok(())

@@ -48,7 +48,7 @@ impl Face {
     /// Whether the host is down, so that nothing answers.
     pub(crate) fn is_down(&self) -> bool {
         let host = self.host();
-        self.shared.with(|world| world.down.contains(&host))
+        self.shared.with(|world| world.down.contains_key(&host))
     }
 
     /// The failure of a member of the pool that is asked what only the coordinator answers.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use xapi_client::meta;
 
-use crate::db::Release;
+use crate::db::RELEASES;
 use crate::failure::Failure;
 use crate::fault::FaultRule;
 use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
+use crate::plugin::{self, Plugin};
 use crate::rbac;
 use crate::report::GuestReport;
 use crate::sim::{Error, GuestMode, Sim, SimOptions};
@@ -17,7 +18,7 @@ use crate::spec::{Problems, SpecError, Table, read_toml};
 /// A pool, how it behaves and what goes wrong in it.
 ///
 /// Keys are named as the methods of [`Model`], [`SrSpec`], [`NetworkSpec`], [`TemplateSpec`],
-/// [`UserSpec`], [`SimOptions`] and [`FaultRule`]. Sizes are bytes or texts such as `"8GiB"`,
+/// [`UserSpec`], [`SimOptions`], [`FaultRule`] and [`Plugin`]. Sizes are bytes or texts such as `"8GiB"`,
 /// times are seconds. The parts of a preset come before those of the file.
 ///
 /// ```
@@ -54,6 +55,8 @@ pub struct Scenario {
     pub options: SimOptions,
     /// What goes wrong, in the order of the file.
     pub faults: Vec<FaultRule>,
+    /// What plugins of the hosts answer, in the order of the file.
+    pub plugins: Vec<Plugin>,
 }
 
 impl Scenario {
@@ -76,7 +79,13 @@ impl Scenario {
     ///
     /// As [`Sim::start`].
     pub async fn start(self) -> Result<Sim, Error> {
-        Sim::start_with(self.model, self.options, self.faults).await
+        let Scenario {
+            model,
+            options,
+            faults,
+            plugins,
+        } = self;
+        Sim::start_with(model, options, faults, plugins).await
     }
 }
 
@@ -95,15 +104,14 @@ fn scenario(table: &mut Table, problems: &mut Problems) -> Scenario {
     if let Some(seed) = table.count(problems, "seed") {
         model = model.seed(seed);
     }
-    let releases = [
-        ("8.2", Release::Xcpng82),
-        ("8.3", Release::Xcpng83),
-        ("newest", Release::Newest),
-    ];
-    if let Some(release) = table.word(problems, "release", &releases) {
+    if let Some(release) = table.word(problems, "release", &RELEASES) {
         model = model.release(release);
     }
     if let Some(hosts) = table.count(problems, "hosts") {
+        if hosts == 0 {
+            let text = "is 0, and a pool has at least one host, its coordinator";
+            table.refuse_value(problems, "hosts", text);
+        }
         model = model.hosts(hosts);
     }
     if let Some(memory) = table.bytes(problems, "host_memory") {
@@ -143,11 +151,13 @@ fn scenario(table: &mut Table, problems: &mut Problems) -> Scenario {
         model = model.user(user);
     }
     let faults = table.tables(problems, "fault", fault);
+    let plugins = table.tables(problems, "plugin", plugin::read);
     let options = table.table(problems, "behaviour", behaviour);
     Scenario {
         model,
         options: options.unwrap_or_default(),
         faults,
+        plugins,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The simulator as its users see it.
 
 mod options;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use crate::guest::{GuestError, GuestOptions, Guests, PassedOver, Rung};
 use crate::model::Model;
 use crate::origin::Origin;
 use crate::outage;
+use crate::plugin::Plugin;
 use crate::rpc::Face;
 use crate::secret;
 use crate::server::Server;
@@ -139,13 +141,14 @@ impl Sim {
     ///
     /// Dropping the future removes what it has begun.
     pub async fn start(model: Model, options: SimOptions) -> Result<Sim, Error> {
-        Sim::start_with(model, options, Vec::new()).await
+        Sim::start_with(model, options, Vec::new(), Vec::new()).await
     }
 
     pub(crate) async fn start_with(
         model: Model,
         options: SimOptions,
         faults: Vec<FaultRule>,
+        plugins: Vec<Plugin>,
     ) -> Result<Sim, Error> {
         let needs_guests = model.templates.iter().any(|template| template.guest);
         let storage = Storage::new(options.places());
@@ -172,6 +175,7 @@ impl Sim {
             options,
             password: password.clone(),
             faults,
+            plugins,
         };
         let (world, hosts) = origin.world(&guests).await?;
         let credentials = Credentials {
@@ -307,84 +311,8 @@ impl Sim {
         }
     }
 
-    /// Adds a rule that makes calls fail or wait. Rules act in the order of their adding.
-    pub fn inject(&self, rule: FaultRule) {
-        self.shared.with(|world| world.faults.add(rule));
-    }
-
-    /// The rules in force, in the order of their adding, with what they have done so far.
-    #[must_use]
-    pub fn faults(&self) -> Vec<FaultRule> {
-        self.shared.with(|world| world.faults.rules().to_vec())
-    }
-
-    /// Removes all rules of [`inject`](Sim::inject).
-    pub fn clear_faults(&self) {
-        self.shared.with(|world| world.faults.clear());
-    }
-
-    /// Restarts the toolstack of the coordinator: connections break, sessions and tasks are lost,
-    /// VMs run on.
-    pub fn restart_toolstack(&self) {
-        outage::restart_toolstack(&self.shared);
-    }
-
-    /// Cuts the power of a host, by its name, uuid or reference. Connections to it break and are
-    /// refused, the guests of its VMs end. Its VMs still count as running until
-    /// [`boot_host`](Sim::boot_host).
-    ///
-    /// # Errors
-    ///
-    /// `HANDLE_INVALID` for a host that does not exist.
-    pub fn crash_host(&self, host: &str) -> Result<(), Failure> {
-        outage::crash(&self.shared, &outage::find(&self.shared, "host", host)?)
-    }
-
-    /// Boots a host that is down; its VMs are halted then.
-    ///
-    /// # Errors
-    ///
-    /// As [`crash_host`](Sim::crash_host).
-    pub fn boot_host(&self, host: &str) -> Result<(), Failure> {
-        outage::boot(&self.shared, &outage::find(&self.shared, "host", host)?)
-    }
-
-    /// Makes another host the coordinator; sessions and tasks are lost.
-    ///
-    /// # Errors
-    ///
-    /// As [`crash_host`](Sim::crash_host), and `CANNOT_CONTACT_HOST` for a host that is down.
-    pub fn fail_over(&self, host: &str) -> Result<(), Failure> {
-        outage::fail_over(&self.shared, &outage::find(&self.shared, "host", host)?)
-    }
-
-    /// Lets an SR take nothing more, or again what fits, by its name, uuid or reference. A full one
-    /// says so in its `physical_utilisation`.
-    ///
-    /// # Errors
-    ///
-    /// `HANDLE_INVALID` for an SR that does not exist.
-    pub fn fill_sr(&self, sr: &str, full: bool) -> Result<(), Failure> {
-        outage::fill_sr(&self.shared, sr, full)
-    }
-
-    /// Moves the clock of the pool by so many seconds, backwards if negative. Sessions and tasks
-    /// that are too old then end.
-    pub fn shift_clock(&self, seconds: i64) {
-        outage::shift_clock(&self.shared, seconds);
-    }
-
-    /// Moves the clock of one host by so many seconds against that of the pool, as
-    /// [`Model::clock_skew`] does from the start.
-    ///
-    /// # Errors
-    ///
-    /// As [`crash_host`](Sim::crash_host).
-    pub fn skew_clock(&self, host: &str, seconds: i64) -> Result<(), Failure> {
-        outage::skew_clock(&self.shared, host, seconds)
-    }
-
-    /// Makes the pool anew from its model, with the faults of its [`Scenario`](crate::Scenario).
+    /// Makes the pool anew from its model, with the faults and plugins of its
+    /// [`Scenario`](crate::Scenario).
     /// Connections break, what runs is ended, and references are those of the first start.
     /// Functions of [`on`](Sim::on) stay.
     ///
@@ -427,23 +355,6 @@ impl Sim {
             name: name.to_owned(),
             source,
         })
-    }
-
-    /// Lets a function answer a method by its wire name, after all checks. It gets the parameters
-    /// without the session, and leaves a call to the simulator by giving `None`. A constructor's
-    /// struct is not among the parameters. The newest function for a method counts.
-    pub fn on(
-        &self,
-        method: impl Into<String>,
-        answer: impl Fn(&[Value]) -> Option<Result<Value, Failure>> + Send + Sync + 'static,
-    ) {
-        self.shared.hook(method.into(), Arc::new(answer));
-    }
-
-    /// Puts the host into emergency mode, in which nearly every call answers with this failure
-    /// (`HOST_STILL_BOOTING` for example), or takes it out again.
-    pub fn set_emergency(&self, failure: Option<Failure>) {
-        self.shared.with(|world| world.emergency = failure);
     }
 
     /// The calls so far, in the order of their arrival. Of very many only the newest are kept.

@@ -24,8 +24,9 @@ use crate::dispatch::Registry;
 use crate::failure::{Failure, Reply};
 use crate::fault::Faults;
 use crate::origin::Origin;
+use crate::plugin::Plugin;
 use crate::seed::Seed;
-use crate::storage::Storage;
+use crate::storage::{RawDisk, Storage};
 use crate::tls::{Certificate, HostKey, Identity, TlsError};
 use crate::value::Value;
 
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) listeners: HashMap<String, Listener>,
     /// VDI → what is on it, where that is more than zeros.
     pub(crate) disks: HashMap<String, Disk>,
+    /// Blob → its bytes, once somebody has put any there.
+    pub(crate) blobs: HashMap<String, Arc<RawDisk>>,
     /// VDI whose data are gone → the blocks that they took.
     pub(crate) blocks: HashMap<String, Blocks>,
     /// What lies on SRs without a record.
@@ -57,8 +60,10 @@ pub(crate) struct World {
     pub(crate) skews: HashMap<String, i64>,
     /// Host → how its scheduler groups processors, where somebody has said.
     pub(crate) granularity: HashMap<String, String>,
-    /// The revocation lists of the pool.
-    pub(crate) crls: BTreeSet<String>,
+    /// The revocation lists of the pool by their names.
+    pub(crate) crls: BTreeMap<String, String>,
+    /// The certificates that are trusted without a name, PEM, by their records.
+    pub(crate) trusted: BTreeMap<String, String>,
     /// The certificates of authorities, PEM, by their names.
     pub(crate) authorities: BTreeMap<String, String>,
     /// VM → the guest that runs in it.
@@ -71,6 +76,8 @@ pub(crate) struct World {
     pub(crate) cancels: HashMap<String, watch::Sender<bool>>,
     pub(crate) messages: Messages,
     pub(crate) faults: Faults,
+    /// What plugins of hosts answer, the newest last.
+    pub(crate) plugins: Vec<Plugin>,
     pub(crate) log: Log,
     pub(crate) audit: AuditLog,
     pub(crate) rules: Rules,
@@ -78,8 +85,8 @@ pub(crate) struct World {
     pub(crate) started: i64,
     /// The network cards that are plugged into hosts, whether they have records or not.
     pub(crate) cards: Vec<Card>,
-    /// The hosts that are down.
-    pub(crate) down: BTreeSet<String>,
+    /// The hosts that answer nobody, and why.
+    pub(crate) down: BTreeMap<String, Down>,
     /// The SRs that take nothing more, whatever their size.
     pub(crate) full: BTreeSet<String>,
     /// When the server looks for old tasks again, in seconds since 1970.
@@ -88,6 +95,15 @@ pub(crate) struct World {
     pub(crate) emergency: Option<Failure>,
     /// Counts domains, bridges and addresses handed out.
     pub(crate) counters: Counters,
+}
+
+/// Why a host answers nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Down {
+    /// It has no power, and nothing runs on it.
+    Off,
+    /// Only its toolstack does not run.
+    WithoutToolstack,
 }
 
 /// A network card of a host.

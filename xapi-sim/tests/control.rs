@@ -84,6 +84,68 @@ async fn faults_come_and_go() {
 }
 
 #[tokio::test]
+async fn plugins_come_and_go() {
+    let pool = pool().await;
+    let control = controlled(&pool).await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let args = || {
+        vec![
+            host.as_str().into(),
+            "zfs.py".into(),
+            "list".into(),
+            Value::Struct(vec![]),
+        ]
+    };
+    let plugin = r#"{"name":"zfs.py","function":"list","host":"xcp-ng","result":"{}"}"#;
+    assert_eq!(well(&control, "POST /plugins", plugin).await, "{}");
+    assert_eq!(pool.call("host.call_plugin", args()).await, "{}".into());
+    assert_eq!(
+        well(&control, "GET /plugins", "").await,
+        r#"[{"plugin":"zfs.py list on xcp-ng: return \"{}\""}]"#
+    );
+    well(&control, "DELETE /plugins", "").await;
+    assert_eq!(
+        pool.fails("host.call_plugin", args()).await,
+        "XENAPI_MISSING_PLUGIN|zfs.py"
+    );
+    let (status, body) = badly(&control, "POST /plugins", r#"{"name":"x","args":["y"]}"#).await;
+    assert_eq!(status, 400);
+    assert!(
+        body.contains("args in the request has to be a table of texts"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_answered_with_what_is() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let control = controlled(&pool).await;
+    for (request, body, remedy) in [
+        (
+            "POST /crash-host",
+            r#"{"host":"attic"}"#,
+            "one of: xcp-ng, xcp-ng-2, xcp-ng-3",
+        ),
+        (
+            "POST /skew-clock",
+            r#"{"host":"attic"}"#,
+            "one of: xcp-ng, xcp-ng-2, xcp-ng-3",
+        ),
+        ("POST /fill-sr", r#"{"sr":"attic"}"#, "Shared storage"),
+    ] {
+        let (status, body) = badly(&control, request, body).await;
+        assert_eq!(status, 422);
+        assert!(
+            body.contains("HANDLE_INVALID") && body.contains(remedy),
+            "{body}"
+        );
+    }
+    well(&control, "POST /crash-host", r#"{"host":"xcp-ng-2"}"#).await;
+    let (_, body) = badly(&control, "POST /fail-over", r#"{"host":"xcp-ng-2"}"#).await;
+    assert!(body.contains("boot it first"), "{body}");
+}
+
+#[tokio::test]
 async fn hosts_crash_and_the_toolstack_restarts() {
     let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
     let control = controlled(&pool).await;
@@ -196,10 +258,11 @@ async fn it_tells_what_happened() {
         vec![vm.as_str().into(), false.into(), false.into()],
     )
     .await;
-    pool.fails("host.shutdown_agent", vec![]).await;
+    let import = vec!["https://x".into(), "".into(), false.into(), false.into()];
+    pool.fails("VM.import", import).await;
     assert_eq!(
         well(&control, "GET /unimplemented", "").await,
-        r#"["host.shutdown_agent"]"#
+        r#"["VM.import"]"#
     );
     let counts = well(&control, "GET /calls-per-vm", "").await;
     // Provisioned, started, and started in vain.

@@ -272,16 +272,19 @@ async fn a_reply_can_lie_about_what_was_done() {
 
 #[tokio::test]
 async fn unimplemented_messages_are_collected() {
-    let pool = pool().await;
-    assert_eq!(
-        pool.fails("host.shutdown_agent", vec![]).await,
-        "NOT_IMPLEMENTED|host.shutdown_agent"
-    );
-    assert_eq!(pool.sim.unimplemented(), ["host.shutdown_agent"]);
-    let coverage = pool.sim.coverage();
-    assert!(coverage.implemented.contains(&"VM.clone"));
-    assert!(!coverage.implemented.contains(&"host.shutdown_agent"));
-    assert_eq!(coverage.missing, ["VM.import", "host.shutdown_agent"]);
+    for release in [Release::Xcpng82, Release::Xcpng83, Release::Newest] {
+        let model = Model::single_host().release(release);
+        let pool = pool_of(model, SimOptions::default()).await;
+        let import = vec!["https://x".into(), "".into(), false.into(), false.into()];
+        assert_eq!(
+            pool.fails("VM.import", import).await,
+            "NOT_IMPLEMENTED|VM.import"
+        );
+        assert_eq!(pool.sim.unimplemented(), ["VM.import"]);
+        let coverage = pool.sim.coverage();
+        assert!(coverage.implemented.contains(&"VM.clone"));
+        assert_eq!(coverage.missing, ["VM.import"], "{release}");
+    }
 }
 
 #[tokio::test]

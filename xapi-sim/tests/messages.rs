@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{Pool, pool, text};
-use xapi_sim::Value;
+use common::{Pool, pool, pool_of, text};
+use xapi_sim::{Model, Release, SimOptions, Value};
 
 async fn host(pool: &Pool) -> Value {
     pool.call("host.get_all", vec![]).await.items()[0].clone()
@@ -147,4 +147,49 @@ async fn a_fresh_host_has_the_srs_of_its_installation() {
     let windows = pool.named("VM", "Windows 11").await;
     let platform = pool.get("VM", "platform", &windows).await;
     assert_eq!(platform.get("viridian"), Some(&"true".into()));
+}
+
+#[tokio::test]
+async fn messages_are_destroyed_by_what_they_are() {
+    let model = Model::single_host().release(Release::Newest);
+    let pool = pool_of(model, SimOptions::default()).await;
+    let host = host(&pool).await;
+    let uuid = pool.get("host", "uuid", &text(&host)).await;
+    let tell = async |priority: i64| {
+        let args = vec![
+            "TOLD".into(),
+            priority.into(),
+            "Host".into(),
+            uuid.clone(),
+            "body".into(),
+        ];
+        text(&pool.call("message.create", args).await)
+    };
+    let left = async || pool.call("message.get_all", vec![]).await.items().len();
+    let destroy = |filters: Vec<(&str, &str)>| vec![Value::map(filters)];
+    tell(3).await;
+    tell(5).await;
+    assert_eq!(
+        pool.fails("message.destroy_all", destroy(vec![("colour", "red")]))
+            .await,
+        "INVALID_VALUE|colour|red"
+    );
+    pool.call(
+        "message.destroy_all",
+        destroy(vec![("before", "20200101T00:00:00Z")]),
+    )
+    .await;
+    assert_eq!(left().await, 2);
+    let filters = vec![("priority", "3"), ("after", "20200101T00:00:00Z")];
+    pool.call("message.destroy_all", destroy(filters)).await;
+    assert_eq!(left().await, 1);
+    pool.call("message.destroy_all", destroy(vec![])).await;
+    assert_eq!(left().await, 0);
+    // Those of an object are newer than a time, and the object has to be there.
+    let unknown = vec![
+        "Host".into(),
+        "none".into(),
+        Value::DateTime("20200101T00:00:00Z".into()),
+    ];
+    assert_eq!(pool.fails("message.get", unknown).await, "UUID_INVALID");
 }

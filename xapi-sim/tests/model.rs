@@ -221,6 +221,19 @@ async fn an_older_release_has_its_own_templates() {
 }
 
 #[tokio::test]
+async fn an_older_release_has_no_column_of_a_newer_one() {
+    let found = async |release| {
+        let pool = pool_of(Model::single_host().release(release), SimOptions::default()).await;
+        let filter = vec![r#"field "groups" = "()""#.into()];
+        pool.try_call("VM.get_all_records_where", filter).await
+    };
+    assert!(found(Release::Xcpng83).await.is_ok());
+    let failure = found(Release::Xcpng82).await.unwrap_err();
+    assert_eq!(failure.code, "INTERNAL_ERROR");
+    assert_eq!(failure.params, ["missing field", "groups", ""]);
+}
+
+#[tokio::test]
 async fn what_does_not_fit_together_is_told_at_once() {
     let password = || SecretString::from("x".to_owned());
     let model = Model::new()

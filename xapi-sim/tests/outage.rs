@@ -370,6 +370,37 @@ async fn a_vm_that_is_bound_to_its_host_cannot_leave() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_toolstack_that_is_told_to_stop_is_started_by_hand() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    pool.call("host.shutdown_agent", vec![]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lost = pool.fails("VM.get_all", vec![]).await;
+    assert!(lost.starts_with("CANNOT_CONTACT_HOST|"), "{lost}");
+    pool.sim.boot_host("xcp-ng").unwrap();
+    let pool = again(pool).await;
+    assert_eq!(pool.state(&vm).await, "Running");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leads_is_said_in_an_emergency_only_without_high_availability() {
+    let pool = pool_of_three().await;
+    let named = |address: &str| vec![address.into()];
+    pool.call("pool.emergency_reset_master", named("192.0.2.200"))
+        .await;
+    let srs = pool.named("SR", "Shared storage").await;
+    let args = vec![Value::strings([srs]), Value::Struct(vec![])];
+    pool.call("pool.enable_ha", args).await;
+    for (method, params) in [
+        ("pool.emergency_reset_master", named("192.0.2.200")),
+        ("pool.emergency_transition_to_master", vec![]),
+    ] {
+        assert_eq!(pool.fails(method, params).await, "HA_IS_ENABLED");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_takes_over_when_told_so() {
     let pool = pool_of_three().await;
     let host = pool.named("host", "xcp-ng-3").await;

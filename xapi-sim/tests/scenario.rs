@@ -130,13 +130,68 @@ name = \"x\"
             "line 2: hosts in the file has to be a whole number, 0 or more",
             "line 3: colour in the file is unknown; known are preset, name, seed, release, hosts, \
              host_memory, host_cpus, vms, sr, network, clock_skews, template, user, fault, \
-             behaviour",
+             plugin, behaviour",
             "line 5: [[fault]] does nothing; give it delay, fail, disconnect, http_status, \
              truncate, slow_body, expire_session or crash_host",
             "line 8: [[fault]] has both method and class; give one of them",
             "line 11: probability in [[fault]] has to be a number from 0 to 1",
             "line 14: [[user]] has no password",
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_file_says_what_plugins_answer() {
+    let pool = started(
+        r#"
+hosts = 2
+
+[behaviour]
+guests = "simulated"
+
+[[plugin]]
+name = "zfs.py"
+function = "list"
+result = "{}"
+
+[[plugin]]
+name = "zfs.py"
+function = "list"
+host = "xcp-ng-2"
+args = { pool = "tank" }
+fail = ["XENAPI_PLUGIN_FAILURE", "list", "OSError", "no zpool"]
+"#,
+    )
+    .await;
+    let list = async |host: &str, args: &[(&str, &str)]| {
+        let host = pool.named("host", host).await;
+        let args = Value::map(args.iter().copied());
+        let call = vec![host.into(), "zfs.py".into(), "list".into(), args];
+        pool.try_call("host.call_plugin", call).await
+    };
+    let tank = [("pool", "tank"), ("verbose", "true")];
+    assert_eq!(list("xcp-ng", &tank).await, Ok("{}".into()));
+    assert_eq!(list("xcp-ng-2", &[]).await, Ok("{}".into()));
+    let failure = list("xcp-ng-2", &tank).await.unwrap_err();
+    assert_eq!(failure.code, "XENAPI_PLUGIN_FAILURE");
+    assert_eq!(failure.params, ["list", "OSError", "no zpool"]);
+    let toml = "[[plugin]]\nname = \"x\"\nresult = \"\"\nfail = [\"X\"]\n";
+    let error = Scenario::from_toml(toml).unwrap_err();
+    assert_eq!(
+        error.problems(),
+        [
+            "line 1: [[plugin]] has no function",
+            "line 1: [[plugin]] has both result and fail; give one of them",
+        ]
+    );
+}
+
+#[test]
+fn a_pool_has_at_least_one_host() {
+    let error = Scenario::from_toml("seed = 1\nhosts = 0\n").unwrap_err();
+    assert_eq!(
+        error.problems(),
+        ["line 2: hosts in the file is 0, and a pool has at least one host, its coordinator"]
     );
 }
 

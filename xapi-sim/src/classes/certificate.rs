@@ -44,12 +44,6 @@ pub(crate) const TABLE: Table = &[
         Now(|world, call| uninstall(world, call.text(0), false)),
     ),
     ("pool.certificate_list", Now(list)),
-    ("pool.crl_install", Now(install_crl)),
-    ("pool.crl_uninstall", Now(uninstall_crl)),
-    (
-        "pool.crl_list",
-        Now(|world, _| Ok(Value::strings(world.crls.iter().cloned()))),
-    ),
     ("pool.enable_tls_verification", Now(enable_verification)),
     (
         "host.emergency_disable_tls_verification",
@@ -210,33 +204,53 @@ fn shown_by(world: &World, host: &str) -> Result<Option<String>, Failure> {
 }
 
 fn add(world: &mut World, name: &str, kind: &str, host: &str, pem: &str) -> Result<(), Failure> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes());
-    let der = der.map_err(|_| Failure::new("CERTIFICATE_CORRUPT", [name]))?;
-    let (from, until) =
-        crate::tls::validity(&der).ok_or_else(|| Failure::new("CERTIFICATE_CORRUPT", [name]))?;
-    let fingerprint = Fingerprint::of(&der).to_string();
-    let values = vec![
+    let read = Read::from_pem(pem).ok_or_else(|| Failure::new("CERTIFICATE_CORRUPT", [name]))?;
+    let mut values = read.fields();
+    values.extend([
         ("name", Value::from(name)),
         ("type", Value::from(kind)),
         ("host", Value::from(host)),
-        ("not_before", Value::DateTime(from)),
-        ("not_after", Value::DateTime(until)),
-        ("fingerprint", Value::String(fingerprint.clone())),
-        ("fingerprint_sha256", Value::String(fingerprint)),
-        ("fingerprint_sha1", Value::String(sha1(&der))),
-    ];
+    ]);
     world.create("Certificate", values).map(drop)
 }
 
-/// The other fingerprint of a certificate, in the same form.
-fn sha1(der: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, der);
-    let bytes: Vec<String> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
-    bytes.join(":")
+/// What a certificate tells of itself.
+pub(super) struct Read {
+    pub(super) not_before: String,
+    pub(super) not_after: String,
+    pub(super) sha256: String,
+    sha1: String,
+}
+
+impl Read {
+    /// `None` for a text that is no certificate.
+    pub(super) fn from_pem(pem: &str) -> Option<Read> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let (not_before, not_after) = tls::validity(&der)?;
+        let sha1 = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &der);
+        let octets: Vec<String> = sha1.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        Some(Read {
+            not_before,
+            not_after,
+            sha256: Fingerprint::of(&der).to_string(),
+            sha1: octets.join(":"),
+        })
+    }
+
+    /// As fields of a record.
+    pub(super) fn fields(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("not_before", Value::DateTime(self.not_before.clone())),
+            ("not_after", Value::DateTime(self.not_after.clone())),
+            ("fingerprint", Value::from(self.sha256.as_str())),
+            ("fingerprint_sha256", Value::from(self.sha256.as_str())),
+            ("fingerprint_sha1", Value::from(self.sha1.as_str())),
+        ]
+    }
 }
 
 /// Names become names of files.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
 }
@@ -281,29 +295,6 @@ fn uninstall(world: &mut World, name: &str, force: bool) -> Reply {
 
 fn list(world: &mut World, _: &Call) -> Reply {
     Ok(Value::strings(world.authorities.keys().cloned()))
-}
-
-fn install_crl(world: &mut World, call: &Call) -> Reply {
-    let (name, text) = (call.text(0), call.text(1));
-    if !is_name(name) {
-        return Err(Failure::new("CRL_NAME_INVALID", [name]));
-    }
-    if world.crls.contains(name) {
-        return Err(Failure::new("CRL_ALREADY_EXISTS", [name]));
-    }
-    if !text.contains("-----BEGIN X509 CRL-----") {
-        return Err(Failure::new("CRL_CORRUPT", [name]));
-    }
-    world.crls.insert(name.to_owned());
-    done()
-}
-
-fn uninstall_crl(world: &mut World, call: &Call) -> Reply {
-    if world.crls.remove(call.text(0)) {
-        done()
-    } else {
-        Err(Failure::new("CRL_DOES_NOT_EXIST", [call.text(0)]))
-    }
 }
 
 fn enable_verification(world: &mut World, _: &Call) -> Reply {

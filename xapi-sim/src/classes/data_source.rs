@@ -4,7 +4,7 @@
 use super::{Table, done, power_of};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
-use crate::handlers::rrd::{self, Source};
+use crate::handlers::measured::{self, Measured, Source};
 use crate::value::Value;
 use crate::world::{Call, World};
 
@@ -24,17 +24,17 @@ pub(crate) const TABLE: Table = &[
 ];
 
 /// What is measured of the object that a call names: nothing of a VM without a domain.
-fn measured(world: &World, call: &Call) -> Result<rrd::Measured, Failure> {
+fn measured(world: &World, call: &Call) -> Result<Measured, Failure> {
     let (class, object) = (call.class.name, call.text(0));
     world.db.require(class, object)?;
-    let mut measured = rrd::measured(world, class, object)?;
+    let mut measured = measured::measured(world, class, object)?;
     if class == "VM" && !power_of(world, object)?.is_live() {
         measured.sources.clear();
     }
     Ok(measured)
 }
 
-fn find<'m>(measured: &'m rrd::Measured, name: &str) -> Result<&'m Source, Failure> {
+fn find<'m>(measured: &'m Measured, name: &str) -> Result<&'m Source, Failure> {
     let mut sources = measured.sources.iter();
     sources
         .find(|source| source.name == name)

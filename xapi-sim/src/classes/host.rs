@@ -4,6 +4,7 @@ use super::{Table, done};
 use crate::db::Release;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
+use crate::plugin;
 use crate::value::Value;
 use crate::world::{Call, World};
 
@@ -29,7 +30,7 @@ pub(crate) const TABLE: Table = &[
     ("VMSS.snapshot_now", Now(snapshot_now)),
     (
         "VM.import_convert",
-        Now(|_, _| Err(no_plugin("conversion"))),
+        Now(|_, _| Err(plugin::missing("conversion"))),
     ),
     ("host.compute_memory_overhead", Now(compute_memory_overhead)),
 ];
@@ -143,20 +144,19 @@ fn call_extension(world: &mut World, call: &Call) -> Reply {
     Err(Failure::new("MESSAGE_METHOD_UNKNOWN", [call.text(1)]))
 }
 
-/// No plugins are installed.
+/// `host.call_plugin(host, plugin, fn, args)`
 fn call_plugin(world: &mut World, call: &Call) -> Reply {
-    world.db.require("host", call.text(0))?;
-    Err(no_plugin(call.text(1)))
-}
-
-fn no_plugin(name: &str) -> Failure {
-    Failure::new("XENAPI_MISSING_PLUGIN", [name])
+    let (host, db) = (call.text(0), &world.db);
+    db.require("host", host)?;
+    let args = call.arg(3);
+    let asked = (call.text(1), call.text(2), &args);
+    plugin::call(&world.plugins, db, host, asked)
 }
 
 /// Schedules of snapshots are carried out by a plugin, also right away.
 fn snapshot_now(world: &mut World, call: &Call) -> Reply {
     world.db.require("VMSS", call.text(0))?;
-    Err(no_plugin("vmss"))
+    Err(plugin::missing("vmss"))
 }
 
 fn compute_memory_overhead(world: &mut World, call: &Call) -> Reply {

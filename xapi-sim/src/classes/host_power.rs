@@ -52,6 +52,8 @@ pub(crate) const TABLE: Table = &[
     ("host.evacuate", Later(evacuate)),
     ("pool.designate_new_master", Later(designate)),
     ("pool.emergency_transition_to_master", Later(transition)),
+    ("pool.emergency_reset_master", Later(follow)),
+    ("host.shutdown_agent", Later(shutdown_agent)),
     (
         "pool.recover_slaves",
         Now(|_, _| Ok(Value::Array(Vec::new()))),
@@ -87,6 +89,17 @@ fn soon<F: Future<Output = ()> + Send + 'static>(
         }
         act(shared).await;
     });
+}
+
+/// The toolstack of the host that is asked stops, until somebody boots the host.
+fn shutdown_agent(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        let host = call.host.clone();
+        soon(&shared, |shared| async move {
+            outage::stop_toolstack(&shared, &host);
+        });
+        done()
+    })
 }
 
 fn restart_agent(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
@@ -243,13 +256,36 @@ fn designate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 }
 
 /// Makes the member that was asked the coordinator, when the old one is gone.
+/// With High Availability it is not for people to say who leads.
+fn assert_without_ha(shared: &Shared) -> Result<(), Failure> {
+    let armed = shared.with(|world| world.db.flag("pool", &world.pool(), "ha_enabled"))?;
+    if armed {
+        return Err(Failure::code("HA_IS_ENABLED"));
+    }
+    Ok(())
+}
+
 fn transition(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
+        assert_without_ha(&shared)?;
         let host = call.host.clone();
         soon(&shared, move |shared| async move {
             if let Err(failure) = outage::fail_over(&shared, &host) {
                 tracing::warn!(%failure, "the pool keeps its coordinator");
             }
+        });
+        done()
+    })
+}
+
+/// `pool.emergency_reset_master(address)`: the host that is asked restarts its toolstack to follow
+/// another coordinator. All of a pool follow the one that it has, so that it goes on as before.
+fn follow(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
+    Box::pin(async move {
+        assert_without_ha(&shared)?;
+        let host = call.host.clone();
+        soon(&shared, move |shared| async move {
+            shared.end_life(&[host]);
         });
         done()
     })

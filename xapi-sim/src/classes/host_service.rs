@@ -73,6 +73,7 @@ pub(crate) const TABLE: Table = &[
     ("host.get_ntp_servers_status", Now(ntp_status)),
     ("host.get_ntp_synchronized", Now(ntp_synchronised)),
     ("host.list_timezones", Now(timezones)),
+    ("host.set_timezone", Now(set_timezone)),
     ("host.set_servertime", Now(set_servertime)),
     ("host.get_tracked_user_agents", Now(user_agents)),
     ("host.set_sched_gran", Now(set_granularity)),
@@ -294,16 +295,23 @@ fn ntp_synchronised(world: &mut World, call: &Call) -> Reply {
     Ok(Value::Bool(world.skew(call.text(0)) == 0))
 }
 
+/// The time zones of the IANA database that name a place, one a line.
+const ZONES: &str = include_str!("timezones.txt");
+
 fn timezones(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
-    let zones = [
-        "America/New_York",
-        "Asia/Tokyo",
-        "Europe/Berlin",
-        "Europe/London",
-        "UTC",
-    ];
-    Ok(Value::strings(zones))
+    Ok(Value::strings(ZONES.lines()))
+}
+
+/// `host.set_timezone(self, value)`
+fn set_timezone(world: &mut World, call: &Call) -> Reply {
+    let (host, zone) = (call.text(0), call.text(1));
+    world.db.require("host", host)?;
+    if !ZONES.lines().any(|known| known == zone) {
+        return Err(Failure::new("INVALID_VALUE", ["timezone", zone]));
+    }
+    world.db.set("host", host, "timezone", zone)?;
+    done()
 }
 
 /// `host.set_servertime(self, value)`: only where no time server does it.

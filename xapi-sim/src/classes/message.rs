@@ -1,9 +1,12 @@
 //! Messages (alerts): kept beside the database, so counts of live objects never show them.
 
+use std::cmp::Ordering;
+
 use super::{Table, done};
+use crate::clock;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
-use crate::value::Value;
+use crate::value::{Value, parse_int};
 use crate::world::{Call, World};
 
 pub(crate) const TABLE: Table = &[
@@ -14,6 +17,7 @@ pub(crate) const TABLE: Table = &[
     // The expression is not even read.
     ("message.get_all_records_where", Now(get_all_records)),
     ("message.destroy_many", Now(destroy_many)),
+    ("message.destroy_all", Now(destroy_all)),
     ("message.get_record", Now(get_record)),
     ("message.get_by_uuid", Now(get_by_uuid)),
     ("message.get", Now(get)),
@@ -22,18 +26,21 @@ pub(crate) const TABLE: Table = &[
 
 /// `message.create(name, priority, class, object uuid, body)`.
 fn create(world: &mut World, call: &Call) -> Reply {
-    let class = call.text(2);
-    let table = match class {
-        "Host" => "host",
-        "Pool" => "pool",
-        other => other,
-    };
-    let object = call.text(3);
-    if world.db.by_uuid(table, object).is_none() {
+    let (class, object) = (call.text(2), call.text(3));
+    if world.db.by_uuid(table_of(class), object).is_none() {
         return Err(Failure::uuid_invalid(class, object));
     }
     let body = call.arg(4);
     add(world, call.arg(0), call.int(1), class, object, body).map(Value::String)
+}
+
+/// The table of a class of messages.
+fn table_of(class: &str) -> &str {
+    match class {
+        "Host" => "host",
+        "Pool" => "pool",
+        other => other,
+    }
 }
 
 /// How many messages are kept; older ones go.
@@ -118,6 +125,37 @@ fn destroy_many(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// `message.destroy_all(filters)`: those that all filters fit.
+fn destroy_all(world: &mut World, call: &Call) -> Reply {
+    let filters = call.arg(0);
+    let mut wanted: Vec<String> = world.messages.live.keys().cloned().collect();
+    for (name, value) in filters.members() {
+        let given = value.as_str().unwrap_or_default();
+        let invalid = || Failure::new("INVALID_VALUE", [name.as_str(), given]);
+        let fits: Box<dyn Fn(&Value) -> bool> = match name.as_str() {
+            "before" | "after" => {
+                let time = clock::normalise(given).ok_or_else(invalid)?;
+                let wanted = if name == "before" {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                };
+                Box::new(move |record| text(record, "timestamp").cmp(&time) == wanted)
+            }
+            "priority" => {
+                let priority = Value::Int(parse_int(given).ok_or_else(invalid)?);
+                Box::new(move |record| record.get("priority") == Some(&priority))
+            }
+            _ => return Err(invalid()),
+        };
+        wanted.retain(|reference| find(world, reference).is_ok_and(&fits));
+    }
+    for reference in wanted {
+        forget(world, &reference);
+    }
+    done()
+}
+
 fn find<'w>(world: &'w World, reference: &str) -> Result<&'w Value, Failure> {
     let found = world.messages.live.get(reference);
     found
@@ -162,13 +200,16 @@ fn get_by_uuid(world: &mut World, call: &Call) -> Reply {
         .ok_or_else(|| Failure::uuid_invalid("message", uuid))
 }
 
-/// `message.get(class, object uuid, since)`.
+/// `message.get(class, object uuid, since)`. An object that is not there is not even named.
 fn get(world: &mut World, call: &Call) -> Reply {
     let (class, object, since) = (call.text(0), call.text(1), call.text(2));
+    if world.db.by_uuid(table_of(class), object).is_none() {
+        return Err(Failure::code("UUID_INVALID"));
+    }
     Ok(select(world, |record| {
         text(record, "cls") == class
             && text(record, "obj_uuid") == object
-            && text(record, "timestamp") >= since
+            && text(record, "timestamp") > since
     }))
 }
 

@@ -31,6 +31,7 @@ pub(crate) mod sr;
 pub(crate) mod sr_create;
 pub(crate) mod sr_probe;
 pub(crate) mod task;
+pub(crate) mod trusted;
 pub(crate) mod tunnel;
 pub(crate) mod update;
 pub(crate) mod vbd;
@@ -71,6 +72,7 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         bond::TABLE,
         caller::TABLE,
         certificate::TABLE,
+        trusted::TABLE,
         cluster::TABLE,
         data_source::TABLE,
         event::TABLE,

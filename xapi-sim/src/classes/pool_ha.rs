@@ -349,7 +349,7 @@ pub(crate) fn after_crash(shared: &Arc<Shared>, host: &str) -> Result<(), Failur
             return Ok(None);
         }
         let mut hosts = world.db.references("host").into_iter();
-        let Some(heir) = hosts.find(|other| !world.down.contains(other)) else {
+        let Some(heir) = hosts.find(|other| !world.down.contains_key(other)) else {
             return Ok(None);
         };
         let heir = (world.coordinator() == host).then_some(heir);

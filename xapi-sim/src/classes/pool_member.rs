@@ -22,7 +22,6 @@ pub(crate) const TABLE: Table = &[
     ("host.create", Now(create)),
     ("pool.hello", Now(hello)),
     ("pool.initial_auth", Now(initial_auth)),
-    ("pool.emergency_reset_master", Now(|_, _| done())),
     ("pool.rotate_secret", Now(rotate_secret)),
     ("host.notify_accept_new_pool_secret", Now(of_host)),
     ("host.notify_send_new_pool_secret", Now(of_host)),
@@ -230,7 +229,7 @@ fn hello(world: &mut World, call: &Call) -> Reply {
     let known = world.db.by_uuid("host", call.text(0));
     Ok(Value::from(match known {
         None => "unknown_host",
-        Some(host) if world.down.contains(&host) => "cannot_talk_back",
+        Some(host) if world.down.contains_key(&host) => "cannot_talk_back",
         Some(_) => "ok",
     }))
 }

@@ -3,6 +3,7 @@
 use super::{Table, check, done, nothing, plain};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
+use crate::plugin;
 use crate::value::{EPOCH, Value};
 use crate::world::{Call, World};
 
@@ -16,7 +17,6 @@ pub(crate) const TABLE: Table = &[
     ("host.set_max_cstate", Now(plain)),
     ("host.set_ntp_mode", Now(plain)),
     ("host.set_ntp_custom_servers", Now(plain)),
-    ("host.set_timezone", Now(plain)),
     ("host.set_power_on_mode", Now(set_power_on_mode)),
     ("host.set_hostname_live", Now(set_hostname_live)),
     (
@@ -161,10 +161,12 @@ fn copy_bios_strings(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
-/// No plugins are installed.
+/// `VM.call_host_plugin(vm, plugin, fn, args)`: of the host on which the VM runs.
 fn call_host_plugin(world: &mut World, call: &Call) -> Reply {
-    world.db.require("VM", call.text(0))?;
-    Err(Failure::new("XENAPI_MISSING_PLUGIN", [call.text(1)]))
+    let host = world.db.text("VM", call.text(0), "resident_on")?;
+    let args = call.arg(3);
+    let asked = (call.text(1), call.text(2), &args);
+    plugin::call(&world.plugins, &world.db, &host, asked)
 }
 
 fn new_blob(world: &mut World, mime_type: &str, public: bool) -> Reply {
@@ -186,7 +188,18 @@ fn create_blob(world: &mut World, call: &Call) -> Reply {
 }
 
 fn destroy_blob(world: &mut World, call: &Call) -> Reply {
-    world.db.destroy("blob", call.text(0))?;
+    let blob = call.text(0);
+    world.db.destroy("blob", blob)?;
+    world.blobs.remove(blob);
+    // Only VMs are looked at, whatever else it hangs on.
+    for vm in world.db.references("VM") {
+        let blobs = world.db.get("VM", &vm, "blobs")?.members();
+        if blobs.iter().any(|(_, hung)| hung.as_str() == Some(blob)) {
+            let mut rest = blobs.to_vec();
+            rest.retain(|(_, hung)| hung.as_str() != Some(blob));
+            world.db.set("VM", &vm, "blobs", Value::Struct(rest))?;
+        }
+    }
     done()
 }
 

@@ -132,7 +132,7 @@ fn assert_host(
     if !exempt && !db.flag("host", host, "enabled")? {
         return Err(Failure::new("HOST_DISABLED", [host]));
     }
-    if world.down.contains(host) {
+    if world.down.contains_key(host) {
         return Err(Failure::code("HOST_NOT_LIVE"));
     }
     for vbd in db.list("VM", vm, "VBDs")? {

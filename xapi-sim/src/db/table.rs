@@ -14,6 +14,7 @@ use crate::value::{EPOCH, Value};
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) class: &'static Class,
+    release: Release,
     pub(super) columns: HashMap<&'static str, usize>,
     /// For each field, whether it stays inside the server.
     hidden: Vec<bool>,
@@ -48,6 +49,7 @@ impl Table {
         let hidden = |field: &Field| field.internal || !release.has(field.absent_in_xcpng);
         Table {
             class,
+            release,
             columns: columns.map(|(at, field)| (field.name, at)).collect(),
             hidden: class.fields.iter().map(hidden).collect(),
             defaults: class.fields.iter().map(default_value).collect(),
@@ -75,19 +77,18 @@ impl Table {
     pub(crate) fn columns<'t>(
         &'t self,
         row: &'t Row,
-        release: Release,
     ) -> impl Iterator<Item = (&'static Field, String)> + 't {
         let fields = self.class.fields.iter().zip(&row.fields);
         fields
-            .filter(move |(field, _)| release.has(field.absent_in_xcpng))
+            .filter(|(field, _)| self.release.has(field.absent_in_xcpng))
             .map(|(field, value)| (field, dbtext::write(value)))
     }
 
     /// The whole row, internal fields included, as one text of the database. The last column comes
     /// first.
-    pub(crate) fn dump(&self, reference: &str, row: &Row, release: Release) -> String {
+    pub(crate) fn dump(&self, reference: &str, row: &Row) -> String {
         let mut columns: Vec<(String, String)> = self
-            .columns(row, release)
+            .columns(row)
             .map(|(field, text)| (field.column.to_owned(), text))
             .collect();
         columns.push(("_ref".to_owned(), reference.to_owned()));
@@ -101,11 +102,10 @@ impl Table {
         if column == "_ref" {
             return Some(reference.to_owned());
         }
-        let at = self
-            .class
-            .fields
-            .iter()
-            .position(|field| field.column == column)?;
+        let at =
+            self.class.fields.iter().position(|field| {
+                field.column == column && self.release.has(field.absent_in_xcpng)
+            })?;
         Some(dbtext::write(&row.fields[at]))
     }
 }

@@ -1,4 +1,4 @@
-//! Consoles: `CONNECT /console` and its form for web browsers. There is no screen to show, and so
+//! Consoles: `CONNECT /console`, its form for web browsers, and pictures of them. There is no screen to show, and so
 //! even a VM that runs on the host that was asked has none.
 
 use super::request::Request;
@@ -12,15 +12,24 @@ const FAILURE: &str = "Console.Failure";
 
 pub(super) async fn connect(request: &Request, connection: &mut Connection) -> Result<(), Trouble> {
     let task = request.task("Connection to VM console")?;
-    let found = find(request);
+    let found = find(request, "http/connect_console/host_console");
     if found.is_ok() {
         connection.write_head(&MISSING).await?;
     }
     finish(task, found, &Value::void())
 }
 
+/// `GET /vncsnapshot`: the program that takes pictures of screens finds none.
+pub(super) fn snapshot(request: &Request) -> Result<(), Trouble> {
+    let task = request.task("Taking snapshot of VM console")?;
+    let found = find(request, "http/get_vncsnapshot/host_console");
+    let no_screen = "Forkhelpers.Subprocess_failed(1)".to_owned();
+    let result = found.and(Err(Trouble::Exception(no_screen)));
+    finish(task, result, &Value::void())
+}
+
 /// Looks for a console of a VM that runs here, and for the right to use it.
-fn find(request: &Request) -> Result<(), Trouble> {
+fn find(request: &Request, permission: &str) -> Result<(), Trouble> {
     let failure = || Trouble::Exception(FAILURE.to_owned());
     let given = match (request.query("uuid"), request.query("ref")) {
         (Some(uuid), _) => request.shared.with(|world| {
@@ -56,7 +65,7 @@ fn find(request: &Request) -> Result<(), Trouble> {
         Ok::<_, Failure>((db.flag("VM", &vm, "is_control_domain")?, runs && here))
     })?;
     if control_domain {
-        request.assert_role("http/connect_console/host_console", "pool-admin")?;
+        request.assert_role(permission, "pool-admin")?;
     }
     if runs_here { Ok(()) } else { Err(failure()) }
 }

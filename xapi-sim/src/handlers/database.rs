@@ -27,18 +27,14 @@ pub(super) async fn dump(request: &Request, connection: &mut Connection) -> Resu
     finish(task, sent.await, &Value::void())
 }
 
-fn document(world: &World) -> String {
+pub(super) fn document(world: &World) -> String {
     let db = &world.db;
     let mut out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<database><manifest>".to_owned();
-    let host = world.coordinator();
-    let schema = db.key("host", &host, "software_version", "db_schema");
-    let schema = schema.ok().flatten().unwrap_or_default();
-    let (major, minor) = schema.split_once('.').unwrap_or((&schema, "0"));
-    let generation = db.generation().to_string();
+    let (major, minor) = schema(world).unwrap_or_default();
     for (key, value) in [
-        ("schema_major_vsn", major),
-        ("schema_minor_vsn", minor),
-        ("generation_count", &generation),
+        ("schema_major_vsn", i64::from(major)),
+        ("schema_minor_vsn", i64::from(minor)),
+        ("generation_count", db.generation()),
     ] {
         // Writing to a text never fails, here and below.
         let _ = write!(out, "<pair key=\"{key}\" value=\"{value}\"/>");
@@ -47,6 +43,15 @@ fn document(world: &World) -> String {
     write_tables(&mut out, db);
     out.push_str("</database>\n");
     out
+}
+
+/// The version of the tables.
+pub(super) fn schema(world: &World) -> Option<(u32, u32)> {
+    let host = world.coordinator();
+    let schema = world.db.key("host", &host, "software_version", "db_schema");
+    let schema = schema.ok()??;
+    let (major, minor) = schema.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// What outlives a restart: neither sessions nor tasks, and of other classes not every field.
@@ -60,7 +65,7 @@ fn write_tables(out: &mut String, db: &Db) {
                 "<row ref=\"{reference}\" __ctime=\"{created}\" __mtime=\"{modified}\" \
                  _ref=\"{reference}\""
             );
-            for (field, text) in table.columns(row, db.release()) {
+            for (field, text) in table.columns(row) {
                 if field.persist {
                     let _ = write!(out, " {}=\"{}\"", field.column, protected(&text));
                 }
@@ -69,6 +74,24 @@ fn write_tables(out: &mut String, db: &Db) {
         }
         out.push_str("</table>");
     }
+}
+
+/// A text as it was before it was written down, without the escapes of XML.
+pub(super) fn unprotected(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        let escaped = (character == '%').then(|| rest.next()).flatten();
+        out.push(match escaped {
+            Some('.') => ' ',
+            Some('t') => '\t',
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some(other) => other,
+            None => character,
+        });
+    }
+    out
 }
 
 /// Blanks are written in a way that no reader of XML changes.

@@ -1,9 +1,9 @@
-//! What is logged: `GET /audit_log` and `GET /system-status`.
+//! What is logged: `GET /audit_log`, `GET /host_logs_download` and `GET /system-status`.
 
 use std::io;
 
 use super::request::Request;
-use super::{Trouble, finish};
+use super::{Trouble, backup, finish};
 use crate::failure::Failure;
 use crate::http::Connection;
 use crate::value::Value;
@@ -50,6 +50,20 @@ async fn send_status(request: &Request, connection: &mut Connection) -> Result<(
         "Content-Disposition: attachment; filename=\"system_status.tgz\"",
     ];
     send(connection, &head, &archive?).await
+}
+
+/// `GET /host_logs_download`: what is logged, as an archive.
+pub(super) async fn download(
+    request: &Request,
+    connection: &mut Connection,
+) -> Result<(), Trouble> {
+    let task = request.task("Downloading host logs")?;
+    let files = vec![(
+        "var/log/audit.log",
+        request.shared.with(|world| world.audit.since("")),
+    )];
+    let result = backup::send_archive(request, connection, &task.header(), files).await;
+    finish(task, result, &Value::void())
 }
 
 async fn send(connection: &mut Connection, head: &[&str], content: &[u8]) -> Result<(), Trouble> {

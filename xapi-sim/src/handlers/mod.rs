@@ -4,18 +4,23 @@
 //! that are not simulated say so, and [`Sim::unimplemented`](crate::Sim::unimplemented) lists them.
 
 mod about;
+mod backup;
+mod blob;
 mod block;
 mod blocks;
 mod console;
 mod database;
 mod logs;
+pub(crate) mod measured;
 mod ova;
 mod ova_import;
 mod pump;
 mod qcow2;
 mod raw_vdi;
 mod request;
-pub(crate) mod rrd;
+mod restore;
+mod rrd;
+mod services;
 mod vhd;
 mod vm_export;
 mod vm_import;
@@ -169,7 +174,29 @@ const SIMULATED: &[&str] = &[
     "connect_console",
     "connect_console_ws",
     "get_audit_log",
+    "get_blob",
+    "put_blob",
+    "get_vncsnapshot",
+    "get_host_backup",
+    "put_host_restore",
+    "get_host_logs_download",
+    "get_host_updates",
+    "get_updates",
+    "put_bundle",
+    "get_pool_update_download",
+    "get_services",
+    "post_services",
+    "put_services",
+    "get_services_sm",
+    "post_services_sm",
+    "put_services_sm",
+    "get_services_xenops",
+    "post_services_xenops",
+    "put_services_xenops",
     "get_system_status",
+    "get_wlb_report",
+    "get_wlb_diagnostics",
+    "put_pool_xml_db_sync",
     "get_export",
     "get_export_metadata",
     "get_export_raw_vdi",
@@ -237,6 +264,34 @@ pub(crate) async fn respond(
         "get_audit_log" => logs::audit(&request, connection).await,
         "get_system_status" => logs::status(&request, connection).await,
         "get_pool_xml_db_sync" => database::dump(&request, connection).await,
+        "put_pool_xml_db_sync" => restore::restore(&request, connection).await,
+        "get_host_backup" => backup::backup(&request, connection).await,
+        "put_host_restore" => backup::restore(&request, connection).await,
+        "get_host_logs_download" => logs::download(&request, connection).await,
+        "get_vncsnapshot" => console::snapshot(&request),
+        "get_blob" => blob::get(&request, connection).await,
+        "put_blob" => blob::put(&request, connection).await,
+        "get_services" | "get_services_sm" => services::list(&request, connection).await,
+        // Those of other daemons, which no model has.
+        "get_services_xenops"
+        | "post_services_xenops"
+        | "put_services_xenops"
+        | "post_services"
+        | "put_services"
+        | "post_services_sm"
+        | "put_services_sm" => services::missing(connection).await,
+        // No update has been uploaded.
+        "get_pool_update_download" => services::missing(connection).await,
+        "get_host_updates" | "get_updates" => {
+            refuse(&request, Failure::code("NO_REPOSITORY_ENABLED"))
+        }
+        "put_bundle" => refuse(&request, Failure::code("BUNDLE_REPO_NOT_ENABLED")),
+        "get_wlb_report" if request.query("report").is_none() => {
+            Err(Trouble::Exception("Failure(\"Bad request\")".to_owned()))
+        }
+        "get_wlb_report" | "get_wlb_diagnostics" => {
+            refuse(&request, Failure::code("WLB_NOT_INITIALIZED"))
+        }
         "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
         "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,
         name => {
@@ -244,10 +299,7 @@ pub(crate) async fn respond(
             let method = format!("{} {}", handler.method, handler.path);
             face.shared
                 .with(|world| world.log.unimplemented.insert(method));
-            let failure = Failure::new("NOT_IMPLEMENTED", [name]);
-            // Nobody else ends the task of whoever asks.
-            request.fail_given_task(&failure);
-            Err(Trouble::Failed(failure))
+            refuse(&request, Failure::new("NOT_IMPLEMENTED", [name]))
         }
     };
     match result {
@@ -255,6 +307,12 @@ pub(crate) async fn respond(
         Err(Trouble::Failed(failure)) => Some(exception(&request::text_of(&failure))),
         Err(Trouble::Exception(text)) => Some(exception(&text)),
     }
+}
+
+/// Lets a request fail, and the task of whoever asks, which nobody else would end.
+fn refuse(request: &Request, failure: Failure) -> Result<(), Trouble> {
+    request.fail_given_task(&failure);
+    Err(Trouble::Failed(failure))
 }
 
 const OK: [&str; 3] = [
@@ -270,6 +328,13 @@ const BAD: [&str; 3] = [
 
 const MISSING: [&str; 3] = [
     "HTTP/1.1 404 Not Found",
+    "Connection: close",
+    "Cache-Control: no-cache, no-store",
+];
+
+/// As handlers say it that answer in an older version of HTTP.
+const MISSING_1_0: [&str; 3] = [
+    "HTTP/1.0 404 Not Found",
     "Connection: close",
     "Cache-Control: no-cache, no-store",
 ];

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::block::Attached;
 use super::blocks::Base;
 use super::request::{self, Request, Task};
-use super::xva::Broken;
-use super::{BAD, OK, Trouble, finish, pump, qcow2, redirect, vhd};
+use super::xva::{self, Broken, DiskFile};
+use super::{BAD, MISSING_1_0 as MISSING, OK, Trouble, finish, pump, qcow2, redirect, vhd};
 use crate::backing::{self, blocking};
 use crate::classes::{sr, vdi};
 use crate::db::Release;
@@ -24,18 +24,13 @@ const PIECE: usize = 1 << 20;
 /// How often a task learns of the progress of its transfer, in bytes.
 const NEWS: u64 = 64 << 20;
 
-const MISSING: [&str; 3] = [
-    "HTTP/1.0 404 Not Found",
-    "Connection: close",
-    "Cache-Control: no-cache, no-store",
-];
 /// How the bytes of a disk are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Raw,
     Vhd,
     Qcow2,
-    /// What a real server knows and the simulator does not.
+    /// The blocks of the disk as files of an archive.
     Tar,
 }
 
@@ -169,6 +164,15 @@ fn create(request: &Request, length: i64) -> Result<String, Failure> {
     request.shared.with(|world| vdi::add(world, values, length))
 }
 
+/// A disk that travels without the description of a VM.
+fn alone(size: u64, disk: Option<&Arc<RawDisk>>) -> DiskFile {
+    DiskFile {
+        name: String::new(),
+        size,
+        disk: disk.cloned(),
+    }
+}
+
 /// What the server says when the tool that copies disks fails.
 fn broken() -> Failure {
     Failure::new("VDI_IO_ERROR", ["Device I/O errors"])
@@ -215,7 +219,17 @@ async fn receive(
             let read = read.await.map_err(|_| broken())?;
             read.map_err(|reason| failure(task, reason))?;
         }
-        Format::Tar => return Err(broken()),
+        Format::Tar => {
+            let (file, cancelled) = (
+                alone(attached.size, Some(&sink.disk)),
+                task.cancelled.clone(),
+            );
+            let read = pump::inflow(connection, length, move |from| {
+                xva::read_alone(from, file, &cancelled)
+            });
+            let read = read.await.map_err(|_| broken())?;
+            read.map_err(|reason| failure(task, reason))?;
+        }
     }
     request
         .shared
@@ -365,7 +379,7 @@ async fn send(
         }
         Format::Vhd => ("application/vhd", "vhd"),
         Format::Qcow2 => ("application/x-qemu-disk", "qcow2"),
-        Format::Tar => return Err(broken().into()),
+        Format::Tar => ("application/x-tar", "tar"),
     };
     let disk = backing::to_read(&request.shared, vdi).await?;
     let uuid_of = |vdi: &str| {
@@ -392,14 +406,15 @@ async fn send(
     let mut head = OK.to_vec();
     head.extend([task_header.as_str(), &kind, &name]);
     connection.write_head(&head).await?;
-    if compared {
+    if format != Format::Raw {
         let (size, cancelled) = (attached.size, task.cancelled.clone());
         let written = pump::outflow(connection, move |out| {
-            let (disk, base) = (disk.as_deref(), base.as_ref());
-            if format == Format::Vhd {
-                return vhd::write(out, disk, size, &uuid, base, &cancelled);
+            let (bytes, base) = (disk.as_deref(), base.as_ref());
+            match format {
+                Format::Vhd => vhd::write(out, bytes, size, &uuid, base, &cancelled),
+                Format::Qcow2 => qcow2::write(out, bytes, size, base, &cancelled),
+                _ => xva::write_alone(out, &alone(size, disk.as_ref()), &cancelled),
             }
-            qcow2::write(out, disk, size, base, &cancelled)
         });
         return written.await?.map_err(|reason| match reason {
             Broken::Gone => Trouble::Gone,

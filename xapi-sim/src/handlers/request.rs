@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use tokio::sync::watch;
 
+use super::blob;
 use crate::classes::{session, task};
 use crate::failure::{Failure, Reply};
 use crate::http::Head;
@@ -54,6 +55,9 @@ impl Request {
             temporary: false,
             shared,
         };
+        if name == "get_blob" && blob::is_public(&request) {
+            return Ok(request);
+        }
         if let Some(session) = request.param("session_id") {
             request.session = session.to_owned();
         } else if request.param("pool_secret").is_some() {

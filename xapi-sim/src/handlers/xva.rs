@@ -22,11 +22,22 @@ const MAX_DESCRIPTION: u64 = 1 << 30;
 /// A disk on its way out or in.
 #[derive(Debug, Clone)]
 pub(super) struct DiskFile {
-    /// What the description calls it, `Ref:4`.
+    /// What the description calls it, `Ref:4`; empty for a disk that travels alone.
     pub(super) name: String,
     pub(super) size: u64,
     /// `None` for zeros from end to end.
     pub(super) disk: Option<Arc<RawDisk>>,
+}
+
+impl DiskFile {
+    /// What the file of a block is called.
+    fn block(&self, number: u64) -> String {
+        if self.name.is_empty() {
+            format!("{number:08}")
+        } else {
+            format!("{}/{number:08}", self.name)
+        }
+    }
 }
 
 /// How an archive is compressed.
@@ -98,6 +109,18 @@ fn write_plain<W: Write>(
     Ok(archive.into_inner()?)
 }
 
+/// Writes an archive of the blocks of one disk.
+pub(super) fn write_alone(
+    out: impl Write,
+    disk: &DiskFile,
+    cancelled: &Cancelled,
+) -> Result<(), Broken> {
+    let mut archive = tar::Builder::new(out);
+    write_disk(&mut archive, disk, cancelled)?;
+    archive.into_inner()?.flush()?;
+    Ok(())
+}
+
 fn append(archive: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_path(name)?;
@@ -127,7 +150,7 @@ fn write_disk(
             None => block.fill(0),
         }
         if number == 0 || number == last || block.iter().any(|byte| *byte != 0) {
-            let name = format!("{}/{number:08}", file.name);
+            let name = file.block(number);
             append(archive, &name, block)?;
             let checksum = format!("{:016X}", xxhash(block));
             append(archive, &format!("{name}.xxhash"), checksum.as_bytes())?;
@@ -192,6 +215,25 @@ pub(super) fn read(
     }
     let disks = describe(&description).map_err(Broken::Failed)?;
     drop(description);
+    read_blocks(entries, &disks, force, cancelled)
+}
+
+/// Reads an archive of the blocks of one disk.
+pub(super) fn read_alone(
+    from: impl Read,
+    disk: DiskFile,
+    cancelled: &Cancelled,
+) -> Result<(), Broken> {
+    let mut archive = tar::Archive::new(from);
+    read_blocks(archive.entries().map_err(end)?, &[disk], false, cancelled)
+}
+
+fn read_blocks<R: Read>(
+    entries: tar::Entries<'_, R>,
+    disks: &[DiskFile],
+    force: bool,
+    cancelled: &Cancelled,
+) -> Result<(), Broken> {
     let mut waiting: HashMap<&str, &DiskFile> = disks
         .iter()
         .map(|disk| (disk.name.as_str(), disk))
@@ -220,11 +262,9 @@ pub(super) fn read(
             }
             continue;
         }
-        let known = name.split_once('/').and_then(|(disk, number)| {
-            let disk = disks.iter().find(|known| known.name == disk)?;
-            Some((disk, number.parse::<u64>().ok()?))
-        });
-        let Some((disk, number)) = known else {
+        let (disk, number) = name.rsplit_once('/').unwrap_or(("", &name));
+        let known = disks.iter().find(|known| known.name == disk);
+        let (Some(disk), Ok(number)) = (known, number.parse::<u64>()) else {
             // The checksums at the end of very old files.
             if name == "checksum.xml" {
                 continue;

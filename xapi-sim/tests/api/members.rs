@@ -138,7 +138,11 @@ async fn a_host_tells_the_certificate_that_it_shows() {
         text(&pool.get("Certificate", "fingerprint", &certificate).await),
         shown
     );
-    let other = text(&pool.get("Certificate", "fingerprint_sha1", &certificate).await);
+    let other = text(
+        &pool
+            .get("Certificate", "fingerprint_sha1", &certificate)
+            .await,
+    );
     assert_eq!(other.split(':').count(), 20, "{other}");
     let until = pool.get("Certificate", "not_after", &certificate).await;
     assert!(matches!(until, Value::DateTime(text) if text.ends_with('Z')));
@@ -167,6 +171,81 @@ async fn a_host_tells_the_certificate_that_it_shows() {
         pool.fails("pool.certificate_uninstall", vec!["lab.pem".into()])
             .await,
         "CERTIFICATE_DOES_NOT_EXIST|lab.pem"
+    );
+}
+
+#[tokio::test]
+async fn the_newest_pools_trust_certificates_for_what_they_are_meant_for() {
+    let model = Model::single_host().release(Release::Newest);
+    let pool = pool_of(model, SimOptions::default()).await;
+    let whole = text(&pool.call("pool.get_all", vec![]).await.items()[0]);
+    let host = host(&pool).await;
+    let pem = text(&pool.call("host.get_server_certificate", this(&host)).await);
+    let install = |ca: bool, pem: &str, purposes: &[&str]| {
+        let purposes = Value::strings(purposes.iter().copied());
+        vec![whole.as_str().into(), ca.into(), pem.into(), purposes]
+    };
+    let method = "pool.install_trusted_certificate";
+    assert_eq!(
+        pool.fails(method, install(false, &pem, &[])).await,
+        "CERTIFICATE_LACKS_PURPOSE"
+    );
+    assert_eq!(
+        pool.fails(method, install(true, "x", &[])).await,
+        "TRUSTED_CERTIFICATE_INVALID"
+    );
+    pool.call(method, install(false, &pem, &["ldaps"])).await;
+    let twice = pool
+        .fails(method, install(false, &pem, &["licensing", "ldaps"]))
+        .await;
+    assert!(
+        twice.starts_with("TRUSTED_CERTIFICATE_ALREADY_EXISTS|"),
+        "{twice}"
+    );
+    // As an authority it is another one.
+    pool.call(method, install(true, &pem, &[])).await;
+    let all = pool.call("Certificate.get_all_records", vec![]).await;
+    let of = |kind: &str| {
+        let mut all = all.members().iter();
+        let found = all.find(|(_, record)| record.get("type") == Some(&kind.into()));
+        found.unwrap().clone()
+    };
+    let (pinned, record) = of("pinned");
+    assert_eq!(record.get("purpose"), Some(&Value::strings(["ldaps"])));
+    let (of_host, _) = of("host");
+    let uninstall = |which: &str| vec![whole.as_str().into(), which.into()];
+    assert_eq!(
+        pool.fails("pool.uninstall_trusted_certificate", uninstall(&of_host))
+            .await,
+        format!("NOT_TRUSTED_CERTIFICATE|{of_host}")
+    );
+    // What another pool needs of it, and has for it.
+    let none = || Value::Struct(vec![]);
+    let args = vec![
+        whole.as_str().into(),
+        false.into(),
+        none(),
+        Value::strings([&pinned]),
+    ];
+    let given = pool
+        .call("pool.exchange_trusted_certificates_on_join", args)
+        .await;
+    assert_eq!(given.members(), [(pem, Value::strings(["ldaps"]))]);
+    pool.call("pool.uninstall_trusted_certificate", uninstall(&pinned))
+        .await;
+    let list = "-----BEGIN X509 CRL-----";
+    let import = Value::map([("lab.pem", list)]);
+    let args = vec![whole.as_str().into(), import, Value::Array(vec![])];
+    pool.call("pool.exchange_crls_on_join", args).await;
+    let export = vec![whole.as_str().into(), none(), Value::strings(["lab.pem"])];
+    let given = pool.call("pool.exchange_crls_on_join", export).await;
+    assert_eq!(given, Value::map([("lab.pem", list)]));
+    let remote = vec!["192.0.2.9".into(), "".into(), "".into(), true.into()];
+    let args = [vec![whole.as_str().into()], remote].concat();
+    assert_eq!(
+        pool.fails("pool.sync_trusted_certificates_from", args)
+            .await,
+        "CANNOT_CONTACT_HOST|192.0.2.9"
     );
 }
 

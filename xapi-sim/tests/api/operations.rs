@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{map, record, this};
-use crate::common::{Pool, device, ended, pool_of, text};
-use xapi_sim::{Model, SimOptions, Value};
+use crate::common::{Pool, device, ended, pool, pool_of, text};
+use xapi_sim::{Model, Plugin, SimOptions, Value};
 
 /// A pool in which everything takes a while, and a provisioned VM with its disk and SR.
 async fn slow() -> (Pool, String, String, String) {
@@ -163,4 +163,51 @@ async fn what_concerns_the_pool_goes_one_at_a_time() {
     let allowed = pool.get("pool", "allowed_operations", &whole).await;
     assert!(allowed.items().contains(&"ha_disable".into()));
     assert!(!allowed.items().contains(&"ha_enable".into()));
+}
+
+#[tokio::test]
+async fn plugins_answer_what_they_were_told_to() {
+    let pool = pool().await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let call = |plugin: &str, function: &str| {
+        let args = Value::map([("key", "value")]);
+        vec![host.as_str().into(), plugin.into(), function.into(), args]
+    };
+    let refused = async |plugin: &str, function: &str| {
+        pool.fails("host.call_plugin", call(plugin, function)).await
+    };
+    assert_eq!(
+        refused("zfs.py", "list").await,
+        "XENAPI_MISSING_PLUGIN|zfs.py"
+    );
+    let list = Plugin::new("zfs.py", "list");
+    pool.sim.add_plugin(list.clone().returns("{}"));
+    let answer = pool.call("host.call_plugin", call("zfs.py", "list")).await;
+    assert_eq!(answer, "{}".into());
+    assert_eq!(
+        refused("zfs.py", "destroy").await,
+        "UNKNOWN_XENAPI_PLUGIN_FUNCTION|destroy"
+    );
+    // The newest that fits counts, and one for other arguments does not fit.
+    pool.sim
+        .add_plugin(list.arg("key", "other").fails("NO", [""; 0]));
+    pool.call("host.call_plugin", call("zfs.py", "list")).await;
+    assert_eq!(pool.sim.plugins().len(), 2);
+    pool.sim.clear_plugins();
+    let other = Plugin::new("zfs.py", "list").arg("key", "other");
+    pool.sim.add_plugin(other);
+    assert!(
+        refused("zfs.py", "list")
+            .await
+            .starts_with("XENAPI_PLUGIN_FAILURE|list|")
+    );
+    // A VM asks the host on which it runs.
+    let vm = pool.vm("worker").await;
+    pool.start(&vm).await;
+    let mut of_vm = call("zfs.py", "none");
+    of_vm[0] = vm.into();
+    assert_eq!(
+        pool.fails("VM.call_host_plugin", of_vm).await,
+        "UNKNOWN_XENAPI_PLUGIN_FUNCTION|none"
+    );
 }

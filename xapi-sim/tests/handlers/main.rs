@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where its helpers do")]
 
+mod administration;
 mod changed_blocks;
 mod client;
 #[path = "../common/mod.rs"]

@@ -429,3 +429,42 @@ async fn a_disk_travels_as_qcow2() {
         assert_eq!(error, ["VDI_IO_ERROR", "Device I/O errors"]);
     }
 }
+
+#[tokio::test]
+async fn a_disk_travels_as_an_archive_of_its_blocks() {
+    let served = served().await;
+    let (from, to) = (served.vdi(8 * MIB).await, served.vdi(8 * MIB).await);
+    let mut content = vec![0; 8 * MIB];
+    content[3 * MIB + 5..4 * MIB].copy_from_slice(&bytes(MIB - 5));
+    served
+        .put(&format!("/import_raw_vdi?vdi={from}"), &content)
+        .await;
+    let answer = served
+        .get(&format!("/export_raw_vdi?vdi={from}&format=tar"))
+        .await;
+    assert_eq!(answer.header("content-type"), Some("application/x-tar"));
+    let mut archive = tar::Archive::new(&answer.body[..]);
+    let names: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    // The first and the last block are always there, of the others those with something in them.
+    assert_eq!(
+        names,
+        ["00000000", "00000003", "00000007"]
+            .map(|name| [name.to_owned(), format!("{name}.xxhash")])
+            .concat()
+    );
+    let path = format!("/import_raw_vdi?vdi={to}&format=tar");
+    served.put(&path, &answer.body).await;
+    let copy = served.get(&format!("/export_raw_vdi?vdi={to}")).await;
+    assert!(copy.body == content);
+    let mut spoilt = answer.body;
+    spoilt[4 * MIB / 2] ^= 1;
+    for broken in [&spoilt[..], &spoilt[..MIB], b"no archive"] {
+        let task = served.task().await;
+        served.put(&format!("{path}&task_id={task}"), broken).await;
+        assert_eq!(served.outcome(&task).await.0, "failure");
+    }
+}

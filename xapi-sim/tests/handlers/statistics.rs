@@ -120,15 +120,17 @@ async fn consoles_are_found_and_show_nothing() {
 #[tokio::test]
 async fn handlers_that_are_not_simulated_say_so_and_are_listed() {
     let served = served().await;
-    let answer = served.get("/wlb_report?report=x").await;
+    let answer = served.get("/sync_config_files").await;
     assert!(
         answer
             .text()
-            .contains("NOT_IMPLEMENTED: [ get_wlb_report ]")
+            .contains("NOT_IMPLEMENTED: [ get_config_sync ]")
     );
-    assert_eq!(served.pool.sim.unimplemented(), ["GET /wlb_report"]);
+    assert_eq!(served.pool.sim.unimplemented(), ["GET /sync_config_files"]);
     let task = served.task().await;
-    served.get(&format!("/wlb_report?task_id={task}")).await;
+    served
+        .get(&format!("/sync_config_files?task_id={task}"))
+        .await;
     let (status, _, error) = served.outcome(&task).await;
     assert_eq!(
         (status.as_str(), error[0].as_str()),

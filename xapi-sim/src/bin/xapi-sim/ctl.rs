@@ -26,6 +26,9 @@ enum Command {
     /// Adds, lists and clears the rules by which calls fail.
     #[command(subcommand)]
     Fault(Fault),
+    /// Adds, lists and clears what plugins of the hosts answer to host.call_plugin.
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Restarts the toolstack of the coordinator: sessions and tasks are lost, VMs run on.
     RestartToolstack,
     /// Makes another host the coordinator.
@@ -100,6 +103,21 @@ enum Fault {
     Clear,
 }
 
+#[derive(Debug, Subcommand)]
+enum Plugin {
+    /// Adds an answer in the form of a TOML file's [[plugin]], as KEY=VALUE: name=zfs.py
+    /// function=list_zfs_pools result={}
+    Add {
+        /// name, function, host, result or fail, and args.NAME for an argument that calls must give.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        answer: Vec<String>,
+    },
+    /// Lists the answers.
+    List,
+    /// Removes all plugins from the hosts.
+    Clear,
+}
+
 /// Does it and shows the answer, which is JSON.
 pub(crate) async fn run(options: Ctl) -> Result<(), Failed> {
     let (method, path, body) = request(&options.command)?;
@@ -117,6 +135,9 @@ fn request(command: &Command) -> Result<(Method, &'static str, String), Failed> 
         Command::Fault(Fault::List) => get("/faults"),
         Command::Fault(Fault::Clear) => Ok((Method::DELETE, "/faults", String::new())),
         Command::Fault(Fault::Add { rule }) => Ok((Method::POST, "/faults", fault(rule)?)),
+        Command::Plugin(Plugin::List) => get("/plugins"),
+        Command::Plugin(Plugin::Clear) => Ok((Method::DELETE, "/plugins", String::new())),
+        Command::Plugin(Plugin::Add { answer }) => Ok((Method::POST, "/plugins", plugin(answer)?)),
         Command::RestartToolstack => post("/restart-toolstack", &[]),
         Command::Failover { host } => post("/fail-over", &[("host", quoted(host))]),
         Command::CrashHost { host } => post("/crash-host", &[("host", quoted(host))]),
@@ -151,14 +172,9 @@ fn request(command: &Command) -> Result<(Method, &'static str, String), Failed> 
 fn fault(rule: &[String]) -> Result<String, Failed> {
     let mut pairs = Vec::new();
     for entry in rule {
-        let Some((key, value)) = entry.split_once('=') else {
-            return Err(format!("{entry} is no KEY=VALUE").into());
-        };
+        let (key, value) = pair(entry)?;
         let value = match key {
-            "fail" => {
-                let items: Vec<String> = value.split(',').map(quoted).collect();
-                format!("[{}]", items.join(","))
-            }
+            "fail" => list(value),
             "method" | "class" | "object" => quoted(value),
             _ if value == "true" || value == "false" || value.parse::<f64>().is_ok() => {
                 value.to_owned()
@@ -168,6 +184,35 @@ fn fault(rule: &[String]) -> Result<String, Failed> {
         pairs.push((key, value));
     }
     Ok(object(&pairs))
+}
+
+/// An answer of a plugin as JSON. Its values are texts.
+fn plugin(answer: &[String]) -> Result<String, Failed> {
+    let mut pairs = Vec::new();
+    let mut args = Vec::new();
+    for entry in answer {
+        let (key, value) = pair(entry)?;
+        match key.strip_prefix("args.") {
+            Some(name) => args.push((name, quoted(value))),
+            None if key == "fail" => pairs.push((key, list(value))),
+            None => pairs.push((key, quoted(value))),
+        }
+    }
+    if !args.is_empty() {
+        pairs.push(("args", object(&args)));
+    }
+    Ok(object(&pairs))
+}
+
+fn pair(entry: &str) -> Result<(&str, &str), Failed> {
+    let pair = entry.split_once('=');
+    Ok(pair.ok_or_else(|| format!("{entry} is no KEY=VALUE"))?)
+}
+
+/// Texts with commas between them as JSON.
+fn list(texts: &str) -> String {
+    let items: Vec<String> = texts.split(',').map(quoted).collect();
+    format!("[{}]", items.join(","))
 }
 
 fn object(pairs: &[(&str, String)]) -> String {

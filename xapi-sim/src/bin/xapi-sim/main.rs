@@ -18,7 +18,8 @@ use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use xapi_sim::{
-    Certificate, Control, GuestMode, Model, Scenario, SecretString, Server, Sim, SimOptions,
+    Certificate, Control, GuestMode, Model, Release, Scenario, SecretString, Server, Sim,
+    SimOptions,
 };
 
 /// Simulates a pool of XCP-ng hosts whose VMs can be reached over SSH.
@@ -44,12 +45,15 @@ struct Coverage {
     /// Lists the messages of the datamodel that answer NOT_IMPLEMENTED.
     #[arg(long)]
     missing: bool,
+    /// Release of XCP-ng whose messages are looked at: 8.2, 8.3 or newest.
+    #[arg(long, default_value = "8.3")]
+    release: Release,
 }
 
 #[derive(Debug, Args)]
 struct Serve {
     /// TOML file that describes the pool, how it behaves and what goes wrong in it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["hosts", "vms", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["hosts", "vms", "seed", "release"])]
     model: Option<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -80,17 +84,28 @@ struct Serve {
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     control_port: u16,
     /// Number of hosts in the pool.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     hosts: usize,
     /// Number of halted VMs that are there from the start.
     #[arg(long, default_value_t = 0, value_name = "N")]
     vms: usize,
-    /// Seed of references, uuids and chances.
+    /// Release of XCP-ng that the pool runs: 8.2, 8.3 or newest.
+    #[arg(long, default_value = "8.3")]
+    release: Release,
+    /// Seed of references, uuids and chances: pools with the same one have the same references.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Boots no guests: VMs report an address at which nobody answers.
     #[arg(long)]
     no_guests: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("a pool has at least one host, its coordinator".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}; give a number, 1 or more")),
+    }
 }
 
 #[tokio::main]
@@ -159,7 +174,8 @@ async fn serve(options: Serve) -> Result<(), Failed> {
             scenario.model = Model::single_host()
                 .hosts(options.hosts)
                 .vms(options.vms)
-                .seed(options.seed);
+                .seed(options.seed)
+                .release(options.release);
             scenario
         }
     };
@@ -276,14 +292,15 @@ fn write_out(text: &str) -> std::io::Result<()> {
 
 async fn coverage(options: Coverage) -> Result<(), Failed> {
     let settings = SimOptions::default().with_guests(GuestMode::Simulated);
-    let sim = Sim::start(Model::new(), settings).await?;
+    let sim = Sim::start(Model::new().release(options.release), settings).await?;
     let coverage = sim.coverage();
     sim.shutdown().await;
     let (implemented, missing) = (coverage.implemented, coverage.missing);
     let counts = format!(
-        "{} of {} messages",
+        "{} of {} messages of {}",
         implemented.len(),
-        implemented.len() + missing.len()
+        implemented.len() + missing.len(),
+        options.release
     );
     let mut text = String::new();
     for name in if options.missing {
