@@ -327,8 +327,8 @@ impl<'a> Change<'a> {
 
     async fn create(&self, spec: &NetworkSpec) -> Result<Ref<Network>> {
         let mut wanted = NetworkCreate::new(&spec.name);
-        wanted.name_description = Some(spec.description.clone());
-        wanted.mtu = Some(i64::from(spec.mtu));
+        wanted.name_description.clone_from(&spec.description);
+        wanted.mtu = spec.mtu.map(i64::from);
         let (marks, lasting) = of_new_network(&self.marks.keys);
         wanted.tags = Some([tags(spec), marks].concat());
         wanted.other_config = lasting;

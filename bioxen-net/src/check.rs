@@ -56,11 +56,10 @@ pub(crate) fn check(
     if !name_fits {
         problems.push("a name has 1 to 128 characters, none of them control characters".into());
     }
-    if !(68..=9216).contains(&spec.mtu) {
-        problems.push(format!(
-            "an MTU of {} is outside of 68 to 9216 bytes",
-            spec.mtu
-        ));
+    if let Some(mtu) = spec.mtu
+        && !(68..=9216).contains(&mtu)
+    {
+        problems.push(format!("an MTU of {mtu} is outside of 68 to 9216 bytes"));
     }
     for tag in &spec.tags {
         if tag.trim().is_empty() || tag.chars().any(char::is_control) {
@@ -82,7 +81,8 @@ pub(crate) fn check(
             let has = network.vlan();
             if has != spec.vlan && (has.is_some() || !network.interfaces.is_empty()) {
                 problems.push(format!(
-                    "it exists as {}; what it leads to cannot be changed, remove it first",
+                    "it exists as {}, and what it leads to cannot be changed; ask for it as it is, or \
+                     remove it first",
                     network.kind
                 ));
             }
@@ -108,7 +108,7 @@ fn addresses(
 ) {
     match (spec.gateway, spec.subnet) {
         (Some(gateway), Some(subnet)) if !subnet.has_host(gateway) => problems.push(format!(
-            "the gateway {gateway} is no address that a machine of {subnet} can have"
+            "the gateway {gateway} is no address that a machine of {subnet} can have; give another one"
         )),
         (Some(gateway), None) => problems.push(format!(
             "the gateway {gateway} needs a subnet that it is an address of"
@@ -178,10 +178,10 @@ fn check_vlan(
                 "{} of host {host} is a part of a bond; carry the VLAN on the bond",
                 vlan.device
             ));
-        } else if pif.mtu < i64::from(spec.mtu) {
+        } else if let Some(mtu) = spec.mtu.filter(|mtu| pif.mtu < i64::from(*mtu)) {
             problems.push(format!(
-                "an MTU of {} is too much for {} of host {host}, which has {}",
-                spec.mtu, vlan.device, pif.mtu
+                "an MTU of {mtu} is too much for {} of host {host}, which has {}",
+                vlan.device, pif.mtu
             ));
         }
     }

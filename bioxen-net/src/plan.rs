@@ -10,7 +10,9 @@ use crate::check::{Together, check};
 use crate::error::{Place, Problems};
 use crate::info::NetworkInfo;
 use crate::inventory::Inventory;
-use crate::{Locking, NetworkSpec, NicSpec, Result, Subnet, TAG, VlanSpec, Wanted, plan_nics};
+use crate::{
+    DEFAULT_MTU, Locking, NetworkSpec, NicSpec, Result, Subnet, TAG, VlanSpec, Wanted, plan_nics,
+};
 
 /// The steps that make things as they are wanted. `Display` says them, a line each.
 ///
@@ -259,11 +261,21 @@ impl fmt::Display for Step {
 /// Gives all problems of all networks and interfaces at once.
 pub(crate) fn plan(wanted: &Wanted, there: &Inventory) -> Result<Plan> {
     let networks = there.networks();
+    let called = |name: &str| -> Vec<&NetworkInfo> {
+        networks.iter().filter(|one| one.name == name).collect()
+    };
+    let mut wanted = wanted.clone();
+    for spec in &mut wanted.networks {
+        match called(&spec.name).as_slice() {
+            [network] if network.ours => spec.leave_the_rest_as(network),
+            _ => spec.take_defaults(),
+        }
+    }
     let mut problems = Problems::default();
     let mut steps = Vec::new();
     let mut together = Together::default();
     for (number, spec) in wanted.networks.iter().enumerate() {
-        let existing: Vec<_> = networks.iter().filter(|n| n.name == spec.name).collect();
+        let existing = called(&spec.name);
         let alone = check(spec, &existing, &networks, there);
         for problem in together.check(spec).into_iter().chain(alone) {
             let text = format!("network {:?}: {problem}", spec.name);
@@ -274,7 +286,7 @@ pub(crate) fn plan(wanted: &Wanted, there: &Inventory) -> Result<Plan> {
             _ => make(spec, &mut steps),
         }
     }
-    plan_nics::plan(wanted, &networks, there, &mut steps, &mut problems);
+    plan_nics::plan(&wanted, &networks, there, &mut steps, &mut problems);
     problems.into_result()?;
     // What was left half made is kept once it is complete.
     steps.sort_by_key(|step| matches!(step, Step::Keep { .. } | Step::KeepNic { .. }));
@@ -294,19 +306,17 @@ fn make(spec: &NetworkSpec, steps: &mut Vec<Step>) {
 
 fn adapt(spec: &NetworkSpec, network: &NetworkInfo, there: &Inventory, steps: &mut Vec<Step>) {
     let name = || spec.name.clone();
-    if network.description != spec.description {
-        steps.push(Step::SetDescription {
-            network: name(),
-            from: network.description.clone(),
-            to: spec.description.clone(),
-        });
+    if let Some(to) = spec.description.clone()
+        && network.description != to
+    {
+        let (network, from) = (name(), network.description.clone());
+        steps.push(Step::SetDescription { network, from, to });
     }
-    if network.mtu != i64::from(spec.mtu) {
-        steps.push(Step::SetMtu {
-            network: name(),
-            from: network.mtu,
-            to: i64::from(spec.mtu),
-        });
+    if let Some(to) = spec.mtu.map(i64::from)
+        && network.mtu != to
+    {
+        let (network, from) = (name(), network.mtu);
+        steps.push(Step::SetMtu { network, from, to });
     }
     let from = Addresses {
         subnet: network.subnet,
@@ -345,6 +355,21 @@ fn adapt(spec: &NetworkSpec, network: &NetworkInfo, there: &Inventory, steps: &m
 }
 
 impl NetworkSpec {
+    /// Says of a network that is made what was not said.
+    fn take_defaults(&mut self) {
+        self.description.get_or_insert_default();
+        self.mtu.get_or_insert(DEFAULT_MTU);
+    }
+
+    /// Says of a network that is there what was not said: it stays.
+    fn leave_the_rest_as(&mut self, network: &NetworkInfo) {
+        let description = || network.description.clone();
+        self.description.get_or_insert_with(description);
+        self.mtu = self.mtu.or(u16::try_from(network.mtu).ok());
+        self.subnet = self.subnet.or(network.subnet);
+        self.gateway = self.gateway.or(network.gateway);
+    }
+
     pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             subnet: self.subnet,

@@ -13,7 +13,7 @@ use crate::inventory::Inventory;
 use crate::marks::run_of_nic;
 use crate::nics::{locking_of, rate_of};
 use crate::plan::{Device, Step};
-use crate::{Locking, Mac, NetworkSelector, NicSpec, Subnet, Wanted};
+use crate::{Locking, Mac, NetworkSelector, NetworkSpec, NicSpec, Subnet, Wanted};
 
 /// The network of an interface that is wanted.
 pub(crate) struct On<'a> {
@@ -64,6 +64,19 @@ impl<'a> On<'a> {
     fn is(&self, network: &Ref<Network>) -> bool {
         self.there.is_some_and(|there| there.reference == *network)
     }
+
+    /// Why no machine on it can have an address.
+    fn refuses(&self, address: IpAddr) -> Option<String> {
+        // A network with IPv4 addresses on record may have others too; one with IPv6 has no IPv4.
+        let counts = |subnet: &Subnet| subnet.is_ipv6() || address.is_ipv4();
+        match self.subnet.filter(counts) {
+            Some(subnet) if !subnet.has_host(address) => Some(format!(
+                "the address {address} is none that a machine of {subnet} can have"
+            )),
+            _ => (self.gateway == Some(address))
+                .then(|| format!("the address {address} is that of the gateway")),
+        }
+    }
 }
 
 /// What further interfaces that are wanted take already.
@@ -93,6 +106,12 @@ pub(crate) fn plan(
             claims.vifs.extend(meant.map(|(vif, _)| vif.clone()));
         }
     }
+    for (number, spec) in wanted.networks.iter().enumerate() {
+        for problem in locked_out(spec, networks, there, &claims.vifs) {
+            let text = format!("network {:?}: {problem}", spec.name);
+            problems.tell(Place::Network(number), text);
+        }
+    }
     for (number, nic) in wanted.nics.iter().enumerate() {
         let place = Place::Nic(number);
         let Some(name) = &nic.vm else {
@@ -116,6 +135,38 @@ pub(crate) fn plan(
         let told = one(nic, vm, &on, there, &mut claims, steps);
         told.into_iter().for_each(&mut say);
     }
+}
+
+/// The interfaces that are locked to an address, and stay so, which their network is to have no more.
+fn locked_out(
+    spec: &NetworkSpec,
+    networks: &[NetworkInfo],
+    there: &Inventory,
+    changing: &BTreeSet<Ref<Vif>>,
+) -> Vec<String> {
+    let is_it = |network: &&NetworkInfo| network.ours && network.name == spec.name;
+    let Some(network) = networks.iter().find(is_it) else {
+        return Vec::new();
+    };
+    let mut on = On::existing(network);
+    if (on.subnet, on.gateway) == (spec.subnet, spec.gateway) {
+        return Vec::new();
+    }
+    (on.subnet, on.gateway) = (spec.subnet, spec.gateway);
+    let mut problems = Vec::new();
+    for (vif, record) in &there.guests.vifs {
+        let stays = on.is(&record.network) && !changing.contains(vif);
+        if !stays || there.guests.is_of_template(vif) {
+            continue;
+        }
+        for address in addresses(&locking_of(record)) {
+            problems.extend(on.refuses(address).map(|problem| {
+                let (device, vm) = (&record.device, there.guests.name(&record.vm));
+                format!("{problem}, and interface {device} of VM {vm} is locked to it")
+            }));
+        }
+    }
+    problems
 }
 
 /// The interfaces that may be meant by one that is wanted.
@@ -318,18 +369,7 @@ pub(crate) fn check_lock(
 ) -> Vec<String> {
     let mut problems = Vec::new();
     for address in addresses(locking) {
-        // A network with IPv4 addresses on record may have others too; one with IPv6 has no IPv4.
-        let counts = |subnet: &Subnet| subnet.is_ipv6() || address.is_ipv4();
-        if let Some(subnet) = on.subnet.filter(counts)
-            && !subnet.has_host(address)
-        {
-            problems.push(format!(
-                "the address {address} is none that a machine of {subnet} can have"
-            ));
-        }
-        if on.gateway == Some(address) {
-            problems.push(format!("the address {address} is that of the gateway"));
-        }
+        problems.extend(on.refuses(address));
         let mut others = there.guests.vifs.iter().filter(|(vif, record)| {
             on.is(&record.network) && !changing.contains(*vif) && !there.guests.is_of_template(vif)
         });

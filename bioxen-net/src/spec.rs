@@ -59,18 +59,21 @@ impl<const N: usize> From<[NetworkSpec; N]> for Wanted {
 }
 
 /// A network as it should be: a private one, between VMs, or one that carries a VLAN.
+///
+/// What is not said (`None`) is the default for a network that is made, and stays as it is for one that
+/// is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NetworkSpec {
     /// Its name, by which it is found again among the networks that this library made.
     pub name: String,
-    /// What it is for, in a line.
+    /// What it is for, in a line; nothing by default.
     #[serde(default)]
-    pub description: String,
+    pub description: Option<String>,
     /// The largest packet in bytes; 1500 by default.
-    #[serde(default = "default_mtu")]
-    pub mtu: u16,
+    #[serde(default)]
+    pub mtu: Option<u16>,
     /// Tags that it gets besides [`TAG`](crate::TAG).
     #[serde(default)]
     pub tags: Vec<String>,
@@ -90,17 +93,13 @@ pub struct NetworkSpec {
     pub hosts: Vec<String>,
 }
 
-fn default_mtu() -> u16 {
-    DEFAULT_MTU
-}
-
 impl NetworkSpec {
     /// A private network.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            description: String::new(),
-            mtu: DEFAULT_MTU,
+            description: None,
+            mtu: None,
             tags: Vec::new(),
             vlan: None,
             subnet: None,
@@ -112,14 +111,14 @@ impl NetworkSpec {
     /// Says what it is for.
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
-        self.description = description.into();
+        self.description = Some(description.into());
         self
     }
 
     /// Sets the largest packet in bytes.
     #[must_use]
     pub fn with_mtu(mut self, bytes: u16) -> Self {
-        self.mtu = bytes;
+        self.mtu = Some(bytes);
         self
     }
 

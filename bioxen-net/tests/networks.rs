@@ -4,7 +4,7 @@
 
 mod support;
 
-use bioxen_net::{Error, NetworkKind, NetworkSpec, Networks, NicSpec, Reach, TAG, Wanted};
+use bioxen_net::{Error, Locking, NetworkKind, NetworkSpec, Networks, NicSpec, Reach, TAG, Wanted};
 use support::Pool;
 use xapi_client::{Client, ErrorCode, SecretString};
 use xapi_sim::FaultRule;
@@ -92,6 +92,77 @@ async fn a_private_network_is_made_once_changed_and_removed() {
     assert_eq!(pool.picture().await, before);
     let error = pool.networks.remove("lab").await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn what_is_not_said_of_a_network_that_is_there_stays() {
+    let pool = Pool::of(1).await;
+    let lab = NetworkSpec::new("lab")
+        .with_description("sequencing")
+        .with_mtu(9000)
+        .with_tag("run-7")
+        .with_subnet("10.77.0.0/24".parse().unwrap())
+        .with_gateway("10.77.0.1".parse().unwrap());
+    pool.networks.create(&lab).await.unwrap();
+    let before = pool.picture().await;
+    pool.networks
+        .create(&NetworkSpec::new("lab"))
+        .await
+        .unwrap();
+    assert_eq!(pool.picture().await, before);
+
+    // One thing that is said is one thing that changes.
+    let wish = [NetworkSpec::new("lab").with_gateway("10.77.0.254".parse().unwrap())];
+    let plan = pool.networks.apply(&wish.into()).await.unwrap();
+    assert_eq!(
+        plan.to_string(),
+        "change the addresses of network lab from 10.77.0.0/24 by way of 10.77.0.1 to 10.77.0.0/24 by way \
+         of 10.77.0.254"
+    );
+    let now = pool.networks.find("lab").await.unwrap();
+    assert_eq!(
+        (now.mtu, &*now.description, now.subnet),
+        (9000, "sequencing", lab.subnet)
+    );
+    // What stays counts.
+    let elsewhere = NetworkSpec::new("lab").with_subnet("10.78.0.0/24".parse().unwrap());
+    let told = pool.networks.create(&elsewhere).await.unwrap_err();
+    let problem = "the gateway 10.77.0.254 is no address that a machine of 10.78.0.0/24 can have";
+    assert!(told.to_string().contains(problem), "{told}");
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn other_addresses_of_a_network_are_refused_while_an_interface_is_locked_to_one_of_the_old() {
+    let pool = Pool::of(1).await;
+    let vm = pool.vm("reader").await;
+    let lab = |subnet: &str| NetworkSpec::new("lab").with_subnet(subnet.parse().unwrap());
+    pool.networks.create(&lab("10.77.0.0/24")).await.unwrap();
+    let locked = |address: &str| {
+        NicSpec::new("lab").with_locking(Locking::Locked {
+            ipv4: vec![address.parse().unwrap()],
+            ipv6: Vec::new(),
+        })
+    };
+    let nic = locked("10.77.0.7");
+    pool.networks.attach(&vm, &nic).await.unwrap();
+    let before = pool.picture().await;
+    let told = pool
+        .networks
+        .create(&lab("10.78.0.0/24"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        told.to_string(),
+        "network \"lab\": the address 10.77.0.7 is none that a machine of 10.78.0.0/24 can have, and \
+         interface 1 of VM reader is locked to it"
+    );
+    assert_eq!(pool.picture().await, before);
+    // A wider range takes it along, and so does another lock that comes with the other range.
+    pool.networks.create(&lab("10.77.0.0/16")).await.unwrap();
+    let both = Wanted::from([lab("10.78.0.0/24")]).with_nic("reader", locked("10.78.0.7"));
+    assert_eq!(pool.networks.apply(&both).await.unwrap().steps.len(), 2);
     pool.done().await;
 }
 

@@ -38,7 +38,7 @@ pub(super) enum Command {
     Plan(File),
     /// Make the pool have what a file wants
     Apply(File),
-    /// Make a private network, or one that carries a VLAN
+    /// Make a network, private or of a VLAN, or change one that is there
     Create(Create),
     /// Remove a network that BioXen has made and that no VM is on
     Rm(Rm),
@@ -120,9 +120,9 @@ struct Made {
     #[arg(long)]
     gateway: Option<IpAddr>,
 
-    /// The largest packet in bytes
-    #[arg(long, default_value_t = bioxen_net::DEFAULT_MTU)]
-    mtu: u16,
+    /// The largest packet in bytes; 1500 by default
+    #[arg(long)]
+    mtu: Option<u16>,
 
     /// A host that must reach it; may be given several times
     #[arg(long = "host", value_name = "HOST")]
@@ -131,7 +131,8 @@ struct Made {
 
 impl Made {
     fn spec(&self, name: &str) -> NetworkSpec {
-        let mut spec = NetworkSpec::new(name).with_mtu(self.mtu);
+        let mut spec = NetworkSpec::new(name);
+        spec.mtu = self.mtu;
         spec.vlan.clone_from(&self.vlan);
         spec.subnet = self.subnet;
         spec.gateway = self.gateway;
@@ -150,8 +151,8 @@ pub(super) struct Create {
     made: Made,
 
     /// What it is for, in a line
-    #[arg(long, default_value = "")]
-    description: String,
+    #[arg(long)]
+    description: Option<String>,
 
     /// A tag besides "bioxen"; may be given several times
     #[arg(long = "tag", value_name = "TAG")]

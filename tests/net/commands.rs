@@ -30,6 +30,20 @@ async fn networks_are_listed_made_used_and_removed() {
     assert_eq!(pool.inventory().await, before);
     assert_eq!(pool.says(&create).await, steps);
     assert_eq!(pool.says(&create).await, "nothing to do\n");
+    // What is not said stays, and what changes is told.
+    let cluster = ["create", "cluster", "--vlan", "eth1:42"];
+    let describe = ["--description", "of the cluster"];
+    let said = pool.says(&[&cluster[..], &describe].concat()).await;
+    assert_eq!(said, "describe network cluster as \"of the cluster\"\n");
+    assert_eq!(pool.says(&cluster).await, "nothing to do\n");
+    let wider = [&cluster[..], &["--subnet", "10.9.0.0/16", "-n"]].concat();
+    let said = "change the addresses of network cluster from 10.9.0.0/24 to 10.9.0.0/16\n";
+    assert_eq!(pool.says(&wider).await, said);
+    let said = pool.refused(&["create", "cluster", "-n"]).await;
+    assert!(
+        said.contains("ask for it as it is, or remove it first"),
+        "{said}"
+    );
     let shown = pool.says(&["show", "cluster"]).await;
     assert!(
         shown.contains("VLAN 42 of eth1 mtu=1500 vifs=0 hosts=3"),

@@ -33,9 +33,10 @@ fn what_is_missing_is_made_and_what_differs_is_changed() {
             .with_tag("a")
             .with_tag("b")
             .with_subnet("10.77.0.0/24".parse().unwrap())]),
-        "describe network lab as \"\"\nchange the MTU of network lab from 1500 to 9000\n\
-         tag network lab with \"b\""
+        "change the MTU of network lab from 1500 to 9000\ntag network lab with \"b\""
     );
+    let described = NetworkSpec::new("lab").with_description("");
+    assert_eq!(planned([described]), "describe network lab as \"\"");
     // Left half done: made, but without its VLAN.
     let half = lab().with_vlan("eth0", 7);
     assert_eq!(planned([half]), "carry VLAN 7 of eth0 on network lab");
@@ -72,6 +73,7 @@ fn a_vlan_is_carried_by_hosts_that_lack_it_but_for_those_that_are_not_up() {
 fn what_is_there_already_is_left_alone() {
     assert_eq!(planned([lab()]), "nothing to do");
     assert_eq!(planned([]), "nothing to do");
+    assert_eq!(planned([NetworkSpec::new("lab")]), "nothing to do");
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn a_network_never_changes_what_it_leads_to() {
     ] {
         let told = plan(&[spec].into(), &there).unwrap_err().to_string();
         assert!(
-            told.contains("it exists as VLAN 40 of eth0; what it leads to"),
+            told.contains("it exists as VLAN 40 of eth0, and what it leads to"),
             "{told}"
         );
     }
