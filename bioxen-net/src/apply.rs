@@ -7,13 +7,10 @@ use xapi_client::{Client, Ref};
 
 use crate::error::Names;
 use crate::inventory::{GATEWAY, Inventory, SUBNET, addresses_of, tag_of};
-use crate::marks::{Marked, Marks, of_network, of_new_network};
+use crate::marks::{Marked, Marks, OWNER, of_network, of_new_network};
 use crate::nics::{locking_of, rate_of};
 use crate::plan::{Addresses, Device, Step, tags};
 use crate::{Error, Locking, NetworkSelector, NetworkSpec, Result, VlanSpec, vif};
-
-/// Who made a network, in its `other_config`.
-const OWNER: (&str, &str) = ("bioxen:owner", "bioxen");
 
 /// A change of the pool on its way.
 pub(crate) struct Change<'a> {

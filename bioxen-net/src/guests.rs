@@ -7,10 +7,13 @@ use xapi_client::api::{Host, Vif, VifRecord, Vm, VmPowerState};
 use xapi_client::{Client, Ref};
 
 use crate::error::Names;
+use crate::marks::OWNER;
 use crate::{Error, Result};
 
 /// What BioXen calls the VMs that it makes, in their `other_config`.
 const VM_ID: &str = "bioxen:vm-id";
+/// The VM's own uuid there: what copies a VM copies its marks, and the copy is not ours.
+const UUID: &str = "bioxen:uuid";
 /// From which the pool derives the MAC addresses of a VM.
 const MAC_SEED: &str = "mac_seed";
 
@@ -53,6 +56,17 @@ impl Guest {
         self.other_config.contains_key(MAC_SEED)
     }
 
+    /// Whether BioXen made it, and it is no copy of such a one.
+    pub(crate) fn is_ours(&self) -> bool {
+        let is = |key, value: &str| self.other_config.get(key).is_some_and(|has| has == value);
+        is(OWNER.0, OWNER.1) && is(UUID, &self.uuid)
+    }
+
+    /// The id that BioXen made it with.
+    fn id(&self) -> Option<&String> {
+        self.other_config.get(VM_ID).filter(|_| self.is_ours())
+    }
+
     pub(crate) fn runs(&self) -> bool {
         self.power_state == VmPowerState::Running
     }
@@ -66,7 +80,7 @@ impl Guest {
             None => {
                 self.uuid == name
                     || self.name_label == name
-                    || self.other_config.get(VM_ID).is_some_and(|id| id == name)
+                    || self.id().is_some_and(|id| id == name)
             }
         }
     }
@@ -130,6 +144,17 @@ impl Guests {
     pub(crate) fn is_of_template(&self, vif: &Ref<Vif>) -> bool {
         let vm = self.vifs.get(vif).and_then(|vif| self.vms.get(&vif.vm));
         vm.is_some_and(|vm| vm.is_a_template)
+    }
+
+    /// Whether BioXen made a VM, or that of which it is a snapshot.
+    pub(crate) fn is_of_ours(&self, vm: &Ref<Vm>) -> bool {
+        let Some(guest) = self.vms.get(vm) else {
+            return false;
+        };
+        match guest.is_a_snapshot {
+            true => self.vms.get(&guest.snapshot_of).is_some_and(Guest::is_ours),
+            false => guest.is_ours(),
+        }
     }
 
     pub(crate) fn uuid(&self, vm: &Ref<Vm>) -> String {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use xapi_client::api::{Network, Vif};
 use xapi_client::{Client, ErrorCode, Ref, Result};
 
+/// Who made something.
+pub(crate) const OWNER: (&str, &str) = ("bioxen:owner", "bioxen");
 /// The run.
 const RUN: &str = "bioxen:run";
 /// Seconds since 1970: until when it counts as in use where nobody knows the run.

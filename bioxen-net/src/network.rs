@@ -222,7 +222,14 @@ fn in_use(network: &NetworkInfo, there: &Inventory) -> Result<()> {
         nics.iter().partition(|nic| nic.snapshot.is_some());
     let mut remedies = Vec::new();
     if !others.is_empty() {
-        remedies.push("detach or move these interfaces first".to_owned());
+        let with_vms = match nics.iter().all(|nic| there.guests.is_of_ours(&nic.vm)) {
+            true => format!(
+                ", or remove these VMs too, all of which BioXen has made: bioxen net rm {} --vms",
+                network.uuid
+            ),
+            false => String::new(),
+        };
+        remedies.push(format!("detach or move these interfaces first{with_vms}"));
     }
     let mut commands = BTreeSet::new();
     for nic in of_snapshots {

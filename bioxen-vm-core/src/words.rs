@@ -1,5 +1,7 @@
-//! Durations and sizes as people write them in configurations: `30s`, `1h30m`, `256MB`.
+//! Durations and sizes as people write them in configurations: `30s`, `1h30m`, `256MB`; and what is
+//! similar to a name that there is not.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -122,6 +124,29 @@ pub fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// What there is, for whoever asked for a name that there is not: the most similar first, at most eight,
+/// and how many more there are.
+///
+/// ```
+/// use bioxen_vm_core::words::nearest_first;
+///
+/// assert_eq!(nearest_first("reids", ["index", "reads"]), r#""reads", "index""#);
+/// ```
+#[must_use]
+pub fn nearest_first<'a>(name: &str, there: impl IntoIterator<Item = &'a str>) -> String {
+    const LISTED: usize = 8;
+    let there: BTreeSet<&str> = there.into_iter().collect();
+    let mut there: Vec<_> = there.into_iter().collect();
+    let wanted = name.to_lowercase();
+    there.sort_by_cached_key(|other| distance(&wanted, &other.to_lowercase()));
+    let listed = there.iter().take(LISTED).map(|one| format!("{one:?}"));
+    let listed = listed.collect::<Vec<_>>().join(", ");
+    match there.len().saturating_sub(LISTED) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
+    }
 }
 
 /// Splits `1.5 GB and more` into the number, its unit, and the rest.

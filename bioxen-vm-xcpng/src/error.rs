@@ -132,12 +132,15 @@ pub enum Error {
     },
     /// A fixed address was asked for, and nothing carries it to the VM.
     #[error(
-        "static_address and peers need a config drive, and the template {template:?} does not say that it \
-         reads one; set ssh.first_contact = \"config-drive\" if it has cloud-init"
+        "the template {template:?} does not say that it has cloud-init, by which a VM is told its fixed \
+         address and the names of others (static_address, peers); {hint}, or set ssh.first_contact = \
+         \"config-drive\" if it has it"
     )]
     NoDrive {
         /// The template.
         template: String,
+        /// What to use in its place.
+        hint: String,
     },
     /// The record of what is made on pools cannot be kept.
     #[error("cannot keep a record of what is made on the pool; check state_dir")]

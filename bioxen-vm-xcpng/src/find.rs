@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bioxen_vm_core::words::distance;
+use bioxen_vm_core::words::nearest_first;
 use xapi_client::api::{
     Host, Network, NetworkRecord, Sr, Vbd, VbdRecord, VbdType, VdiRecord, Vm, VmRecord,
 };
@@ -15,9 +15,6 @@ use crate::execute::AttachedDrive;
 use crate::marks::is_config_drive;
 use crate::placement;
 use crate::settings::{Handover, Wish};
-
-/// How many names a message lists.
-const LISTED: usize = 8;
 
 /// What a template says of how its VMs get their keys, in its `other_config`.
 pub(crate) const FIRST_CONTACT: &str = "bioxen:first-contact";
@@ -87,9 +84,9 @@ pub(crate) async fn find(
         Some(Handover::Drive) => Told::Drive(drive(held, sr.as_ref())),
         Some(Handover::AsTemplate) if by_drive => Told::Drive(drive(held, sr.as_ref())),
         Some(Handover::AsTemplate) if wish.needs_drive() => {
-            return Err(Error::NoDrive {
-                template: record.name_label,
-            });
+            let hint = with_cloud_init(client, &record.name_label).await?;
+            let template = record.name_label;
+            return Err(Error::NoDrive { template, hint });
         }
         Some(Handover::AsTemplate | Handover::VmData) => Told::VmData,
     };
@@ -162,16 +159,28 @@ fn drive(held: Vec<(String, VdiRecord)>, sr: Option<&Named<Sr>>) -> Drive {
     }
 }
 
-pub(crate) async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
+async fn templates(client: &Client) -> Result<BTreeMap<Ref<Vm>, VmRecord>> {
     // Snapshots count as templates to the pool, not to people.
-    let all = client
-        .vm()
-        .get_all_records_where(
-            "((field \"is_a_template\" = \"true\") and (field \"is_a_snapshot\" = \"false\")) \
-             and (field \"is_control_domain\" = \"false\")",
-        )
-        .await
-        .map_err(Error::pool("list its templates"))?;
+    let all = client.vm().get_all_records_where(
+        "((field \"is_a_template\" = \"true\") and (field \"is_a_snapshot\" = \"false\")) \
+         and (field \"is_control_domain\" = \"false\")",
+    );
+    all.await.map_err(Error::pool("list its templates"))
+}
+
+/// What to use in place of a template that does not say that it has cloud-init.
+async fn with_cloud_init(client: &Client, instead_of: &str) -> Result<String> {
+    let all = templates(client).await?;
+    let fit = all.values().filter(|one| contact_of(one) == BY_DRIVE);
+    let names: Vec<_> = fit.map(|one| one.name_label.as_str()).collect();
+    Ok(match names.is_empty() {
+        true => "make one that has with bioxen template build".to_owned(),
+        false => format!("choose one that has ({})", nearest_first(instead_of, names)),
+    })
+}
+
+pub(crate) async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
+    let all = templates(client).await?;
     let named = all
         .iter()
         .map(|(reference, record)| Named {
@@ -308,7 +317,13 @@ fn the_one<T: Class>(
         0 => Err(Error::NotFound {
             what,
             name: name.to_owned(),
-            hint: hint(name, others.iter().map(|one| one.name.as_str()).collect()),
+            hint: match others {
+                [] => "it has none".to_owned(),
+                others => {
+                    let others = others.iter().map(|one| one.name.as_str());
+                    format!("there are: {}", nearest_first(name, others))
+                }
+            },
         }),
         1 => Ok(matching.remove(0)),
         _ => {
@@ -320,29 +335,6 @@ fn the_one<T: Class>(
                 uuids,
             })
         }
-    }
-}
-
-/// What there is instead, the most similar first.
-fn hint(name: &str, mut others: Vec<&str>) -> String {
-    others.sort_unstable();
-    others.dedup();
-    if others.is_empty() {
-        return "it has none".into();
-    }
-    let wanted = name.to_lowercase();
-    others.sort_by_key(|other| distance(&wanted, &other.to_lowercase()));
-    let more = others.len().saturating_sub(LISTED);
-    others.truncate(LISTED);
-    let listed = others
-        .iter()
-        .map(|other| format!("{other:?}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if more > 0 {
-        format!("there are: {listed} and {more} more")
-    } else {
-        format!("there are: {listed}")
     }
 }
 

@@ -7,7 +7,7 @@ use bioxen::group::{GroupSpec, Preset, VmGroup};
 use serde_json::json;
 use xapi_sim::{FaultRule, GuestMode};
 
-use crate::{Pool, ids};
+use crate::{PLAIN, Pool, ids};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vms_of_a_group_have_addresses_and_know_each_other_by_name() {
@@ -233,12 +233,21 @@ async fn vms_that_are_isolated_by_command_stay_until_they_are_removed() {
         .bioxen(&["run", "--vm", "reads", "-e", "print(1)"])
         .await;
     assert_eq!(run.stdout, b"1\n", "{run:?}");
+    let network = pool.json(&["show", "mapping"]).await.remove(0);
+    let uuid = network["uuid"].as_str().unwrap();
     let said = pool.refused(&["rm", "mapping"]).await;
     assert!(said.contains("is in use by"), "{said}");
+    let remedy = format!("all of which BioXen has made: bioxen net rm {uuid} --vms\n");
+    assert!(said.ends_with(&remedy), "{said}");
     // With a VM that is somebody else's on it, all stay.
     pool.vm("guest").await;
     let with_guest = pool.inventory().await;
     pool.says(&["attach", "guest", "mapping"]).await;
+    let said = pool.refused(&["rm", "mapping"]).await;
+    assert!(
+        said.ends_with("detach or move these interfaces first\n"),
+        "{said}"
+    );
     let said = pool.refused(&["rm", "mapping", "--vms"]).await;
     assert!(
         said.contains("interface 1 of VM guest is on the network and was not made by BioXen"),
@@ -249,6 +258,22 @@ async fn vms_that_are_isolated_by_command_stay_until_they_are_removed() {
     pool.says(&["rm", "mapping", "--vms"]).await;
     let guest = pool.bioxen(&["destroy", "--foreign", "guest"]).await;
     assert!(guest.status.success(), "{guest:?}");
+    assert_eq!(pool.inventory().await, before);
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_without_cloud_init_is_refused_and_one_with_it_named() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    let before = pool.inventory().await;
+    let plain = format!("template={PLAIN}");
+    let isolate = ["isolate", "mapping", "reads", "--set", &plain];
+    let said = pool.refused(&isolate).await;
+    assert!(
+        said.contains("the template \"plain\" does not say that it has cloud-init"),
+        "{said}"
+    );
+    assert!(said.contains("choose one that has (\"cloud\")"), "{said}");
     assert_eq!(pool.inventory().await, before);
     pool.end().await;
 }
@@ -268,6 +293,7 @@ async fn vms_are_isolated_by_a_user_who_may_make_vms_or_nothing_stays() {
         assert_eq!(failed.status.code(), Some(125), "{failed:?}");
         let said = String::from_utf8_lossy(&failed.stderr);
         assert!(said.contains("broken"), "{said}");
+        assert_eq!(failed.stdout, b"", "nothing is told of that does not stay");
         pool.sim.clear_faults();
         assert_eq!(pool.inventory().await, before, "{method}");
     }

@@ -21,6 +21,8 @@ mod kills;
 mod support;
 
 const TEMPLATE: &str = "cloud";
+/// One without cloud-init.
+const PLAIN: &str = "plain";
 
 struct Pool {
     served: support::Pool,
@@ -47,7 +49,8 @@ impl Pool {
             .sr(SrSpec::shared("disks"))
             .network(NetworkSpec::external("LAN", "eth0"))
             .network(NetworkSpec::external("storage", "eth1"))
-            .template(template);
+            .template(template)
+            .template(TemplateSpec::with_guest(PLAIN).vif("LAN"));
         let mut options = SimOptions::default().with_guests(guests);
         for (name, role) in [
             ("looker", "read-only"),

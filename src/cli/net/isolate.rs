@@ -87,21 +87,22 @@ pub(super) async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Re
     let work = async {
         group.create().await?;
         group.start().await?;
+        let mut members = Vec::new();
         for (id, vm) in group.vms().await {
             let reached = vm.info().await?.address;
             let own = group.addresses().get(&id).copied();
-            each(
-                [Member { id, reached, own }],
-                args.common.json(),
-                Member::line,
-            )?;
+            members.push(Member { id, reached, own });
         }
-        Ok(())
+        Ok(members)
     };
-    let done: Result<anyhow::Result<()>, _> = interrupts.unless(Box::pin(work)).await;
+    let done: Result<anyhow::Result<_>, _> = interrupts.unless(Box::pin(work)).await;
     match done {
-        Ok(Ok(())) => match group.keep().await {
-            Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(Ok(members)) => match group.keep().await {
+            // What is told of is there to stay.
+            Ok(()) => {
+                each(members, args.common.json(), Member::line)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Err(error) => {
                 let left = group.destroy().await;
                 left.context(format!("{error}, and not all could be removed"))?;
