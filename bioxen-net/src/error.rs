@@ -33,12 +33,14 @@ pub enum Error {
 
     /// No VM answers.
     #[error(
-        "no VM is {name:?}; name one by its uuid, its name, the id that BioXen made it with, or \
+        "no VM is {name:?}; {known}; name one by its uuid, its name, the id that BioXen made it with, or \
          tag:NAME"
     )]
     NoVm {
         /// What was looked for.
         name: String,
+        /// The VMs of the pool, in words.
+        known: String,
     },
 
     /// Several VMs answer.
@@ -113,9 +115,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn invalid(problem: impl Into<String>) -> Self {
-        let mut problems = Problems::default();
-        problems.tell(None, problem.into());
-        Self::Invalid(problems)
+        Self::Invalid(Problems::from(vec![problem.into()]))
     }
 
     pub(crate) fn pool(operation: impl Into<String>) -> impl FnOnce(xapi_client::Error) -> Self {
@@ -179,6 +179,14 @@ impl Problems {
             return Ok(());
         }
         Err(Error::Invalid(self))
+    }
+}
+
+impl From<Vec<String>> for Problems {
+    fn from(texts: Vec<String>) -> Self {
+        let place = None;
+        let problem = |text| Problem { place, text };
+        Self(texts.into_iter().map(problem).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bioxen_vm_core::words::nearest_first;
 use serde::Deserialize;
 use xapi_client::api::{Host, Vif, VifRecord, Vm, VmPowerState};
 use xapi_client::{Client, Ref};
@@ -117,9 +118,7 @@ impl Guests {
             .collect();
         match found.as_slice() {
             [(vm, _)] => Ok(vm),
-            [] => Err(Error::NoVm {
-                name: name.to_owned(),
-            }),
+            [] => Err(self.no_vm(name)),
             several => {
                 let candidates = several
                     .iter()
@@ -130,6 +129,19 @@ impl Guests {
                 })
             }
         }
+    }
+
+    /// Says that there is no such VM, and which there are instead.
+    pub(crate) fn no_vm(&self, name: &str) -> Error {
+        let is_vm = |vm: &&Guest| !vm.is_a_template && !vm.is_control_domain;
+        let vms = self.vms.values().filter(is_vm);
+        let names = vms.map(|vm| vm.id().unwrap_or(&vm.name_label).as_str());
+        let known = match nearest_first(name, names) {
+            none if none.is_empty() => "the pool has none".to_owned(),
+            names => format!("there are: {names}"),
+        };
+        let name = name.to_owned();
+        Error::NoVm { name, known }
     }
 
     /// The interfaces of a VM.

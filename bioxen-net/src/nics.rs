@@ -12,7 +12,7 @@ use crate::inventory::Inventory;
 use crate::marks::{Marked, run_of_nic};
 use crate::plan_nics::{On, check_lock, check_new, unreached};
 use crate::vif;
-use crate::{Error, Locking, NetworkSelector, Networks, NicSpec, Result};
+use crate::{Error, Locking, NetworkInfo, NetworkSelector, Networks, NicSpec, Result};
 
 /// A network interface of a VM, or of a template or snapshot, which have them for the VMs that are made
 /// of them.
@@ -229,12 +229,9 @@ impl Networks {
             let record = there.guests.vifs.get(&nic.reference);
             let locking = record.map_or(Locking::NetworkDefault, locking_of);
             let on = On::existing(network);
-            let mut problems = Problems::default();
             let locked = check_lock(&locking, &on, &there, &BTreeSet::new());
-            for problem in unreached.into_iter().chain(locked) {
-                problems.tell(None, problem);
-            }
-            problems.into_result()?;
+            let problems: Vec<_> = unreached.into_iter().chain(locked).collect();
+            Problems::from(problems).into_result()?;
             self.client
                 .vif()
                 .move_(&nic.reference, &network.reference)
@@ -247,11 +244,25 @@ impl Networks {
     /// Changes which addresses an interface may use, also while the VM runs.
     ///
     /// # Errors
-    /// Fails with [`Error::Pool`].
+    /// Fails with [`Error::Invalid`] for addresses that it cannot have on its network or that another
+    /// interface there is locked to, and with [`Error::Pool`].
     ///
     /// # Cancel safety
     /// A dropped future may leave it locked to fewer addresses; setting it again completes that.
     pub async fn set_locking(&self, nic: &NicInfo, locking: &Locking) -> Result<()> {
+        let there = Inventory::read_with_guests(&self.client).await?;
+        let networks = there.networks();
+        let record = there.guests.vifs.get(&nic.reference);
+        let on = record.and_then(|record| {
+            let is_its_own = |network: &&NetworkInfo| network.reference == record.network;
+            networks.iter().find(is_its_own)
+        });
+        // One that is gone is the pool's to tell of.
+        if let Some(network) = on {
+            let changing = [nic.reference.clone()].into();
+            let locked = check_lock(locking, &On::existing(network), &there, &changing);
+            Problems::from(locked).into_result()?;
+        }
         vif::lock(&self.client, &nic.reference, locking)
             .await
             .map_err(Error::pool(format!("change the locking of {nic}")))
@@ -265,7 +276,7 @@ impl Networks {
 }
 
 /// The interfaces that VMs have on a network.
-pub(crate) fn on(network: &crate::NetworkInfo, there: &Inventory) -> Vec<NicInfo> {
+pub(crate) fn on(network: &NetworkInfo, there: &Inventory) -> Vec<NicInfo> {
     let all = there.guests.vifs.iter();
     let there_on = all.filter(|(_, vif)| vif.network == network.reference);
     sorted(there_on.map(|(vif, record)| describe(vif, record, there)))

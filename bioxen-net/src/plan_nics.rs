@@ -224,20 +224,11 @@ fn one(
             problems.push(format!("another one may use the address {address} too"));
         }
     }
-    match first {
-        Some(existing) => {
-            problems.extend(check_existing(
-                nic,
-                existing.1,
-                guest,
-                on,
-                there,
-                &claims.vifs,
-            ));
-            adapt(nic, existing, guest, on, there, steps);
-        }
+    let record = first.map(|(_, vif)| vif);
+    problems.extend(check(nic, record, guest, on, there, &claims.vifs));
+    match record {
+        Some(vif) => adapt(nic, vif, guest, on, there, steps),
         None => {
-            problems.extend(check(nic, guest, on, there, &claims.vifs));
             let mut spec = nic.clone();
             spec.vm = Some(guest.uuid.clone());
             spec.network = on.selector.clone();
@@ -285,70 +276,26 @@ pub(crate) fn check_new(
     there: &Inventory,
 ) -> crate::Result<String> {
     let Some(guest) = there.guests.vms.get(vm) else {
-        let name = vm.as_str().to_owned();
-        return Err(crate::Error::NoVm { name });
+        return Err(there.guests.no_vm(vm.as_str()));
     };
-    let mut problems = Problems::default();
     let device = choose_device(nic, vm, guest, there, &Claims::default());
-    let no_device = device.as_ref().err().cloned();
-    let others = check(nic, guest, on, there, &BTreeSet::new());
-    for problem in no_device.into_iter().chain(others) {
-        problems.tell(None, problem);
-    }
-    problems.into_result()?;
+    let mut problems = Vec::from_iter(device.as_ref().err().cloned());
+    problems.extend(check(nic, None, guest, on, there, &BTreeSet::new()));
+    Problems::from(problems).into_result()?;
     Ok(device.unwrap_or_default())
 }
 
-/// What is wrong with an interface, whether it is there or not.
+/// What is wrong with an interface, which is there already or not.
 fn check(
     nic: &NicSpec,
+    existing: Option<&VifRecord>,
     guest: &Guest,
     on: &On<'_>,
     there: &Inventory,
     changing: &BTreeSet<Ref<Vif>>,
 ) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Some(mac) = nic.mac
-        && let Some(owner) = owner(mac, there)
-    {
-        let vm = there.guests.name(&owner.vm);
-        problems.push(format!(
-            "interface {} of VM {vm} has the MAC address {mac} already",
-            owner.device
-        ));
-    }
-    problems.extend(check_always(nic, guest, on, there, changing));
-    problems
-}
-
-fn check_existing(
-    nic: &NicSpec,
-    vif: &VifRecord,
-    guest: &Guest,
-    on: &On<'_>,
-    there: &Inventory,
-    changing: &BTreeSet<Ref<Vif>>,
-) -> Vec<String> {
-    let mut problems = check_always(nic, guest, on, there, changing);
-    if let Some(mac) = nic.mac
-        && !vif.mac.eq_ignore_ascii_case(&mac.to_string())
-    {
-        problems.push(format!(
-            "interface {} has the MAC address {}, which cannot be changed; detach it first",
-            vif.device, vif.mac
-        ));
-    }
-    problems
-}
-
-fn check_always(
-    nic: &NicSpec,
-    guest: &Guest,
-    on: &On<'_>,
-    there: &Inventory,
-    changing: &BTreeSet<Ref<Vif>>,
-) -> Vec<String> {
-    let mut problems = Vec::new();
+    let wrong_mac = nic.mac.and_then(|mac| check_mac(mac, existing, there));
+    let mut problems = Vec::from_iter(wrong_mac);
     if nic.rate == Some(0) {
         problems.push("a rate of 0 lets nothing through; leave it out for no limit".to_owned());
     }
@@ -357,6 +304,32 @@ fn check_always(
         problems.extend(unreached(guest, network, there));
     }
     problems
+}
+
+/// What is wrong with the MAC address of an interface.
+fn check_mac(mac: Mac, existing: Option<&VifRecord>, there: &Inventory) -> Option<String> {
+    let is_it = |vif: &VifRecord| vif.mac.eq_ignore_ascii_case(&mac.to_string());
+    match existing {
+        Some(vif) if is_it(vif) => None,
+        Some(vif) => Some(format!(
+            "interface {} has the MAC address {}, which cannot be changed; detach it first",
+            vif.device, vif.mac
+        )),
+        None => {
+            // The pool does not look for it. Those of snapshots have that of their VM, and are never
+            // plugged in.
+            let is_of_snapshot = |vif: &VifRecord| {
+                let vm = there.guests.vms.get(&vif.vm);
+                vm.is_some_and(|vm| vm.is_a_snapshot)
+            };
+            let mut all = there.guests.vifs.values();
+            let owner = all.find(|vif| is_it(vif) && !is_of_snapshot(vif))?;
+            let (device, vm) = (&owner.device, there.guests.name(&owner.vm));
+            Some(format!(
+                "interface {device} of VM {vm} has the MAC address {mac} already"
+            ))
+        }
+    }
 }
 
 /// What is wrong with the addresses that an interface on a network is locked to, beside those that
@@ -400,18 +373,6 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// The interface that has a MAC address. The pool does not look for it. Those of snapshots have that
-/// of their VM, and are never plugged in.
-fn owner(mac: Mac, there: &Inventory) -> Option<&VifRecord> {
-    let mac = mac.to_string();
-    let is_of_snapshot = |vif: &VifRecord| {
-        let vm = there.guests.vms.get(&vif.vm);
-        vm.is_some_and(|vm| vm.is_a_snapshot)
-    };
-    let mut all = there.guests.vifs.values();
-    all.find(|vif| vif.mac.eq_ignore_ascii_case(&mac) && !is_of_snapshot(vif))
-}
-
 /// Says so if the host of a running VM does not reach a network.
 pub(crate) fn unreached(vm: &Guest, network: &NetworkInfo, there: &Inventory) -> Option<String> {
     (vm.runs() && !network.reaches(&vm.resident_on)).then(|| {
@@ -426,7 +387,7 @@ pub(crate) fn unreached(vm: &Guest, network: &NetworkInfo, there: &Inventory) ->
 
 fn adapt(
     nic: &NicSpec,
-    (_, vif): (&Ref<Vif>, &VifRecord),
+    vif: &VifRecord,
     guest: &Guest,
     on: &On<'_>,
     there: &Inventory,

@@ -438,7 +438,7 @@ async fn a_lock_to_an_address_that_the_interface_cannot_have_is_refused() {
     let seven = locked("lab", "10.77.0.7");
     let nic = pool.networks.attach(&vms[0], &seven).await.unwrap();
     let before = pool.picture().await;
-    for (network, address, problem) in [
+    let refused = [
         ("lab", "10.78.0.7", "is none that a machine of 10.77.0.0/24"),
         (
             "six",
@@ -451,7 +451,8 @@ async fn a_lock_to_an_address_that_the_interface_cannot_have_is_refused() {
             "10.77.0.7",
             "interface 1 of VM reader is locked to the address 10.77.0.7 already",
         ),
-    ] {
+    ];
+    for (network, address, problem) in refused {
         let spec = locked(network, address);
         let attached = pool.networks.attach(&vms[1], &spec).await.unwrap_err();
         let wish = Wanted::new().with_nic("writer", spec);
@@ -463,6 +464,18 @@ async fn a_lock_to_an_address_that_the_interface_cannot_have_is_refused() {
     let error = pool.networks.move_nic(&nic, "other").await.unwrap_err();
     let problem = "10.77.0.7 is none that a machine of 10.78.0.0/24";
     assert!(error.to_string().contains(problem), "{error}");
+    for (network, address, problem) in refused {
+        let of_writer = NicSpec::new(network);
+        let nic = pool.networks.attach(&vms[1], &of_writer).await.unwrap();
+        let locking = locked(network, address).locking;
+        let error = pool.networks.set_locking(&nic, &locking).await.unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+        pool.networks.detach(&nic).await.unwrap();
+    }
+    assert_eq!(pool.picture().await, before);
+    // What it has already it may have.
+    let locking = &seven.locking;
+    pool.networks.set_locking(&nic, locking).await.unwrap();
     assert_eq!(pool.picture().await, before);
 
     for (network, address) in [("six", "fd00:77::7"), ("lab", "fe80::7")] {

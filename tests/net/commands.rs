@@ -78,6 +78,11 @@ async fn networks_are_listed_made_used_and_removed() {
 
     let said = pool.refused(&["rm", "LAN"]).await;
     assert!(said.contains("was not made by BioXen"), "{said}");
+    let said = pool.refused(&["nics", "raeder"]).await;
+    assert!(
+        said.contains("no VM is \"raeder\"; there are: \"reader\"; name one by its uuid"),
+        "{said}"
+    );
     let said = pool.refused(&["show", "WAN"]).await;
     assert!(
         said.contains("no network is \"WAN\"; this pool has: "),
