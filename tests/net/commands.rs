@@ -1,6 +1,9 @@
 //! Listing, making, changing and removing, by command and by file.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
+use xapi_client::api::{BondMode, NetworkCreate};
 use xapi_sim::GuestMode;
 
 use crate::Pool;
@@ -88,6 +91,56 @@ async fn networks_are_listed_made_used_and_removed() {
         said.contains("no network is \"WAN\"; this pool has: "),
         "{said}"
     );
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bonds_of_all_hosts_are_listed_and_what_is_on_them() {
+    let pool = Pool::of(3, GuestMode::Simulated).await;
+    let bonded = pool.client.network();
+    let bonded = bonded.create(&NetworkCreate::new("bonded")).await.unwrap();
+    let mut cards = BTreeMap::new();
+    for (pif, record) in pool.client.pif().get_all_records().await.unwrap() {
+        cards.entry(record.host).or_insert_with(Vec::new).push(pif);
+    }
+    for cards in cards.values() {
+        let (mode, more) = (Some(BondMode::Lacp), BTreeMap::new());
+        let bond = pool.client.bond();
+        let made = bond.create(&bonded, cards, "", mode, Some(&more)).await;
+        made.unwrap();
+    }
+
+    let bonds = pool.json(&["bonds"]).await;
+    assert_eq!(bonds.len(), 3);
+    for bond in &bonds {
+        let told = (&bond["device"], &bond["parts"], &bond["mode"]);
+        assert_eq!(
+            told,
+            (&json!("bond0"), &json!(["eth0", "eth1"]), &json!("lacp"))
+        );
+    }
+    let host = bonds[0]["host"].as_str().unwrap();
+    let said = pool.says(&["bonds"]).await;
+    let line = format!("bond0 of host {host}: on \"bonded\" parts=eth0+eth1 mode=lacp links_up=");
+    assert!(said.starts_with(&line), "{said}");
+    let interfaces = pool.json(&["interfaces"]).await;
+    let parts = interfaces.iter().filter(|one| one["part_of"] == "bond0");
+    assert_eq!(parts.count(), 6);
+    let listed = pool.json(&["ls"]).await;
+    let listed = listed.iter().find(|one| one["name"] == "bonded").unwrap();
+    assert_eq!(listed["kind"], json!({"bond": {"device": "bond0"}}));
+    assert_eq!(listed["interfaces"].as_array().unwrap().len(), 3);
+
+    // It carries VLANs on every host; its parts do not.
+    let said = pool
+        .refused(&["create", "cluster", "--vlan", "eth1:42"])
+        .await;
+    assert!(said.contains("carry the VLAN on the bond"), "{said}");
+    let carried = ["create", "cluster", "--vlan", "bond0:42"];
+    pool.says(&carried).await;
+    let said = pool.says(&["show", "cluster"]).await;
+    assert!(said.contains("VLAN 42 of bond0"), "{said}");
+    assert!(said.contains("hosts=3"), "{said}");
     pool.end().await;
 }
 

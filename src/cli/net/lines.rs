@@ -112,13 +112,13 @@ pub(super) fn interface_line(interface: &HostInterface) -> String {
 
 pub(super) fn bond_line(bond: &BondInfo) -> String {
     format!(
-        "{} of host {}: {} of {} {} links up, on {:?}",
+        "{} of host {}: on {:?} parts={} mode={} links_up={}",
         bond.device,
         bond.host,
-        bond.links_up,
+        bond.network,
         bond.parts.join("+"),
         bond.mode,
-        bond.network
+        bond.links_up
     )
 }
 
