@@ -74,7 +74,11 @@ const FILE: &str = "[[network]]\nname = \"lab\"\nsubnet = \"10.9.0.0/24\"\n\
 const MORE: &str = "[[nic]]\nvm = \"reader\"\ndevice = 0\nnetwork = \"storage\"\nrate = 500\n";
 
 fn write(pool: &Pool, text: &str) -> (String, Wanted) {
-    let file = pool.state.path().join("lab.toml");
+    write_as(pool, "lab.toml", text)
+}
+
+fn write_as(pool: &Pool, name: &str, text: &str) -> (String, Wanted) {
+    let file = pool.state.path().join(name);
     std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap().to_owned();
     (file, toml::from_str(text).unwrap())
@@ -246,6 +250,98 @@ async fn a_removal_killed_after_any_call_is_completed_by_the_next() {
         }
         pool.end().await;
     }
+}
+
+/// Kills a command that changes an interface which is there, after each of its calls. What it has begun
+/// is `sound`, belongs to nobody, and is completed by `complete`.
+async fn an_interface_is_changed(
+    pool: &Pool,
+    prepare: &[&str],
+    change: &[&str],
+    sound: impl Fn(Option<&NicInfo>) -> bool,
+    complete: impl AsyncFn(&Networks, &NicInfo),
+) {
+    let networks = Networks::new(&pool.client);
+    let vm = networks.find_vm("reader").await.unwrap();
+    for calls in 0.. {
+        pool.says(prepare).await;
+        let before = networks.nics(&vm).await.unwrap().pop().unwrap();
+        let start = || command(pool, &[&["net"], change].concat());
+        let ended = kill_after(pool, calls, start).await;
+        let nics = networks.nics(&vm).await.unwrap();
+        let now = nics.iter().find(|nic| nic.uuid == before.uuid);
+        assert!(sound(now), "killed after {calls} calls: {now:?}");
+        assert_eq!(collect(pool).await.len(), 0);
+        if let Some(status) = ended {
+            assert!(status.success(), "{status}");
+            println!("{change:?} killed after each of {calls} calls");
+            break;
+        }
+        complete(&networks, &before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_is_killed_leaves_the_interface_on_one_of_the_networks() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    pool.vm("reader").await;
+    pool.start("reader").await;
+    let (there, back) = (
+        ["move", "reader", "0", "storage"],
+        ["move", "reader", "0", "LAN"],
+    );
+    let sound = |nic: Option<&NicInfo>| {
+        nic.is_some_and(|nic| nic.attached && ["LAN", "storage"].contains(&&*nic.network))
+    };
+    let complete = async |_: &Networks, _: &NicInfo| {
+        let moved = pool.json(&there).await;
+        assert_eq!(moved[0]["network"], "storage");
+    };
+    an_interface_is_changed(&pool, &back, &there, sound, complete).await;
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detachment_from_a_running_vm_that_is_killed_is_completed_by_the_next() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    pool.vm("reader").await;
+    pool.start("reader").await;
+    let before = pool.inventory().await;
+    let complete = async |networks: &Networks, nic: &NicInfo| {
+        networks.detach(nic).await.unwrap();
+        assert_eq!(pool.inventory().await, before);
+    };
+    let attach = ["attach", "reader", "storage"];
+    let detach = ["detach", "reader", "1"];
+    an_interface_is_changed(&pool, &attach, &detach, |_| true, complete).await;
+    assert_eq!(pool.inventory().await, before);
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_lock_that_is_killed_opens_nothing_and_is_completed_by_the_next() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    pool.vm("reader").await;
+    let locked_to = |address: &str| {
+        let nic = "[[nic]]\nvm = \"reader\"\ndevice = 0\nnetwork = \"LAN\"\n";
+        let text = format!("{nic}locking = {{ locked = {{ ipv4 = [\"{address}\"] }} }}\n");
+        write_as(&pool, address, &text).0
+    };
+    let (one, other) = (locked_to("10.9.0.7"), locked_to("10.9.0.8"));
+    let sound = |nic: Option<&NicInfo>| {
+        nic.is_some_and(|nic| {
+            let locking = nic.locking.to_string();
+            ["locked to 10.9.0.7", "locked to 10.9.0.8"].contains(&&*locking)
+        })
+    };
+    let change = ["apply", &other];
+    let complete = async |networks: &Networks, nic: &NicInfo| {
+        pool.says(&change).await;
+        let now = networks.nic(&nic.vm, &nic.device).await.unwrap();
+        assert_eq!(now.locking.to_string(), "locked to 10.9.0.8");
+    };
+    an_interface_is_changed(&pool, &["apply", &one], &change, sound, complete).await;
+    pool.end().await;
 }
 
 /// In which variables the killed program finds its configuration, and whether its VMs are to be kept.

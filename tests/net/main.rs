@@ -109,6 +109,21 @@ impl Pool {
         api.provision(&vm).await.unwrap();
     }
 
+    /// Starts a VM and waits until interfaces can be plugged in and out.
+    async fn start(&self, name: &str) {
+        let networks = bioxen::net::Networks::new(&self.client);
+        let vm = networks.find_vm(name).await.unwrap();
+        let mut watch = self.client.watch(&["vm", "vif"]);
+        self.client.vm().start(&vm, false, false).await.unwrap();
+        loop {
+            let nics = networks.nics(&vm).await.unwrap();
+            if nics[0].allowed.iter().any(|allowed| allowed == "unplug") {
+                return;
+            }
+            watch.next().await.unwrap();
+        }
+    }
+
     /// What there is, by class.
     async fn inventory(&self) -> BTreeMap<&'static str, BTreeSet<String>> {
         let mut inventory = BTreeMap::new();
