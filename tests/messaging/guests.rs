@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use bioxen::embedded::EmbeddedPool;
+use bioxen::ErrorKind;
 use bioxen::net::message::Hub;
-use bioxen::{ErrorKind, VmManager};
+
+use crate::Guests;
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -18,12 +19,8 @@ const LIST: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_a_guest_that_is_killed_is_told_and_what_was_left_is_swept() {
-    let pool = EmbeddedPool::start().await.unwrap();
-    let manager = VmManager::new(bioxen::factory());
-    let vm = manager
-        .create_vm("guest", "xcpng", pool.config())
-        .await
-        .unwrap();
+    let guests = Guests::of(["guest"]).await;
+    let vm = &guests.vms[0];
     assert_eq!(vm.execute(LIST.into()).await.unwrap().stdout_text(), "");
 
     let hub = Hub::new();
@@ -45,7 +42,7 @@ async fn who_asks_a_guest_that_is_killed_is_told_and_what_was_left_is_swept() {
     let asked = rust.request("guest", "anything", WAIT);
     let kill = async {
         assert_eq!(rust.receive(WAIT).await.unwrap().unwrap().bytes, "got it");
-        manager.remove_vm("guest").await.unwrap();
+        guests.manager.remove_vm("guest").await.unwrap();
     };
     let (asked, ()) = tokio::join!(asked, kill);
     let asked = asked.unwrap_err();
@@ -57,24 +54,18 @@ async fn who_asks_a_guest_that_is_killed_is_told_and_what_was_left_is_swept() {
         text.starts_with("cannot send: guest has left: its program could not go on"),
         "{text}"
     );
-    manager.shutdown_all().await.unwrap();
-    pool.shutdown().await;
+    guests.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_asks_subscribes_and_broadcasts() {
-    let pool = EmbeddedPool::start().await.unwrap();
-    let manager = VmManager::new(bioxen::factory());
-    let vm = manager
-        .create_vm("guest", "xcpng", pool.config())
-        .await
-        .unwrap();
+    let guests = Guests::of(["guest"]).await;
     let hub = Hub::new();
     let (rust, other) = (
         hub.endpoint("rust").unwrap(),
         hub.endpoint("other").unwrap(),
     );
-    let guest = hub.join(vm).await.unwrap();
+    let guest = hub.join(guests.vms[0].clone()).await.unwrap();
     let program = guest.execute(
         "local net = require 'bioxen.net'
          assert(net.subscribe('chr1'))
@@ -108,6 +99,5 @@ async fn a_guest_asks_subscribes_and_broadcasts() {
         "{}",
         outcome.stderr_text()
     );
-    manager.shutdown_all().await.unwrap();
-    pool.shutdown().await;
+    guests.end().await;
 }

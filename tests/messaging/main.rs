@@ -14,6 +14,7 @@ mod sockets;
 
 use std::sync::Arc;
 
+use bioxen::embedded::EmbeddedPool;
 use bioxen::net::message::Hub;
 use bioxen::{LuaVm, Outcome, Script, Value, VmManager};
 
@@ -27,6 +28,31 @@ async fn basic(names: &[&str], config: Value) -> VmManager {
             .unwrap();
     }
     manager
+}
+
+/// VMs on a pool within this process, and their manager.
+struct Guests {
+    pool: EmbeddedPool,
+    manager: VmManager,
+    vms: Vec<Arc<dyn LuaVm>>,
+}
+
+impl Guests {
+    async fn of<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
+        let pool = EmbeddedPool::start().await.unwrap();
+        let manager = VmManager::new(bioxen::factory());
+        let mut vms = Vec::new();
+        for name in names {
+            let made = manager.create_vm(name.as_ref(), "xcpng", pool.config());
+            vms.push(made.await.unwrap());
+        }
+        Self { pool, manager, vms }
+    }
+
+    async fn end(self) {
+        self.manager.shutdown_all().await.unwrap();
+        self.pool.shutdown().await;
+    }
 }
 
 /// Runs a program in a VM that joins a hub by its id, and insists that it succeeds.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bioxen::embedded::EmbeddedPool;
 use bioxen::net::message::{Endpoint, Hub};
-use bioxen::{Command, LuaVm, Script, VmManager};
+use bioxen::{Command, LuaVm, Script};
 use serde_json::json;
 use tokio::sync::watch;
+
+use crate::Guests;
 
 const RING: &str = include_str!("ring.lua");
 const WAIT: Option<Duration> = Some(Duration::from_secs(120));
@@ -88,27 +89,12 @@ fn message(number: usize) -> Vec<u8> {
 
 /// A ring of so many guests, and of VMs on this machine between them if so wished.
 async fn ring(guests: usize, with_local: bool, time: Duration) {
-    let pool = EmbeddedPool::start().await.unwrap();
-    let manager = VmManager::new(bioxen::factory());
-    let mut vms: Vec<Arc<dyn LuaVm>> = Vec::new();
-    for number in 0..guests {
-        let id = format!("guest{number}");
-        vms.push(
-            manager
-                .create_vm(&id, "xcpng", pool.config())
-                .await
-                .unwrap(),
-        );
-    }
-    let in_guests = vms.clone();
+    let on_pool = Guests::of((0..guests).map(|number| format!("guest{number}"))).await;
+    let in_guests = on_pool.vms.clone();
+    let mut vms = in_guests.clone();
     if with_local {
-        vms.insert(
-            1,
-            manager
-                .create_vm("local", "basic", json!({}))
-                .await
-                .unwrap(),
-        );
+        let local = on_pool.manager.create_vm("local", "basic", json!({}));
+        vms.insert(1, local.await.unwrap());
     }
     let mut addresses = Vec::new();
     for guest in &in_guests {
@@ -165,8 +151,7 @@ async fn ring(guests: usize, with_local: bool, time: Duration) {
             assert_eq!(vm.execute(list.into()).await.unwrap().stdout_text(), "");
         }
     }
-    manager.shutdown_all().await.unwrap();
-    pool.shutdown().await;
+    on_pool.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,8 +10,7 @@ use crate::Pool;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn networks_are_listed_made_used_and_removed() {
-    let pool = Pool::of(3, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(3).await;
     let before = pool.inventory().await;
     let listed = pool.json(&["ls"]).await;
     let lan = listed.iter().find(|one| one["name"] == "LAN").unwrap();
@@ -162,16 +161,10 @@ async fn a_user_who_may_only_read_sees_all_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_make_networks_and_interfaces_may_keep_and_remove_them() {
-    let pool = Pool::of(1, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(1).await;
     let before = pool.inventory().await;
-    let file = pool.state.path().join("lab.toml");
-    let path = file.to_str().unwrap();
-    std::fs::write(
-        &file,
-        "[[network]]\nname = \"lab\"\n\n[[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\n",
-    )
-    .unwrap();
+    let text = "[[network]]\nname = \"lab\"\n\n[[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\n";
+    let path = &pool.file("lab.toml", text);
     for user in ["maker", "deployer"] {
         let user = format!("username={user}");
         let says = async |args: &[&str]| pool.says(&[args, &["--set", &user]].concat()).await;
@@ -195,18 +188,14 @@ async fn whoever_may_make_networks_and_interfaces_may_keep_and_remove_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_file_wants_is_planned_applied_once_and_told_with_lines_where_it_is_wrong() {
-    let pool = Pool::of(2, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(2).await;
     let before = pool.inventory().await;
-    let file = pool.state.path().join("lab.toml");
-    let path = file.to_str().unwrap();
-    std::fs::write(
-        &file,
+    let path = &pool.file(
+        "lab.toml",
         "[[network]]\nname = \"lab\"\nsubnet = \"10.9.0.0/24\"\n\n\
          [[network]]\nname = \"cluster\"\nvlan = { device = \"eth1\", tag = 42 }\n\n\
          [[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\nlocking = { locked = { ipv4 = [\"10.9.0.7\"] } }\n",
-    )
-    .unwrap();
+    );
     let plan = "create network lab\ncreate network cluster\n\
                 carry VLAN 42 of eth1 on network cluster\n\
                 attach VM reader to network lab as interface 1, locked to 10.9.0.7\n";
@@ -216,13 +205,12 @@ async fn what_a_file_wants_is_planned_applied_once_and_told_with_lines_where_it_
     assert_eq!(pool.says(&["apply", path]).await, "nothing to do\n");
     assert_eq!(pool.json(&["plan", path]).await.len(), 0);
 
-    std::fs::write(
-        &file,
+    pool.file(
+        "lab.toml",
         "[[network]]\nname = \"a\"\nsubnet = \"10.9.0.0/16\"\n\n\
          [[network]]\nname = \"b\"\nvlan = { device = \"eth1\", tag = 5000 }\n\n\
          [[nic]]\nvm = \"nobody\"\nnetwork = \"lab\"\n",
-    )
-    .unwrap();
+    );
     let said = pool.refused(&["apply", path]).await;
     for part in [
         "lab.toml line 1: network \"a\": its addresses 10.9.0.0/16 and those of network lab",
@@ -231,12 +219,11 @@ async fn what_a_file_wants_is_planned_applied_once_and_told_with_lines_where_it_
     ] {
         assert!(said.contains(part), "{part:?} in {said:?}");
     }
-    std::fs::write(
-        &file,
+    pool.file(
+        "lab.toml",
         "[[network]]\nname = \"a\"\nsubnet = \"10.9.0.5/16\"\n\n\
          [[nic]]\nvm = \"reader\"\nnetwork = \"lab\"\nmac = \"zz\"\n\n[nics]\n",
-    )
-    .unwrap();
+    );
     let said = pool.refused(&["plan", path]).await;
     for part in [
         "line 3: \"10.9.0.5/16\" is an address in the range \"10.9.0.0/16\"; write the range",

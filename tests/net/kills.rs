@@ -74,14 +74,7 @@ const FILE: &str = "[[network]]\nname = \"lab\"\nsubnet = \"10.9.0.0/24\"\n\
 const MORE: &str = "[[nic]]\nvm = \"reader\"\ndevice = 0\nnetwork = \"storage\"\nrate = 500\n";
 
 fn write(pool: &Pool, text: &str) -> (String, Wanted) {
-    write_as(pool, "lab.toml", text)
-}
-
-fn write_as(pool: &Pool, name: &str, text: &str) -> (String, Wanted) {
-    let file = pool.state.path().join(name);
-    std::fs::write(&file, text).unwrap();
-    let file = file.to_str().unwrap().to_owned();
-    (file, toml::from_str(text).unwrap())
+    (pool.file("lab.toml", text), toml::from_str(text).unwrap())
 }
 
 /// Removes what is there of the file, and says that nothing else is there.
@@ -102,8 +95,7 @@ async fn remove(pool: &Pool, networks: &Networks) {
 }
 
 async fn a_change_is_completed_by_the_next(hosts: usize) {
-    let pool = Pool::of(hosts, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(hosts).await;
     let networks = Networks::new(&pool.client);
     let before = pool.inventory().await;
     let (path, wanted) = write(&pool, &format!("{FILE}{MORE}"));
@@ -178,8 +170,7 @@ async fn whole_or_collected(pool: &Pool, args: &[&str], hosts: usize) -> usize {
 }
 
 async fn a_change_is_whole_or_collected(hosts: usize) {
-    let pool = Pool::of(hosts, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(hosts).await;
     let (path, _) = write(&pool, FILE);
     let apply = ["net", "apply", &path];
     assert!(whole_or_collected(&pool, &apply, hosts).await > 10);
@@ -203,8 +194,7 @@ async fn a_change_killed_after_any_call_is_whole_or_collected_on_three_hosts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_fails_and_is_killed_while_it_is_undone_is_collected() {
     for hosts in [1, 3] {
-        let pool = Pool::of(hosts, GuestMode::Simulated).await;
-        pool.vm("reader").await;
+        let pool = Pool::with_reader(hosts).await;
         let before = pool.inventory().await;
         let (path, _) = write(&pool, FILE);
         for calls in 0.. {
@@ -283,8 +273,7 @@ async fn an_interface_is_changed(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_is_killed_leaves_the_interface_on_one_of_the_networks() {
-    let pool = Pool::of(1, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(1).await;
     pool.start("reader").await;
     let (there, back) = (
         ["move", "reader", "0", "storage"],
@@ -303,8 +292,7 @@ async fn a_move_that_is_killed_leaves_the_interface_on_one_of_the_networks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detachment_from_a_running_vm_that_is_killed_is_completed_by_the_next() {
-    let pool = Pool::of(1, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(1).await;
     pool.start("reader").await;
     let before = pool.inventory().await;
     let complete = async |networks: &Networks, nic: &NicInfo| {
@@ -320,12 +308,11 @@ async fn a_detachment_from_a_running_vm_that_is_killed_is_completed_by_the_next(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_lock_that_is_killed_opens_nothing_and_is_completed_by_the_next() {
-    let pool = Pool::of(1, GuestMode::Simulated).await;
-    pool.vm("reader").await;
+    let pool = Pool::with_reader(1).await;
     let locked_to = |address: &str| {
         let nic = "[[nic]]\nvm = \"reader\"\ndevice = 0\nnetwork = \"LAN\"\n";
         let text = format!("{nic}locking = {{ locked = {{ ipv4 = [\"{address}\"] }} }}\n");
-        write_as(&pool, address, &text).0
+        pool.file(address, &text)
     };
     let (one, other) = (locked_to("10.9.0.7"), locked_to("10.9.0.8"));
     let sound = |nic: Option<&NicInfo>| {

@@ -72,6 +72,20 @@ impl Pool {
         Self { served, client }
     }
 
+    /// The same without guests, and with the halted VM "reader".
+    async fn with_reader(hosts: usize) -> Self {
+        let pool = Self::of(hosts, GuestMode::Simulated).await;
+        pool.vm("reader").await;
+        pool
+    }
+
+    /// A file that says this.
+    fn file(&self, name: &str, text: &str) -> String {
+        let file = self.state.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
     /// The configuration of VMs on it.
     fn config(&self) -> Value {
         json!({
