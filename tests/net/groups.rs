@@ -263,6 +263,21 @@ async fn vms_that_are_isolated_by_command_stay_until_they_are_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_says_how_a_network_is_made_is_refused_where_none_is_made() {
+    let pool = Pool::of(1, GuestMode::Simulated).await;
+    let subnet = ["--subnet", "10.9.0.0/24", "--alone"];
+    for preset in ["lan", "ssh-only"] {
+        let isolate = ["isolate", "LAN", "reads", "--preset", preset];
+        let said = pool.refused(&[&isolate[..], &subnet].concat()).await;
+        assert!(
+            said.contains("--subnet, --alone would say how a network is made"),
+            "{said}"
+        );
+    }
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_template_without_cloud_init_is_refused_and_one_with_it_named() {
     let pool = Pool::of(1, GuestMode::Simulated).await;
     let before = pool.inventory().await;

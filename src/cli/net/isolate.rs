@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bioxen_vm_core::{BackendConfig as _, VmId};
 use bioxen_vm_xcpng::XcpngConfig;
 use serde::Serialize;
@@ -59,10 +59,33 @@ impl Isolate {
     pub(super) fn common(&self) -> &Common {
         &self.common
     }
+
+    /// Refuses what says how a network is made when none is.
+    fn check(&self) -> anyhow::Result<()> {
+        let made = &self.made;
+        let given = [
+            ("--vlan", made.vlan.is_some()),
+            ("--subnet", made.subnet.is_some()),
+            ("--gateway", made.gateway.is_some()),
+            ("--mtu", made.mtu.is_some()),
+            ("--host", !made.hosts.is_empty()),
+            ("--alone", self.alone),
+        ];
+        let given = given.iter().filter(|(_, is_given)| *is_given);
+        let given: Vec<_> = given.map(|(option, _)| *option).collect();
+        ensure!(
+            self.preset == Wish::Own || given.is_empty(),
+            "{} would say how a network is made, and with this --preset the VMs are on one that is there; \
+             leave it out, or leave out --preset",
+            given.join(", ")
+        );
+        Ok(())
+    }
 }
 
 /// Makes VMs with a network of their own that outlive this program, or leaves nothing.
 pub(super) async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    args.check()?;
     for assignment in args.common.settings() {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
