@@ -48,7 +48,7 @@ pub struct NicInfo {
     pub(crate) network_reference: Ref<Network>,
     /// Whether it is plugged in, as it is while the VM runs.
     pub attached: bool,
-    /// The largest packet in bytes.
+    /// The largest packet in bytes from the next time on that it is plugged in: that of its network.
     pub mtu: i64,
     /// Which addresses it may use.
     pub locking: Locking,
@@ -315,7 +315,7 @@ fn describe(vif: &Ref<Vif>, record: &VifRecord, there: &Inventory) -> NicInfo {
         network: there.network_name(&record.network),
         network_reference: record.network.clone(),
         attached: record.currently_attached,
-        mtu: record.mtu,
+        mtu: mtu_of(record, there),
         locking: locking_of(record),
         rate: rate_of(record),
         run: run_of_nic(&record.other_config, &there.guests.uuid(&record.vm)),
@@ -323,6 +323,14 @@ fn describe(vif: &Ref<Vif>, record: &VifRecord, there: &Inventory) -> NicInfo {
             .map(|operation| operation.as_str().to_owned())
             .collect(),
     }
+}
+
+/// The largest packet of an interface. Hosts take what its network says, or the key `mtu` of its
+/// `other_config`; the field of that name they leave as it was made.
+fn mtu_of(vif: &VifRecord, there: &Inventory) -> i64 {
+    let own = vif.other_config.get("mtu").and_then(|mtu| mtu.parse().ok());
+    let of_network = || there.networks.get(&vif.network).map(|network| network.mtu);
+    own.or_else(of_network).unwrap_or(vif.mtu)
 }
 
 /// How an interface is locked. The pool keeps the addresses while it is not.

@@ -498,6 +498,29 @@ async fn a_lock_to_an_address_that_the_interface_cannot_have_is_refused() {
 }
 
 #[tokio::test]
+async fn the_largest_packet_of_an_interface_is_that_of_its_network() {
+    let pool = Pool::of(1).await;
+    let vm = pool.vm("reader").await;
+    let nic = pool.networks.nics(&vm).await.unwrap().remove(0);
+    assert_eq!(nic.mtu, 1500);
+    let lab = NetworkSpec::new("lab").with_mtu(9000);
+    pool.networks.create(&lab).await.unwrap();
+    let moved = pool.networks.move_nic(&nic, "lab").await.unwrap();
+    assert_eq!(moved.mtu, 9000);
+    let smaller = NetworkSpec::new("lab").with_mtu(8000);
+    pool.networks.create(&smaller).await.unwrap();
+    let now = pool.networks.nic(&vm, "0").await.unwrap();
+    assert_eq!(now.mtu, 8000);
+    let own = pool.client.vif();
+    own.add_to_other_config(&nic.reference, "mtu", "1400")
+        .await
+        .unwrap();
+    let now = pool.networks.nic(&vm, "0").await.unwrap();
+    assert_eq!(now.mtu, 1400);
+    pool.done().await;
+}
+
+#[tokio::test]
 async fn an_interface_may_have_the_mac_address_that_it_has_in_a_snapshot() {
     let pool = Pool::of(1).await;
     let vm = pool.vm("reader").await;
