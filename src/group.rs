@@ -107,13 +107,16 @@ impl VmGroup {
             ));
         };
         keys.remove("network_uuid");
-        let has_affinity = keys.contains_key("affinity");
+        let affinity = keys.get("affinity").and_then(Value::as_str);
+        let affinity = affinity.map(str::to_owned);
         keys.insert("network".to_owned(), networks.into());
         let mut config = XcpngConfig::from_value(config)?;
         let mut addresses = BTreeMap::new();
         let mut own = None;
         if let (Some((subnet, given)), Preset::Own { network, .. }) = (given, &mut spec.preset) {
             network.subnet = Some(subnet);
+            // Whoever wants the VMs on a certain host wants them to reach it there.
+            network.hosts.extend(affinity.clone());
             let range = subnet.to_string().parse().map_err(self::config)?;
             let mut peers = Peers::new(interface, range, given.clone());
             peers.gateway = network.gateway;
@@ -126,7 +129,7 @@ impl VmGroup {
             network: own,
             addresses,
             interface,
-            has_affinity,
+            has_affinity: affinity.is_some(),
             backend: Arc::new(config.build()?),
             state: Mutex::default(),
         })

@@ -263,6 +263,27 @@ async fn vms_that_are_isolated_by_command_stay_until_they_are_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_chosen_for_the_vms_has_to_reach_the_vlan_that_is_made_for_them() {
+    let pool = Pool::of(3, GuestMode::Simulated).await;
+    let mut cards = pool.client.pif().get_all_records().await.unwrap();
+    cards.retain(|_, card| card.device == "eth1");
+    let (card, record) = cards.first_key_value().unwrap();
+    pool.client.pif().forget(card).await.unwrap();
+    let without = pool.client.host().get_name_label(&record.host);
+    let without = without.await.unwrap();
+    let before = pool.inventory().await;
+    let isolate = ["isolate", "cluster", "a", "--vlan", "eth1:42"];
+    let affinity = format!("affinity={without}");
+    let said = pool
+        .refused(&[&isolate[..], &["--set", &affinity]].concat())
+        .await;
+    let problem = format!("host {without} has no eth1, so it does not reach VLAN 42 of eth1");
+    assert!(said.contains(&problem), "{said}");
+    assert_eq!(pool.inventory().await, before);
+    pool.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_says_how_a_network_is_made_is_refused_where_none_is_made() {
     let pool = Pool::of(1, GuestMode::Simulated).await;
     let subnet = ["--subnet", "10.9.0.0/24", "--alone"];
