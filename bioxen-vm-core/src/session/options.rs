@@ -42,6 +42,20 @@ impl SessionOptions {
         }
     }
 
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
+        self.cwd = Some(cwd.into());
+        self
+    }
+
     /// Has chunks that run be interruptible everywhere.
     #[must_use]
     pub fn interruptible(mut self) -> Self {

@@ -96,9 +96,12 @@ async fn d21_sessions_end_with_their_vm(bench: &Bench) {
 }
 
 async fn sessions_refuse_what_no_machine_can_take(bench: &Bench) {
-    for (name, value) in [("A-B", "x"), ("A", "x\0y")] {
-        let mut options = SessionOptions::named("odd");
-        options.env.push((name.to_owned(), value.into()));
+    let options = || SessionOptions::named("odd");
+    for options in [
+        options().with_env("A-B", "x"),
+        options().with_env("A", "x\0y"),
+        options().with_cwd("/tmp\0"),
+    ] {
         let error = bench.manager.open_session("vm", options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }

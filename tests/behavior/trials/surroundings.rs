@@ -200,9 +200,9 @@ async fn variables_and_working_directories_are_bytes(bench: &Bench) {
     expected.extend(folder.as_os_str().as_bytes());
     expected.push(b'\n');
     assert_eq!(&seen.stdout[..], &expected[..], "{}", seen.stderr_text());
-    let mut options = SessionOptions::named("odd");
-    options.env.push(("E".to_owned(), odd()));
-    options.cwd = Some(folder);
+    let options = SessionOptions::named("odd")
+        .with_env("E", odd())
+        .with_cwd(folder);
     let session = bench.manager.open_session("vm", options).await.unwrap();
     let code = "io.write(os.getenv('E')) io.stdout:flush() os.execute('pwd')";
     assert_eq!(&session.eval(code).await.unwrap().stdout[..], &expected[..]);
