@@ -4,8 +4,9 @@
 # usage: sh -c THIS sh WHAT NAME MODULE
 #
 # Prints `ready` and the folder once the program can use it. WHAT is `make`: it is connected by
-# others; `link`: this connects it, for the first time or after a connection was lost; or `remove`.
-# The variable BIOXEN_LINK of its environment is the name and the number of the connection.
+# others; `link`: this connects it; `relink`: the same after a connection was lost, which prints `gone`
+# when the folder is no more; or `remove`. The variable BIOXEN_LINK of its environment is the name and the
+# number of the connection.
 umask 077
 folder=${TMPDIR:-/tmp}/$2
 
@@ -27,14 +28,20 @@ sweep() {
 }
 
 case $1 in
-  remove) exec rm -rf -- "$folder" ;;
-  link) end_earlier "$2"; sweep ;;
+  # By another name first: a connection that is being made meanwhile puts nothing into it.
+  remove) mv -- "$folder" "$folder.gone" && exec rm -rf -- "$folder.gone"; exit ;;
+  link | relink) end_earlier "$2"; sweep ;;
 esac
-mkdir -p -m 700 -- "$folder/bioxen" || exit
-printf '%s' "$3" >"$folder/bioxen/net.lua" || exit
-for fifo in questions answers; do
-  [ -p "$folder/$fifo" ] || mkfifo -- "$folder/$fifo" || exit
-done
+if [ "$1" = relink ]; then
+  # It is not made anew: the program may have left since this was asked for.
+  [ -p "$folder/answers" ] || { echo gone; exit; }
+else
+  mkdir -p -m 700 -- "$folder/bioxen" || exit
+  printf '%s' "$3" >"$folder/bioxen/net.lua" || exit
+  for fifo in questions answers; do
+    [ -p "$folder/$fifo" ] || mkfifo -- "$folder/$fifo" || exit
+  done
+fi
 if [ "$1" = make ]; then
   printf 'ready %s\n' "$folder"
   exit

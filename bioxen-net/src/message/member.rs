@@ -274,6 +274,7 @@ async fn connect_there(place: &Place, served: Served) -> Result<(Link, String)> 
 async fn stay_connected(place: Place, mut served: Served, tell: oneshot::Sender<Result<String>>) {
     let mut tell = Some(tell);
     let mut number = 0_u64;
+    let mut what = "link";
     let mut pause = FIRST_PAUSE;
     let mut lost = Instant::now();
     loop {
@@ -283,7 +284,8 @@ async fn stay_connected(place: Place, mut served: Served, tell: oneshot::Sender<
             // Who is not told any more is being dropped, and this with it.
             tell.take().map(|tell| tell.send(Ok(folder.to_owned())));
         };
-        let (was_connected, why) = connect_once(&place, &mut served, number, &mut connected).await;
+        let once = connect_once(&place, &mut served, number, &mut what, &mut connected);
+        let (was_connected, why) = once.await;
         if let Some(tell) = tell.take() {
             let _ = tell.send(Err(why));
             return;
@@ -301,17 +303,20 @@ async fn stay_connected(place: Place, mut served: Served, tell: oneshot::Sender<
     }
 }
 
-/// Serves over one connection to its end. Tells whether there was one, and why it ended.
+/// Serves over one connection to its end. Tells whether there was one, and why it ended. Only the first
+/// makes the folder, and one after it was found gone, as when the VM has booted anew: one that comes late
+/// would leave it in a VM whose program has left.
 async fn connect_once(
     place: &Place,
     served: &mut Served,
     number: u64,
+    what: &mut &'static str,
     connected: &mut (impl FnMut(&str) + Send),
 ) -> (bool, Error) {
     let (mut answers, theirs) = duplex(BUFFER);
     let (sink, questions) = duplex(BUFFER);
     let command = place
-        .command("link")
+        .command(what)
         .with_env("BIOXEN_LINK", format!("{}.{number}.", place.name))
         .with_stdin(Input::lifeline(theirs));
     let mut sink = Sink {
@@ -322,8 +327,12 @@ async fn connect_once(
     let talk = async {
         let mut lines = Lines::new(questions);
         while let Some(line) = lines.next().await? {
+            if line == "gone" {
+                *what = "link";
+            }
             if let Some(folder) = std::str::from_utf8(&line).ok().and_then(ready) {
                 was_connected = true;
+                *what = "relink";
                 connected(folder);
                 break;
             }
