@@ -95,7 +95,7 @@ impl Sim {
     }
 
     /// Moves the clock of one host by so many seconds against that of the pool, as
-    /// [`Model::clock_skew`] does from the start.
+    /// [`Model::clock_skew`](crate::Model::clock_skew) does from the start.
     ///
     /// # Errors
     ///
