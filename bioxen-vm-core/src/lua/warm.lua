@@ -15,8 +15,12 @@ local PIECE, MANY = 65536, 2000
 
 local mark = stdin:read("*l") or exit(0)
 
-local function frame(file, kind, text)
-  file:write("\1" .. mark .. kind .. #text .. "\n" .. text)
+local function frame(kind, text)
+  return "\1" .. mark .. kind .. #text .. "\n" .. text
+end
+
+local function tell(file, text)
+  file:write(text)
   file:flush()
 end
 
@@ -75,11 +79,11 @@ end
 while true do
   local interpreter = popen(start, "w")
   interpreter:setvbuf("full", PIECE)
-  frame(stderr, "H", "")
+  tell(stderr, frame("H", ""))
   local size
   repeat
     size = tonumber(stdin:read("*l") or exit(0))
-    if size == 0 then frame(stderr, "A", "") end
+    if size == 0 then tell(stderr, frame("A", "")) end
   until size > 0
   local since = last_process()
   while size > 0 do
@@ -88,8 +92,9 @@ while true do
     size = size - #piece
   end
   local _, how, code = interpreter:close()
-  if told then frame(stderr, "R", ("%d"):format(how == "signal" and code + 256 or code)) end
-  frame(stdout, "E", "")
-  frame(stderr, "E", "")
+  local result = told and frame("R", ("%d"):format(how == "signal" and code + 256 or code)) or ""
+  -- As few writes as there are streams: each wakes all that the bytes pass on their way.
+  tell(stdout, frame("E", ""))
+  tell(stderr, result .. frame("E", ""))
   if not is_clean(since) then exit(0) end
 end

@@ -19,6 +19,9 @@ const PIECES: usize = 16;
 /// One that has not been heard of for this long is asked whether it is still there.
 const TRUST: Duration = Duration::from_secs(1);
 
+/// Up to this size a program is copied to go with its size.
+const SMALL: usize = 16 * 1024;
+
 /// How long the answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -134,9 +137,16 @@ impl Lane {
         sink: &mut dyn OutputSink,
     ) -> Result<Run> {
         self.waits = false;
-        // A command that has ended meanwhile tells so.
-        let _ = self.requests.send(format!("{}\n", input.len()).into());
-        let _ = self.requests.send(input.clone());
+        // In one piece, unless that costs more than another write.
+        let size = format!("{}\n", input.len());
+        let pieces = match input.len() <= SMALL {
+            true => [Some([size.as_bytes(), input].concat().into()), None],
+            false => [Some(size.into()), Some(input.clone())],
+        };
+        for piece in pieces.into_iter().flatten() {
+            // A command that has ended meanwhile tells so.
+            let _ = self.requests.send(piece);
+        }
         let in_time = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
