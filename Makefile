@@ -55,11 +55,11 @@ features: demo-packages
 # Every set of features of the facade; minutes, so it is not part of `make test`.
 powerset: demo-packages
 	@for basic in "" basic; do for xcpng in "" xcpng; do for curator in "" curator; do \
-	for net in "" net; do for sim in "" sim; do for cli in "" cli; do \
-		features="$$basic $$xcpng $$curator $$net $$sim $$cli"; \
+	for net in "" net; do for map in "" map; do for sim in "" sim; do for cli in "" cli; do \
+		features="$$basic $$xcpng $$curator $$net $$map $$sim $$cli"; \
 		echo "$(CARGO) check -p bioxen --no-default-features --features \"$$features\""; \
 		$(CARGO) check --quiet -p bioxen --no-default-features --features "$$features" || exit 1; \
-	done; done; done; done; done; done
+	done; done; done; done; done; done; done
 
 # The oldest Rust that Cargo.toml promises (rust-version), where rustup has it.
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -119,8 +119,8 @@ codegen-check:
 coverage:
 	@$(CARGO) run --quiet -p xapi-codegen -- coverage
 
-# Every bench of this repository beside its peers, written to docs/performance.md; half an hour, on a
-# machine that does nothing else.
+# Every bench of this repository beside its peers, written to docs/performance.md; some 20 minutes with
+# the build, on a machine that does nothing else.
 bench: demo-packages test-packages test-tools data bench-peers
 	.ci/bench
 
