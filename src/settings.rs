@@ -31,6 +31,8 @@ pub struct Settings {
     /// Where each key of a type comes from.
     origins: BTreeMap<(String, String), Origin>,
     notes: Vec<String>,
+    /// The named pools of the file.
+    pools: Vec<String>,
     /// What the program was started with: for `~` and for passwords that a variable has.
     environment: BTreeMap<String, String>,
 }
@@ -115,7 +117,9 @@ impl Settings {
     /// Fails with [`ErrorKind::Config`] when the file cannot be read, is not TOML of the form
     /// above, or does not have the pool.
     pub fn read_file(&mut self, path: &Path, pool: Option<&str>) -> Result<()> {
-        for entry in file::read(path, &TYPES, pool)? {
+        let read = file::read(path, &TYPES, pool)?;
+        self.pools = read.pools;
+        for entry in read.entries {
             let (path, line) = (path.to_owned(), entry.line);
             let origin = match entry.of_pool {
                 true => Origin::Pool { path, line },
@@ -213,6 +217,12 @@ impl Settings {
         self.types
             .get(vm_type)
             .is_some_and(|table| !table.is_empty())
+    }
+
+    /// The names of the pools of the file, of which one may be asked for.
+    #[must_use]
+    pub fn pools(&self) -> &[String] {
+        &self.pools
     }
 
     /// What the user should know of keys that mean something, but are called otherwise now.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -187,6 +188,8 @@ async fn tables_and_json() {
         vec!["net", "rm", "cluster"],
         vec!["info", "reader"],
         vec!["snapshot", "ls", "reader"],
+        vec!["template", "ls"],
+        vec!["doctor", "--no-vm", "--set", "template=worker"],
         vec!["gc"],
     ];
     let plain: Vec<_> = commands.iter().map(Vec::as_slice).collect();
@@ -196,9 +199,7 @@ async fn tables_and_json() {
         .iter_mut()
         .filter(|command| !command.contains(&"rm"))
     {
-        if *command != ["types"] {
-            command.push("--json");
-        }
+        command.push("--json");
     }
     let json: Vec<_> = commands.iter().map(Vec::as_slice).collect();
     let json = session(&pool, &json).await;
@@ -206,6 +207,42 @@ async fn tables_and_json() {
     pool.sim.shutdown().await;
     compare("tables.txt", &tables);
     compare("json.txt", &json);
+}
+
+/// The names of the fields of a JSON value and of all that it holds.
+fn keys(value: &serde_json::Value, all: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (key, value) in fields {
+                all.insert(key.clone());
+                keys(value, all);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| keys(value, all)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_of_the_json_is_documented() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = fs::read_to_string(folder.join("tests/golden/json.txt")).unwrap();
+    let page = fs::read_to_string(folder.join("docs/json.md")).unwrap();
+    let words: BTreeSet<_> = page
+        .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .collect();
+    let mut printed = BTreeSet::new();
+    for line in golden.lines().filter(|line| line.starts_with('{')) {
+        keys(&serde_json::from_str(line).unwrap(), &mut printed);
+    }
+    assert!(printed.len() > 40, "{printed:?}");
+    // Those of the networks and interfaces that are wanted are in the page on them.
+    let spec = fs::read_to_string(folder.join("docs/networks.md")).unwrap();
+    let missing: Vec<_> = printed
+        .iter()
+        .filter(|key| !words.contains(key.as_str()) && !spec.contains(&format!("`{key}`")))
+        .collect();
+    assert!(missing.is_empty(), "docs/json.md lacks {missing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,7 @@ local out = io.open("gc.txt", "w")
 out:write(#text, " letters\n")
 out:close()
 print(arg[1], #text, io.open("more/b.txt"):read("a"), type(bio))
+return {letters = #text}
 "#;
 
 #[test]
@@ -101,6 +102,10 @@ fn a_run_is_recorded_and_the_same_comes_of_it_again() {
     assert_eq!(record["vm"]["type"], "basic");
     assert_eq!(record["outcome"]["ended"]["status"], "exit code 0");
     assert_eq!(
+        record["outcome"]["ended"]["returned"],
+        serde_json::json!([{"letters": 7}])
+    );
+    assert_eq!(
         record["outcome"]["ended"]["stdout"]["bytes"],
         ran.stdout.len()
     );
@@ -126,13 +131,14 @@ fn what_came_otherwise_is_told() {
         "--record",
         "run.json",
         "-e",
-        "print(math.random(1 << 60)) os.exit(3)",
+        "print(math.random(1 << 60)) return math.random(1 << 60)",
     ];
-    assert_eq!(bioxen(&folder, &args, b"").status.code(), Some(3));
+    assert_eq!(bioxen(&folder, &args, b"").status.code(), Some(0));
     let again = bioxen(&folder, &["replay", "run.json"], b"");
     assert_eq!(again.status.code(), Some(1), "{}", said(&again));
     assert!(
-        said(&again).contains("standard output differs"),
+        said(&again).contains("standard output differs")
+            && said(&again).contains("returned otherwise"),
         "{}",
         said(&again)
     );
@@ -191,6 +197,9 @@ fn what_came_over_a_pipe_is_asked_for() {
     for (file, code) in [("same", 0), ("other", 125)] {
         let again = bioxen(&folder, &["replay", "run.json", "--stdin", file], b"");
         assert_eq!(again.status.code(), Some(code), "{}", said(&again));
+        let bytes = fs::read(folder.path().join(file)).unwrap();
+        let piped = bioxen(&folder, &["replay", "run.json", "--stdin", "-"], &bytes);
+        assert_eq!(piped.status.code(), Some(code), "{}", said(&piped));
     }
 }
 

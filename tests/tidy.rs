@@ -200,6 +200,40 @@ fn every_member_inherits_the_lints_and_the_version() {
     }
 }
 
+/// A version of Rust as numbers: `1.88` is `1.88.0`.
+fn rust_version(text: &str) -> [u32; 3] {
+    let mut parts = text.split('.').map(|part| part.parse().unwrap());
+    std::array::from_fn(|_| parts.next().unwrap_or(0))
+}
+
+/// `make msrv` builds with that version; this and clippy's `incompatible_msrv` hold it where that
+/// version is not installed.
+#[test]
+fn no_dependency_needs_a_newer_rust_than_is_promised() {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--locked",
+            "--format-version",
+            "1",
+            "--all-features",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let wants = |package: &serde_json::Value| package["rust_version"].as_str().map(rust_version);
+    let of = |name: &str| packages.iter().find(|package| package["name"] == name);
+    let promised = wants(of("bioxen").unwrap()).unwrap();
+    let newer: Vec<_> = packages
+        .iter()
+        .filter(|package| wants(package).is_some_and(|wanted| wanted > promised))
+        .map(|package| (&package["name"], &package["rust_version"]))
+        .collect();
+    assert!(newer.is_empty(), "newer than {promised:?}: {newer:?}");
+}
+
 #[test]
 fn the_table_of_crates_is_exact() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();

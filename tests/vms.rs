@@ -48,6 +48,21 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0]["details"]["name"], "bioxen-lab");
     assert_eq!(listed[0]["details"]["kept"], "true");
+    let shown = pool.json(&["info", "lab"]).await;
+    assert_eq!(shown[0]["details"], listed[0]["details"]);
+    let table = pool.bioxen(&["ls"]).await;
+    let table = String::from_utf8(table.stdout).unwrap();
+    let [head, row] = table.lines().collect::<Vec<_>>()[..] else {
+        panic!("{table}");
+    };
+    for (column, cell) in [
+        ("STATE", "running"),
+        ("KEPT", "yes"),
+        ("NAME", "bioxen-lab"),
+    ] {
+        let at = head.find(column).unwrap();
+        assert!(row[at..].starts_with(cell), "{table}");
+    }
 
     for (command, state) in [
         ("pause", "paused"),
@@ -73,8 +88,14 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     // People read a date.
     let listed = pool.bioxen(&["snapshot", "ls", "lab"]).await.stdout;
     let listed = String::from_utf8(listed).unwrap();
-    let (_, made) = listed.trim_end().split_once("made 20").unwrap();
-    assert!(made.ends_with('Z') && made.contains("T"), "{listed}");
+    let made = listed
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap();
+    assert!(made.starts_with("20") && made.ends_with('Z'), "{listed}");
     pool.json(&["snapshot", "revert", "lab", "clean"]).await;
     assert_eq!(pool.json(&["info", "lab"]).await[0]["state"], "stopped");
     let said = pool.refused(&["snapshot", "rm", "lab", "claen"]).await;

@@ -186,7 +186,7 @@ impl VmManager {
         let mut reservation = self.reserve(&id)?;
         let backend = self.backend(vm_type, config)?;
         let adopted = backend.adopt(id.clone(), which).await;
-        let vm = adopted.map_err(|error| error.with_operation("adopt").with_vm(&id))?;
+        let vm = adopted.map_err(|error| error.with_operation("find it").with_vm(&id))?;
         reservation.keep(Slot::Kept(Arc::clone(&vm)));
         self.observed.tell(&id, Happening::Ready);
         Ok(vm)

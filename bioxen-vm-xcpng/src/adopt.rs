@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bioxen_vm_core::{BackendConfig, VmId, VmInfo};
 use serde::Deserialize;
-use xapi_client::api::{Vm, VmGuestMetrics, VmPowerState};
+use xapi_client::api::{Host, Vm, VmGuestMetrics, VmPowerState};
 use xapi_client::{Client, Ref};
 
 use crate::address;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::find::choose;
 use crate::first_contact::FirstContact;
 use crate::keyring::Keyring;
-use crate::marks::{RUN, VM_ID, is_made_by_us};
+use crate::marks::{OWNER_NAME, VM_ID, is_kept, is_made_by_us};
 use crate::progress::{Reporter, Stage};
 use crate::settings::Keys;
 use crate::vm::{Names, XcpngVm, state};
@@ -36,11 +36,17 @@ struct Known {
     tags: Vec<String>,
     other_config: BTreeMap<String, String>,
     guest_metrics: Ref<VmGuestMetrics>,
+    resident_on: Ref<Host>,
 }
 
 #[derive(Deserialize)]
 struct Report {
     networks: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Called {
+    name_label: String,
 }
 
 async fn all(client: &Client) -> Result<BTreeMap<Ref<Vm>, Known>> {
@@ -138,6 +144,8 @@ pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
     let reports = client.vm_guest_metrics().get_all_records().select().await;
     let reports: BTreeMap<Ref<VmGuestMetrics>, Report> =
         reports.map_err(Error::pool("list the reports of guest tools"))?;
+    let hosts = client.host().get_all_records().select().await;
+    let hosts: BTreeMap<Ref<Host>, Called> = hosts.map_err(Error::pool("list its hosts"))?;
     let within = &shared.settings().wish.address_cidr;
     let mut infos: Vec<_> = ours
         .into_iter()
@@ -150,12 +158,15 @@ pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
                 let report = reports.get(&known.guest_metrics);
                 info.address = report.and_then(|report| address::choose(&report.networks, within));
             }
-            let is_kept = !known.other_config.contains_key(RUN);
             let mut tell = |key: &str, value: String| info.details.insert(key.to_owned(), value);
             if let Some(template) = known.other_config.get(TEMPLATE) {
                 tell("template", template.clone());
             }
-            tell("kept", is_kept.to_string());
+            if let Some(host) = hosts.get(&known.resident_on) {
+                tell("host", host.name_label.clone());
+            }
+            tell("made_by", OWNER_NAME.to_owned());
+            tell("kept", is_kept(&known.other_config).to_string());
             tell("name", known.name_label);
             tell("uuid", known.uuid);
             Some(info)

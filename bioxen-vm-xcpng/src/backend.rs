@@ -302,7 +302,7 @@ impl Backend for XcpngBackend {
         match adopt::adopt(&self.shared, id.clone(), which, reporter).await {
             Ok(vm) => Ok(Arc::new(vm)),
             Err(error) => Err(bioxen_vm_core::Error::from(error)
-                .with_operation("adopt")
+                .with_operation("find it")
                 .with_vm(&id)),
         }
     }

@@ -21,6 +21,11 @@ pub(crate) const FIRST_CONTACT: &str = "bioxen:first-contact";
 pub(crate) const BY_DRIVE: &str = "config-drive";
 const BY_VM_DATA: &str = "vm-data";
 
+/// Which VMs are templates. Snapshots count as such to the pool, not to people.
+pub(crate) const TEMPLATES: &str = "((field \"is_a_template\" = \"true\") and \
+                                    (field \"is_a_snapshot\" = \"false\")) and \
+                                    (field \"is_control_domain\" = \"false\")";
+
 /// Looks up the template, or the VM in its place, the storage and the networks of a wish, and what it
 /// takes to hand the new VM its keys.
 pub(crate) async fn find(
@@ -160,11 +165,7 @@ fn drive(held: Vec<(String, VdiRecord)>, sr: Option<&Named<Sr>>) -> Drive {
 }
 
 async fn templates(client: &Client) -> Result<BTreeMap<Ref<Vm>, VmRecord>> {
-    // Snapshots count as templates to the pool, not to people.
-    let all = client.vm().get_all_records_where(
-        "((field \"is_a_template\" = \"true\") and (field \"is_a_snapshot\" = \"false\")) \
-         and (field \"is_control_domain\" = \"false\")",
-    );
+    let all = client.vm().get_all_records_where(TEMPLATES);
     all.await.map_err(Error::pool("list its templates"))
 }
 

@@ -42,6 +42,6 @@ pub use gc::{Leftover, LeftoverKind};
 pub use no_address::NoAddress;
 pub use peers::Peers;
 pub use progress::{Progress, Stage, StageState};
-pub use template::{Template, TemplateBuild, TemplateBuilder};
+pub use template::{Template, TemplateBuild, TemplateBuilder, TemplateInfo};
 pub use vm::XcpngVm;
 pub use xapi_client::{DateTime, Fingerprint};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bioxen_vm_core::VmId;
 
 const OWNER: &str = "bioxen:owner";
-const OWNER_NAME: &str = "bioxen";
+pub(crate) const OWNER_NAME: &str = "bioxen";
 pub(crate) const VM_ID: &str = "bioxen:vm-id";
 pub(crate) const RUN: &str = "bioxen:run";
 /// The VM's own UUID: what copies a VM copies its marks, and the copy is not ours.
@@ -166,6 +166,11 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
 pub(crate) fn is_made_by_us(uuid: &str, other_config: &BTreeMap<String, String>) -> bool {
     let is = |key, wanted: &str| other_config.get(key).is_some_and(|value| value == wanted);
     is(OWNER, OWNER_NAME) && is(UUID, uuid)
+}
+
+/// Whether what is ours outlives the program that made it.
+pub(crate) fn is_kept(other_config: &BTreeMap<String, String>) -> bool {
+    !other_config.contains_key(RUN)
 }
 
 /// The mark of a template that was made by this project: its own UUID, so that no VM of it has it.

@@ -3,6 +3,7 @@
 mod build;
 mod guest;
 mod image;
+mod list;
 mod remove;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::config::{FirstContact, XcpngConfig};
 use crate::error::Error;
 use crate::vm::XcpngVm;
 use image::ImageBase;
+pub use list::TemplateInfo;
 
 /// What a template is called unless the user says otherwise.
 const NAME: &str = "lua-bio-template";

@@ -24,7 +24,7 @@ use crate::execute::{AttachedDrive, Deployed};
 use crate::first_contact::FirstContact;
 use crate::guest::Guest;
 use crate::ledger::Entry;
-use crate::marks::is_made_by_us;
+use crate::marks::{OWNER_NAME, is_kept, is_made_by_us};
 use crate::progress::{Reporter, Stage};
 use crate::remove::remove;
 
@@ -450,8 +450,12 @@ impl XcpngVm {
             info.details.insert(key.to_owned(), value.to_owned());
         }
         let is_ours = is_made_by_us(&self.uuid, &record.other_config);
-        let maker = if is_ours { "bioxen" } else { "somebody else" };
+        let maker = if is_ours { OWNER_NAME } else { "somebody else" };
         info.details.insert("made_by".to_owned(), maker.to_owned());
+        if is_ours {
+            let kept = is_kept(&record.other_config).to_string();
+            info.details.insert("kept".to_owned(), kept);
+        }
         if let Some(host) = record.resident_on.non_null() {
             let name = client.host().get_name_label(host).await;
             let name = name.map_err(Error::pool("name the VM's host"))?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use bioxen_vm_core::Value;
 use clap::Subcommand;
+use serde_json::json;
 
 use super::{Place, print, with_defaults};
 use crate::settings::Settings;
@@ -53,6 +54,10 @@ struct Selection {
         requires = "vm_type"
     )]
     set: Vec<String>,
+
+    /// Print JSON, one object to a line
+    #[arg(long)]
+    json: bool,
 }
 
 impl Selection {
@@ -74,52 +79,63 @@ impl Selection {
     }
 }
 
-pub(super) async fn run(
-    args: Args,
-    mut settings: Settings,
-    place: Place,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: Args, settings: Settings, place: Place) -> anyhow::Result<ExitCode> {
     #[cfg(not(feature = "xcpng"))]
     let _ = place;
     match args.action {
         #[cfg(feature = "xcpng")]
         Action::Init(args) => Box::pin(super::init::init(*args, settings, place)).await,
-        Action::Show(selection) => {
-            for vm_type in selection.types(&mut settings)? {
-                print(&format!("[{vm_type}]\n"))?;
-                let config = with_defaults(&settings, &vm_type);
-                let mut keys = Vec::new();
-                flatten("", &config, &mut keys);
-                for (key, value) in keys {
-                    let value = shown(&key, &value);
-                    let origin = settings
-                        .origin(&vm_type, &key)
-                        .map_or_else(|| "default".to_owned(), ToString::to_string);
-                    print(&format!("{key} = {value}  # {origin}\n"))?;
-                }
-            }
-            Ok(ExitCode::SUCCESS)
+        Action::Show(selection) => show(&selection, settings),
+        Action::Check(selection) => check(&selection, settings),
+    }
+}
+
+fn show(selection: &Selection, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    for vm_type in selection.types(&mut settings)? {
+        if !selection.json {
+            print(&format!("[{vm_type}]\n"))?;
         }
-        Action::Check(selection) => {
-            let mut is_good = true;
-            let types = selection.types(&mut settings)?;
-            if types.is_empty() {
-                print("nothing is configured\n")?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            for vm_type in types {
-                let config = with_defaults(&settings, &vm_type);
-                for problem in settings.check(&crate::factory(), &vm_type, &config)? {
-                    is_good = false;
-                    print(&format!("[{vm_type}] {problem}\n"))?;
+        let mut keys = Vec::new();
+        flatten("", &with_defaults(&settings, &vm_type), &mut keys);
+        for (key, value) in keys {
+            let origin = settings
+                .origin(&vm_type, &key)
+                .map_or_else(|| "default".to_owned(), ToString::to_string);
+            let line = match selection.json {
+                true => {
+                    let value = (!is_secret(&key, &value)).then_some(value);
+                    json!({"type": vm_type, "key": key, "value": value, "origin": origin})
+                        .to_string()
                 }
-            }
-            if is_good {
-                print("nothing is wrong\n")?;
-            }
-            Ok(ExitCode::from(u8::from(!is_good)))
+                false => format!("{key} = {}  # {origin}", shown(&key, &value)),
+            };
+            print(&format!("{line}\n"))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(selection: &Selection, mut settings: Settings) -> anyhow::Result<ExitCode> {
+    let types = selection.types(&mut settings)?;
+    let mut found = Vec::new();
+    for vm_type in &types {
+        let config = with_defaults(&settings, vm_type);
+        let problems = settings.check(&crate::factory(), vm_type, &config)?;
+        found.extend(problems.into_iter().map(|problem| (vm_type, problem)));
+    }
+    for (vm_type, problem) in &found {
+        print(&match selection.json {
+            true => format!("{}\n", json!({"type": vm_type, "problem": problem})),
+            false => format!("[{vm_type}] {problem}\n"),
+        })?;
+    }
+    match (types.is_empty(), found.is_empty()) {
+        _ if selection.json => {}
+        (true, _) => print("nothing is configured\n")?,
+        (false, true) => print("nothing is wrong\n")?,
+        (false, false) => {}
+    }
+    Ok(ExitCode::from(u8::from(!found.is_empty())))
 }
 
 /// The keys of a table and of those in it.

@@ -7,7 +7,7 @@ use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_xcpng::{Check, Doctor, Finding, Verdict, XcpngConfig};
 
 use super::interrupt::Interrupts;
-use super::{NO_POOL_REMEDY, print, warn, with_defaults};
+use super::{no_pool_remedy, print, warn, with_defaults};
 use crate::settings::Settings;
 
 /// The exit code when something keeps VMs from being made or used.
@@ -61,12 +61,15 @@ pub(super) async fn run_with(
         let (problems, remedy) = match settings.has(XcpngConfig::VM_TYPE) {
             true => (
                 problems,
-                "correct it; `bioxen config show` tells what holds and why",
+                "correct it; `bioxen config show` tells what holds and why".to_owned(),
             ),
-            false => (vec!["no pool is configured".to_owned()], NO_POOL_REMEDY),
+            false => (
+                vec!["no pool is configured".to_owned()],
+                no_pool_remedy(&settings),
+            ),
         };
         for problem in problems {
-            let finding = Finding::failed(Check::Config, problem, remedy);
+            let finding = Finding::failed(Check::Config, problem, &remedy);
             tally.count(&finding);
             show(&finding, args.json)?;
         }

@@ -17,10 +17,7 @@ pub(super) async fn after(vm: &dyn LuaVm, arguments: &[Bytes], status: Status, s
     }
     let said = String::from_utf8_lossy(said);
     if let Some(module) = missing_module(&said) {
-        tell(&format!(
-            "if the module {module} is one of a rock, `--package ROCK` installs that first; \
-             `bioxen pkg search {module}` looks for rocks"
-        ));
+        tell(&rock_for(module));
     }
     for argument in arguments {
         let Some((argument, path)) = named(argument) else {
@@ -45,6 +42,26 @@ fn missing_module(said: &str) -> Option<&str> {
     let (_, rest) = error.split_once("module '")?;
     rest.strip_suffix("' not found:")
         .filter(|name| !name.contains(|c: char| c.is_whitespace() || c == '\''))
+}
+
+fn rock_for(module: &str) -> String {
+    // The modules of our own rocks are called as those are.
+    let ours = crate::rocks::embedded().map(|ours| ours.rocks().to_vec());
+    let top = module.split('.').next();
+    match ours
+        .unwrap_or_default()
+        .iter()
+        .find(|rock| Some(rock.name.as_str()) == top)
+    {
+        Some(rock) => format!(
+            "`--package {}` installs the rock of this module first",
+            rock.name
+        ),
+        None => format!(
+            "if the module {module} is one of a rock, `--package ROCK` installs that first; \
+             `bioxen pkg search {module}` looks for rocks"
+        ),
+    }
 }
 
 async fn can_open(vm: &dyn LuaVm, path: &str) -> bool {

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::copies::{ends, named};
 use super::interrupt::Interrupts;
-use super::metrics::Page;
+use super::metrics::{self, Page};
 use super::streams::NO_READER;
 use super::telemetry::{is_json, say};
 use super::{config, print, servers, with_vms};
@@ -113,8 +112,8 @@ pub(super) struct Args {
 
     /// Serve numbers of the run for Prometheus at this address, `127.0.0.1:9464` for example, on the
     /// page /metrics; with port 0 on a free one, which is told
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = metrics::address)]
+    metrics: Option<String>,
 
     /// The program, which is run on every shard
     #[arg(value_name = "PROGRAM")]
@@ -136,7 +135,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     let map = map(&args, &settings)?;
     let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
-    let metrics = match args.metrics {
+    let metrics = match &args.metrics {
         Some(address) => Some(Page::serve(address, Arc::clone(&manager)).await?),
         None => None,
     };

@@ -17,6 +17,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
+/// An address with its port, as the user writes it.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("give an address and a port: 127.0.0.1:9464".to_owned()),
+    }
+}
+
 /// Serves the page until it is dropped.
 pub(super) struct Page {
     address: SocketAddr,
@@ -25,10 +35,7 @@ pub(super) struct Page {
 
 impl Page {
     /// Serves the numbers of a manager at `/metrics` of this address.
-    pub(super) async fn serve(
-        address: SocketAddr,
-        manager: Arc<VmManager>,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn serve(address: &str, manager: Arc<VmManager>) -> anyhow::Result<Self> {
         let cannot = || format!("cannot serve metrics at {address}");
         let listener = TcpListener::bind(address).await.with_context(cannot)?;
         let address = listener.local_addr().with_context(cannot)?;

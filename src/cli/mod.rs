@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use bioxen_vm_basic::BasicConfig;
-use bioxen_vm_core::{BackendConfig as _, Value, VmManager};
+use anyhow::Context as _;
+use bioxen_vm_core::VmManager;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::settings::Settings;
+use configuration::{Place, config, state_home, user_dir, with_defaults};
+#[cfg(feature = "xcpng")]
+use configuration::{configured, no_pool_remedy};
 use interrupt::Interrupts;
 
 mod config;
+mod configuration;
 mod copies;
 #[cfg(feature = "sim")]
 mod demo;
@@ -44,6 +47,8 @@ mod sim;
 #[cfg(feature = "xcpng")]
 mod snapshot;
 mod streams;
+#[cfg(feature = "xcpng")]
+mod table;
 mod telemetry;
 #[cfg(feature = "xcpng")]
 mod template;
@@ -102,6 +107,25 @@ impl Completions {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "bioxen", &mut script);
         print(&String::from_utf8_lossy(&script))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Types {
+    /// Print JSON, one object to a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Types {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        for vm_type in crate::factory().vm_types() {
+            print(&match self.json {
+                true => format!("{}\n", serde_json::json!({"type": vm_type})),
+                false => format!("{vm_type}\n"),
+            })?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -194,7 +218,7 @@ enum Command {
     #[cfg(feature = "xcpng")]
     Trust(init::Trust),
     /// List the VM types of this build
-    Types,
+    Types(Types),
 }
 
 impl Command {
@@ -204,7 +228,7 @@ impl Command {
             Self::Config(args) => !args.makes_a_file(),
             #[cfg(feature = "sim")]
             Self::Sim(_) => false,
-            Self::Completions(_) | Self::Types => false,
+            Self::Completions(_) | Self::Types(_) => false,
             _ => true,
         }
     }
@@ -309,11 +333,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Trust(args) => init::trust(args, settings, place).await,
             #[cfg(feature = "xcpng")]
             Command::Template(args) => Box::pin(template::run(args, settings)).await,
-            Command::Types => {
-                let types: Vec<_> = crate::factory().vm_types().collect();
-                print(&format!("{}\n", types.join("\n")))?;
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Types(args) => args.run(),
         }
     });
     runtime.shutdown_timeout(LINGER);
@@ -329,40 +349,6 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         });
     }
     result
-}
-
-/// Where the settings are: which file, and which pool of it.
-#[derive(Debug)]
-struct Place {
-    /// The file, if there is any place for one.
-    file: Option<PathBuf>,
-    /// Whether the user named it.
-    is_named: bool,
-    pool: Option<String>,
-}
-
-impl Place {
-    fn of(cli: &Cli) -> Self {
-        let usual = || Some(user_dir("XDG_CONFIG_HOME", ".config")?.join("config.toml"));
-        Self {
-            is_named: cli.config.is_some(),
-            file: cli.config.clone().or_else(usual),
-            pool: cli.pool.clone(),
-        }
-    }
-
-    /// The file to read: one that the user named, or the usual one where it is there.
-    fn to_read(&self) -> anyhow::Result<Option<&std::path::Path>> {
-        let file = self.file.as_deref();
-        let file = file.filter(|file| self.is_named || file.is_file());
-        if let (None, Some(pool)) = (file, &self.pool) {
-            anyhow::bail!(
-                "there is no settings file that has a pool {pool:?}; name one with --config, or make \
-                 it with `bioxen config init --pool {pool}`"
-            );
-        }
-        Ok(file)
-    }
 }
 
 /// Does work with VMs until it is done or the program is told to end. Whatever happened, the VMs go.
@@ -391,90 +377,6 @@ async fn with_vms(
     }
 }
 
-/// The configuration of a VM type as the user gave it, once nothing is wrong with it.
-fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
-    let config = configured(settings, vm_type)?;
-    let problems = settings.check(&crate::factory(), vm_type, &config)?;
-    ensure!(
-        problems.is_empty(),
-        "the configuration of VM type {vm_type:?} is wrong: {}",
-        problems.join("; ")
-    );
-    Ok(config)
-}
-
-/// What to do where no key of a pool is set.
-#[cfg(feature = "xcpng")]
-const NO_POOL_REMEDY: &str = "`bioxen sim pool.toml` serves one on this machine to try \
-                              things on, which `--config pool.toml` reaches; `bioxen config init` sets \
-                              up your own, and --pool NAME chooses one of several";
-
-/// The same as [`with_defaults`], for what cannot do without a pool.
-fn configured(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
-    #[cfg(feature = "xcpng")]
-    ensure!(
-        vm_type != "xcpng" || settings.has(vm_type),
-        "no pool is configured; {NO_POOL_REMEDY}"
-    );
-    Ok(with_defaults(settings, vm_type))
-}
-
-/// The configuration of a VM type with what this program adds by itself. A local VM runs this program
-/// as its worker unless the user says otherwise, and what is made on pools is recorded where programs
-/// of a user keep their state.
-fn with_defaults(settings: &Settings, vm_type: &str) -> Value {
-    let mut config = settings.config(vm_type);
-    let added = match vm_type {
-        "xcpng" => ("state_dir", state_dir as fn() -> Option<String>),
-        BasicConfig::VM_TYPE => ("worker", this_program as fn() -> Option<String>),
-        _ => return config,
-    };
-    let (key, default) = added;
-    if config.get(key).is_none()
-        && let Some(value) = default()
-    {
-        if config.is_null() {
-            config = Value::Object(serde_json::Map::new());
-        }
-        config[key] = Value::String(value);
-    }
-    config
-}
-
-fn this_program() -> Option<String> {
-    let path = std::env::current_exe().ok()?;
-    path.into_os_string().into_string().ok()
-}
-
-/// Where what is made on pools is recorded, if there is such a place.
-fn state_dir() -> Option<String> {
-    let dir = state_home()?;
-    if let Err(error) = std::fs::create_dir_all(&dir) {
-        warn(&format!(
-            "cannot record what is made on the pool in {} ({error}); after a kill, `bioxen gc` \
-             finds it only once it has expired; set state_dir",
-            dir.display()
-        ));
-        return None;
-    }
-    dir.into_os_string().into_string().ok()
-}
-
-/// Our folder among those where programs of this user keep their state.
-fn state_home() -> Option<PathBuf> {
-    user_dir("XDG_STATE_HOME", ".local/state")
-}
-
-/// Our folder among those where programs of this user keep things of a kind: where the variable says,
-/// else in this place below the home folder.
-fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let of = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = of(variable)
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(of("HOME")?.join(below_home)))?;
-    Some(base.join("bioxen"))
-}
-
 /// Prints an error and what caused it in one line.
 fn report(error: &anyhow::Error) {
     telemetry::say("ERROR", &format!("bioxen: {error:#}"));
@@ -494,8 +396,8 @@ fn print(text: &str) -> anyhow::Result<()> {
         .context("cannot write to standard output")
 }
 
-/// Whether standard error takes colours: a terminal, unless the user wants none.
-fn is_coloured() -> bool {
+/// Whether a stream takes colours: a terminal, unless the user wants none.
+fn is_coloured(stream: &impl std::io::IsTerminal) -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr())
+    !unwanted && stream.is_terminal()
 }

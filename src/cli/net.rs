@@ -15,7 +15,9 @@ use super::interrupt::Interrupts;
 use super::vms::{Common, adopt, on_pool, pool, to_the_end};
 use crate::settings::Settings;
 use isolate::Isolate;
-use lines::{bond_line, each, interface_line, network_line, nic_line, show, tell};
+use lines::{
+    bond_table, each, interface_table, listed, network_table, nic_line, nic_table, show, tell,
+};
 
 mod file;
 mod isolate;
@@ -285,13 +287,13 @@ async fn act(
     json: bool,
 ) -> anyhow::Result<()> {
     match command {
-        Command::Ls(_) => each(networks.list().await?, json, network_line),
-        Command::Interfaces(_) => each(networks.interfaces().await?, json, interface_line),
-        Command::Bonds(_) => each(networks.bonds().await?, json, bond_line),
+        Command::Ls(_) => listed(networks.list().await?, json, network_table),
+        Command::Interfaces(_) => listed(networks.interfaces().await?, json, interface_table),
+        Command::Bonds(_) => listed(networks.bonds().await?, json, bond_table),
         Command::Show(args) => show(networks, &args.network, json).await,
         Command::Nics(args) => {
             let vm = networks.find_vm(&args.vm).await?;
-            each(networks.nics(&vm).await?, json, nic_line)
+            listed(networks.nics(&vm).await?, json, nic_table)
         }
         Command::Plan(_) | Command::Apply(_) => {
             let Some(read) = wanted else { return Ok(()) };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use bioxen_vm_core::Value;
+use bioxen_vm_core::{Returned, Value};
 use serde::{Deserialize, Serialize};
 
 use super::config::{is_public, without_secrets};
@@ -137,6 +137,9 @@ pub(super) enum Outcome {
 pub(super) struct Ended {
     /// In words: `exit code 0`, `timed out`.
     pub(super) status: String,
+    /// What the program returned, where JSON can hold it.
+    #[serde(default)]
+    pub(super) returned: Option<Vec<Value>>,
     pub(super) stdout: Content,
     pub(super) stderr: Content,
 }
@@ -319,6 +322,7 @@ impl Draft {
                 complete: seen.1,
             });
         }
+        let returned = in_json(&trace.returned);
         record.outcome = match (ended, trace.status) {
             (Err(error), _) => Outcome::Failed(format!("{error:#}")),
             (Ok(_), None) => Outcome::Interrupted,
@@ -330,6 +334,7 @@ impl Draft {
                 }
                 Outcome::Ended(Ended {
                     status: status.to_string(),
+                    returned,
                     stdout: Content::from(&sums.stdout),
                     stderr: Content::from(&sums.stderr),
                 })
@@ -337,6 +342,14 @@ impl Draft {
         };
         write(&self.file, &self.record)
             .with_context(|| format!("cannot write the record {}", self.file.display()))
+    }
+}
+
+/// What a program returned, where JSON can hold it.
+pub(super) fn in_json(returned: &Returned) -> Option<Vec<Value>> {
+    match returned {
+        Returned::Values(values) => values.iter().map(|value| value.to_json().ok()).collect(),
+        _ => None,
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bioxen_curator::Lock;
+use bioxen_vm_core::Value;
+use tempfile::NamedTempFile;
 
 use super::config::without_secrets;
 use super::ground::Ground;
 use super::interrupt::Interrupts;
-use super::record::{Content, Copied, Ended, Outcome, Record, Stdin, contents};
+use super::record::{Content, Copied, Ended, Outcome, Record, Stdin, contents, in_json};
 use super::run::{Program, input};
 use super::streams::Streams;
 use super::telemetry::say;
@@ -37,7 +39,8 @@ pub(super) struct Args {
     #[arg(value_name = "RECORD")]
     record: PathBuf,
 
-    /// Standard input, where the record was made with what came over a pipe, or the file has moved
+    /// Standard input, where the record was made with what came over a pipe, or the file has moved;
+    /// `-` for our own
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
 
@@ -71,7 +74,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     // What is copied out of the VM must not replace what the first run has left.
     let got =
         tempfile::tempdir().context("cannot make a folder for what is copied out of the VM")?;
-    let work = work(&record, &program, stdin, args.servers, got.path())?;
+    let work = work(&record, &program, stdin.as_ref(), args.servers, got.path())?;
 
     let interrupts = Interrupts::listen()?;
     let mut streams = Streams::new()?.summed();
@@ -84,6 +87,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     let sums = streams.sums();
     let now = Ended {
         status: status.to_string(),
+        returned: in_json(&trace.returned),
         stdout: Content::from(&sums.stdout),
         stderr: Content::from(&sums.stderr),
     };
@@ -135,8 +139,30 @@ fn program(record: &Record) -> anyhow::Result<Program> {
     })
 }
 
+/// What the program is given to read.
+enum Given {
+    File(PathBuf),
+    Spooled(NamedTempFile),
+}
+
+impl Given {
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(file) => file,
+            Self::Spooled(file) => file.path(),
+        }
+    }
+}
+
+/// What comes over a pipe, as a file: it is looked at before the program gets it.
+fn spooled(mut pipe: impl io::Read) -> anyhow::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new().context("cannot make a file for standard input")?;
+    io::copy(&mut pipe, &mut file).context("cannot keep standard input in a file")?;
+    Ok(file)
+}
+
 /// The file to read, once it is sure that it is what was read.
-fn stdin(named: Option<PathBuf>, then: Option<&Stdin>) -> anyhow::Result<Option<PathBuf>> {
+fn stdin(named: Option<PathBuf>, then: Option<&Stdin>) -> anyhow::Result<Option<Given>> {
     let Some(then) = then else {
         ensure!(
             named.is_none(),
@@ -153,25 +179,26 @@ fn stdin(named: Option<PathBuf>, then: Option<&Stdin>) -> anyhow::Result<Option<
         );
         return Ok(None);
     };
-    let cannot = || {
-        format!(
-            "cannot read {}, the standard input of the record",
-            file.display()
-        )
+    let (given, name) = match file.as_os_str() == "-" {
+        true => (
+            Given::Spooled(spooled(io::stdin())?),
+            "what was given".into(),
+        ),
+        false => (Given::File(file.clone()), file.display().to_string()),
     };
-    let opened = File::open(&file).with_context(cannot)?;
+    let cannot = || format!("cannot read {name}, the standard input of the record");
+    let opened = File::open(given.path()).with_context(cannot)?;
     let length = opened.metadata().with_context(cannot)?.len();
     let mut read = Summed::new(opened.take(then.content.bytes));
-    std::io::copy(&mut read, &mut std::io::sink()).with_context(cannot)?;
+    io::copy(&mut read, &mut io::sink()).with_context(cannot)?;
     ensure!(
         Content::from(read.sum()) == then.content
             && (!then.complete || length == then.content.bytes),
-        "{} is not what the program of the record read: it had {} bytes with the SHA-256 {}",
-        file.display(),
+        "{name} is not what the program of the record read: it had {} bytes with the SHA-256 {}",
         then.content.bytes,
         then.content.sha256
     );
-    Ok(Some(file))
+    Ok(Some(given))
 }
 
 /// Refuses files that have changed, by name.
@@ -199,7 +226,7 @@ fn ground(record: &Record, set: &[String], settings: Settings) -> anyhow::Result
 fn work(
     record: &Record,
     program: &Program,
-    stdin: Option<PathBuf>,
+    stdin: Option<&Given>,
     servers: Vec<String>,
     got: &Path,
 ) -> anyhow::Result<Work> {
@@ -208,7 +235,7 @@ fn work(
         .transpose()
         .context("the record has a wrong timeout")?;
     let stdin = match stdin {
-        Some(file) => input(Some(&file), None)?.0,
+        Some(given) => input(Some(given.path()), None)?.0,
         None => None,
     };
     let lock = record.lock.as_deref().map(str::parse::<Lock>).transpose()?;
@@ -249,9 +276,8 @@ fn tell_other_configuration(record: &Record, ground: &Ground) {
     let (then, now) = (&record.vm.configuration, without_secrets(&ground.config));
     let keys: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
     for key in keys.into_iter().filter(|key| !OURS.contains(&key.as_str())) {
-        let shown = |value: Option<&serde_json::Value>| {
-            value.map_or_else(|| "not set".to_owned(), ToString::to_string)
-        };
+        let shown =
+            |value: Option<&Value>| value.map_or_else(|| "not set".to_owned(), ToString::to_string);
         let (then, now) = (then.get(key), now.get(key));
         if then != now {
             warn(&format!("{key} was {} and is {}", shown(then), shown(now)));
@@ -266,6 +292,14 @@ fn differences(then: &Ended, now: &Ended) -> Vec<String> {
             "ended otherwise: {} then, {} now",
             then.status, now.status
         ));
+    }
+    if then.returned != now.returned {
+        let shown = |values: &Option<Vec<Value>>| match values {
+            Some(values) => Value::Array(values.clone()).to_string(),
+            None => "nothing that JSON can hold".to_owned(),
+        };
+        let (then, now) = (shown(&then.returned), shown(&now.returned));
+        found.push(format!("returned otherwise: {then} then, {now} now"));
     }
     let streams = [
         ("standard output", &then.stdout, &now.stdout),

@@ -7,6 +7,7 @@ use bioxen_vm_core::Snapshot;
 use bioxen_vm_xcpng::DateTime;
 
 use super::print;
+use super::table::Table;
 use super::vms::{Common, adopt, on_pool, pool, to_the_end};
 use crate::settings::Settings;
 
@@ -52,17 +53,28 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
         let vm = adopt(pool, &of.vm).await?;
         match &command {
             Command::Create(named) => tell(&vm.snapshot(&named.name).await?, of)?,
-            Command::Ls(_) => {
-                for snapshot in vm.snapshots().await? {
-                    tell(&snapshot, of)?;
-                }
-            }
+            Command::Ls(_) => list(&vm.snapshots().await?, of)?,
             Command::Revert(named) => vm.revert(&named.name).await?,
             Command::Rm(named) => vm.remove_snapshot(&named.name).await?,
         }
         Ok(ExitCode::SUCCESS)
     });
     to_the_end(work).await
+}
+
+fn list(snapshots: &[Snapshot], of: &OfVm) -> anyhow::Result<()> {
+    if of.common.json() {
+        return snapshots.iter().try_for_each(|snapshot| tell(snapshot, of));
+    }
+    let mut table = Table::new(["SNAPSHOT", "MADE", "UUID"]);
+    for Snapshot {
+        id, name, created, ..
+    } in snapshots
+    {
+        let created = format!("{:#}", DateTime::from(*created));
+        table.row([name.clone(), created, id.clone()]);
+    }
+    table.print()
 }
 
 fn tell(snapshot: &Snapshot, of: &OfVm) -> anyhow::Result<()> {

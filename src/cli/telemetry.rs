@@ -87,7 +87,9 @@ fn log(verbose: u8, form: &LogForm) -> Box<dyn Layer<Registry> + Send + Sync> {
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match form {
         LogForm::Text => {
-            let text = log.with_ansi(is_coloured()).with_target(false);
+            let text = log
+                .with_ansi(is_coloured(&std::io::stderr()))
+                .with_target(false);
             text.with_filter(filter).boxed()
         }
         LogForm::Json => log.json().flatten_event(true).with_filter(filter).boxed(),

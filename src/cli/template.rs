@@ -12,6 +12,8 @@ use serde_json::json;
 
 use super::interrupt::Interrupts;
 use super::own_rocks::OwnRocks;
+use super::table::Table;
+use super::telemetry::say;
 use super::vms::{Common, on_pool, pool, to_the_end};
 use super::{configured, doctor, print, warn};
 use crate::settings::Settings;
@@ -28,6 +30,8 @@ enum Action {
     Build(Build),
     /// Say what a template lacks: makes a VM of it, looks into it and removes it again
     Check(Check),
+    /// List the templates of a pool
+    Ls(List),
     /// Remove a template with its disks; VMs that were made from it stay
     Rm(Remove),
 }
@@ -51,9 +55,8 @@ struct Build {
     #[arg(long, value_name = "FOLDER")]
     rocks: Option<PathBuf>,
 
-    /// Set a key of the configuration, `xcpng_host=pool.example` for example
-    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,6 +67,16 @@ struct Check {
 
     #[command(flatten)]
     looking: doctor::Args,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Also those that the pool brought along, which have no disks
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +96,7 @@ struct Remove {
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     match args.action {
         Action::Build(args) => build(args, settings).await,
+        Action::Ls(args) => list(args, settings).await,
         Action::Rm(args) => remove(args, settings).await,
         Action::Check(Check { template, looking }) => {
             let template = template.map(|name| format!("template={name}"));
@@ -92,7 +106,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
 }
 
 async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    for assignment in &args.set {
+    for assignment in args.common.settings() {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
     if let Some(base) = &args.from {
@@ -116,7 +130,14 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
         builder = builder.from_image(image);
     }
     let interrupts = Interrupts::listen()?;
-    print("making a VM and installing in it what is missing\n")?;
+    let tell = |text: &str| match args.common.json() {
+        true => {
+            say("INFO", &format!("bioxen: {text}"));
+            Ok(())
+        }
+        false => print(&format!("{text}\n")),
+    };
+    tell("making a VM and installing in it what is missing")?;
     // What was begun must be ended in order, so it is not simply dropped.
     let mut begun = tokio::spawn(builder.begin());
     let begun = match interrupts.unless(&mut begun).await {
@@ -128,8 +149,8 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     };
     let build = begun.context("the build broke")??;
     match build.installed() {
-        [] => print("everything was installed already\n")?,
-        installed => print(&format!("installed {}\n", installed.join(", ")))?,
+        [] => tell("everything was installed already")?,
+        installed => tell(&format!("installed {}", installed.join(", ")))?,
     }
     if !build.has_guest_tools() {
         warn(
@@ -139,7 +160,7 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     }
     let installing = async {
         match &rocks {
-            Some(rocks) => install_rocks(&build, rocks).await,
+            Some(rocks) => tell(&install_rocks(&build, rocks).await?),
             None => Ok(()),
         }
     };
@@ -154,15 +175,58 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
             return Ok(ExitCode::from(interrupted.exit_code()));
         }
     }
-    print("turning it into a template\n")?;
+    tell("turning it into a template")?;
+    let (installed, tools) = (build.installed().to_vec(), build.has_guest_tools());
     let template = build.finish().await?;
     for left in &template.left {
         warn(&format!(
             "{left} could not be removed, so all VMs of the template share it"
         ));
     }
-    print(&format!("made {} ({})\n", template.name, template.uuid))?;
+    let (name, uuid) = (template.name, template.uuid);
+    print(&match args.common.json() {
+        true => {
+            let made = json!({
+                "name": name, "uuid": uuid, "installed": installed, "guest_tools": tools,
+                "shared": template.left,
+            });
+            format!("{made}\n")
+        }
+        false => format!("made {name} ({uuid})\n"),
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn list(args: List, settings: Settings) -> anyhow::Result<ExitCode> {
+    let pool = pool(&args.common, settings)?;
+    on_pool(pool, async |pool| {
+        let mut templates = pool.templates().await?;
+        templates.retain(|template| args.all || !template.built_in);
+        if args.common.json() {
+            for template in &templates {
+                let json = serde_json::to_string(template).context("cannot write JSON")?;
+                print(&format!("{json}\n"))?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut table = Table::new(["TEMPLATE", "MADE BY", "FIRST CONTACT", "UUID"]);
+        for template in templates {
+            let made_by = match (template.ours, template.built_in) {
+                (true, _) => "bioxen",
+                (false, true) => "the pool",
+                (false, false) => "somebody else",
+            };
+            table.row([
+                template.name,
+                made_by.to_owned(),
+                template.first_contact.unwrap_or_default(),
+                template.uuid,
+            ]);
+        }
+        table.print()?;
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
 }
 
 async fn remove(args: Remove, settings: Settings) -> anyhow::Result<ExitCode> {
@@ -185,10 +249,10 @@ async fn give_up(build: TemplateBuild) {
     }
 }
 
-async fn install_rocks(build: &TemplateBuild, own: &OwnRocks) -> anyhow::Result<()> {
+async fn install_rocks(build: &TemplateBuild, own: &OwnRocks) -> anyhow::Result<String> {
     let site = build.package_site().await?;
     let curator = Curator::new(site).with_servers([own.server.clone()]);
     let requests: Vec<_> = own.rocks.iter().cloned().map(RockRequest::from).collect();
     let report = curator.install(&requests).await?;
-    print(&format!("{report}\n"))
+    Ok(report.to_string())
 }

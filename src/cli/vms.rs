@@ -12,6 +12,7 @@ use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
 use serde_json::Value;
 
 use super::interrupt::Interrupts;
+use super::table::Table;
 use super::{config, configured, print, warn};
 use crate::settings::Settings;
 
@@ -32,7 +33,6 @@ impl Common {
         self.json
     }
 
-    #[cfg(feature = "net")]
     pub(super) fn settings(&self) -> &[String] {
         &self.set
     }
@@ -196,7 +196,7 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
         let created = manager.create_vm(args.id.as_str(), &args.vm_type, Value::Null);
         let vm = created.await?;
         manager.keep_vm(args.id.as_str()).await?;
-        tell(&vm.info().await?, &args.common)?;
+        tell(&vm.info().await?, &args.common, short)?;
         Ok(ExitCode::SUCCESS)
     };
     super::with_vms(&manager, &interrupts, work).await
@@ -207,7 +207,7 @@ pub(super) async fn change(
     change: Change,
     settings: Settings,
 ) -> anyhow::Result<ExitCode> {
-    each(args, settings, async |vm| {
+    each(args, settings, short, async |vm| {
         match change {
             Change::Start => vm.start().await,
             Change::Stop => vm.stop().await,
@@ -223,12 +223,12 @@ pub(super) async fn change(
 }
 
 pub(super) async fn info(args: Existing, settings: Settings) -> anyhow::Result<ExitCode> {
-    each(args, settings, async |_| Ok(())).await
+    each(args, settings, whole, async |_| Ok(())).await
 }
 
 pub(super) async fn destroy(args: Destroy, settings: Settings) -> anyhow::Result<ExitCode> {
     let foreign = args.foreign;
-    each(args.existing, settings, async |vm| {
+    each(args.existing, settings, short, async |vm| {
         let info = vm.info().await?;
         if !foreign && info.details.get("made_by").map(String::as_str) != Some("bioxen") {
             anyhow::bail!("BioXen has not made it; say --foreign to destroy it all the same");
@@ -243,6 +243,7 @@ pub(super) async fn destroy(args: Destroy, settings: Settings) -> anyhow::Result
 async fn each(
     args: Existing,
     settings: Settings,
+    text: fn(&VmInfo) -> String,
     act: impl AsyncFn(&Arc<dyn LuaVm>) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
     let pool = pool(&args.common, settings)?;
@@ -252,7 +253,7 @@ async fn each(
             let done = async {
                 let vm = adopt(pool, which).await?;
                 act(&vm).await?;
-                tell(&vm.info().await?, &args.common)
+                tell(&vm.info().await?, &args.common, text)
             };
             if let Err(error) = done.await {
                 // Errors of VMs name theirs.
@@ -274,9 +275,31 @@ async fn each(
 pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<ExitCode> {
     let pool = pool(&args, settings)?;
     on_pool(pool, async |pool| {
-        for info in pool.list().await? {
-            tell(&info, &args)?;
+        let infos = pool.list().await?;
+        if args.json {
+            for info in &infos {
+                tell(info, &args, short)?;
+            }
+            return Ok(ExitCode::SUCCESS);
         }
+        let mut table = Table::new([
+            "VM", "STATE", "ADDRESS", "KEPT", "NAME", "TEMPLATE", "HOST", "UUID",
+        ]);
+        for info in &infos {
+            let known = |key| info.details.get(key).cloned().unwrap_or_default();
+            let kept = if known("kept") == "true" { "yes" } else { "no" };
+            table.row([
+                info.id.to_string(),
+                info.state.to_string(),
+                info.address.map(|it| it.to_string()).unwrap_or_default(),
+                kept.to_owned(),
+                known("name"),
+                known("template"),
+                known("host"),
+                known("uuid"),
+            ]);
+        }
+        table.print()?;
         Ok(ExitCode::SUCCESS)
     })
     .await
@@ -290,7 +313,7 @@ pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<Exi
         let kept = async {
             made.start().await?;
             made.keep().await?;
-            tell(&made.info().await?, &args.common)
+            tell(&made.info().await?, &args.common, short)
         };
         if let Err(error) = kept.await {
             let left = made.destroy().await;
@@ -308,21 +331,31 @@ pub(super) async fn migrate(args: Migrate, settings: Settings) -> anyhow::Result
         common: args.common,
     };
     let host = args.host;
-    each(existing, settings, async |vm| Ok(vm.migrate(&host).await?)).await
+    let act = async |vm: &Arc<dyn LuaVm>| Ok(vm.migrate(&host).await?);
+    each(existing, settings, short, act).await
 }
 
-/// Prints what is known of a VM.
-fn tell(info: &VmInfo, args: &Common) -> anyhow::Result<()> {
-    if args.json {
-        let json = serde_json::to_string(info).context("cannot write JSON")?;
-        return print(&format!("{json}\n"));
+/// Prints what is known of a VM: as JSON, or as this text.
+fn tell(info: &VmInfo, args: &Common, text: fn(&VmInfo) -> String) -> anyhow::Result<()> {
+    let text = match args.json {
+        true => serde_json::to_string(info).context("cannot write JSON")?,
+        false => text(info),
+    };
+    print(&format!("{text}\n"))
+}
+
+/// How a VM is, in a line.
+fn short(info: &VmInfo) -> String {
+    let line = format!("{}: {}", info.id, info.state);
+    match info.address {
+        Some(address) => format!("{line} at {address}"),
+        None => line,
     }
-    let mut line = format!("{}: {}", info.id, info.state);
-    if let Some(address) = info.address {
-        line.push_str(&format!(" at {address}"));
-    }
-    for (key, value) in &info.details {
-        line.push_str(&format!(" {key}={value}"));
-    }
-    print(&format!("{line}\n"))
+}
+
+/// All that is known of a VM.
+fn whole(info: &VmInfo) -> String {
+    let details = info.details.iter();
+    let lines = details.map(|(key, value)| format!("\n  {key}: {value}"));
+    short(info) + &lines.collect::<String>()
 }

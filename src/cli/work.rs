@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bioxen_curator::{Lock, PackageInstaller, RockRequest, RocksServer};
-use bioxen_vm_core::{LuaVm, Script, Status, VmInfo};
+use bioxen_vm_core::{LuaVm, Returned, Script, Status, VmInfo};
 
 use super::copies::Copies;
 use super::ground::Ground;
@@ -37,6 +37,7 @@ pub(super) struct Trace {
     pub(super) lock: Option<Lock>,
     /// How the program ended.
     pub(super) status: Option<Status>,
+    pub(super) returned: Returned,
     /// When it began, if it did.
     pub(super) program_began: Option<Instant>,
     pub(super) times: Times,
@@ -91,6 +92,7 @@ impl Work {
         if let Some(trace) = &mut trace {
             trace.times.program = outcome.duration;
             trace.status = Some(outcome.status);
+            trace.returned.clone_from(&outcome.returned);
         }
         if outcome.success() {
             copies.get().await?;

@@ -20,9 +20,16 @@ pub(super) struct Entry {
     pub(super) of_pool: bool,
 }
 
+/// What a file says.
+pub(super) struct Read {
+    pub(super) entries: Vec<Entry>,
+    /// The names of its pools.
+    pub(super) pools: Vec<String>,
+}
+
 /// Reads a file with a table for each of these types and for named pools, of which one may be wanted.
 /// What that one says comes last. Tells all tables that the file must not have.
-pub(super) fn read(path: &Path, types: &[&str], pool: Option<&str>) -> Result<Vec<Entry>> {
+pub(super) fn read(path: &Path, types: &[&str], pool: Option<&str>) -> Result<Read> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         config(format!("cannot read the settings file {}", path.display())).with_source(error)
     })?;
@@ -97,7 +104,7 @@ pub(super) fn read(path: &Path, types: &[&str], pool: Option<&str>) -> Result<Ve
         ))),
         _ => {
             entries.append(&mut of_pool);
-            Ok(entries)
+            Ok(Read { entries, pools })
         }
     }
 }

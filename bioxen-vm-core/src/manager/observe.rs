@@ -1,6 +1,7 @@
 //! What happens in a manager: events for observers, and numbers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,6 +42,25 @@ pub enum Happening {
     SessionOpened(String),
     /// It was destroyed.
     Destroyed,
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Creating => f.write_str("is being made"),
+            Self::Ready => f.write_str("is ready"),
+            Self::Failed(reason) => write!(f, "could not be made: {reason}"),
+            Self::ExecutionStarted(number) => write!(f, "runs program {number}"),
+            Self::ExecutionFinished(number, Some(status)) => {
+                write!(f, "has ended program {number}: {status}")
+            }
+            Self::ExecutionFinished(number, None) => {
+                write!(f, "has left program {number}, whose end is not known")
+            }
+            Self::SessionOpened(name) => write!(f, "has a session {name}"),
+            Self::Destroyed => f.write_str("is gone"),
+        }
+    }
 }
 
 /// Sees what happens to the VMs of a manager.
@@ -112,6 +132,20 @@ fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_f64(time.as_secs_f64())
 }
 
+/// The names of all ends in [`Totals::operations_by_end`].
+pub(super) const ENDS: [&str; 10] = [
+    "success",
+    "failure",
+    "signal",
+    "timed_out",
+    "out_of_memory",
+    "cpu_limit",
+    "process_limit",
+    "disk_limit",
+    "output_limit",
+    "unknown",
+];
+
 /// The name of an end in [`Totals::operations_by_end`].
 fn name_of(end: Option<Status>) -> &'static str {
     match end {
@@ -164,6 +198,7 @@ impl Observed {
     }
 
     pub(super) fn tell(&self, vm: &VmId, what: Happening) {
+        tracing::debug!("VM {vm} {what}");
         match &what {
             Happening::Ready => self.count(|totals| totals.vms_created += 1),
             Happening::Failed(_) => self.count(|totals| totals.vms_failed += 1),

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::observe::ManagerStats;
+use super::observe::{ENDS, ManagerStats};
 
 impl ManagerStats {
     /// These numbers in the text format of Prometheus (0.0.4), for a page that it asks for or a file
@@ -81,7 +81,9 @@ impl ManagerStats {
             "counter",
             "Programs that have ended, by how they did.",
         )?;
-        for (end, count) in &totals.operations_by_end {
+        // Also those that have not been, so that their growth is seen from the first on.
+        for end in ENDS {
+            let count = totals.operations_by_end.get(end).unwrap_or(&0);
             writeln!(page, "{name}{{end=\"{end}\"}} {count}")?;
         }
         let name = "bioxen_execution_seconds";

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use super::Template;
+use super::list::is_built_in;
 use crate::backend::XcpngBackend;
 use crate::error::{Error, Result};
 use crate::find;
 use crate::marks::is_template_of_ours;
 use crate::progress::Stage;
 use crate::remove::remove;
-
-/// What a pool's own templates have in their `other_config`.
-const BUILT_IN: &str = "default_template";
 
 impl XcpngBackend {
     /// Removes a template with its disks, given its name or UUID. VMs that were made from it stay as
@@ -37,7 +35,7 @@ impl XcpngBackend {
         let client = shared.client().await?;
         let (reference, record) = find::template(client, which).await?;
         let (name, uuid) = (record.name_label, record.uuid.as_str().to_owned());
-        if record.other_config.get(BUILT_IN).map(String::as_str) == Some("true") {
+        if is_built_in(&record.other_config) {
             return Err(Error::BuiltIn { name });
         }
         if !foreign && !is_template_of_ours(&uuid, &record.other_config) {

@@ -10,6 +10,7 @@ use bioxen_net::{
 use serde::Serialize;
 
 use crate::cli::print;
+use crate::cli::table::Table;
 
 /// Prints things, one to a line.
 pub(super) fn each<T: Serialize>(
@@ -25,6 +26,18 @@ pub(super) fn each<T: Serialize>(
         print(&format!("{line}\n"))?;
     }
     Ok(())
+}
+
+/// Prints things: a table for people, for programs one to a line.
+pub(super) fn listed<T: Serialize, const COLUMNS: usize>(
+    all: Vec<T>,
+    json: bool,
+    table: impl Fn(&[T]) -> Table<COLUMNS>,
+) -> anyhow::Result<()> {
+    match json {
+        true => each(all, true, |_| String::new()),
+        false => table(&all).print(),
+    }
 }
 
 /// Prints a plan: a step to a line.
@@ -76,7 +89,7 @@ pub(super) async fn show(networks: &Networks, network: &str, json: bool) -> anyh
     Ok(())
 }
 
-pub(super) fn network_line(network: &NetworkInfo) -> String {
+fn network_line(network: &NetworkInfo) -> String {
     let hosts = match &network.kind {
         NetworkKind::Private | NetworkKind::HostInternal => String::new(),
         _ => format!(" hosts={}", network.interfaces.len()),
@@ -92,7 +105,7 @@ pub(super) fn network_line(network: &NetworkInfo) -> String {
     )
 }
 
-pub(super) fn interface_line(interface: &HostInterface) -> String {
+fn interface_line(interface: &HostInterface) -> String {
     let mut line = format!(
         "{interface}: on {:?} mac={} mtu={}",
         interface.network, interface.mac, interface.mtu
@@ -108,18 +121,6 @@ pub(super) fn interface_line(interface: &HostInterface) -> String {
         }
     }
     line
-}
-
-pub(super) fn bond_line(bond: &BondInfo) -> String {
-    format!(
-        "{} of host {}: on {:?} parts={} mode={} links_up={}",
-        bond.device,
-        bond.host,
-        bond.network,
-        bond.parts.join("+"),
-        bond.mode,
-        bond.links_up
-    )
 }
 
 pub(super) fn nic_line(nic: &NicInfo) -> String {
@@ -140,6 +141,107 @@ pub(super) fn nic_line(nic: &NicInfo) -> String {
         " unplugged"
     });
     line
+}
+
+pub(super) fn network_table(networks: &[NetworkInfo]) -> Table<9> {
+    let mut table = Table::new([
+        "NETWORK", "BRIDGE", "KIND", "SUBNET", "MTU", "VIFS", "HOSTS", "MADE BY", "UUID",
+    ]);
+    for network in networks {
+        let hosts = match &network.kind {
+            NetworkKind::Private | NetworkKind::HostInternal => String::new(),
+            _ => network.interfaces.len().to_string(),
+        };
+        table.row([
+            network.name.clone(),
+            network.bridge.clone(),
+            network.kind.to_string(),
+            text(network.subnet),
+            network.mtu.to_string(),
+            network.vifs.to_string(),
+            hosts,
+            text(network.ours.then_some("bioxen")),
+            network.uuid.clone(),
+        ]);
+    }
+    table
+}
+
+pub(super) fn interface_table(interfaces: &[HostInterface]) -> Table<8> {
+    let mut table = Table::new([
+        "HOST",
+        "INTERFACE",
+        "NETWORK",
+        "ADDRESS",
+        "MTU",
+        "MAC",
+        "PART OF",
+        "STATE",
+    ]);
+    for interface in interfaces {
+        let state = match (interface.attached, interface.management) {
+            (false, _) => "down",
+            (true, true) => "up, management",
+            (true, false) => "up",
+        };
+        let device = &interface.device;
+        table.row([
+            interface.host.clone(),
+            match interface.vlan {
+                Some(tag) => format!("{device} VLAN {tag}"),
+                None => device.clone(),
+            },
+            interface.network.clone(),
+            text(interface.address),
+            interface.mtu.to_string(),
+            interface.mac.to_string(),
+            text(interface.part_of.as_ref()),
+            state.to_owned(),
+        ]);
+    }
+    table
+}
+
+pub(super) fn bond_table(bonds: &[BondInfo]) -> Table<6> {
+    let mut table = Table::new(["HOST", "BOND", "NETWORK", "MODE", "PARTS", "LINKS UP"]);
+    for bond in bonds {
+        table.row([
+            bond.host.clone(),
+            bond.device.clone(),
+            bond.network.clone(),
+            bond.mode.to_string(),
+            bond.parts.join("+"),
+            bond.links_up.to_string(),
+        ]);
+    }
+    table
+}
+
+pub(super) fn nic_table(nics: &[NicInfo]) -> Table<7> {
+    let mut table = Table::new([
+        "DEVICE", "NETWORK", "MAC", "MTU", "RATE", "LOCKING", "STATE",
+    ]);
+    for nic in nics {
+        let state = if nic.attached {
+            "plugged in"
+        } else {
+            "unplugged"
+        };
+        table.row([
+            nic.device.clone(),
+            nic.network.clone(),
+            nic.mac.to_string(),
+            nic.mtu.to_string(),
+            text(nic.rate),
+            nic.locking.to_string(),
+            state.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn text(value: Option<impl Display>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 pub(super) fn push(line: &mut String, key: &str, value: Option<impl Display>) {
