@@ -29,7 +29,7 @@ sweep() {
 
 case $1 in
   # By another name first: a connection that is being made meanwhile puts nothing into it.
-  remove) mv -- "$folder" "$folder.gone" && exec rm -rf -- "$folder.gone"; exit ;;
+  remove) mv -- "$folder" "$folder.gone" 2>/dev/null; exec rm -rf -- "$folder.gone" ;;
   link | relink) end_earlier "$2"; sweep ;;
 esac
 if [ "$1" = relink ]; then

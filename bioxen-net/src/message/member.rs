@@ -221,10 +221,20 @@ impl Place {
     }
 
     async fn remove(self) {
-        let command = self.command("remove").with_timeout(LIMIT);
-        // A VM that cannot be reached any more has its own end, and the folder with it.
-        if let Err(error) = self.runner.run(command).await {
-            tracing::debug!(folder = self.name, %error, "a folder stays in a VM");
+        // Twice: the first time may have been lost with its connection.
+        for _ in 0..2 {
+            let command = self.command("remove").with_timeout(LIMIT);
+            match self.runner.run(command).await {
+                Ok(outcome) if outcome.success() => return,
+                Ok(outcome) => {
+                    let said = outcome.stderr_text();
+                    tracing::debug!(folder = self.name, %said, "a folder stays in a VM");
+                }
+                // A VM that cannot be reached any more has its own end, and the folder with it.
+                Err(error) => {
+                    tracing::debug!(folder = self.name, %error, "a folder stays in a VM");
+                }
+            }
         }
     }
 }
