@@ -81,6 +81,98 @@ test("gzip is decompressed on the way, and refused when it is damaged", function
   damaged("there is something else after its end", PACKED .. "more")
 end)
 
+-- How many records an iterator gives. After its end there is none, however often it is asked.
+local function drained(next_record)
+  local count = 0
+  while next_record() do
+    count = count + 1
+  end
+  for _ = 1, 3 do
+    equal(next_record(), nil)
+  end
+  return count
+end
+
+local EVERY_READER = {}
+for name, options in pairs({ fasta = {}, fasta_pieces = { size = 8 }, fastq = {}, genbank = {}, embl = {}, gff3 = {}, trim = {} }) do
+  EVERY_READER[name] = function(source)
+    return drained((bio[name](source, options)))
+  end
+end
+for _, name in ipairs({ "read_fasta", "read_fastq", "read_genbank", "read_embl", "read_gff3" }) do
+  EVERY_READER[name] = function(source)
+    return #bio[name](source)
+  end
+end
+for _, name in ipairs({ "pairs", "trim_pairs" }) do
+  EVERY_READER[name] = function(source)
+    return drained((bio[name](source, source)))
+  end
+end
+function EVERY_READER.count_quality(source)
+  return bio.count_quality(source).reads
+end
+function EVERY_READER.summarize(source)
+  return bio.summarize(source).records
+end
+
+test("files of no byte and of one byte are read or refused like any other, by path and by handle", function()
+  local path = os.tmpname()
+  local none = "bio_sequence_analysis.summarize: there is no FASTA record: a record begins with a line that starts with '>'"
+  local function has(text, outcomes)
+    local file = assert(io.open(path, "wb"))
+    file:write(text)
+    file:close()
+    for name, read in pairs(EVERY_READER) do
+      local expected = outcomes[name] or outcomes.others
+      local handle = assert(io.open(path, "rb"))
+      for _, source in ipairs({ path, handle }) do
+        local _, found = pcall(read, source)
+        if type(found) == "string" then
+          found = found:gsub("^.-: ([rl])", "%1") -- what the file is called
+        end
+        equal({ name, text, io.type(source), found }, { name, text, io.type(source), expected })
+      end
+      equal(io.type(handle), "file")
+      handle:close()
+    end
+  end
+  local no_gff = "line 1: GFF3 begins with the line '##gff-version 3'"
+  has("", { others = 0, summarize = none })
+  has("\n", { others = 0, summarize = none, gff3 = no_gff, read_gff3 = no_gff })
+
+  local headless = "line 1: sequence before the first header: a record begins with a line that starts with '>'"
+  local no_locus, no_id = "record 1, line 1: a record begins with a line LOCUS", "record 1, line 1: a record begins with a line ID"
+  local refused = {
+    fasta = headless, fasta_pieces = headless, read_fasta = headless, summarize = headless,
+    genbank = no_locus, read_genbank = no_locus, embl = no_id, read_embl = no_id, gff3 = no_gff, read_gff3 = no_gff,
+    others = "record 1, line 1: a record begins with a line that starts with '@'",
+  }
+  has("A", refused)
+  has("\31", refused) -- the first byte of gzip
+  for _, name in ipairs({ "fasta", "fasta_pieces", "read_fasta", "summarize" }) do
+    refused[name] = 1 -- a header alone is an empty record
+  end
+  refused.others = "record 1, line 1: this looks like FASTA: read it with bio_sequence_analysis.fasta"
+  has(">", refused)
+  os.remove(path)
+end)
+
+test("an object with lines is not asked again after its end", function()
+  local source = { lines = function()
+    local lines, at = { ">a", "ACGT" }, 0
+    return function()
+      at = at + 1
+      if at > #lines + 1 then
+        error("asked after the end")
+      end
+      return lines[at]
+    end
+  end }
+  equal(drained((bio.fasta(source))), 1)
+  equal(drained((bio.fasta_pieces(source, { size = 2 }))), 2)
+end)
+
 test("counts of quality made apart and merged are those of the whole", function()
   local records = {}
   for number = 1, 9 do

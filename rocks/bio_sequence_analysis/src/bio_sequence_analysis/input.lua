@@ -33,16 +33,20 @@ function input.require_handle(caller, value, method)
   end
 end
 
--- Blocks of an open file, which is closed at its end when it is `ours`.
+-- Blocks of an open file, which is closed at its end when it is `ours`. After the end there are none,
+-- however often one is asked for.
 local function blocks_of_handle(caller, name, handle, ours)
-  local open = ours
+  local ended = false
   local function close()
-    if open then
-      open = false
+    if ours and not ended then
       handle:close()
     end
+    ended = true
   end
   local function read_block()
+    if ended then
+      return nil
+    end
     local block, reason = handle:read(BLOCK)
     if block == nil then
       close()
@@ -56,6 +60,20 @@ local function blocks_of_handle(caller, name, handle, ours)
 end
 
 local function nothing() end
+
+-- Lines of an iterator that may not be called after its end.
+local function lines_of_iterator(next_line, state, control)
+  return function()
+    if next_line then
+      control = next_line(state, control)
+      if control == nil then
+        next_line = nil
+      end
+      return control
+    end
+    return nil
+  end
+end
 
 local function blocks_of_text(text)
   return function()
@@ -247,7 +265,7 @@ function input.lines(caller, source, kind)
     local reads = io and io.type and io.type(source) == "file"
     if not reads then
       input.require_handle(caller, source, "lines")
-      return counted(lines_object(kind, nothing), source:lines())
+      return counted(lines_object(kind, nothing), lines_of_iterator(source:lines()))
     end
   end
   local ours = type(source) == "string"
