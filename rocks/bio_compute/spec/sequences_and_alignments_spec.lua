@@ -44,6 +44,41 @@ test("gc_windows cuts a sequence, the last window may be shorter", function()
   equal(bio.gc_windows(""), {})
 end)
 
+-- What the letters stand for.
+local FORMULAS = {
+  dna = { A = "C10H14N5O6P", C = "C9H14N3O7P", G = "C10H14N5O7P", T = "C10H15N2O8P" },
+  rna = { A = "C10H14N5O7P", C = "C9H14N3O8P", G = "C10H14N5O8P", U = "C9H13N2O9P" },
+  protein = {
+    A = "C3H7NO2", C = "C3H7NO2S", D = "C4H7NO4", E = "C5H9NO4", F = "C9H11NO2", G = "C2H5NO2", H = "C6H9N3O2",
+    I = "C6H13NO2", K = "C6H14N2O2", L = "C6H13NO2", M = "C5H11NO2S", N = "C4H8N2O3", O = "C12H21N3O3",
+    P = "C5H9NO2", Q = "C5H10N2O3", R = "C6H14N4O2", S = "C3H7NO3", T = "C4H9NO3", U = "C3H7NO2Se",
+    V = "C5H11NO2", W = "C11H12N2O2", Y = "C9H11NO3",
+  },
+}
+local AVERAGE = { H = 1.00794, C = 12.0107, N = 14.0067, O = 15.9994, P = 30.973762, S = 32.065, Se = 78.96 }
+local MONOISOTOPIC = {
+  H = 1.00782503, C = 12, N = 14.0030740, O = 15.9949146, P = 30.9737616, S = 31.9720707, Se = 79.9165213,
+}
+
+test("the weight of every letter is that of its formula", function()
+  local function demand(letter, kind, monoisotopic, atoms, most)
+    local sum = 0
+    for atom, count in FORMULAS[kind][letter]:gmatch("(%u%l?)(%d*)") do
+      sum = sum + atoms[atom] * (tonumber(count) or 1)
+    end
+    local weight = bio.molecular_weight(letter, { kind = kind, monoisotopic = monoisotopic })
+    if math.abs(weight - sum) > most then
+      error(string.format("%s of %s: %f, and its formula has %f", letter, kind, weight, sum))
+    end
+  end
+  for kind, letters in pairs(FORMULAS) do
+    for letter in pairs(letters) do
+      demand(letter, kind, false, AVERAGE, 6e-5) -- the weights have four digits, and six
+      demand(letter, kind, true, MONOISOTOPIC, 4e-6)
+    end
+  end
+end)
+
 test("molecular_weight adds the letters and takes a water for each bond", function()
   equal(rounded(bio.molecular_weight("AGC")), "949.61")
   equal(rounded(bio.molecular_weight("AGC", { kind = "dna", double_stranded = true })), "1890.21")

@@ -208,15 +208,26 @@ end
 -- "Freier1986" (PNAS 83:9373) and "Xia1998" (Biochemistry 37:14719). They take the
 -- concentrations of strands and the correction for salt.
 --
--- Methods of base content: "MarmurDoty1962", "Schildkraut1965", "QuikChange", "Wetmur1991",
--- "Wetmur1991RNA", "Wetmur1991Hybrid", "Primer3Plus", "VonAhsen2001", each with its own
--- correction for salt; and "Wallace1979", 2 degrees for A and T and 4 for G and C, for
--- oligomers of 14 to 20 bases.
+-- Methods of base content, a + b (% G and C) - c / length, each with its own correction for salt or
+-- none: "MarmurDoty1962" (69.3, 0.41, 650, none; Marmur and Doty 1962, Journal of Molecular Biology 5:109,
+-- with the term of the length that came later), "Schildkraut1965" (81.5, 0.41, 675, and its
+-- correction), "QuikChange" (the same without a correction, as Stratagene gave it for primers of its
+-- mutagenesis), "Wetmur1991" (81.5, 0.41, 500, and its correction; Wetmur 1991, Critical Reviews in
+-- Biochemistry and Molecular Biology 26:227), "Wetmur1991RNA" (78.0, 0.7, 500) and "Wetmur1991Hybrid"
+-- (RNA with DNA; 67.0, 0.8, 500) from there too, "Primer3Plus" (81.5, 0.41, 600, correction
+-- "Schildkraut1965"; what that program takes for products), "VonAhsen2001" (77.1, 0.41, 528, correction
+-- "SantaLucia1998Tm"; von Ahsen et al. 2001, Clinical Chemistry 47:1956). And "Wallace1979", 2 degrees for
+-- A and T and 4 for G and C, for oligomers of 14 to 20 bases, the rule named after Wallace et al. 1979,
+-- Nucleic Acids Research 6:3543.
 --
--- Corrections for salt: "SantaLucia1998" (the default, of the entropy), "SantaLucia1998Tm",
--- "SantaLucia1996", "Schildkraut1965", "Wetmur1991" (of the temperature), "Owczarzy2004",
--- "Owczarzy2008" (of its reciprocal; 2008 is for magnesium), "none". Magnesium counts as
--- sodium as in von Ahsen et al. 2001.
+-- Corrections for salt, of the temperature: "Schildkraut1965" (16.6 log10 of the sodium in mol/l;
+-- Schildkraut and Lifson 1965, Biopolymers 3:195), "Wetmur1991" (16.6 log10 (Na / (1 + 0.7 Na))),
+-- "SantaLucia1996" (12.5 log10 Na; Biochemistry 35:3555), "SantaLucia1998Tm" (11.7 log10 Na; PNAS 95:1460);
+-- of the entropy: "SantaLucia1998" (the default; 0.368 (length - 1) ln Na, also PNAS 95:1460); of the
+-- reciprocal of the temperature: "Owczarzy2004" (Biochemistry 43:3537) and, for magnesium,
+-- "Owczarzy2008" (Biochemistry 47:5336); or "none". Other ions than sodium count as in von Ahsen et al.
+-- 2001: potassium as much, Tris half, magnesium 120 times the root of what is more than dNTPs,
+-- in mmol/l; "Owczarzy2008" has magnesium apart.
 -- @param sequence string of A, C, G and T or U, two letters at least
 -- @param options table or nil: `method`, `salt` (names as above); `na` (default 50), `k`,
 --   `tris`, `mg`, `dntp` (default 0), in mmol/l; `strand` and `other_strand`, in nmol/l

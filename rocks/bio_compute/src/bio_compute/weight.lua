@@ -7,7 +7,8 @@ local weight = {}
 
 local OPTIONS = { kind = true, double_stranded = true, circular = true, monoisotopic = true }
 
--- Of the 5' monophosphates and the free amino acids, in Da; a bond sets one water free.
+-- Of the 5' monophosphates and the free amino acids, in Da; a bond sets one water free. Sums of their
+-- formulas, of atoms as the comment of `molecular_weight` tells; the specs add them up.
 local AVERAGE = {
   water = 18.0153,
   dna = { A = 331.2218, C = 307.1971, G = 347.2212, T = 322.2085 },
@@ -48,7 +49,10 @@ end
 --- The molecular weight of a sequence.
 --
 -- The sum of the 5' monophosphates (of the free amino acids for proteins) less one water for
--- each bond, so that a linear nucleic acid has a 5' phosphate. Average isotopes by default.
+-- each bond, so that a linear nucleic acid has a 5' phosphate. Average isotopes by default:
+-- the standard atomic weights of IUPAC as of 2007 (H 1.00794, C 12.0107, N 14.0067, O 15.9994,
+-- P 30.973762, S 32.065, Se 78.96). Monoisotopic: 1H 1.007825, 12C 12, 14N 14.003074, 16O 15.994915,
+-- 31P 30.973762, 32S 31.972071, 80Se 79.916521.
 -- @param sequence string without ambiguity codes, in any case
 -- @param options table or nil: `kind`, "dna" (default), "rna" or "protein";
 --   `double_stranded`, true to add the other strand (nucleic acids); `circular`, true for a
