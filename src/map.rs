@@ -208,8 +208,9 @@ impl Map {
     /// Does it all. VMs belong to the manager until the run removes them.
     ///
     /// A shard that fails is tried in another VM: three times where a VM broke, twice where the
-    /// program ended with a failure. A VM that breaks is replaced, twice at most; one that cannot be
-    /// made is left out.
+    /// program ended with a failure. When it was tried in all VMs that there are, one of them is
+    /// replaced for it. A VM that breaks is replaced, twice at most; one that cannot be made is left
+    /// out.
     ///
     /// # Errors
     /// Fails before any VM is made when the input has no records, or one that is not whole (with

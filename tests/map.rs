@@ -191,13 +191,49 @@ async fn a_shard_that_fails_is_tried_in_another_vm() {
     assert_eq!(*shard, Some(5));
     assert!(vm.starts_with("map-"), "{vm}");
     assert!(reason.contains("exit code 1: lua: odd weather"), "{reason}");
-    // There is no other VM.
-    fs::remove_file(&flag).unwrap();
-    let alone = map(&program, input, 1).with_shards(Shards::Records(1));
-    let error = lab.run(&alone).await.unwrap_err().to_string();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_is_replaced_for_a_shard_that_failed_in_all_there_are() {
+    let lab = Lab::new();
+    let input = lab.lines(9);
+    let expected = fs::read_to_string(lab.path("lines")).unwrap();
+    let flag = lab.path("flag");
+    let program = once(&flag, "error('odd weather', 0)");
+    // One VM is asked for, or there is work for one only.
+    for (vms, shards) in [(1, Shards::Records(1)), (4, Shards::Count(1))] {
+        let alone = map(&program, input.clone(), vms).with_shards(shards);
+        let mut receiver = alone.subscribe();
+        let mapped = lab.run(&alone).await.unwrap();
+        assert_eq!(text(&mapped), expected);
+        let made: Vec<_> = events(&mut receiver)
+            .into_iter()
+            .filter_map(|event| match event {
+                MapEvent::Ready { vm, .. } => Some(vm),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(made, ["map-1", "map-1.2"]);
+        fs::remove_file(&flag).unwrap();
+    }
+    // Also for the program that gathers, after any number of shards that failed once.
+    let each_once = format!(
+        "local flag = '{}' .. (...)
+        if not io.open(flag) then io.open(flag, 'w'):close() error('odd weather', 0) end",
+        flag.display()
+    );
+    let reduce = Script::new(each_once.replace("(...)", "'reduce'"));
+    let moody = map(&each_once, input.clone(), 1)
+        .with_shards(Shards::Records(2))
+        .with_reduce(reduce);
+    let mapped = lab.run(&moody).await.unwrap();
+    assert_eq!(mapped.times.vms[0].vm, "map-1.7");
+
+    let never = map("error('always', 0)", input, 2).with_shards(Shards::Count(1));
+    let error = lab.run(&never).await.unwrap_err().to_string();
     assert!(
-        error.contains("the program on shard 5 failed (tried in map-1)")
-            && error.contains("odd weather"),
+        error.contains("the program on shard 1 failed (tried in map-1, map-1.2)")
+            && error.contains("always"),
         "{error}"
     );
 }
@@ -241,7 +277,8 @@ async fn a_run_goes_on_where_it_was_ended_and_does_nothing_twice() {
         .with_shards(Shards::Records(2))
         .in_folder(&out, false);
     lab.run(&begin).await.unwrap_err();
-    assert_eq!(fs::read_to_string(&log).unwrap(), "1 2 3 4 ");
+    // The fourth was tried in two VMs.
+    assert_eq!(fs::read_to_string(&log).unwrap(), "1 2 3 4 4 ");
 
     // Not by accident,
     let error = lab.run(&begin).await.unwrap_err();
@@ -268,7 +305,7 @@ async fn a_run_goes_on_where_it_was_ended_and_does_nothing_twice() {
     fs::write(out.join("shards/000002.out"), "nonsense").unwrap();
     let mapped = lab.run(&go_on(&program, 2)).await.unwrap();
     assert_eq!((mapped.shards, mapped.resumed), (6, 2));
-    let mut again: Vec<_> = fs::read_to_string(&log).unwrap()["1 2 3 4 ".len()..]
+    let mut again: Vec<_> = fs::read_to_string(&log).unwrap()["1 2 3 4 4 ".len()..]
         .split_whitespace()
         .map(str::to_owned)
         .collect();
@@ -338,11 +375,13 @@ async fn a_dropped_run_leaves_its_vms_to_the_manager_and_what_is_done_in_its_fol
     assert!(error.contains("which has changed"), "{error}");
 }
 
-/// Makes VMs that run no Lua: programs succeed and write nothing, until the VM breaks for good.
+/// Makes VMs that run no Lua: programs end at once and write nothing, until the VM breaks for good.
 #[derive(Debug)]
 struct Frail {
     /// How many programs each VM runs before it breaks.
     lasts: usize,
+    /// How the programs end.
+    exit: i32,
     /// The VM that cannot be made.
     missing: &'static str,
 }
@@ -351,6 +390,7 @@ struct Frail {
 struct FrailVm {
     id: VmId,
     left: AtomicUsize,
+    exit: i32,
 }
 
 #[async_trait::async_trait]
@@ -364,7 +404,8 @@ impl Backend for Frail {
             return Err(Error::new(ErrorKind::Exhausted, "no room"));
         }
         let left = AtomicUsize::new(self.lasts);
-        Ok(Arc::new(FrailVm { id, left }))
+        let exit = self.exit;
+        Ok(Arc::new(FrailVm { id, left, exit }))
     }
 }
 
@@ -401,7 +442,7 @@ impl LuaVm for FrailVm {
             .left
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
         match taken {
-            Ok(_) => Ok(Outcome::new(Status::Exited(0))),
+            Ok(_) => Ok(Outcome::new(Status::Exited(self.exit))),
             Err(_) => Err(Error::new(ErrorKind::Unavailable, "the cable is out")),
         }
     }
@@ -426,7 +467,11 @@ async fn in_frail_vms(frail: Frail, shards: u64, vms: usize) -> (Result<()>, Vec
 
 #[tokio::test]
 async fn a_vm_that_breaks_is_replaced_twice() {
-    let frail = |lasts| Frail { lasts, missing: "" };
+    let frail = |lasts| Frail {
+        lasts,
+        exit: 0,
+        missing: "",
+    };
     let (result, told) = in_frail_vms(frail(2), 6, 1).await;
     result.unwrap();
     let lost: Vec<_> = told
@@ -455,6 +500,7 @@ async fn a_vm_that_breaks_is_replaced_twice() {
 async fn a_vm_that_cannot_be_made_is_left_out_unless_it_is_the_last() {
     let frail = || Frail {
         lasts: 9,
+        exit: 0,
         missing: "map-2",
     };
     let (result, told) = in_frail_vms(frail(), 8, 2).await;
@@ -470,11 +516,23 @@ async fn a_vm_that_cannot_be_made_is_left_out_unless_it_is_the_last() {
 
     let frail = Frail {
         lasts: 9,
+        exit: 0,
         missing: "map-1",
     };
     let (result, _) = in_frail_vms(frail, 8, 1).await;
     assert_eq!(
         result.unwrap_err().to_string(),
         "VM map-1: cannot create: no room"
+    );
+    // One that was to be made for a program that failed does not hide why it failed.
+    let frail = Frail {
+        lasts: 9,
+        exit: 7,
+        missing: "map-1.2",
+    };
+    let (result, _) = in_frail_vms(frail, 8, 1).await;
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "the program on shard 1 failed (tried in map-1): exit code 7: it said nothing"
     );
 }

@@ -2,7 +2,7 @@
 //!
 //! One loop knows what is to be done and what each VM is doing, and gives orders; a task for each VM
 //! carries them out. A VM that breaks is replaced by its task, and what it was doing is given to
-//! another.
+//! another; so is a VM in which a program failed, when there is no other for the second time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +43,13 @@ impl Task {
     }
 }
 
+/// What the task of a VM is to do next.
+enum Order {
+    Do(Task),
+    /// Remove the VM and make another.
+    Replace,
+}
+
 /// What the task of a VM tells.
 enum News {
     Ready {
@@ -63,7 +70,7 @@ enum News {
 
 /// A VM as the loop sees it.
 struct Member {
-    orders: mpsc::Sender<Task>,
+    orders: mpsc::Sender<Order>,
     state: State,
 }
 
@@ -77,6 +84,16 @@ enum State {
 struct Trials {
     vms: Vec<String>,
     last: Failure,
+}
+
+impl Trials {
+    /// Whether this VM is another one, or will be.
+    fn could_go_to(&self, member: &Member) -> bool {
+        match &member.state {
+            State::Making => true,
+            State::Idle(vm) | State::Busy(vm) => !self.vms.contains(vm),
+        }
+    }
 }
 
 /// The VMs of a run.
@@ -119,6 +136,7 @@ impl Crew {
     pub(super) async fn run(&mut self, mut waiting: BTreeSet<Task>) -> Result<()> {
         let mut trials: BTreeMap<Task, Trials> = BTreeMap::new();
         loop {
+            self.replace(&waiting, &trials).await;
             self.assign(&mut waiting, &trials).await;
             let is_busy = |member: &Member| matches!(member.state, State::Busy(_));
             if waiting.is_empty() && !self.members.values().any(is_busy) {
@@ -149,7 +167,7 @@ impl Crew {
                     });
                     tried.vms.push(vm.clone());
                     tried.last = failure;
-                    self.check(task, tried)?;
+                    check(task, tried)?;
                     self.job.tell(MapEvent::Retried {
                         shard: task.shard(),
                         vm,
@@ -161,18 +179,11 @@ impl Crew {
                 News::Gone { vm, error } => {
                     self.members.remove(&number);
                     if self.members.is_empty() {
-                        // The first that could not be made tells most.
-                        let first = self.left.drain(..).next();
-                        return Err(first.map_or(error, |(_, error)| error));
+                        return Err(self.nobody_left(error, &trials));
                     }
                     match self.someone_was_ready {
                         true => self.tell_left(vm, &error),
                         false => self.left.push((vm, error)),
-                    }
-                    for task in &waiting {
-                        if let Some(tried) = trials.get(task) {
-                            self.check(*task, tried)?;
-                        }
                     }
                 }
             }
@@ -192,6 +203,26 @@ impl Crew {
         times
     }
 
+    /// Has an idle VM replaced for something that was tried in every VM there is.
+    async fn replace(&mut self, waiting: &BTreeSet<Task>, trials: &BTreeMap<Task, Trials>) {
+        for tried in waiting.iter().filter_map(|task| trials.get(task)) {
+            if self
+                .members
+                .values()
+                .any(|member| tried.could_go_to(member))
+            {
+                continue;
+            }
+            let is_idle = |member: &&mut Member| matches!(member.state, State::Idle(_));
+            // Where all are busy, one of them will be idle.
+            if let Some(member) = self.members.values_mut().find(is_idle)
+                && member.orders.send(Order::Replace).await.is_ok()
+            {
+                member.state = State::Making;
+            }
+        }
+    }
+
     /// Gives every idle VM something that was not tried in it, the first in order.
     async fn assign(&mut self, waiting: &mut BTreeSet<Task>, trials: &BTreeMap<Task, Trials>) {
         for member in self.members.values_mut() {
@@ -200,13 +231,13 @@ impl Crew {
             };
             let fits = |task: &&Task| {
                 let tried = trials.get(*task);
-                tried.is_none_or(|tried| !tried.vms.contains(vm))
+                tried.is_none_or(|tried| tried.could_go_to(member))
             };
             let Some(task) = waiting.iter().find(fits).copied() else {
                 continue;
             };
             // A task that has ended tells so as news.
-            if member.orders.send(task).await.is_ok() {
+            if member.orders.send(Order::Do(task)).await.is_ok() {
                 waiting.remove(&task);
                 if let Some(shard) = task.shard() {
                     let vm = vm.clone();
@@ -217,21 +248,17 @@ impl Crew {
         }
     }
 
-    /// Fails when something is not to be tried again, or there is no VM in which it could be.
-    fn check(&self, task: Task, tried: &Trials) -> Result<()> {
-        let most = match tried.last {
-            Failure::Final(_) => 0,
-            Failure::Program(_) => PROGRAM_ATTEMPTS,
-            Failure::Vm(_) => ATTEMPTS,
-        };
-        let could = |member: &Member| match &member.state {
-            State::Making => true,
-            State::Idle(vm) | State::Busy(vm) => !tried.vms.contains(vm),
-        };
-        if tried.vms.len() < most && self.members.values().any(could) {
-            return Ok(());
+    /// The error of a run whose last VM is gone.
+    fn nobody_left(&mut self, error: Error, trials: &BTreeMap<Task, Trials>) -> Error {
+        // A program that failed has more to say than a second VM that could not be made for it; of
+        // VMs that could not be made the first tells most.
+        let failed = trials
+            .iter()
+            .find(|(_, tried)| matches!(tried.last, Failure::Program(_)));
+        match (failed, self.left.drain(..).next()) {
+            (Some((task, tried)), _) => tried.last.clone().into_error(*task, &tried.vms),
+            (None, first) => first.map_or(error, |(_, error)| error),
         }
-        Err(tried.last.clone().into_error(task, &tried.vms))
     }
 
     fn set(&mut self, number: usize, state: State) {
@@ -262,6 +289,19 @@ impl Crew {
     }
 }
 
+/// Fails when something is not to be tried again.
+fn check(task: Task, tried: &Trials) -> Result<()> {
+    let most = match tried.last {
+        Failure::Final(_) => 0,
+        Failure::Program(_) => PROGRAM_ATTEMPTS,
+        Failure::Vm(_) => ATTEMPTS,
+    };
+    match tried.vms.len() < most {
+        true => Ok(()),
+        false => Err(tried.last.clone().into_error(task, &tried.vms)),
+    }
+}
+
 /// An error with its causes in one line.
 pub(super) fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
@@ -273,21 +313,30 @@ pub(super) fn with_causes(error: &Error) -> String {
     text
 }
 
-/// Carries out orders in a VM, and in others when it breaks, until there are no more.
+/// Why a VM is removed.
+enum End {
+    Over,
+    Replaced,
+    Broken(Error),
+}
+
+/// Carries out orders in a VM, and in others when it breaks or is to be replaced, until there are no
+/// more.
 async fn work(
     job: Arc<Job>,
     number: usize,
-    mut orders: mpsc::Receiver<Task>,
+    mut orders: mpsc::Receiver<Order>,
     news: mpsc::Sender<(usize, News)>,
 ) -> VmTimes {
     let mut times = VmTimes {
         number,
         ..VmTimes::default()
     };
-    for generation in 0..=REPLACEMENTS {
+    let mut broke = 0;
+    for generation in 1.. {
         let id = match generation {
-            0 => format!("{}-{number}", job.name),
-            again => format!("{}-{number}.{}", job.name, again + 1),
+            1 => format!("{}-{number}", job.name),
+            again => format!("{}-{number}.{again}", job.name),
         };
         times.vm.clone_from(&id);
         let made = tokio::select! {
@@ -314,17 +363,19 @@ async fn work(
             job.remove(&id).await;
             break;
         }
-        let broken = loop {
+        let end = loop {
             let idle = Instant::now();
             let order = orders.recv().await;
             times.wait += idle.elapsed();
-            let Some(task) = order else {
-                break None;
+            let task = match order {
+                Some(Order::Do(task)) => task,
+                Some(Order::Replace) => break End::Replaced,
+                None => break End::Over,
             };
             let begun = Instant::now();
             let result = tokio::select! {
                 result = Box::pin(job.execute(task, &*vm, &mut times)) => result,
-                () = news.closed() => break None,
+                () = news.closed() => break End::Over,
             };
             match result {
                 Ok(()) => {
@@ -336,23 +387,26 @@ async fn work(
                 }
                 Err(failure) => {
                     times.lost += begun.elapsed();
-                    let broke = match &failure {
+                    let broken = match &failure {
                         Failure::Vm(error) => Some(error.clone()),
                         _ => None,
                     };
                     let _ = news.send((number, News::Failed { task, failure })).await;
-                    if broke.is_some() {
-                        break broke;
+                    if let Some(error) = broken {
+                        break End::Broken(error);
                     }
                 }
             }
         };
         job.remove(&id).await;
-        let Some(error) = broken else {
-            break;
-        };
-        if generation == REPLACEMENTS {
-            let _ = news.send((number, News::Gone { vm: id, error })).await;
+        match end {
+            End::Replaced => {}
+            End::Broken(_) if broke < REPLACEMENTS => broke += 1,
+            End::Broken(error) => {
+                let _ = news.send((number, News::Gone { vm: id, error })).await;
+                break;
+            }
+            End::Over => break,
         }
     }
     times
