@@ -190,6 +190,10 @@ fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
             "cannot read missing.fq: No such file or directory (os error 2)\n",
         ),
         (
+            &[&fastq[..], &["good.fq", "-"]].concat(),
+            "map reads files, not standard input",
+        ),
+        (
             &vec!["--by", "fastq", "missing.lua", "good.fq"],
             "cannot read the program missing.lua",
         ),

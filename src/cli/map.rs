@@ -162,6 +162,12 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
 }
 
 fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
+    if args.inputs.iter().any(|input| input.as_os_str() == "-") {
+        anyhow::bail!(
+            "map reads files, not standard input: shards are read from their places in them; write \
+             it to a file first, and give that (a file whose name is - as ./-)"
+        );
+    }
     let mut input = Input::new(&args.inputs, args.by);
     input.paired = args.paired;
     let vms = args.vms.map_or_else(

@@ -350,13 +350,37 @@ fn starts_with(file: &mut File, bytes: &[u8]) -> io::Result<bool> {
 fn unpack(file: File, name: &Path, plain: &Path) -> Result<String> {
     let mut unpacked = MultiGzDecoder::new(Summed::new(file));
     let copied = File::create(plain).and_then(|mut to| io::copy(&mut unpacked, &mut to));
-    copied.map_err(|error| {
-        let message = format!("cannot unpack {} to {}", name.display(), plain.display());
-        Error::new(ErrorKind::Config, format!("{message}: {error}")).with_source(error)
+    copied.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            damaged(name, plain, error)
+        }
+        _ => {
+            let message = format!("cannot unpack {} to {}", name.display(), plain.display());
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        }
     })?;
     // The decoder reads no further than it has to.
     io::copy(unpacked.get_mut(), &mut io::sink()).map_err(|error| unreadable(name, error))?;
     Ok(unpacked.get_ref().sum().sha256())
+}
+
+/// The error of a packed file of which only this plain text could be had.
+fn damaged(name: &Path, plain: &Path, error: io::Error) -> Error {
+    let text = File::open(plain).map_err(|error| unreadable(plain, error));
+    let lines = text.and_then(|text| {
+        let mut lines = Records::new(text, Format::Lines, "");
+        let mut count = 0;
+        while lines.pass()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    });
+    let message = format!(
+        "{} can be unpacked up to line {} only: it was cut short or damaged; get it again",
+        name.display(),
+        lines.unwrap_or(0)
+    );
+    Error::new(ErrorKind::Config, message).with_source(error)
 }
 
 /// Collects records into shards.

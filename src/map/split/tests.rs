@@ -105,12 +105,29 @@ fn several_files_are_as_one_and_packed_ones_as_plain_ones() {
     assert_eq!(table.records(), 4);
     assert!(table.shards[0].pieces[0].is_open && !table.shards[0].pieces[1].is_open);
     assert_eq!(table.sources[1].sha256, sum_of(&packed).unwrap());
-    let cut = fs::read(&packed).unwrap();
-    let cut = lab.file("cut.gz", &cut[..cut.len() - 9]);
-    let error = lab
-        .split(&Input::new([cut], Format::Fasta), Shards::Count(1))
-        .unwrap_err();
-    assert!(error.to_string().contains("cannot unpack"), "{error}");
+    // What is not whole is refused by its own name and with how far it goes; the reason is told as
+    // the source alone.
+    let whole = fs::read(&packed).unwrap();
+    let mut broken = whole.clone();
+    broken[whole.len() - 5] ^= 1;
+    for (name, bytes, lines) in [
+        ("cut.gz", &whole[..whole.len() - 9], 4),
+        ("head.gz", &whole[..5], 0),
+        ("broken.gz", &broken[..], 4),
+    ] {
+        let cut = lab.file(name, bytes);
+        let error = lab
+            .split(&Input::new([&cut], Format::Fasta), Shards::Count(1))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{} can be unpacked up to line {lines} only: it was cut short or damaged; get it again",
+                cut.display()
+            )
+        );
+        assert!(std::error::Error::source(&error).is_some());
+    }
 }
 
 #[test]
