@@ -32,6 +32,7 @@
 //! [`Runner`]: bioxen_vm_core::Runner
 
 mod hub;
+mod link;
 mod mailbox;
 mod member;
 mod serve;

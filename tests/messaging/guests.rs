@@ -57,23 +57,6 @@ async fn who_asks_a_guest_that_is_killed_is_told_and_what_was_left_is_swept() {
     guests.end().await;
 }
 
-#[test]
-fn a_connection_that_comes_late_does_not_bring_back_what_was_removed() {
-    let join = include_str!("../../bioxen-net/src/message/join.sh");
-    let tmp = tempfile::tempdir().unwrap();
-    let join = |what: &str| {
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", join, "sh", what, "bioxen-net-late", "return {}"]);
-        let output = command.env("TMPDIR", tmp.path()).output().unwrap();
-        let left = tmp.path().read_dir().unwrap().count();
-        (String::from_utf8(output.stdout).unwrap(), left)
-    };
-    let (said, left) = join("make");
-    assert!(said.starts_with("ready ") && left == 1, "{said}");
-    assert_eq!(join("remove"), (String::new(), 0));
-    assert_eq!(join("relink"), ("gone\n".to_owned(), 0));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_asks_subscribes_and_broadcasts() {
     let guests = Guests::of(["guest"]).await;

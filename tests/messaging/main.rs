@@ -9,6 +9,7 @@
 mod api;
 mod guests;
 mod here;
+mod leave;
 mod ring;
 mod sockets;
 

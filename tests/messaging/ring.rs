@@ -13,10 +13,11 @@ use crate::Guests;
 const RING: &str = include_str!("ring.lua");
 const WAIT: Option<Duration> = Some(Duration::from_secs(120));
 
-/// Kills what connects a guest's programs with the hub, and tells how many processes that were.
+/// Kills what connects a guest's programs with the hub, or removes what did, and tells how many processes
+/// that were.
 const LOSE: &str = r#"
     count=0
-    for file in $(grep -ls 'BIOXEN_LIN[K]=' /proc/[0-9]*/environ); do
+    for file in $(grep -ls 'BIOXEN_LIN[K]=bioxen-net-' /proc/[0-9]*/environ); do
       process=${file#/proc/}
       kill -s KILL "${process%/environ}" && count=$((count + 1))
     done 2>/dev/null
