@@ -57,9 +57,10 @@ const FLAGS: [&str; 5] = [
     "fresh_process",
     "in_process",
 ];
-const LISTS: [&str; 8] = [
+const LISTS: [&str; 9] = [
     "address_cidr",
     "disks",
+    "fingerprint",
     "read",
     "write",
     "tags",

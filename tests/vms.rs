@@ -131,6 +131,9 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
         (&clone[0]["id"], &clone[0]["state"]),
         (&"lab2".into(), &"running".into())
     );
+    let said = pool.refused(&["clone", "lab", "lab2"]).await;
+    assert!(said.contains("has a VM of this id already"), "{said}");
+    assert_eq!(pool.json(&["ls"]).await.len(), 2);
     let said = pool.refused(&["destroy", "nobody"]).await;
     assert!(
         said.contains("nobody") && said.contains("bioxen-lab"),

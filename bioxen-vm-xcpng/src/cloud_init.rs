@@ -36,5 +36,5 @@ pub(crate) async fn wait(runner: &dyn Runner, limit: Duration) -> Result<()> {
 
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join("; ")
+    lines.collect::<Vec<_>>().join(" / ")
 }

@@ -143,8 +143,11 @@ pub struct XcpngConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TlsConfig {
-    /// The SHA-256 fingerprint of the certificate: 64 hex digits, with or without colons.
-    pub fingerprint: Option<String>,
+    /// The SHA-256 fingerprints of the certificates that are trusted, one for each host of the pool that
+    /// is spoken with: 64 hex digits, with or without colons. A member that has one of them is believed
+    /// which one its coordinator has.
+    #[serde(deserialize_with = "words::one_or_many")]
+    pub fingerprint: Vec<String>,
     /// A PEM file with the authority that signed the certificate.
     pub ca_file: Option<PathBuf>,
     /// Accepts any certificate: whoever is on the way can read the password.
@@ -299,10 +302,11 @@ impl XcpngConfig {
         self
     }
 
-    /// Trusts the certificate with this SHA-256 fingerprint, and no other.
+    /// Trusts the certificate with this SHA-256 fingerprint, besides others that were given so, and no
+    /// others.
     #[must_use]
     pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
-        self.tls.fingerprint = Some(fingerprint.into());
+        self.tls.fingerprint.push(fingerprint.into());
         self
     }
 

@@ -11,6 +11,7 @@ use xapi_client::{Class, Ref};
 use crate::config::CloneMode;
 use crate::config_drive::StaticAddress;
 use crate::error::{Error, Result};
+use crate::find::{BY_DRIVE, BY_VM_DATA, FIRST_CONTACT};
 use crate::marks::Run;
 use crate::peers::Peers;
 use crate::settings::Wish;
@@ -291,6 +292,13 @@ impl Plan {
         uuid: &str,
     ) -> BTreeMap<String, String> {
         cloned.remove(DISKS_TO_MAKE);
+        // What is cloned of it gets its keys as it did, whatever its template says.
+        let contact = self.settings.iter().find_map(|setting| match setting {
+            Setting::Drive(_) => Some(BY_DRIVE),
+            Setting::Keys => Some(BY_VM_DATA),
+            _ => None,
+        });
+        cloned.extend(contact.map(|contact| (FIRST_CONTACT.to_owned(), contact.to_owned())));
         cloned.extend(Run::own_marks(self.marks.clone(), uuid));
         cloned
     }

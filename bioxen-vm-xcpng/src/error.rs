@@ -71,7 +71,8 @@ pub enum Error {
     /// The certificate of the pool is not trusted.
     #[error(
         "the certificate of {host} is not trusted; if the host's own console shows the same \
-         SHA-256 fingerprint, put it into the configuration as tls.fingerprint = \"{fingerprint}\""
+         SHA-256 fingerprint, put it into the configuration as tls.fingerprint = \"{fingerprint}\", or \
+         into the list there: each host of a pool has one of its own"
     )]
     Untrusted {
         /// The host.
@@ -109,8 +110,9 @@ pub enum Error {
     },
     /// Several things on the pool have this name.
     #[error(
-        "the pool has {} {what}s of the name {name:?}; give the UUID of one of them instead: {}",
+        "the pool has {} {} of the name {name:?}; give the UUID of one of them instead: {}",
         uuids.len(),
+        many(what),
         uuids.join(", ")
     )]
     Ambiguous {
@@ -278,7 +280,7 @@ pub enum Error {
     )]
     SameAddress,
     /// No host of the pool can run the VM.
-    #[error("no host of the pool can run it: {}", reasons.join("; "))]
+    #[error("no host of the pool can run it: {}", reasons.join(", "))]
     NoPlace {
         /// Each host with what it lacks.
         reasons: Vec<String>,
@@ -406,6 +408,14 @@ impl Error {
             doing,
             source: Box::new(source),
         }
+    }
+}
+
+/// The plural of what was looked for.
+fn many(what: &str) -> String {
+    match what.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{what}s"),
     }
 }
 

@@ -15,11 +15,12 @@ use crate::execute::AttachedDrive;
 use crate::marks::is_config_drive;
 use crate::placement;
 use crate::settings::{Handover, Wish};
+use crate::template::is_built_in;
 
 /// What a template says of how its VMs get their keys, in its `other_config`.
 pub(crate) const FIRST_CONTACT: &str = "bioxen:first-contact";
 pub(crate) const BY_DRIVE: &str = "config-drive";
-const BY_VM_DATA: &str = "vm-data";
+pub(crate) const BY_VM_DATA: &str = "vm-data";
 
 /// Which VMs are templates. Snapshots count as such to the pool, not to people.
 pub(crate) const TEMPLATES: &str = "((field \"is_a_template\" = \"true\") and \
@@ -182,8 +183,14 @@ async fn with_cloud_init(client: &Client, instead_of: &str) -> Result<String> {
 
 pub(crate) async fn template(client: &Client, name: &str) -> Result<(Ref<Vm>, VmRecord)> {
     let all = templates(client).await?;
+    // Those that the pool brought along have no disks: they are found by who names them, and offered to
+    // nobody.
+    let is_called_so = |record: &VmRecord| {
+        record.name_label == name || record.uuid.as_str().eq_ignore_ascii_case(name)
+    };
     let named = all
         .iter()
+        .filter(|(_, record)| is_called_so(record) || !is_built_in(&record.other_config))
         .map(|(reference, record)| Named {
             reference: reference.clone(),
             uuid: record.uuid.as_str().to_owned(),

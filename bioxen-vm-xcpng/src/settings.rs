@@ -41,7 +41,7 @@ pub(crate) enum Password {
 pub(crate) enum Tls {
     SystemRoots,
     CaFile(PathBuf),
-    Pinned(Fingerprint),
+    Pinned(Vec<Fingerprint>),
     Insecure,
 }
 
@@ -391,18 +391,18 @@ fn password(config: &mut XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Opti
 
 fn tls(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Tls> {
     let tls = &config.tls;
-    match (&tls.fingerprint, &tls.ca_file, tls.insecure) {
-        (None, None, false) => Some(Tls::SystemRoots),
-        (None, None, true) => Some(Tls::Insecure),
-        (None, Some(path), false) => Some(Tls::CaFile(path.clone())),
-        (Some(text), None, false) => match text.parse() {
-            Ok(fingerprint) => Some(Tls::Pinned(fingerprint)),
-            Err(error) => {
+    match (tls.fingerprint.as_slice(), &tls.ca_file, tls.insecure) {
+        ([], None, false) => Some(Tls::SystemRoots),
+        ([], None, true) => Some(Tls::Insecure),
+        ([], Some(path), false) => Some(Tls::CaFile(path.clone())),
+        (texts, None, false) => {
+            let pins: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
+            let wrong = |error: xapi_client::Error| {
                 let message = format!("tls.fingerprint: {error}");
                 problems.push(ConfigProblem::new("tls.fingerprint", message));
-                None
-            }
-        },
+            };
+            pins.map(Tls::Pinned).map_err(wrong).ok()
+        }
         _ => {
             problems.push(ConfigProblem::new(
                 "tls",

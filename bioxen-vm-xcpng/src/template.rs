@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::vm::XcpngVm;
 use image::ImageBase;
 pub use list::TemplateInfo;
+pub(crate) use list::is_built_in;
 
 /// What a template is called unless the user says otherwise.
 const NAME: &str = "lua-bio-template";

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_xcpng::{Fingerprint, XcpngConfig};
 use serde_json::Value;
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use super::{Place, doctor, print, warn};
 use crate::settings::Settings;
@@ -187,13 +187,42 @@ pub(super) async fn trust(
     if table.get("tls").is_none() {
         table["tls"] = Item::Table(Table::new());
     }
-    table["tls"]["fingerprint"] = value(pin.to_string());
+    // A pool of which several hosts are named has as many certificates; of one it is another now.
+    let has_several = known_hosts(&configured) > 1;
+    let pinned = &mut table["tls"]["fingerprint"];
+    let mut pins = match has_several {
+        true => texts(pinned),
+        false => Vec::new(),
+    };
+    if pins
+        .iter()
+        .all(|known| known.parse::<Fingerprint>().ok() != Some(pin))
+    {
+        pins.push(pin.to_string());
+    }
+    *pinned = match pins.as_slice() {
+        [pin] => value(pin),
+        pins => value(pins.iter().collect::<Array>()),
+    };
     if let Some(tls) = table["tls"].as_table_like_mut() {
         tls.remove("insecure");
     }
     save(&file, &document)?;
     print(&format!("trusted from now on, in {}\n", file.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many hosts of the pool the settings name.
+fn known_hosts(configured: &Value) -> usize {
+    let hosts = configured.get("xcpng_host").and_then(Value::as_array);
+    hosts.map_or(1, Vec::len)
+}
+
+/// One text of the settings, or a list of them.
+fn texts(item: &Item) -> Vec<String> {
+    let many = item.as_array().into_iter().flatten();
+    let texts = many.filter_map(|one| one.as_str());
+    texts.chain(item.as_str()).map(str::to_owned).collect()
 }
 
 /// Shows the certificate that a host presents, and gives it where it is to be trusted: when it is the
@@ -217,7 +246,7 @@ async fn decide(host: &str, expected: Option<Fingerprint>) -> anyhow::Result<Opt
                openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem";
     if !is_asked() {
         print(&format!(
-            "{how}\nthen give it as --fingerprint to trust it\n"
+            "{how}\nthen trust it: bioxen trust --fingerprint {shown}\n"
         ))?;
         return Ok(None);
     }

@@ -181,25 +181,34 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
     }
     let manager = VmManager::new(crate::factory());
     let backend = crate::factory().open(&args.vm_type, config)?;
-    // The other commands would not know which one is meant.
-    let taken = backend.list().await?.into_iter();
-    if taken.into_iter().any(|info| info.id == args.id) {
+    if let Err(error) = only(&*backend, &args.id, 0).await {
         backend.close().await?;
-        let message = "the pool has a VM of this id already; destroy it or choose another id";
-        return Err(Error::new(ErrorKind::AlreadyExists, message)
-            .with_operation("create")
-            .with_vm(&args.id)
-            .into());
+        return Err(error);
     }
-    let manager = manager.with_backend(backend);
+    let manager = manager.with_backend(Arc::clone(&backend));
     let work = async {
         let created = manager.create_vm(args.id.as_str(), &args.vm_type, Value::Null);
         let vm = created.await?;
+        only(&*backend, &args.id, 1).await?;
         manager.keep_vm(args.id.as_str()).await?;
         tell(&vm.info().await?, &args.common, short)?;
         Ok(ExitCode::SUCCESS)
     };
     super::with_vms(&manager, &interrupts, work).await
+}
+
+/// Refuses an id that more VMs have than these, as the other commands would not know which one is
+/// meant. Of several that make one at once, whoever sees another gives up.
+async fn only(pool: &dyn Backend, id: &VmId, of: usize) -> anyhow::Result<()> {
+    let all = pool.list().await?;
+    if all.iter().filter(|info| info.id == *id).count() <= of {
+        return Ok(());
+    }
+    let message = "the pool has a VM of this id already; destroy it or choose another id";
+    Err(Error::new(ErrorKind::AlreadyExists, message)
+        .with_operation("create")
+        .with_vm(id)
+        .into())
 }
 
 pub(super) async fn change(
@@ -308,10 +317,12 @@ pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<Exi
 pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<ExitCode> {
     let pool = pool(&args.common, settings)?;
     let work = on_pool(pool, async |pool| {
+        only(pool, &args.id, 0).await?;
         let vm = adopt(pool, &args.vm).await?;
         let made = vm.clone_vm(args.id.clone()).await?;
         let kept = async {
             made.start().await?;
+            only(pool, &args.id, 1).await?;
             made.keep().await?;
             tell(&made.info().await?, &args.common, short)
         };

@@ -248,7 +248,9 @@ fn marks_replace_what_an_installer_would_do_and_keep_the_rest() {
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
-    let plan = plan(&wish(), template(1, 1, None)).unwrap();
+    let mut plan = plan(&wish(), template(1, 1, None)).unwrap();
+    plan.settings
+        .retain(|setting| !matches!(setting, Setting::Keys));
     let config = plan.other_config(cloned, "u-1");
     assert_eq!(
         config.into_iter().collect::<Vec<_>>(),
@@ -261,6 +263,11 @@ fn marks_replace_what_an_installer_would_do_and_keep_the_rest() {
             ("mac_seed".to_owned(), "seed".to_owned()),
         ]
     );
+    // How it gets its keys is how what is cloned of it will.
+    plan.settings.push(Setting::Keys);
+    let by_drive = [(FIRST_CONTACT.to_owned(), BY_DRIVE.to_owned())];
+    let config = plan.other_config(by_drive.into(), "u-1");
+    assert_eq!(config[FIRST_CONTACT], BY_VM_DATA);
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl Finding {
         let message = error.to_string();
         let causes = chain(error).split_off(message.len());
         // Messages are the thing and the reason, and then the remedy.
-        match message.rsplit_once("; ") {
+        match message.split_once("; ") {
             Some((found, remedy)) => Self::failed(check, format!("{found}{causes}"), remedy),
             None => Self::failed(
                 check,

@@ -112,7 +112,7 @@ async fn look(name: &str, access: Option<&Access>, settings: &Settings) -> Host 
             format!("{node} need not prove who it is (tls.insecure)"),
             "set tls.fingerprint, so that nobody on the way can read the password",
         ),
-        Tls::Pinned(_) => Finding::good(Check::Tls, format!("{node} has the pinned certificate")),
+        Tls::Pinned(_) => Finding::good(Check::Tls, format!("{node} has a pinned certificate")),
         Tls::CaFile(_) | Tls::SystemRoots => Finding::good(
             Check::Tls,
             format!("a trusted authority vouches for {node}"),

@@ -41,7 +41,7 @@ pub(super) async fn fill(vm: &XcpngVm) -> Result<Filled> {
             .collect()
     };
     if !outcome.success() {
-        let said = about("said").join("; ");
+        let said = about("said").join(" / ");
         return Err(Error::Install {
             missing: about("missing").join(", "),
             manager: about("manager").concat(),

@@ -75,6 +75,6 @@ impl From<Known> for TemplateInfo {
 const BUILT_IN: &str = "default_template";
 
 /// Whether the pool brought a template along.
-pub(super) fn is_built_in(other_config: &BTreeMap<String, String>) -> bool {
+pub(crate) fn is_built_in(other_config: &BTreeMap<String, String>) -> bool {
     other_config.get(BUILT_IN).map(String::as_str) == Some("true")
 }

@@ -68,6 +68,7 @@ async fn with_xenstore_that_reads_by(reading: &str) {
     fs::write(store.join("host-key"), host.expose_private()).unwrap();
     fs::write(store.join("hostname"), "vm-1").unwrap();
     fs::write(root.join("etc/ssh/ssh_host_rsa_key"), "of the template").unwrap();
+    fs::write(root.join("etc/machine-id"), "of the template").unwrap();
 
     boot(root).await;
     // The private key is taken out of xenstore after the first login.
@@ -84,6 +85,8 @@ async fn with_xenstore_that_reads_by(reading: &str) {
         host.expose_private().trim()
     );
     assert!(!root.join("etc/ssh/ssh_host_rsa_key").exists());
+    let id = read("etc/machine-id");
+    assert!(id.trim().len() == 32 && id != "of the template", "{id}");
     assert_eq!(read("home/.ssh/authorized_keys").trim(), client.public());
     assert_eq!(
         (&*read("etc/hostname"), &*read("hostname")),

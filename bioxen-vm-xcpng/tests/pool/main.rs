@@ -16,6 +16,7 @@ mod kill;
 mod lab;
 mod leftovers;
 mod lifecycle;
+mod members;
 mod outcomes;
 mod power;
 mod template;
