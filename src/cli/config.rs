@@ -65,7 +65,13 @@ impl Selection {
         let all: Vec<_> = crate::factory().vm_types().map(str::to_owned).collect();
         let Some(vm_type) = &self.vm_type else {
             let configured = all.into_iter().filter(|vm_type| settings.has(vm_type));
-            return Ok(configured.collect());
+            let configured: Vec<_> = configured.collect();
+            ensure!(
+                !configured.is_empty() || settings.pools().is_empty(),
+                "the settings file has pools and nothing else; choose one with --pool: {}",
+                settings.pools().join(", ")
+            );
+            return Ok(configured);
         };
         ensure!(
             all.contains(vm_type),

@@ -10,9 +10,9 @@ use bioxen_vm_core::VmManager;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::settings::Settings;
-use configuration::{Place, config, state_home, user_dir, with_defaults};
 #[cfg(feature = "xcpng")]
-use configuration::{configured, no_pool_remedy};
+use configuration::no_pool_remedy;
+use configuration::{Place, config, configured, state_home, user_dir, with_defaults};
 use interrupt::Interrupts;
 
 mod config;
@@ -261,9 +261,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(file) = &file {
         let read = settings.read_file(file, cli.pool.as_deref());
         read.map_err(|error| match std::env::var_os("BIOXEN_CONFIG") {
-            Some(named) if named == *file => {
-                anyhow::Error::from(error).context("BIOXEN_CONFIG names the settings file")
-            }
+            Some(named) if named == *file => anyhow::Error::from(error)
+                .context("BIOXEN_CONFIG names the settings file; unset it to do without"),
             _ => error.into(),
         })?;
     }

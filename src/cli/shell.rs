@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_vm_core::{
@@ -9,6 +10,7 @@ use bioxen_vm_core::{
 };
 use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
 
 use super::ground::Kind;
 use super::interrupt::Interrupts;
@@ -16,6 +18,9 @@ use super::lines::{Line, Lines};
 use super::streams::{Streams, exit_code};
 use super::with_vms;
 use crate::settings::Settings;
+
+/// How long a chunk that was interrupted may take to end before the user is told that it still runs.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The exit code of Ctrl-C: 128 and SIGINT.
 const INTERRUPTED: u8 = 128 + 2;
@@ -169,24 +174,42 @@ impl Shell<'_> {
             .session
             .eval_streaming(Chunk::new(code).printing(), &mut self.streams);
         tokio::pin!(running);
-        let mut presses = 0;
+        let still_runs = |why: &str| {
+            super::warn(&format!(
+                "it still runs: {why}; Ctrl-C once more ends it with its session"
+            ));
+        };
+        let heard = sleep(PATIENCE);
+        tokio::pin!(heard);
+        let (mut is_interrupted, mut is_told) = (false, false);
         loop {
             tokio::select! {
                 answer = &mut running => return Ok(Done::Answered(answer?)),
                 () = broken.notified() => return Ok(Done::Unheard),
-                () = pressed(&mut self.ctrl_c) => {}
+                () = pressed(&mut self.ctrl_c) => {
+                    if is_told {
+                        return Ok(Done::GivenUp);
+                    }
+                    // Another interrupt would end some interpreters.
+                    if is_interrupted {
+                        is_told = true;
+                        still_runs("what it does cannot be interrupted");
+                        continue;
+                    }
+                    is_interrupted = true;
+                    match self.session.interrupt().await {
+                        Ok(()) => heard.as_mut().reset(Instant::now() + PATIENCE),
+                        Err(error) => {
+                            is_told = true;
+                            still_runs(&error.to_string());
+                        }
+                    }
+                }
+                () = &mut heard, if is_interrupted && !is_told => {
+                    is_told = true;
+                    still_runs("what it does cannot be interrupted");
+                }
             }
-            presses += 1;
-            let why = match self.session.interrupt().await {
-                _ if presses > 2 => return Ok(Done::GivenUp),
-                Ok(()) if presses == 1 => continue,
-                Ok(()) => "what it does cannot be interrupted".to_owned(),
-                Err(_) if presses == 2 => return Ok(Done::GivenUp),
-                Err(error) => error.to_string(),
-            };
-            super::warn(&format!(
-                "it still runs: {why}; Ctrl-C once more ends it with its session"
-            ));
         }
     }
 
