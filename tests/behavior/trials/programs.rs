@@ -106,13 +106,18 @@ async fn b08_standard_input_is_empty_unless_given(bench: &Bench) {
 }
 
 async fn d01_a_timeout_ends_grandchildren(bench: &Bench) {
-    // Whoever still ran would hold the stream open, and write to it.
-    let code =
-        "io.stdout:setvbuf('no') os.execute('(sleep 2; echo late) & echo early; sleep 3600')";
-    let script = Script::new(code).with_timeout(Duration::from_secs(1));
-    let outcome = run(bench, script).await;
-    assert_eq!(outcome.status, Status::TimedOut);
-    assert_eq!(outcome.stdout_text(), "early\n");
+    // Whoever still ran would hold the stream open, and the lock.
+    let hold = "trap '' TERM; exec 9>held; flock 9; echo early; sleep 3600; echo late";
+    for start in ["", "setsid "] {
+        let code =
+            format!("io.stdout:setvbuf('no') os.execute([[{start}sh -c \"{hold}\" & wait]])");
+        let script = Script::new(code).with_timeout(Duration::from_secs(1));
+        let outcome = run(bench, script).await;
+        assert_eq!(outcome.status, Status::TimedOut, "{start}");
+        assert_eq!(outcome.stdout_text(), "early\n", "{start}");
+        let after = run(bench, "os.execute('flock -w 5 held echo free')").await;
+        assert_eq!(after.stdout_text(), "free\n", "{start}");
+    }
 }
 
 async fn d02_code_may_begin_with_a_comment(bench: &Bench) {
