@@ -9,7 +9,7 @@ use xapi_client::api::Vm;
 
 use crate::backend::XcpngBackend;
 use crate::error::{Error, Result};
-use crate::find::{FIRST_CONTACT, TEMPLATES};
+use crate::find::{BY_VM_DATA, FIRST_CONTACT, TEMPLATES};
 use crate::marks::is_template_of_ours;
 
 /// What is known of a template.
@@ -24,7 +24,8 @@ pub struct TemplateInfo {
     pub ours: bool,
     /// Whether the pool brought it along: those have no disks, so no VM of them boots.
     pub built_in: bool,
-    /// How its VMs get their keys, where it says so: `config-drive` or `vm-data`.
+    /// How its VMs get their keys: `config-drive` where it says so, else `vm-data`; `None` for those that
+    /// the pool brought along.
     pub first_contact: Option<String>,
 }
 
@@ -61,10 +62,12 @@ impl XcpngBackend {
 
 impl From<Known> for TemplateInfo {
     fn from(mut known: Known) -> Self {
+        let built_in = is_built_in(&known.other_config);
+        let said = known.other_config.remove(FIRST_CONTACT);
         Self {
             ours: is_template_of_ours(&known.uuid, &known.other_config),
-            built_in: is_built_in(&known.other_config),
-            first_contact: known.other_config.remove(FIRST_CONTACT),
+            built_in,
+            first_contact: said.or_else(|| (!built_in).then(|| BY_VM_DATA.to_owned())),
             name: known.name_label,
             uuid: known.uuid,
         }
