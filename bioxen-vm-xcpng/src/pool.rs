@@ -52,7 +52,12 @@ async fn log_in(settings: &Settings) -> Result<Client> {
     for host in &settings.hosts {
         let login = access.log_in(host).await;
         match login.map_err(|error| refusal(host, &settings.username, error)) {
-            Ok(client) => return Ok(client),
+            Ok(client) => {
+                if let Some(error @ Error::Untrusted { .. }) = &failure {
+                    tracing::warn!(%error, "another host of the pool is used");
+                }
+                return Ok(client);
+            }
             // Another host of the pool may be up, or trusted. This one was told nothing.
             Err(
                 error @ (Error::Unreachable { .. } | Error::NoTls { .. } | Error::Untrusted { .. }),

@@ -246,7 +246,8 @@ async fn decide(host: &str, expected: Option<Fingerprint>) -> anyhow::Result<Opt
                openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem";
     if !is_asked() {
         print(&format!(
-            "{how}\nthen trust it: bioxen trust --fingerprint {shown}\n"
+            "{how}\nthen trust it, with the same --config and --pool:\n  \
+             bioxen trust {host} --fingerprint {shown}\n"
         ))?;
         return Ok(None);
     }
