@@ -195,6 +195,12 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
         &[&init[..], &["--fingerprint", &other]].concat(),
         "not the expected one",
     );
+    // Nor is anything written while nobody has said whom to trust.
+    refused(&init, &format!("say so with --fingerprint {pin}"));
+    refused(
+        &[&init[..], &["--no-test"]].concat(),
+        &format!("say so with --fingerprint {pin}"),
+    );
     assert!(!folder.join("mine.toml").exists());
     refused(
         &["config", "init", "--host", &host],
@@ -235,7 +241,8 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
     std::fs::write(folder.join("xcpng_config.json"), older.to_string()).unwrap();
     let west = ["--config", "mine.toml", "--pool", "west"];
     let import = ["config", "init", "--import", "xcpng_config.json"];
-    run(folder, &[&import[..], &["--no-test"], &west[..]].concat());
+    let imported = [&import[..], &["--no-test", "--fingerprint", pin], &west];
+    run(folder, &imported.concat());
     let file = std::fs::read_to_string(folder.join("mine.toml")).unwrap();
     assert!(
         file.contains("[pools.west]") && !file.contains(&password),
@@ -244,7 +251,12 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
     let kept = folder.join("west.password").metadata().unwrap();
     assert_eq!(kept.permissions().mode() & 0o777, 0o600);
 
-    // It trusts nobody yet.
+    // One that was written by hand, and trusts nobody yet.
+    let (east, west_table) = file.split_once("[pools.west]").unwrap();
+    let west_table = west_table.replace(&format!("tls = {{ fingerprint = \"{pin}\" }}\n"), "");
+    let file = format!("{east}[pools.west]{west_table}");
+    assert_eq!(file.matches(pin).count(), 1, "{file}");
+    std::fs::write(folder.join("mine.toml"), file).unwrap();
     let ls = [&["ls"], &west[..]].concat();
     let untrusted = bioxen(folder, &ls).output().unwrap();
     assert!(String::from_utf8_lossy(&untrusted.stderr).contains(pin));

@@ -7,6 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use xapi_sim::{GuestMode, Model, SimOptions};
+
+use support::{PASSWORD, Pool};
+
+mod support;
 
 /// A terminal of 100 columns with a shell in it, in a folder of its own. All of it goes with it.
 struct Terminal {
@@ -165,5 +170,32 @@ fn the_log_has_colours_in_a_terminal_and_none_with_no_color() {
         let screen = String::from_utf8(output.stdout).unwrap();
         assert!(screen.contains("INFO"), "{screen}");
         assert_eq!(screen.contains('\u{1b}'), coloured, "{screen}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_is_trusted_when_its_user_says_so() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let pool = Pool::of(Model::single_host(), options).await;
+    let terminal = Terminal::open();
+    terminal.file("secret", PASSWORD);
+    let host = pool.server.address();
+    let init = format!(
+        "bioxen -c pool.toml config init --no-test --host {host} --username root --template x \
+         --password-file secret; echo code $?"
+    );
+    for (answer, code, said) in [
+        ("no", "code 125", "is not trusted; nothing was written"),
+        ("yes", "code 0", "wrote [xcpng] to pool.toml"),
+    ] {
+        terminal.types(&format!("clear; {init}"));
+        terminal.shows("are they the same? (yes or no)");
+        terminal.types(answer);
+        let screen = terminal.shows(code);
+        assert!(screen.replace('\n', "").contains(said), "{screen}");
+        assert_eq!(
+            terminal.home.path().join("pool.toml").exists(),
+            answer == "yes"
+        );
     }
 }

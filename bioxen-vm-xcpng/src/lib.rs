@@ -44,4 +44,4 @@ pub use peers::Peers;
 pub use progress::{Progress, Stage, StageState};
 pub use template::{Template, TemplateBuild, TemplateBuilder, TemplateInfo};
 pub use vm::XcpngVm;
-pub use xapi_client::{DateTime, Fingerprint};
+pub use xapi_client::{DateTime, Fingerprint, Trust};

@@ -38,7 +38,8 @@ pub(super) struct Init {
     #[arg(long)]
     template: Option<String>,
 
-    /// The SHA-256 fingerprint of the host's certificate, as you know it from the host itself
+    /// The SHA-256 fingerprint of the host's certificate, as you know it from the host itself; asked
+    /// for at a terminal, unless an authority that this machine trusts has signed the certificate
     #[arg(long)]
     fingerprint: Option<Fingerprint>,
 
@@ -99,7 +100,7 @@ pub(super) async fn init(args: Init, settings: Settings, place: Place) -> anyhow
         (.., Some(password)) => Password::New(password),
         _ => Password::New(ask_password(&username)?),
     };
-    let pin = decide(&host, args.fingerprint).await?;
+    let pin = to_pin(&host, args.fingerprint).await?;
 
     let mut written = Table::new();
     written["xcpng_host"] = value(&host);
@@ -163,9 +164,16 @@ pub(super) async fn trust(
         .as_deref()
         .or(known)
         .context("name a host: the settings have no xcpng_host")?;
-    let Some(pin) = decide(host, args.fingerprint).await? else {
+    let shown = presented_by(host).await?;
+    if args.fingerprint.is_none() && !is_asked() {
+        show(host, shown)?;
+        print(&format!(
+            "{HOW}\nthen trust it, with the same --config and --pool:\n  \
+             bioxen trust {host} --fingerprint {shown}\n"
+        ))?;
         return Ok(ExitCode::SUCCESS);
-    };
+    }
+    let pin = decide(host, shown, args.fingerprint)?;
     let (file, mut document) = open(&place)?;
     let Some(table) = table(&mut document, &place) else {
         print(&format!(
@@ -225,42 +233,68 @@ fn texts(item: &Item) -> Vec<String> {
     texts.chain(item.as_str()).map(str::to_owned).collect()
 }
 
-/// Shows the certificate that a host presents, and gives it where it is to be trusted: when it is the
-/// expected one, or when the user says so. A certificate that this machine trusts needs nothing.
-async fn decide(host: &str, expected: Option<Fingerprint>) -> anyhow::Result<Option<Fingerprint>> {
-    let shown = Fingerprint::of_host(host)
+/// What the host itself says of its certificate, on its console.
+const HOW: &str = "compare it with what the host itself says: \
+                   openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem";
+
+/// Whose certificate the settings of a pool are to name. None is needed where this machine trusts it
+/// anyway; without a decision nothing may be written.
+async fn to_pin(host: &str, expected: Option<Fingerprint>) -> anyhow::Result<Option<Fingerprint>> {
+    let authorities = bioxen_vm_xcpng::Trust::SystemRoots;
+    if expected.is_none() && authorities.accepts(host).await.is_ok() {
+        print(&format!(
+            "an authority that this machine trusts vouches for {host}\n"
+        ))?;
+        return Ok(None);
+    }
+    let shown = presented_by(host).await?;
+    ensure!(
+        expected.is_some() || is_asked(),
+        "{host} shows a certificate with the SHA-256 fingerprint {shown}, which nobody has said to \
+         trust; {HOW}, and say so with --fingerprint {shown}; nothing was written"
+    );
+    decide(host, shown, expected).map(Some)
+}
+
+async fn presented_by(host: &str) -> anyhow::Result<Fingerprint> {
+    Fingerprint::of_host(host)
         .await
-        .with_context(|| format!("cannot see the certificate of {host}"))?;
-    print(&format!(
-        "{host} shows a certificate with the SHA-256 fingerprint\n  {shown}\n"
-    ))?;
+        .with_context(|| format!("cannot see the certificate of {host}"))
+}
+
+/// Shows the certificate of a host, and gives it where it is to be trusted: when it is the expected
+/// one, or when the user at the terminal says so.
+fn decide(
+    host: &str,
+    shown: Fingerprint,
+    expected: Option<Fingerprint>,
+) -> anyhow::Result<Fingerprint> {
+    show(host, shown)?;
     if let Some(expected) = expected {
         ensure!(
             expected == shown,
             "that is not the expected one, {expected}: this is another host, or somebody is in \
              between; nothing was written"
         );
-        return Ok(Some(shown));
+        return Ok(shown);
     }
-    let how = "compare it with what the host itself says: \
-               openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem";
-    if !is_asked() {
-        print(&format!(
-            "{how}\nthen trust it, with the same --config and --pool:\n  \
-             bioxen trust {host} --fingerprint {shown}\n"
-        ))?;
-        return Ok(None);
-    }
-    print(&format!("{how}\n"))?;
+    print(&format!("{HOW}\n"))?;
     let answer = ask(
         "--fingerprint",
         "are they the same? (yes or no)",
         Some("no"),
     )?;
-    match answer.as_str() {
-        "yes" | "y" => Ok(Some(shown)),
-        _ => Ok(None),
-    }
+    ensure!(
+        matches!(answer.as_str(), "yes" | "y"),
+        "the certificate of {host} is not trusted; nothing was written"
+    );
+    Ok(shown)
+}
+
+fn show(host: &str, shown: Fingerprint) -> anyhow::Result<()> {
+    print(&format!(
+        "{host} shows a certificate with the SHA-256 fingerprint\n  {shown}\n"
+    ))
 }
 
 enum Password {

@@ -381,8 +381,23 @@ fn connections(settings: &Settings, tls: rustls::ClientConfig) -> Result<Connect
 
 /// The fingerprint of the certificate that a host presents.
 pub(crate) async fn presented_by(address: &str) -> Result<Fingerprint> {
+    match handshake(address, Trust::Insecure, tls::refusing_config()?).await {
+        Err(Error::Untrusted { fingerprint, .. }) => Ok(fingerprint),
+        Err(error) => Err(error),
+        Ok(()) => Err(Error::Config(format!("{address} has no certificate"))),
+    }
+}
+
+/// Whether a host presents a certificate that is trusted.
+pub(crate) async fn shake_hands(address: &str, trust: Trust) -> Result<()> {
+    let tls = tls::client_config(&trust, None)?;
+    handshake(address, trust, tls).await
+}
+
+/// Connects to a host, and says nothing there.
+async fn handshake(address: &str, trust: Trust, tls: rustls::ClientConfig) -> Result<()> {
     let settings = Settings {
-        trust: Trust::Insecure,
+        trust,
         trust_vouched: false,
         user_agent: String::new(),
         connect_timeout: crate::client::CONNECT_TIMEOUT,
@@ -393,15 +408,9 @@ pub(crate) async fn presented_by(address: &str) -> Result<Fingerprint> {
             "{endpoint} has no certificate; use https"
         )));
     }
-    let connections = connections(&settings, tls::refusing_config()?)?;
+    let connections = connections(&settings, tls)?;
     let http = Http::with(connections, endpoint, settings, None)?;
-    // The handshake fails before the request is written.
-    let request = Request::new("the handshake", "", crate::client::CONNECT_TIMEOUT);
-    match http.send(request).await {
-        Err(Error::Untrusted { fingerprint, .. }) => Ok(fingerprint),
-        Err(error) => Err(error),
-        Ok(_) => Err(Error::Config(format!("{address} has no certificate"))),
-    }
+    http.connect().await.map(drop)
 }
 
 impl fmt::Debug for Http {

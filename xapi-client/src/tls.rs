@@ -35,6 +35,24 @@ pub enum Trust {
     Insecure,
 }
 
+impl Trust {
+    /// Whether the certificate that a host presents now is trusted, for whoever wants to know before
+    /// there is anything to say to the host: nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Untrusted`] when it is not; [`Error::Connect`] and [`Error::Tls`] when there is no host
+    /// at this address, or none that speaks TLS; [`Error::Config`] when it is no address, or one
+    /// without TLS, or when this trust cannot be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    pub async fn accepts(&self, address: &str) -> Result<()> {
+        crate::http::shake_hands(address, self.clone()).await
+    }
+}
+
 /// The SHA-256 fingerprint of a certificate.
 ///
 /// It reads 64 hex digits, with or without colons, and prints them as `openssl x509 -fingerprint` does.

@@ -300,3 +300,22 @@ async fn the_fingerprint_of_a_host_is_had_without_sending_anything() {
     let error = Fingerprint::of_host("127.0.0.1:1").await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn whether_a_host_is_trusted_is_had_without_sending_anything() {
+    let server = server(&["localhost"]).await;
+    for trust in [
+        Trust::Ca(server.pem.clone()),
+        Trust::Pinned(server.fingerprint),
+        Trust::Insecure,
+    ] {
+        trust.accepts(&server.address).await.unwrap();
+    }
+    let other = Trust::Pinned(Fingerprint::of(b"another"));
+    let error = other.accepts(&server.address).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Untrusted { fingerprint, .. } if *fingerprint == server.fingerprint),
+        "{error:?}"
+    );
+    assert_eq!(server.requests(), "");
+}
