@@ -39,6 +39,16 @@ pub const DRIVER: &str = concat!(
     "\n",
     include_str!("lua/common.lua"),
     include_str!("lua/values.lua"),
+    "local ending\n",
+    include_str!("lua/driver.lua")
+);
+
+/// The driver in an interpreter that waits: it also tells the end of a program.
+const TELLING_DRIVER: &str = concat!(
+    "\n",
+    include_str!("lua/common.lua"),
+    include_str!("lua/values.lua"),
+    include_str!("lua/ending.lua"),
     include_str!("lua/driver.lua")
 );
 
@@ -188,6 +198,16 @@ pub struct Returning<'s> {
     frames: Frames,
     sink: &'s mut dyn OutputSink,
     returned: Returned,
+    end: Option<End>,
+}
+
+/// What a driver tells of a program's end.
+struct End {
+    /// Looks for that in standard output.
+    frames: Frames,
+    /// How many of both streams are complete.
+    complete: usize,
+    code: Option<i32>,
 }
 
 impl<'s> Returning<'s> {
@@ -197,13 +217,33 @@ impl<'s> Returning<'s> {
             frames: Frames::new(mark),
             sink,
             returned: Returned::Nothing,
+            end: None,
         }
+    }
+
+    /// Looks for the end of the program too, which [`TELLING_DRIVER`] tells.
+    fn with_end(mut self, mark: &Mark) -> Self {
+        self.end = Some(End {
+            frames: Frames::new(mark),
+            complete: 0,
+            code: None,
+        });
+        self
+    }
+
+    /// With which code the program ended, once all that it wrote has been handed on.
+    fn ended(&self) -> Option<i32> {
+        let end = self.end.as_ref().filter(|end| end.complete == 2)?;
+        end.code
     }
 
     /// What was returned, once the program has ended.
     pub async fn finish(mut self) -> Returned {
+        // There is nothing left to end.
+        if let Some(rest) = self.end.and_then(|mut end| end.frames.rest()) {
+            let _ = self.sink.write(OutputStream::Stdout, rest).await;
+        }
         if let Some(rest) = self.frames.rest() {
-            // There is nothing left to end.
             let _ = self.sink.write(OutputStream::Stderr, rest).await;
         }
         self.returned
@@ -213,13 +253,21 @@ impl<'s> Returning<'s> {
 #[async_trait]
 impl OutputSink for Returning<'_> {
     async fn write(&mut self, stream: OutputStream, piece: Bytes) -> ControlFlow<()> {
-        if stream == OutputStream::Stdout {
-            return self.sink.write(stream, piece).await;
-        }
-        for part in self.frames.take(piece) {
-            match part {
-                Part::Raw(piece) => self.sink.write(stream, piece).await?,
-                Part::Frame(kind, data) => self.returned = returned::read(kind, &data),
+        let parts = match (stream, &mut self.end) {
+            (OutputStream::Stdout, None) => return self.sink.write(stream, piece).await,
+            (OutputStream::Stdout, Some(end)) => end.frames.take(piece),
+            (OutputStream::Stderr, _) => self.frames.take(piece),
+        };
+        for part in parts {
+            match (part, &mut self.end) {
+                (Part::Raw(piece), _) => self.sink.write(stream, piece).await?,
+                (Part::Frame(b'E', _), Some(end)) => end.complete += 1,
+                (Part::Frame(b'R', code), Some(end)) => {
+                    end.code = std::str::from_utf8(&code)
+                        .ok()
+                        .and_then(|code| code.parse().ok());
+                }
+                (Part::Frame(kind, data), _) => self.returned = returned::read(kind, &data),
             }
         }
         ControlFlow::Continue(())

@@ -67,6 +67,19 @@ async fn programs_end_as_in_an_interpreter_of_their_own_in_every_lua() {
             Script::new("for i = 1, 20000 do print(i) io.stderr:write(i, '\\n') end"),
             Script::new("print(os.getenv('_warm_lua'), os.getenv('_warm_driver'))"),
             Script::new("print(arg[-1], #package.path > 0)"),
+            Script::new("os.exit(true, true)"),
+            Script::new("io.write('out') io.stdout:close() return 1"),
+            Script::new("print('out') io.stderr:close()"),
+            Script::new("io.stdout:setvbuf('no') io.write('a') io.write('b')"),
+            Script::new("io.write('\\1') return '\\1'"),
+            // What is collected last still belongs to the program.
+            Script::new(
+                "local function last() print('collected') error('in vain') end \
+                 if newproxy then kept = newproxy(true) getmetatable(kept).__gc = last \
+                 else kept = setmetatable({}, {__gc = last}) end",
+            ),
+            Script::new("local pipe = io.popen('sleep 0.01; cat', 'w') pipe:write('to the end')"),
+            Script::new("debug.getregistry()[1] = nil collectgarbage() collectgarbage()"),
         ] {
             let ours = run(&warm, &script).await;
             let theirs = run_cold(interpreter, &script).await;
@@ -75,6 +88,25 @@ async fn programs_end_as_in_an_interpreter_of_their_own_in_every_lua() {
                 outcome
             };
             assert_eq!(essence(ours), essence(theirs), "{interpreter}: {script:?}");
+        }
+        warm.close().await;
+    }
+}
+
+/// Its end is told before its process is gone, but not before what it wrote.
+#[tokio::test]
+async fn files_that_a_program_leaves_open_are_written_when_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("left open");
+    for interpreter in ["lua5.1", "lua5.3", "lua5.4", "luajit"] {
+        let warm = warm(interpreter);
+        for round in 0..20 {
+            let text = format!("{interpreter} {round}");
+            let script = Script::new("file = io.open(arg[1], 'w') file:write(arg[2])")
+                .arg(path.as_os_str().as_encoded_bytes().to_vec())
+                .arg(text.clone());
+            assert!(run(&warm, &script).await.success());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
         warm.close().await;
     }

@@ -45,7 +45,9 @@ else
   results = pack(xpcall(program, describe, unpack(arg)))
 end
 if not results[1] then die(results[2]) end
+local returned = ""
 if results.n > 1 and mark ~= "-" then
   local kind, text = value_data(results, 2)
-  pcall(write, stderr, "\1" .. mark .. kind .. #text .. "\n" .. text)
+  returned = "\1" .. mark .. kind .. #text .. "\n" .. text
 end
+if ending then ending(mark, returned) elseif returned ~= "" then pcall(write, stderr, returned) end

@@ -5,7 +5,8 @@
 -- Standard input brings a line with the mark, then for each program a line with a size and that many
 -- bytes for the interpreter's standard input; the size 0 only asks for a sign of life. Frames tell:
 -- H on standard error, an interpreter waits; A, alive; R, how a program ended, as a number to which
--- 256 is added for a signal; and E on both streams, that all of its output has come before.
+-- 256 is added for a signal; and E on both streams, that all of its output has come before. The
+-- interpreter tells the latter two itself, sooner, of a program that came to its end: ending.lua.
 --
 -- The interpreter writes to the streams of this process. So this process ends itself, and with it
 -- everything in it, when a program leaves something running that could write to them later.
@@ -77,7 +78,8 @@ local function is_clean(since)
 end
 
 while true do
-  local interpreter = popen(start, "w")
+  -- Now, and not when a program comes: that would be waited for.
+  local interpreter, since = popen(start, "w"), last_process()
   interpreter:setvbuf("full", PIECE)
   tell(stderr, frame("H", ""))
   local size
@@ -85,7 +87,6 @@ while true do
     size = tonumber(stdin:read("*l") or exit(0))
     if size == 0 then tell(stderr, frame("A", "")) end
   until size > 0
-  local since = last_process()
   while size > 0 do
     local piece = stdin:read(min(size, PIECE)) or exit(0)
     interpreter:write(piece)

@@ -3,13 +3,14 @@
 mod lane;
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{DRIVER, Mark, Returning, frame};
+use super::{Mark, Returning, TELLING_DRIVER, frame};
 use crate::{Command, Outcome, OutputSink, Result, Runner, Script};
 use lane::{Lane, Run};
 
@@ -51,6 +52,7 @@ struct Inner {
     command: Command,
     lanes: Mutex<Lanes>,
     changed: Notify,
+    closing: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +73,7 @@ impl WarmInterpreters {
         let mut command = Command::new(interpreter)
             .args(["-e", KEEPER])
             .with_env("_warm_lua", interpreter)
-            .with_env("_warm_driver", DRIVER);
+            .with_env("_warm_driver", TELLING_DRIVER);
         let env = env.into_iter().map(|(name, value)| (name, value.into()));
         command.env.extend(env);
         Self {
@@ -80,6 +82,7 @@ impl WarmInterpreters {
                 command,
                 lanes: Mutex::default(),
                 changed: Notify::new(),
+                closing: Notify::new(),
             }),
         }
     }
@@ -124,7 +127,7 @@ impl WarmInterpreters {
             return Ok(None);
         };
         let deadline = script.timeout.map(|limit| started + limit);
-        let mut returning = Returning::new(&mark, sink);
+        let mut returning = Returning::new(&mark, sink).with_end(&mark);
         let end = lane.run(frame.bytes(), deadline, &mut returning).await;
         if end.is_err() {
             self.doubt();
@@ -132,7 +135,7 @@ impl WarmInterpreters {
         let end = end?;
         let status = match end {
             Run::Ended(lane, status) => {
-                self.inner.settle(lane, Before::ItRan);
+                self.inner.settle(lane, Before::ItRan { deadline });
                 status
             }
             Run::Stopped(status) => {
@@ -167,10 +170,13 @@ impl Drop for WarmInterpreters {
 }
 
 /// What an interpreter that is awaited has behind it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 enum Before {
     Nothing,
-    ItRan,
+    /// A program, which has told its end, but may still be on its way out.
+    ItRan {
+        deadline: Option<Instant>,
+    },
 }
 
 impl Inner {
@@ -207,7 +213,27 @@ impl Inner {
     fn settle(self: &Arc<Self>, mut lane: Lane, before: Before) {
         let inner = Arc::clone(self);
         tokio::spawn(async move {
-            let ended = match lane.waits().await {
+            let too_late = async {
+                match before {
+                    Before::ItRan {
+                        deadline: Some(deadline),
+                    } => sleep_until(deadline).await,
+                    _ => pending().await,
+                }
+            };
+            let closing = inner.closing.notified();
+            if inner.lock().closed {
+                return;
+            }
+            let waits = tokio::select! {
+                waits = lane.waits() => waits,
+                () = closing => return,
+                () = too_late => {
+                    drop(lane);
+                    return inner.prepare();
+                }
+            };
+            let ended = match waits {
                 Ok(()) => {
                     let mut lanes = inner.lock();
                     lanes.failures = 0;
@@ -223,7 +249,7 @@ impl Inner {
             };
             match (ended, before) {
                 // A program left something behind.
-                (Ok(_), Before::ItRan) => inner.prepare(),
+                (Ok(_), Before::ItRan { .. }) => inner.prepare(),
                 (Ok(outcome), Before::Nothing) => {
                     tracing::debug!(status = %outcome.status, "an interpreter does not wait");
                     inner.lock().failures += 1;
@@ -274,5 +300,6 @@ impl Inner {
         };
         drop(idle);
         self.changed.notify_waiters();
+        self.closing.notify_waiters();
     }
 }

@@ -1,13 +1,18 @@
+use std::fmt;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::lua::{Frames, Mark, Part};
+use crate::lua::{Frames, Mark, Part, Returning};
 use crate::session::Requests;
 use crate::{
     Command, Error, ErrorKind, Input, Outcome, OutputSink, OutputStream, Result, Runner, Status,
@@ -26,17 +31,26 @@ const SMALL: usize = 16 * 1024;
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// A command that keeps an interpreter waiting. Dropping it ends the command and what it started.
-#[derive(Debug)]
+///
+/// Whoever waits for something to be told drives the command meanwhile: a task of its own would have to
+/// be woken for each piece that goes either way. Between programs nobody does.
 pub(super) struct Lane {
-    requests: mpsc::UnboundedSender<Bytes>,
+    /// Drives the command, until it is over.
+    work: Option<Work>,
+    /// The command ends when these do.
+    requests: Option<mpsc::UnboundedSender<Bytes>>,
     events: mpsc::Receiver<Event>,
     /// Whether the next interpreter waits already. It may be told before the output of the last one
     /// is complete, which comes on two streams.
     waits: bool,
+    /// How many of both streams of the last program are complete.
+    complete: usize,
     heard: Instant,
     /// How often earlier ones had been given up when this one was started.
     pub(super) doubts: usize,
 }
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the command tells.
 #[derive(Debug)]
@@ -78,28 +92,56 @@ impl Lane {
             err: Frames::new(&mark),
             events: tell,
         };
-        tokio::spawn(async move {
+        let over = Over(Some(over));
+        let work = async move {
             let result = runner
                 .run_streaming(command.with_stdin(input), &mut sink)
                 .await;
-            over();
+            drop(over);
             // Nobody may be interested.
             let _ = sink.events.send(Event::Over(result)).await;
-        });
+        };
         Self {
-            requests,
+            work: Some(Box::pin(work)),
+            requests: Some(requests),
             events,
             waits: false,
+            complete: 2,
             heard: Instant::now(),
             doubts,
         }
     }
 
-    /// Waits until an interpreter waits; else tells how the command ended.
+    /// Drives the command until it tells something; `None` once it has told that it is over.
+    async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| {
+            if let Poll::Ready(event) = self.events.poll_recv(cx) {
+                return Poll::Ready(event);
+            }
+            if let Some(work) = &mut self.work
+                && work.as_mut().poll(cx).is_ready()
+            {
+                self.work = None;
+            }
+            self.events.poll_recv(cx)
+        })
+        .await
+    }
+
+    fn ask(&self, request: Bytes) {
+        if let Some(requests) = &self.requests {
+            // A command that has ended meanwhile tells so.
+            let _ = requests.send(request);
+        }
+    }
+
+    /// Waits until an interpreter waits, and nothing of the last one can come any more; else tells how
+    /// the command ended.
     pub(super) async fn waits(&mut self) -> Result<(), Result<Outcome>> {
-        while !self.waits {
-            match self.events.recv().await {
+        while !self.waits || self.complete < 2 {
+            match self.next().await {
                 Some(Event::Waits) => self.waits = true,
+                Some(Event::Complete) => self.complete += 1,
                 Some(Event::Over(result)) => return Err(result),
                 // What a command that is no keeper of interpreters writes.
                 Some(_) => {}
@@ -112,21 +154,15 @@ impl Lane {
 
     /// Whether an interpreter still waits, and has been silent.
     pub(super) async fn is_there(&mut self) -> bool {
-        if !matches!(
-            self.events.try_recv(),
-            Err(mpsc::error::TryRecvError::Empty)
-        ) {
+        let said = poll_fn(|cx| Poll::Ready(pin!(self.next()).poll(cx))).await;
+        if said.is_ready() {
             return false;
         }
         if self.heard.elapsed() < TRUST {
             return true;
         }
-        let asked = self.requests.send(Bytes::from_static(b"0\n"));
-        asked.is_ok()
-            && matches!(
-                timeout(ANSWER, self.events.recv()).await,
-                Ok(Some(Event::Lives))
-            )
+        self.ask(Bytes::from_static(b"0\n"));
+        matches!(timeout(ANSWER, self.next()).await, Ok(Some(Event::Lives)))
     }
 
     /// Has the interpreter run a program, which is in this input.
@@ -134,9 +170,10 @@ impl Lane {
         mut self,
         input: &Bytes,
         deadline: Option<Instant>,
-        sink: &mut dyn OutputSink,
+        sink: &mut Returning<'_>,
     ) -> Result<Run> {
         self.waits = false;
+        self.complete = 0;
         // In one piece, unless that costs more than another write.
         let size = format!("{}\n", input.len());
         let pieces = match input.len() <= SMALL {
@@ -144,8 +181,7 @@ impl Lane {
             false => [Some(size.into()), Some(input.clone())],
         };
         for piece in pieces.into_iter().flatten() {
-            // A command that has ended meanwhile tells so.
-            let _ = self.requests.send(piece);
+            self.ask(piece);
         }
         let in_time = async {
             match deadline {
@@ -179,20 +215,24 @@ impl Lane {
             )),
             Some(ControlFlow::Break(End::Over(Err(error)))) => Err(error),
             None => {
-                self.stop(Some(sink)).await;
+                self.stop(Some(sink as &mut dyn OutputSink)).await;
                 Ok(Run::Stopped(Status::TimedOut))
             }
         }
     }
 
     /// Hands on the output of a program until it has ended.
-    async fn pass_on(&mut self, sink: &mut dyn OutputSink) -> ControlFlow<End, Option<Status>> {
-        let (mut status, mut complete) = (None, 0);
-        while complete < 2 {
-            match self.events.recv().await {
+    async fn pass_on(&mut self, sink: &mut Returning<'_>) -> ControlFlow<End, Option<Status>> {
+        let mut status = None;
+        while self.complete < 2 {
+            match self.next().await {
                 Some(Event::Output(stream, piece)) => {
                     if sink.write(stream, piece).await.is_break() {
                         return ControlFlow::Break(End::Unwanted);
+                    }
+                    // It has told so itself; the command is still to.
+                    if let Some(code) = sink.ended() {
+                        return ControlFlow::Continue(Some(Status::Exited(code)));
                     }
                 }
                 Some(Event::Ended(number)) => {
@@ -201,7 +241,7 @@ impl Lane {
                         signal => Status::Signaled(signal % 256),
                     });
                 }
-                Some(Event::Complete) => complete += 1,
+                Some(Event::Complete) => self.complete += 1,
                 Some(Event::Waits) => self.waits = true,
                 Some(Event::Lives) => {}
                 Some(Event::Over(result)) => return ControlFlow::Break(End::Over(result)),
@@ -213,9 +253,9 @@ impl Lane {
 
     /// Ends the command and waits for that. What comes until then is handed on.
     async fn stop(mut self, mut sink: Option<&mut dyn OutputSink>) {
-        drop(self.requests);
+        self.requests = None;
         loop {
-            match (self.events.recv().await, &mut sink) {
+            match (self.next().await, &mut sink) {
                 (Some(Event::Output(stream, piece)), Some(taker)) => {
                     let flow = taker.write(stream, piece).await;
                     sink = sink.filter(|_| flow.is_continue());
@@ -223,6 +263,33 @@ impl Lane {
                 (None | Some(Event::Over(_)), _) => return,
                 _ => {}
             }
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.requests = None;
+        // The command is seen to its end, unless everything ends.
+        if let (Some(work), Ok(runtime)) = (self.work.take(), Handle::try_current()) {
+            runtime.spawn(work);
+        }
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").finish_non_exhaustive()
+    }
+}
+
+/// Calls back when it is dropped.
+struct Over<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for Over<F> {
+    fn drop(&mut self) {
+        if let Some(over) = self.0.take() {
+            over();
         }
     }
 }
