@@ -271,7 +271,7 @@ impl Map {
         job.folder.tidy();
         times.total = begun.elapsed();
         let table = serde_json::to_vec_pretty(&times).unwrap_or_default();
-        job.folder.write("times.json", &table)?;
+        job.folder.write_times(&table)?;
         Ok(Mapped {
             shards,
             resumed: shards - open,

@@ -158,6 +158,72 @@ fn a_misspelt_rock_is_told_with_the_one_that_was_probably_meant() {
 }
 
 #[test]
+fn a_module_that_no_vm_has_is_told_whole_once_and_then_what_gives_it() {
+    let lab = Lab::new();
+    lab.file("lacks.lua", "require 'bio_compute'");
+    let args = [
+        "--by",
+        "fasta",
+        "--shards",
+        "4",
+        "--vms",
+        "2",
+        "lacks.lua",
+        "reads.fa",
+    ];
+    let output = lab.map(&args);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert_eq!(said.matches("stack traceback:").count(), 1, "{said}");
+    assert!(said.contains(", and is tried elsewhere"), "{said}");
+    let mut last = said.lines().rev();
+    let hint = last.next().unwrap();
+    assert!(hint.contains("`--package bio_compute`"), "{said}");
+    let error = last.next().unwrap();
+    assert!(error.ends_with("module 'bio_compute' not found"), "{said}");
+}
+
+#[test]
+fn a_run_that_goes_on_with_other_rocks_is_told_those_of_before() {
+    let lab = Lab::new();
+    let args = ["--by", "fasta", "--out", "out", "count.lua", "reads.fa"];
+    let rocks = ["--server", "bioxen", "--package", "bio_compute"];
+    lab.prints(&[&rocks[..], &args].concat());
+    let output = lab.map(&[&["--resume"], &args[..]].concat());
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        said(&output)
+            .contains("no rock in place of bio_compute (--package bio_compute); go on with"),
+        "{}",
+        said(&output)
+    );
+    // With those it goes on, and what was noted of the times before stays.
+    let times = |name| fs::read(lab.folder.path().join("out").join(name)).unwrap();
+    let before = times("times.json");
+    lab.prints(&[&["--resume"], &rocks[..], &args].concat());
+    assert_eq!(times("times-1.json"), before);
+}
+
+#[test]
+fn of_paired_inputs_pairs_are_counted() {
+    let lab = Lab::new();
+    lab.file(
+        "a.fq",
+        "@a/1\nAC\n+\nII\n@b/1\nGG\n+\nII\n@c/1\nTT\n+\nII\n",
+    );
+    lab.file(
+        "b.fq",
+        "@a/2\nAC\n+\nII\n@b/2\nGG\n+\nII\n@c/2\nTT\n+\nII\n",
+    );
+    lab.file("first.lua", "print(select(3, ...), #io.read('a'))");
+    let pairs = ["--by", "fastq", "--paired", "--shard-records", "2"];
+    let output = lab.map(&[&pairs[..], &["first.lua", "a.fq", "b.fq"]].concat());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\t52\n3\t26\n");
+    let said = said(&output);
+    assert!(said.contains("3 records, 78 bytes, in 2 shards"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
     let lab = Lab::new();
     lab.file("cut.fq", "@a\nACGT\n+\nIIII\n@b\nAC\n");

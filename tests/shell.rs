@@ -36,7 +36,14 @@ fn left_behind(home: &TempDir) -> usize {
 /// What a shell makes of a script.
 fn script(lines: &str) -> Output {
     let home = tempfile::tempdir().unwrap();
-    let mut child = shell(&home)
+    script_in(&home, &[], lines)
+}
+
+/// The same in a folder, with options.
+fn script_in(home: &TempDir, args: &[&str], lines: &str) -> Output {
+    let mut child = shell(home)
+        .args(args)
+        .current_dir(home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -45,7 +52,7 @@ fn script(lines: &str) -> Output {
     // A shell that ends early reads no more.
     let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(left_behind(&home), 0, "the VM is still there");
+    assert_eq!(left_behind(home), 0, "the VM is still there");
     output
 }
 
@@ -86,6 +93,38 @@ fn a_script_goes_on_after_an_error_and_ends_with_1() {
     );
     assert_eq!(output.stdout, b"on\n");
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn rocks_and_files_come_in_first_and_files_go_out_in_the_end() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name| home.path().join(name);
+    std::fs::write(path("a.fa"), "ACGT").unwrap();
+    let args = ["-p", "bio_compute", "--put", "a.fa", "--get", "b.fa"];
+    // The second file is still open when the script ends.
+    let lines = "sequence = io.open('a.fa'):read('a')\n\
+                 out = io.open('b.fa', 'w')\n\
+                 local _ = out:write(require('bio_compute').reverse_complement(sequence .. 'AA'))\n";
+    let output = script_in(&home, &args, lines);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(std::fs::read(path("b.fa")).unwrap(), b"TTACGT");
+    // Not after a failure.
+    let args = ["--put", "a.fa", "--get", "a.fa:c.fa"];
+    let output = script_in(&home, &args, "error('no gene')");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!path("c.fa").exists());
+}
+
+#[test]
+fn a_module_that_is_not_there_is_followed_by_what_gives_it() {
+    let output = script("require 'bio_compute'");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(
+        last.contains("did you mean the rock bio_compute")
+            && last.contains("`--package bio_compute`"),
+        "{said}"
+    );
 }
 
 #[test]

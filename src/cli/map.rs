@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,17 +14,18 @@ use bioxen_curator::{Lock, RockRequest};
 use bioxen_vm_core::words::{ByteSize, parse_duration};
 use bioxen_vm_core::{LuaValue, Script, VmManager};
 use serde_json::json;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::copies::{ends, named};
 use super::interrupt::Interrupts;
 use super::metrics::{self, Page};
 use super::streams::NO_READER;
 use super::telemetry::{is_json, say};
-use super::{config, print, servers, with_vms};
-use crate::map::{Format, Input, Map, MapEvent, Mapped, Shards};
+use super::{FAILED, config, hints, print, servers, with_vms};
+use crate::map::{Format, Input, Map, Mapped, Shards};
 use crate::settings::Settings;
+use progress::{Bar, Hint, Shared, tell};
+
+mod progress;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,7 +33,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT")]
     by: Format,
 
-    /// The two inputs have pairs: a program gets a record of the first and then one of the second
+    /// The two inputs have pairs: a program gets a record of the first and then one of the second.
+    /// Wherever records are counted, pairs are: by --shard-records, in the number of a shard's first
+    /// record, and in what is told
     #[arg(long)]
     paired: bool,
 
@@ -102,7 +105,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
-    /// Go on with what was begun in the folder
+    /// Go on with what was begun in the folder, with the same program, inputs and rocks
     #[arg(long, requires = "out")]
     resume: bool,
 
@@ -144,9 +147,10 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     }
     let is_drawn = !args.json && !is_json() && io::stderr().is_terminal();
     let bar = Bar::new(is_drawn);
-    let telling = tokio::spawn(tell(map.subscribe(), args.json, Arc::clone(&bar.0)));
+    let progress = bar.progress();
+    let telling = tokio::spawn(tell(map.subscribe(), args.json, bar.progress()));
     let work = async {
-        let mut hint = Hint(args.out.as_deref(), Arc::clone(&bar.0));
+        let mut hint = Hint::new(args.out.as_deref(), bar.progress());
         // Gone before anything else is told, however the run ends.
         let bar = bar;
         let mapped = map.run(&manager).await;
@@ -155,10 +159,28 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         telling.await.context("cannot tell what goes on")??;
         drop(bar);
         let mapped = mapped?;
-        hint.0 = None;
+        hint.is_needless();
         show(&args, mapped).await
     };
-    with_vms(&manager, &interrupts, work).await
+    let ended = with_vms(&manager, &interrupts, work).await;
+    ended.or_else(|error| failed(&args, error, &progress))
+}
+
+/// Where a program failed, tells what may help behind that.
+fn failed(args: &Args, error: anyhow::Error, progress: &Shared) -> anyhow::Result<ExitCode> {
+    let whole = format!("{error:#}");
+    let Some((_, said)) = whole.split_once(": exit code 1: ") else {
+        return Err(error);
+    };
+    let short = progress::locked(progress).shortened(whole.clone());
+    super::report(&anyhow::anyhow!(short));
+    let rocks = args.packages.iter().map(|rock| rock.name.as_str());
+    let place = hints::Place {
+        rocks: rocks.collect(),
+        existing: None,
+    };
+    hints::after_words(said, &place);
+    Ok(ExitCode::from(FAILED))
 }
 
 fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
@@ -223,133 +245,6 @@ fn script(args: &Args, file: &Path) -> anyhow::Result<Script> {
 fn one_or_more(text: &str) -> Result<NonZero<usize>, String> {
     text.parse()
         .map_err(|_| "give a whole number from 1 on".to_owned())
-}
-
-/// Says how to go on when a run ends early that had begun.
-struct Hint<'a>(Option<&'a Path>, Arc<Mutex<Progress>>);
-
-impl Drop for Hint<'_> {
-    fn drop(&mut self) {
-        let is_begun = locked(&self.1).is_begun;
-        if let Some(folder) = self.0.filter(|_| is_begun) {
-            let folder = folder.display();
-            say(
-                "INFO",
-                &format!("bioxen: what is done stays in {folder}; --resume goes on there"),
-            );
-        }
-    }
-}
-
-/// Tells what goes on until the run has ended: a bar where somebody looks, else lines.
-async fn tell(
-    mut events: broadcast::Receiver<MapEvent>,
-    as_json: bool,
-    progress: Arc<Mutex<Progress>>,
-) -> anyhow::Result<()> {
-    loop {
-        let event = match events.recv().await {
-            Ok(event) => event,
-            Err(RecvError::Lagged(_)) => continue,
-            Err(RecvError::Closed) => return Ok(()),
-        };
-        locked(&progress).is_begun |= matches!(event, MapEvent::Split { .. });
-        if as_json {
-            print(&format!("{}\n", serde_json::to_string(&event)?))?;
-        } else {
-            locked(&progress).tell(&event);
-        }
-    }
-}
-
-/// Progress, which goes from the terminal with this.
-struct Bar(Arc<Mutex<Progress>>);
-
-impl Bar {
-    fn new(is_drawn: bool) -> Self {
-        Self(Arc::new(Mutex::new(Progress {
-            is_drawn,
-            ..Progress::default()
-        })))
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        let mut progress = locked(&self.0);
-        progress.is_over = true;
-        if progress.is_drawn {
-            // There is nobody left to tell when even this cannot be written.
-            let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
-        }
-    }
-}
-
-fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-const CLEAR_LINE: &str = "\r\x1b[K";
-
-/// Progress on a terminal in one line, beneath what is told; without a terminal, lines only.
-#[derive(Default)]
-struct Progress {
-    is_drawn: bool,
-    /// Whether the inputs were read and cut, so that there is something to go on with.
-    is_begun: bool,
-    /// Whether no more is to be told.
-    is_over: bool,
-    done: usize,
-    of: usize,
-    busy: usize,
-}
-
-impl Progress {
-    const WIDTH: usize = 32;
-
-    fn tell(&mut self, event: &MapEvent) {
-        if self.is_over {
-            return;
-        }
-        match event {
-            MapEvent::Split { shards, done, .. } => (self.done, self.of) = (*done, *shards),
-            MapEvent::Started { .. } => self.busy += 1,
-            MapEvent::Finished { done, .. } => {
-                self.done = *done;
-                self.busy = self.busy.saturating_sub(1);
-            }
-            MapEvent::Retried { .. } => self.busy = self.busy.saturating_sub(1),
-            _ => {}
-        }
-        let is_told = match event {
-            MapEvent::Started { .. } => false,
-            // The bar shows these.
-            MapEvent::Finished { .. } | MapEvent::Ready { .. } | MapEvent::Gathering => {
-                !self.is_drawn
-            }
-            _ => true,
-        };
-        if !self.is_drawn {
-            if is_told {
-                say("INFO", &event.to_string());
-            }
-            return;
-        }
-        let mut text = CLEAR_LINE.to_owned();
-        if is_told {
-            text.push_str(&format!("{event}\n"));
-        }
-        if !matches!(event, MapEvent::Gathering) {
-            let filled = Self::WIDTH * self.done / self.of.max(1);
-            let (full, rest) = ("#".repeat(filled), "-".repeat(Self::WIDTH - filled));
-            let (done, of, busy) = (self.done, self.of, self.busy);
-            text.push_str(&format!(
-                "[{full}{rest}] {done} of {of} shards, {busy} running"
-            ));
-        }
-        // There is nobody left to tell when even this cannot be written.
-        let _ = io::stderr().write_all(text.as_bytes());
-    }
 }
 
 async fn show(args: &Args, mapped: Mapped) -> anyhow::Result<ExitCode> {

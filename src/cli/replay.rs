@@ -19,7 +19,7 @@ use super::record::{Content, Copied, Ended, Outcome, Record, Stdin, contents, in
 use super::run::{Program, input};
 use super::streams::Streams;
 use super::telemetry::say;
-use super::work::{Rocks, Trace, Work};
+use super::work::{Rocks, Stage, Trace, Work};
 use super::{servers, warn, with_vms};
 use crate::settings::Settings;
 use crate::sums::{Sum, Summed};
@@ -259,13 +259,15 @@ fn work(
     });
     Ok(Work {
         script: program.script(stdin, timeout),
-        rocks: match lock {
-            Some(lock) => Rocks::Locked(Box::new(lock)),
-            None => Rocks::Named(Vec::new()),
+        stage: Stage {
+            rocks: match lock {
+                Some(lock) => Rocks::Locked(Box::new(lock)),
+                None => Rocks::Named(Vec::new()),
+            },
+            servers,
+            put: put.collect::<anyhow::Result<_>>()?,
+            get: get.collect::<anyhow::Result<_>>()?,
         },
-        servers,
-        put: put.collect::<anyhow::Result<_>>()?,
-        get: get.collect::<anyhow::Result<_>>()?,
     })
 }
 

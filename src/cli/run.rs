@@ -16,8 +16,8 @@ use super::ground::{Ground, Kind};
 use super::interrupt::Interrupts;
 use super::record::{Draft, Seen, Watch, Watched};
 use super::streams::{Streams, read_ahead};
-use super::work::{Rocks, Trace, Work};
-use super::{servers, with_vms};
+use super::with_vms;
+use super::work::{Needs, Trace, Work};
 use crate::settings::Settings;
 
 /// What the exit code says, for the help.
@@ -55,14 +55,8 @@ pub(super) struct Exec {
 /// A program, and what it needs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Job {
-    /// Install this rock before the program runs
-    #[arg(long = "package", short = 'p', value_name = "ROCK")]
-    packages: Vec<String>,
-
-    /// Where rocks come from: a URL, a directory, a bundle, or `bioxen` for the rocks of this
-    /// program, in order
-    #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
-    servers: Vec<String>,
+    #[command(flatten)]
+    needs: Needs,
 
     /// End the program after this long: `30s`, `1h30m`, or a number of seconds
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -72,15 +66,6 @@ pub(super) struct Job {
     /// this option unless that is a terminal
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
-
-    /// Copy this file or folder into the VM before the program runs; programs start in the folder
-    /// that relative paths are meant from
-    #[arg(long, value_name = "LOCAL[:REMOTE]")]
-    put: Vec<String>,
-
-    /// Copy this file or folder out of the VM when the program has succeeded
-    #[arg(long, value_name = "REMOTE[:LOCAL]")]
-    get: Vec<String>,
 
     /// Write what was run, on what, in which VM and how it ended into this file, from which
     /// `bioxen replay` runs it again
@@ -122,17 +107,14 @@ async fn execute(ground: Ground, job: Job, program: Program) -> anyhow::Result<E
     let script = program.script(stdin, job.timeout);
     script.validate()?;
     let watched = seen.filter(|_| reads).map(|seen| Watched { path, seen });
-    let copies = (job.put.as_slice(), job.get.as_slice());
+    let copies = (job.needs.put.as_slice(), job.needs.get.as_slice());
     let draft = job
         .record
         .map(|file| Draft::new(file, &program, job.timeout, watched, copies, &ground));
     let draft = draft.transpose()?;
     let work = Work {
         script,
-        rocks: Rocks::Named(job.packages),
-        servers: job.servers,
-        put: job.put,
-        get: job.get,
+        stage: job.needs.stage(),
     };
     let interrupts = Interrupts::listen()?;
     let Some(draft) = draft else {

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_vm_core::{
-    Answer, Chunk, LuaVm, OutputSink as _, OutputStream, Session, SessionOptions, VmManager,
+    Answer, Chunk, LuaVm, OutputSink as _, OutputStream, Session, SessionOptions, Status, VmManager,
 };
 use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::ground::Kind;
+use super::hints::{self, Place};
 use super::interrupt::Interrupts;
 use super::lines::{Line, Lines};
 use super::streams::{Streams, exit_code};
 use super::with_vms;
+use super::work::Needs;
 use crate::settings::Settings;
 
 /// How long a chunk that was interrupted may take to end before the user is told that it still runs.
@@ -29,6 +31,9 @@ const INTERRUPTED: u8 = 128 + 2;
 pub(super) struct Args {
     #[command(flatten)]
     kind: Kind,
+
+    #[command(flatten)]
+    needs: Needs,
 
     /// Compute at full speed with the Lua that is built in: Ctrl-C can then only end the session
     #[arg(long)]
@@ -46,9 +51,17 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     };
     let ground = args.kind.ground(settings)?;
     let manager = &ground.manager;
+    let stage = args.needs.stage();
+    let servers = stage.servers()?;
     let work = async {
+        let entering = async {
+            let vm = ground.enter("shell").await?;
+            stage.install(&ground, &*vm, servers, false).await?;
+            stage.copies(&*vm).await?.put().await?;
+            anyhow::Ok(vm)
+        };
         let vm = tokio::select! {
-            entered = ground.enter("shell") => entered?,
+            entered = Box::pin(entering) => entered?,
             () = pressed(&mut ctrl_c) => return Ok(ExitCode::from(INTERRUPTED)),
         };
         let mut options = SessionOptions::named("shell");
@@ -58,14 +71,19 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
             session: manager
                 .open_session(vm.id().as_str(), options.clone())
                 .await?,
-            vm,
+            vm: Arc::clone(&vm),
+            place: stage.place(&ground),
             options,
             manager,
             streams: Streams::new()?,
             lines,
             ctrl_c,
         };
-        shell.talk(&ground.vm_type).await
+        let (code, went_well) = shell.talk(&ground.vm_type).await?;
+        if went_well {
+            stage.copies(&*vm).await?.get().await?;
+        }
+        Ok(code)
     };
     with_vms(manager, &interrupts, work).await
 }
@@ -74,6 +92,7 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
 struct Shell<'a> {
     manager: &'a VmManager,
     vm: Arc<dyn LuaVm>,
+    place: Place<'a>,
     session: Session,
     options: SessionOptions,
     streams: Streams,
@@ -92,7 +111,8 @@ enum Done {
 }
 
 impl Shell<'_> {
-    async fn talk(mut self, vm_type: &str) -> anyhow::Result<ExitCode> {
+    /// Gives the exit code, and whether all went well.
+    async fn talk(mut self, vm_type: &str) -> anyhow::Result<(ExitCode, bool)> {
         if self.lines.is_typed() {
             self.say(&format!(
                 "Lua in a VM of type {vm_type}; Ctrl-D or os.exit() ends it"
@@ -112,17 +132,20 @@ impl Shell<'_> {
                     code.extend_from_slice(&line);
                     let done = self.eval(Bytes::copy_from_slice(&code)).await?;
                     if let Some(end) = self.streams.failure() {
-                        return end;
+                        return Ok((end?, false));
                     }
                     match done {
                         Done::Answered(Answer::Incomplete) => {
                             code.push(b'\n');
                             continue;
                         }
-                        Done::Answered(Answer::Ended(status)) => return Ok(exit_code(status)),
+                        Done::Answered(Answer::Ended(status)) => {
+                            return Ok((exit_code(status), status == Status::Exited(0)));
+                        }
                         Done::Answered(Answer::Failed(problem)) => {
                             all_well = false;
                             self.say(&problem).await;
+                            hints::after_error(&problem, &self.place);
                         }
                         Done::GivenUp => {
                             self.session.close().await;
@@ -144,11 +167,15 @@ impl Shell<'_> {
             self.say("the input ends within a chunk, which was not run")
                 .await;
         }
+        // As the `lua` program ends: so files that are still open become whole. Where the user has put
+        // something else in its place, the session ends all the same.
+        let _ = self.eval(Bytes::from_static(b"os.exit(0, true)")).await;
+        self.session.close().await;
         // A script wants to know; a person has seen it.
         Ok(if all_well || self.lines.is_typed() {
-            ExitCode::SUCCESS
+            (ExitCode::SUCCESS, true)
         } else {
-            ExitCode::FAILURE
+            (ExitCode::FAILURE, false)
         })
     }
 

@@ -1,4 +1,5 @@
-//! A program run in a VM, with its rocks and files: what `bioxen run`, `exec` and `replay` have in common.
+//! A program run in a VM, with its rocks and files: what `bioxen run`, `exec`, `shell` and `replay` have in
+//! common.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +16,49 @@ use super::{hints, servers};
 /// What is to be done.
 pub(super) struct Work {
     pub(super) script: Script,
+    pub(super) stage: Stage,
+}
+
+/// What a VM is given before programs run in it, and what is taken out of it after them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Needs {
+    /// Install this rock first
+    #[arg(
+        long = "package",
+        visible_alias = "rocks",
+        short = 'p',
+        value_name = "ROCK"
+    )]
+    packages: Vec<String>,
+
+    /// Where rocks come from: a URL, a directory, a bundle, or `bioxen` for the rocks of this
+    /// program, in order
+    #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
+    servers: Vec<String>,
+
+    /// Copy this file or folder into the VM first; programs start in the folder that relative paths
+    /// are meant from
+    #[arg(long, value_name = "LOCAL[:REMOTE]")]
+    pub(super) put: Vec<String>,
+
+    /// Copy this file or folder out of the VM in the end, when all went well
+    #[arg(long, value_name = "REMOTE[:LOCAL]")]
+    pub(super) get: Vec<String>,
+}
+
+impl Needs {
+    pub(super) fn stage(self) -> Stage {
+        Stage {
+            rocks: Rocks::Named(self.packages),
+            servers: self.servers,
+            put: self.put,
+            get: self.get,
+        }
+    }
+}
+
+/// The same, from the command line or from a record.
+pub(super) struct Stage {
     pub(super) rocks: Rocks,
     /// Where rocks come from, as the user writes it.
     pub(super) servers: Vec<String>,
@@ -28,6 +72,20 @@ pub(super) enum Rocks {
     Named(Vec<String>),
     /// Exactly these.
     Locked(Box<Lock>),
+}
+
+impl Rocks {
+    fn names(&self) -> Vec<&str> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        match self {
+            // A request is a name and versions.
+            Self::Named(requests) => requests
+                .iter()
+                .filter_map(|text| text.split(|c| !is_part(c)).find(|part| !part.is_empty()))
+                .collect(),
+            Self::Locked(lock) => lock.rocks.iter().map(|rock| rock.name.as_str()).collect(),
+        }
+    }
 }
 
 /// What was done so far, for a record.
@@ -60,11 +118,7 @@ impl Work {
         streams: &mut Streams,
         mut trace: Option<&mut Trace>,
     ) -> anyhow::Result<ExitCode> {
-        let servers = match &self.rocks {
-            Rocks::Named(names) if names.is_empty() => Vec::new(),
-            // Before a VM is made for nothing.
-            _ => servers::servers(&self.servers)?,
-        };
+        let servers = self.stage.servers()?;
         let begun = Instant::now();
         let vm = ground.enter("run").await?;
         if let Some(trace) = &mut trace {
@@ -72,12 +126,13 @@ impl Work {
             trace.vm = Some(vm.info().await?);
         }
         let begun = Instant::now();
-        let lock = self.install(ground, &*vm, servers, trace.is_some()).await?;
+        let locks = trace.is_some();
+        let lock = self.stage.install(ground, &*vm, servers, locks).await?;
         if let Some(trace) = &mut trace {
             trace.times.rocks = begun.elapsed();
             trace.lock = lock;
         }
-        let copies = Copies::new(&self.put, &self.get, &*vm).await?;
+        let copies = self.stage.copies(&*vm).await?;
         copies.put().await?;
         if let Some(trace) = &mut trace {
             trace.program_began = Some(Instant::now());
@@ -88,7 +143,8 @@ impl Work {
         if let Some(end) = streams.failure() {
             return end;
         }
-        hints::after(&*vm, &arguments, outcome.status, streams.last_errors()).await;
+        let (place, said) = (self.stage.place(ground), streams.last_errors());
+        hints::after(&*vm, &place, &arguments, outcome.status, said).await;
         if let Some(trace) = &mut trace {
             trace.times.program = outcome.duration;
             trace.status = Some(outcome.status);
@@ -99,9 +155,30 @@ impl Work {
         }
         Ok(exit_code(outcome.status))
     }
+}
+
+impl Stage {
+    /// Where rocks come from, for whoever wants to know before a VM is made for nothing.
+    pub(super) fn servers(&self) -> anyhow::Result<Vec<RocksServer>> {
+        match &self.rocks {
+            Rocks::Named(names) if names.is_empty() => Ok(Vec::new()),
+            _ => servers::servers(&self.servers),
+        }
+    }
+
+    pub(super) async fn copies(&self, vm: &dyn LuaVm) -> anyhow::Result<Copies<'_>> {
+        Copies::new(&self.put, &self.get, vm).await
+    }
+
+    pub(super) fn place<'a>(&'a self, ground: &'a Ground) -> hints::Place<'a> {
+        hints::Place {
+            rocks: self.rocks.names(),
+            existing: ground.existing.as_deref(),
+        }
+    }
 
     /// Installs the rocks, and gives their lock where they have one or it is asked for.
-    async fn install(
+    pub(super) async fn install(
         &self,
         ground: &Ground,
         vm: &dyn LuaVm,

@@ -83,12 +83,18 @@ fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-impl fmt::Display for MapEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |shard: &Option<usize>| match shard {
+impl MapEvent {
+    /// What a shard is called, or what gathers the results.
+    pub(crate) fn name(shard: Option<usize>) -> String {
+        match shard {
             Some(number) => format!("shard {number}"),
             None => "the reduce program".to_owned(),
-        };
+        }
+    }
+}
+
+impl fmt::Display for MapEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Split {
                 shards,
@@ -124,14 +130,16 @@ impl fmt::Display for MapEvent {
                 write!(
                     f,
                     "{} failed in {vm} and is tried elsewhere: {reason}",
-                    name(shard)
+                    Self::name(*shard)
                 )?;
                 match lost {
                     true => write!(f, "; {vm} is given up"),
                     false => Ok(()),
                 }
             }
-            Self::Said { shard, text } => write!(f, "{} says: {}", name(shard), text.trim_end()),
+            Self::Said { shard, text } => {
+                write!(f, "{} says: {}", Self::name(*shard), text.trim_end())
+            }
             Self::Gathering => f.write_str("gathering the results"),
         }
     }

@@ -81,10 +81,32 @@ impl Plan {
                 let same = self.arguments == before.arguments;
                 (!same).then(|| "other arguments of the program".to_owned())
             })
-            .or_else(|| (self.rocks != before.rocks).then(|| "other rocks".to_owned()))
+            .or_else(|| {
+                let (now, then) = (rocks(&self.rocks), rocks(&before.rocks));
+                (self.rocks != before.rocks).then(|| format!("{now} in place of {then}"))
+            })
             .or_else(|| {
                 (self != before).then(|| "records or shards of another kind or size".to_owned())
             })
+    }
+}
+
+/// The rocks of a plan, in words and as an option of `bioxen map`.
+fn rocks(requests: &[String]) -> String {
+    match requests {
+        [] => "no rock".to_owned(),
+        // What is asked for is never so long.
+        [sum] if sum.len() == 64 && sum.bytes().all(|c| c.is_ascii_hexdigit()) => {
+            format!("the lock of SHA-256 {sum} (--locked)")
+        }
+        _ => {
+            let options = requests.iter().map(|rock| match rock.contains(' ') {
+                true => format!("--package '{rock}'"),
+                false => format!("--package {rock}"),
+            });
+            let options: Vec<_> = options.collect();
+            format!("{} ({})", requests.join(", "), options.join(" "))
+        }
     }
 }
 
@@ -176,8 +198,8 @@ impl Folder {
             Some(difference) => Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "{} was begun with something else: now there is {difference}; go on with what \
-                     it was begun with, or take another folder",
+                    "{} was begun with something else: now it is {difference}; go on with what it \
+                     was begun with, or take another folder",
                     self.path.display()
                 ),
             )),
@@ -242,6 +264,19 @@ impl Folder {
                 format!("{} is damaged; remove it and go on", path.display()),
             )
         })
+    }
+
+    /// Writes where the time of a run went. What former runs in this folder wrote of theirs stays, the
+    /// oldest as `times-1.json`.
+    pub(super) fn write_times(&self, content: &[u8]) -> Result<()> {
+        let last = self.path.join("times.json");
+        if last.exists() {
+            let former = |number| self.path.join(format!("times-{number}.json"));
+            let free = (1..).map(former).find(|path| !path.exists());
+            let kept = free.map_or(Ok(()), |free| fs::rename(&last, free));
+            kept.map_err(|error| unusable(&last, error))?;
+        }
+        self.write("times.json", content)
     }
 
     /// Writes a file, replacing what was there only once all of it is on disk.
@@ -352,7 +387,14 @@ mod tests {
                 "1 files in place of 0",
             ),
             (&|plan| plan.arguments = vec!["x".into()], "other arguments"),
-            (&|plan| plan.rocks = vec!["lpeg".into()], "other rocks"),
+            (
+                &|plan| plan.rocks = vec!["lpeg".into(), "lfs >= 1".into()],
+                "now it is lpeg, lfs >= 1 (--package lpeg --package 'lfs >= 1') in place of no rock;",
+            ),
+            (
+                &|plan| plan.rocks = vec!["0a".repeat(32)],
+                "0a0a (--locked) in place of no rock",
+            ),
             (&|plan| plan.shards = Shards::Count(5), "shards of another"),
         ] {
             let mut changed = plan();
@@ -370,6 +412,23 @@ mod tests {
         assert!(error.to_string().contains("in use"), "{error}");
         drop(folder);
         Folder::open(Some(lab.path())).unwrap();
+    }
+
+    #[test]
+    fn the_times_of_former_runs_stay() {
+        let lab = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(lab.path())).unwrap();
+        for times in ["first", "second", "third"] {
+            folder.write_times(times.as_bytes()).unwrap();
+        }
+        for (name, times) in [
+            ("times-1", "first"),
+            ("times-2", "second"),
+            ("times", "third"),
+        ] {
+            let file = lab.path().join(format!("{name}.json"));
+            assert_eq!(fs::read_to_string(file).unwrap(), times);
+        }
     }
 
     #[test]

@@ -1,0 +1,243 @@
+//! What is told of a run while it goes on.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::cli::print;
+use crate::cli::telemetry::say;
+use crate::map::MapEvent;
+
+/// Says how to go on when a run ends early that had begun.
+pub(super) struct Hint<'a>(Option<&'a Path>, Shared);
+
+impl<'a> Hint<'a> {
+    pub(super) fn new(folder: Option<&'a Path>, progress: Shared) -> Self {
+        Self(folder, progress)
+    }
+
+    /// The run has come to its end.
+    pub(super) fn is_needless(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Hint<'_> {
+    fn drop(&mut self) {
+        let is_begun = locked(&self.1).is_begun;
+        if let Some(folder) = self.0.filter(|_| is_begun) {
+            let folder = folder.display();
+            say(
+                "INFO",
+                &format!("bioxen: what is done stays in {folder}; --resume goes on there"),
+            );
+        }
+    }
+}
+
+/// Tells what goes on until the run has ended: a bar where somebody looks, else lines.
+pub(super) async fn tell(
+    mut events: broadcast::Receiver<MapEvent>,
+    as_json: bool,
+    progress: Shared,
+) -> anyhow::Result<()> {
+    loop {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return Ok(()),
+        };
+        locked(&progress).is_begun |= matches!(event, MapEvent::Split { .. });
+        if as_json {
+            print(&format!("{}\n", serde_json::to_string(&event)?))?;
+        } else {
+            locked(&progress).tell(&event);
+        }
+    }
+}
+
+/// Progress, which goes from the terminal with this.
+pub(super) struct Bar(Shared);
+
+impl Bar {
+    pub(super) fn new(is_drawn: bool) -> Self {
+        Self(Arc::new(Mutex::new(Progress {
+            is_drawn,
+            ..Progress::default()
+        })))
+    }
+
+    pub(super) fn progress(&self) -> Shared {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        let mut progress = locked(&self.0);
+        progress.is_over = true;
+        if progress.is_drawn {
+            // There is nobody left to tell when even this cannot be written.
+            let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
+        }
+    }
+}
+
+pub(super) fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// Progress on a terminal in one line, beneath what is told; without a terminal, lines only.
+#[derive(Default)]
+pub(super) struct Progress {
+    is_drawn: bool,
+    /// Whether the inputs were read and cut, so that there is something to go on with.
+    is_begun: bool,
+    /// Whether no more is to be told.
+    is_over: bool,
+    done: usize,
+    of: usize,
+    busy: usize,
+    /// How programs failed, as far as it was told whole, and on which shard first.
+    failures: BTreeMap<String, String>,
+}
+
+/// Progress, as those share it who tell of it.
+pub(super) type Shared = Arc<Mutex<Progress>>;
+
+impl Progress {
+    const WIDTH: usize = 32;
+
+    fn tell(&mut self, event: &MapEvent) {
+        if self.is_over {
+            return;
+        }
+        match event {
+            MapEvent::Split { shards, done, .. } => (self.done, self.of) = (*done, *shards),
+            MapEvent::Started { .. } => self.busy += 1,
+            MapEvent::Finished { done, .. } => {
+                self.done = *done;
+                self.busy = self.busy.saturating_sub(1);
+            }
+            MapEvent::Retried { .. } => self.busy = self.busy.saturating_sub(1),
+            _ => {}
+        }
+        let is_told = match event {
+            MapEvent::Started { .. } => false,
+            // The bar shows these.
+            MapEvent::Finished { .. } | MapEvent::Ready { .. } | MapEvent::Gathering => {
+                !self.is_drawn
+            }
+            _ => true,
+        };
+        let line = self.line(event);
+        if !self.is_drawn {
+            if is_told {
+                say("INFO", &line);
+            }
+            return;
+        }
+        let mut text = CLEAR_LINE.to_owned();
+        if is_told {
+            text.push_str(&format!("{line}\n"));
+        }
+        if !matches!(event, MapEvent::Gathering) {
+            let filled = Self::WIDTH * self.done / self.of.max(1);
+            let (full, rest) = ("#".repeat(filled), "-".repeat(Self::WIDTH - filled));
+            let (done, of, busy) = (self.done, self.of, self.busy);
+            text.push_str(&format!(
+                "[{full}{rest}] {done} of {of} shards, {busy} running"
+            ));
+        }
+        // There is nobody left to tell when even this cannot be written.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
+    /// What is told of an event. How programs fail is told whole the first time only: a program that
+    /// lacks something lacks it in every VM.
+    fn line(&mut self, event: &MapEvent) -> String {
+        match event {
+            MapEvent::Retried {
+                shard, reason, vm, ..
+            } if reason.contains('\n') => match self.failures.entry(essence(reason)) {
+                Entry::Vacant(new) => {
+                    new.insert(MapEvent::name(*shard));
+                    event.to_string()
+                }
+                Entry::Occupied(known) => format!(
+                    "{} failed in {vm} as {} did, and is tried elsewhere",
+                    MapEvent::name(*shard),
+                    known.get()
+                ),
+            },
+            _ => event.to_string(),
+        }
+    }
+
+    /// An error without the details of how a program failed, where these were told.
+    pub(super) fn shortened(&self, error: String) -> String {
+        let short = essence(&error);
+        if !self.failures.keys().any(|known| short.ends_with(known)) {
+            return error;
+        }
+        let short = short.trim_end_matches(TRACEBACK).trim_end();
+        short.trim_end_matches(':').to_owned()
+    }
+}
+
+/// The line after which Lua tells where a program was.
+const TRACEBACK: &str = "stack traceback:";
+
+/// How a program failed, without what follows a line in deeper ones: where it was, and where it looked
+/// for modules, which is another place in every VM.
+fn essence(reason: &str) -> String {
+    let is_detail = |line: &&str| line.starts_with(char::is_whitespace);
+    let lines: Vec<_> = reason.lines().filter(|line| !is_detail(line)).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retried(shard: usize, reason: &str) -> MapEvent {
+        MapEvent::Retried {
+            shard: Some(shard),
+            vm: format!("map-{shard}"),
+            reason: reason.to_owned(),
+            lost: false,
+        }
+    }
+
+    #[test]
+    fn what_fails_alike_in_many_vms_is_told_whole_once() {
+        let failure = |vm| {
+            format!(
+                "exit code 1: lua: p.lua:1: module 'x' not found:\n\tno file '/tmp/{vm}/x.lua'\n\
+                 stack traceback:\n\t[C]: in ?"
+            )
+        };
+        let mut progress = Progress::default();
+        let first = progress.line(&retried(1, &failure("a")));
+        assert!(first.contains("'/tmp/a/x.lua'"), "{first}");
+        assert_eq!(
+            progress.line(&retried(2, &failure("b"))),
+            "shard 2 failed in map-2 as shard 1 did, and is tried elsewhere"
+        );
+        let other = progress.line(&retried(3, "exit code 1: lua: y\nstack traceback:\n\tz"));
+        assert!(other.contains("\tz"), "{other}");
+        assert_eq!(
+            progress.shortened(format!("the program on shard 2 failed: {}", failure("c"))),
+            "the program on shard 2 failed: exit code 1: lua: p.lua:1: module 'x' not found"
+        );
+        let unknown = "another: exit code 1: lua: w\nstack traceback:\n\tv".to_owned();
+        assert_eq!(progress.shortened(unknown.clone()), unknown);
+    }
+}
