@@ -15,6 +15,7 @@
 
 mod file;
 mod origin;
+mod problem;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use bioxen_vm_core::{ConfigProblem, Error, ErrorKind, Result, VmFactory};
 use serde_json::{Map, Value};
 
 pub use origin::Origin;
+pub use problem::Problem;
+pub(crate) use problem::{joined, sort};
 
 /// The configurations of VM types, by the name of the type.
 #[derive(Clone, Default)]
@@ -33,6 +36,8 @@ pub struct Settings {
     notes: Vec<String>,
     /// The named pools of the file.
     pools: Vec<String>,
+    /// The files that a password stands in.
+    with_password: Vec<PathBuf>,
     /// What the program was started with: for `~` and for passwords that a variable has.
     environment: BTreeMap<String, String>,
 }
@@ -118,7 +123,51 @@ impl Settings {
     /// Fails with [`ErrorKind::Config`] when the file cannot be read, is not TOML of the form
     /// above, or does not have the pool.
     pub fn read_file(&mut self, path: &Path, pool: Option<&str>) -> Result<()> {
-        let read = file::read(path, &TYPES, pool)?;
+        match self.read_what_is_right(path, pool)?.as_slice() {
+            [] => Ok(()),
+            problems => Err(config(joined(problems))),
+        }
+    }
+
+    /// Adds what the file says as far as that can be understood, and gives all that cannot.
+    ///
+    /// # Errors
+    /// Fails with [`ErrorKind::Config`] when the file cannot be read.
+    pub fn read_what_is_right(&mut self, path: &Path, pool: Option<&str>) -> Result<Vec<Problem>> {
+        Ok(self.read_text(&file::text(path)?, path, pool))
+    }
+
+    /// The same for what a file is to say.
+    pub(crate) fn read_text(
+        &mut self,
+        text: &str,
+        path: &Path,
+        pool: Option<&str>,
+    ) -> Vec<Problem> {
+        let read = file::read(text, &TYPES, pool);
+        let mut problems: Vec<_> = read
+            .wrong
+            .into_iter()
+            .map(|(line, message)| {
+                let path = path.to_owned();
+                Problem::new(None, Some(Origin::File { path, line }), message)
+            })
+            .collect();
+        // Of what is not TOML nobody knows which pools it has.
+        if let Some(pool) = pool
+            && !read.pools.iter().any(|known| known == pool)
+            && (problems.is_empty() || !read.entries.is_empty() || !read.pools.is_empty())
+        {
+            let remedy = match read.pools.as_slice() {
+                [] => "write its keys under [pools.NAME]".to_owned(),
+                known => format!("its pools: {}", known.join(", ")),
+            };
+            let message = format!("{} has no pool {pool:?}; {remedy}", path.display());
+            problems.push(Problem::new(None, None, message));
+        }
+        if read.has_password {
+            self.with_password.push(path.to_owned());
+        }
         self.pools = read.pools;
         for entry in read.entries {
             let (path, line) = (path.to_owned(), entry.line);
@@ -128,7 +177,8 @@ impl Settings {
             };
             self.put(&entry.vm_type, &entry.key, entry.value, origin);
         }
-        Ok(())
+        sort(&mut problems);
+        problems
     }
 
     /// Adds the settings of environment variables. Of the others only those that a setting asks for
@@ -232,20 +282,34 @@ impl Settings {
         &self.notes
     }
 
-    /// Where a key of a type comes from, `ssh.user` for example; that of its table when it has none
-    /// of its own.
+    /// Where a key of a type comes from, `ssh.user` for example. When nothing says it, that of a key
+    /// in whose place it would be, of its table, or of what stands in that.
     #[must_use]
     pub fn origin(&self, vm_type: &str, key: &str) -> Option<&Origin> {
-        let mut key = match key {
-            "password" if !self.origins.contains_key(&place(vm_type, key)) => PASSWORD_VARIABLE,
-            key => key,
-        };
-        loop {
-            if let Some(origin) = self.origins.get(&place(vm_type, key)) {
-                return Some(origin);
-            }
-            key = key.rsplit_once('.')?.0;
-        }
+        let of = |key: &&str| self.origins.get(&place(vm_type, key));
+        let alternatives = ALTERNATIVES.into_iter().find(|all| all.contains(&key));
+        let own = of(&key).or_else(|| alternatives?.iter().find_map(of));
+        let outer = key.rsplit_once('.').map(|(table, _)| table);
+        own.or_else(|| of(&outer?)).or_else(|| {
+            let table = format!("{}.", outer.unwrap_or(key));
+            let inner = self
+                .origins
+                .iter()
+                .filter(|((known, key), _)| known == vm_type && key.starts_with(&table));
+            inner
+                .map(|(_, origin)| origin)
+                .min_by_key(|origin| origin.place())
+        })
+    }
+
+    /// The files that hold a password, or are said to.
+    #[must_use]
+    pub fn files_with_password(&self) -> Vec<PathBuf> {
+        let mut files = self.with_password.clone();
+        let config = self.config("xcpng");
+        let named = config.get("password_file").and_then(Value::as_str);
+        files.extend(named.map(PathBuf::from));
+        files
     }
 
     /// The configuration of a type, as [`VmFactory::open`] takes it: with whole paths, and with the
@@ -273,12 +337,17 @@ impl Settings {
         Value::Object(table)
     }
 
-    /// All that is wrong with the configuration of a type, each with where it comes from. `config` is
+    /// All that is wrong with the configuration of a type, in the order of the lines. `config` is
     /// what [`config`](Self::config) gave, with what the program adds by itself.
     ///
     /// # Errors
     /// As [`VmFactory::check`].
-    pub fn check(&self, factory: &VmFactory, vm_type: &str, config: &Value) -> Result<Vec<String>> {
+    pub fn check(
+        &self,
+        factory: &VmFactory,
+        vm_type: &str,
+        config: &Value,
+    ) -> Result<Vec<Problem>> {
         let mut problems = factory.check(vm_type, config)?;
         for problem in &mut problems {
             if problem.key == PASSWORD_VARIABLE
@@ -288,11 +357,13 @@ impl Settings {
                     format!("{PASSWORD_VARIABLE}: the variable {name:?} is not set, or empty");
             }
         }
-        let told = |problem: &ConfigProblem| match self.origin(vm_type, &problem.key) {
-            Some(origin) => format!("{origin}: {problem}"),
-            None => problem.to_string(),
+        let placed = |problem: ConfigProblem| {
+            let origin = self.origin(vm_type, &problem.key).cloned();
+            Problem::new(Some(vm_type), origin, problem.message)
         };
-        Ok(problems.iter().map(told).collect())
+        let mut problems: Vec<_> = problems.into_iter().map(placed).collect();
+        sort(&mut problems);
+        Ok(problems)
     }
 
     /// Makes paths whole that start from home or from the folder of the file that names them.

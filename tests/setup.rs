@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
 
+use serde_json::Value;
 use xapi_sim::{GuestMode, Model, SimOptions};
 
 use support::{PASSWORD, Pool};
@@ -14,6 +18,152 @@ mod support;
 async fn pool() -> Pool {
     let options = SimOptions::default().with_guests(GuestMode::Simulated);
     Pool::of(Model::single_host(), options).await
+}
+
+/// The program alone with a settings file of this text, and what is in its environment.
+fn with_settings(text: &str, environment: &[(&str, &str)], args: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pool.toml");
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["--config", "pool.toml"])
+        .args(args)
+        .envs(environment.iter().copied())
+        .env("XDG_STATE_HOME", folder.path())
+        .current_dir(&folder)
+        .output()
+        .unwrap()
+}
+
+fn text(stream: &[u8]) -> String {
+    String::from_utf8(stream.to_vec()).unwrap()
+}
+
+#[test]
+fn what_an_unknown_key_holds_is_never_shown() {
+    let settings = "[xcpng]\nxcpng_host = 'pool'\npasword = 'canary-1'\npasswd = ['canary-2']\n\
+                    disks = [{ size = '1GB', key = 'canary-3' }]\ntags = ['mine']\n\
+                    [xcpng.ssh]\nprivate_key = 'canary-4'\nuser = 'bio'\n\
+                    [xcpng.login]\nwith = 'canary-5'\n";
+    let environment = [("BIOXEN_XCPNG_PASSWORT", "canary-6")];
+    for args in [
+        &["config", "show"][..],
+        &["config", "show", "--json"],
+        &["config", "check"],
+    ] {
+        let output = with_settings(settings, &environment, args);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("canary"), "{said}");
+        for key in ["pasword", "passwd", "private_key", "login", "passwort"] {
+            assert!(said.contains(key), "no {key} in {said}");
+        }
+    }
+    let shown = text(&with_settings(settings, &environment, &["config", "show"]).stdout);
+    for line in [
+        "ssh.user = \"bio\"  # pool.toml line 9",
+        "tags = [\"mine\"]  # pool.toml line 6",
+    ] {
+        assert!(shown.contains(line), "{line} is not in {shown}");
+    }
+}
+
+#[test]
+fn a_check_tells_all_problems_at_once_in_the_order_of_their_lines() {
+    let settings = "[xcpgn]\nmemory = '1GB'\n[xcpng]\nxcpng_host = 'pool'\nmemory = 'two'\n\
+                    vcpus = 0\ntls.fingerprint = 'zz'\npassword_file = 'x'\n[basic]\nmemory = 1\n\
+                    idle_workers = 'few'\n";
+    let output = with_settings(settings, &[], &["config", "check", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+    let told: Vec<Value> = text(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let places: Vec<_> = told
+        .iter()
+        .map(|problem| (problem["type"].as_str(), problem["line"].as_u64()))
+        .collect();
+    let pool = Some("xcpng");
+    assert_eq!(
+        places,
+        [
+            (None, Some(1)),
+            (pool, Some(5)),
+            (pool, Some(6)),
+            (pool, Some(7)),
+            (Some("basic"), Some(11)),
+            (pool, None)
+        ],
+        "{told:#?}"
+    );
+    // The rest of a file that is no TOML cannot be looked at.
+    let output = with_settings("[xcpng\n", &[], &["config", "check", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["line"], 1);
+    assert!(told["problem"].as_str().unwrap().contains("not valid TOML"));
+    // For other commands both are errors.
+    for wrong in ["[xcpng\n", settings] {
+        let output = with_settings(wrong, &[], &["ls"]);
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        assert!(text(&output.stderr).contains("pool.toml line 1: "));
+    }
+}
+
+#[test]
+fn a_password_that_others_can_read_is_warned_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("secret"), "x\n").unwrap();
+    fs::write(path("in.toml"), "[pools.lab]\npassword = 'x'\n[basic]\n").unwrap();
+    fs::write(path("beside.toml"), "[xcpng]\npassword_file = 'secret'\n").unwrap();
+    for (settings, open, mode, is_warned) in [
+        ("in.toml", "in.toml", 0o644, true),
+        ("in.toml", "in.toml", 0o640, true),
+        ("in.toml", "in.toml", 0o600, false),
+        ("beside.toml", "secret", 0o644, true),
+        ("beside.toml", "secret", 0o600, false),
+    ] {
+        fs::set_permissions(path(open), fs::Permissions::from_mode(mode)).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+            .args(["--config", &path(settings), "run", "-e", "print(1)"])
+            .output()
+            .unwrap();
+        assert_eq!(text(&output.stdout), "1\n", "{output:?}");
+        let remedy = format!("`chmod 600 {}`", path(open));
+        let warnings = text(&output.stderr).matches(&remedy).count();
+        assert_eq!(warnings, usize::from(is_warned), "{mode:o} {output:?}");
+    }
+}
+
+#[test]
+fn what_a_variable_asks_for_is_told_as_such_and_is_no_part_of_usage_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pool.toml");
+    fs::write(&file, "[pools.lab]\nxcpng_host = 'pool'\n").unwrap();
+    let run = |config: &Path, pool: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+        command.args(args).env("BIOXEN_CONFIG", config);
+        command.env("BIOXEN_POOL", pool);
+        text(&command.output().unwrap().stderr)
+    };
+    let said = run(&file, "", &["ls", "--pool", "nosuch"]);
+    let wrong = format!(
+        "bioxen: {} has no pool \"nosuch\"; its pools: lab\n",
+        file.display()
+    );
+    assert_eq!(said, wrong);
+    let said = run(&file, "nosuch", &["ls"]);
+    assert!(said.contains("the variable BIOXEN_POOL asks for"), "{said}");
+    let said = run(Path::new("/nowhere.toml"), "", &["ls"]);
+    assert!(said.starts_with("bioxen: cannot read"), "{said}");
+    assert!(
+        said.contains("the variable BIOXEN_CONFIG names it"),
+        "{said}"
+    );
+    let said = run(&file, "lab", &["exec"]);
+    assert!(said.contains("Usage: bioxen exec"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

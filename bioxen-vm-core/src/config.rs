@@ -15,6 +15,8 @@ pub struct ConfigProblem {
     pub key: String,
     /// What is wrong and what to do, in one clause that names the key.
     pub message: String,
+    /// Whether there is no such key. What its value means, and whether it is a secret, nobody knows.
+    pub is_unknown: bool,
 }
 
 impl ConfigProblem {
@@ -23,6 +25,7 @@ impl ConfigProblem {
         Self {
             key: key.into(),
             message: message.into(),
+            is_unknown: false,
         }
     }
 }
@@ -137,19 +140,27 @@ fn try_to_read<C: DeserializeOwned>(config: Map<String, Value>) -> Result<C, Wro
 
 impl Wrong {
     fn problem(self, key: &str, advice: fn(&str) -> Option<&'static str>) -> ConfigProblem {
-        let message = match unknown_key(&self.message) {
+        // In a list it is further down than the key that has the list.
+        let whole = match self.path.starts_with(key) {
+            true => &self.path,
+            false => key,
+        };
+        let known = unknown_key(&self.message);
+        let message = match &known {
             Some(known) => {
-                let last = key.rsplit('.').next().unwrap_or(key);
+                let last = whole.rsplit('.').next().unwrap_or(whole);
                 let remedy = match advice(key) {
                     Some(advice) => advice.to_owned(),
-                    None => instead(last, &known),
+                    None => instead(last, known),
                 };
-                format!("{key}: unknown key {last:?}; {remedy}")
+                format!("{whole}: unknown key {last:?}; {remedy}")
             }
-            None if self.path.starts_with(key) => format!("{}: {}", self.path, self.message),
-            None => format!("{key}: {}", self.message),
+            None => format!("{whole}: {}", self.message),
         };
-        ConfigProblem::new(key, message)
+        ConfigProblem {
+            is_unknown: known.is_some(),
+            ..ConfigProblem::new(key, message)
+        }
     }
 }
 
@@ -192,6 +203,7 @@ mod tests {
         time: Option<Duration>,
         names: Vec<String>,
         inner: Inner,
+        list: Vec<Inner>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -253,7 +265,7 @@ mod tests {
         assert_eq!(messages[5], "old: unknown key \"old\"; leave it out");
         assert_eq!(
             messages[6],
-            "zzzzzz: unknown key \"zzzzzz\"; there are memory, limit, time, names, inner"
+            "zzzzzz: unknown key \"zzzzzz\"; there are memory, limit, time, names, inner, list"
         );
         let config = told.config.unwrap();
         assert_eq!(config.time, Some(Duration::from_secs(30)));
@@ -266,6 +278,21 @@ mod tests {
         assert_eq!(
             messages(json!({"time": 1, "limit": 2})),
             ["duplicate field `time`"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_known_as_such_also_in_a_list() {
+        let config = json!({"list": [{"prot": 1}], "nmes": 1, "names": 7});
+        let told = read::<Config>(&config, |_| None).problems;
+        let told: Vec<_> = told
+            .iter()
+            .map(|problem| (problem.key.as_str(), problem.is_unknown))
+            .collect();
+        assert_eq!(told, [("list", true), ("names", false), ("nmes", true)]);
+        assert_eq!(
+            messages(config)[0],
+            "list[0].prot: unknown key \"prot\"; did you mean \"port\"?"
         );
     }
 

@@ -432,7 +432,7 @@ fn keys(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Keys>
             let host_key = host_key(ssh, problems);
             if ssh.identity_file.is_none() {
                 let message = "ssh.first_contact = \"fixed\" needs ssh.identity_file";
-                problems.push(ConfigProblem::new("ssh.identity_file", message));
+                problems.push(ConfigProblem::new(makes_fixed(ssh), message));
             }
             Some(Keys::Fixed {
                 identity_file: ssh.identity_file.clone()?,
@@ -457,12 +457,22 @@ fn host_key(ssh: &SshConfig, problems: &mut Vec<ConfigProblem>) -> Option<KnownH
         (None, Some(path)) => Some(KnownHost::File(path.clone())),
         _ => {
             problems.push(ConfigProblem::new(
-                "ssh.host_key",
+                makes_fixed(ssh),
                 "ssh.first_contact = \"fixed\" needs either ssh.host_key or ssh.known_hosts, so \
                  that the VM can be told from an impostor",
             ));
             None
         }
+    }
+}
+
+/// The key that says that the template has keys of its own.
+fn makes_fixed(ssh: &SshConfig) -> &'static str {
+    match ssh.first_contact {
+        FirstContact::Fixed => "ssh.first_contact",
+        _ if ssh.identity_file.is_some() => "ssh.identity_file",
+        _ if ssh.host_key.is_some() => "ssh.host_key",
+        _ => "ssh.known_hosts",
     }
 }
 

@@ -1,6 +1,6 @@
 //! `bioxen config`: what holds in the end and where it comes from, and what is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::ensure;
@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Place, print, with_defaults};
-use crate::settings::Settings;
+use crate::settings::{Problem, Settings, sort};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -37,6 +37,11 @@ impl Args {
             Action::Init(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether what is wrong with the settings file is the result, and no error.
+    pub(super) fn tells_problems(&self) -> bool {
+        matches!(self.action, Action::Check(_))
     }
 }
 
@@ -85,14 +90,20 @@ impl Selection {
     }
 }
 
-pub(super) async fn run(args: Args, settings: Settings, place: Place) -> anyhow::Result<ExitCode> {
+/// Does it. `wrong` is what could not be understood of the settings file.
+pub(super) async fn run(
+    args: Args,
+    settings: Settings,
+    place: Place,
+    wrong: Vec<Problem>,
+) -> anyhow::Result<ExitCode> {
     #[cfg(not(feature = "xcpng"))]
     let _ = place;
     match args.action {
         #[cfg(feature = "xcpng")]
         Action::Init(args) => Box::pin(super::init::init(*args, settings, place)).await,
         Action::Show(selection) => show(&selection, settings),
-        Action::Check(selection) => check(&selection, settings),
+        Action::Check(selection) => check(&selection, settings, wrong),
     }
 }
 
@@ -101,19 +112,25 @@ fn show(selection: &Selection, mut settings: Settings) -> anyhow::Result<ExitCod
         if !selection.json {
             print(&format!("[{vm_type}]\n"))?;
         }
+        let config = with_defaults(&settings, &vm_type);
+        let unknown = unknown_keys(&vm_type, &config)?;
         let mut keys = Vec::new();
-        flatten("", &with_defaults(&settings, &vm_type), &mut keys);
+        flatten("", &config, &mut keys);
         for (key, value) in keys {
+            // One that nobody knows may be a misspelt password.
+            let is_hidden = is_secret(&key, &value) || is_in(&unknown, &key);
             let origin = settings
                 .origin(&vm_type, &key)
                 .map_or_else(|| "default".to_owned(), ToString::to_string);
             let line = match selection.json {
                 true => {
-                    let value = (!is_secret(&key, &value)).then_some(value);
+                    let value = (!is_hidden).then_some(value);
                     json!({"type": vm_type, "key": key, "value": value, "origin": origin})
                         .to_string()
                 }
-                false => format!("{key} = {}  # {origin}", shown(&key, &value)),
+                false if is_hidden => format!("{key} = {}  # {origin}", hidden(&key, &value)),
+                // JSON's texts, numbers and lists are TOML too.
+                false => format!("{key} = {value}  # {origin}"),
             };
             print(&format!("{line}\n"))?;
         }
@@ -121,18 +138,31 @@ fn show(selection: &Selection, mut settings: Settings) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(selection: &Selection, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    let types = selection.types(&mut settings)?;
-    let mut found = Vec::new();
+fn check(
+    selection: &Selection,
+    mut settings: Settings,
+    wrong: Vec<Problem>,
+) -> anyhow::Result<ExitCode> {
+    let types = match selection.types(&mut settings) {
+        // Where the types should stand something else does.
+        Err(_) if !wrong.is_empty() && selection.vm_type.is_none() => Vec::new(),
+        types => types?,
+    };
+    let mut found = wrong;
     for vm_type in &types {
         let config = with_defaults(&settings, vm_type);
-        let problems = settings.check(&crate::factory(), vm_type, &config)?;
-        found.extend(problems.into_iter().map(|problem| (vm_type, problem)));
+        found.extend(settings.check(&crate::factory(), vm_type, &config)?);
     }
-    for (vm_type, problem) in &found {
-        print(&match selection.json {
-            true => format!("{}\n", json!({"type": vm_type, "problem": problem})),
-            false => format!("[{vm_type}] {problem}\n"),
+    sort(&mut found);
+    for problem in &found {
+        let (vm_type, line, told) = (&problem.vm_type, problem.line(), problem.to_string());
+        print(&match (selection.json, vm_type) {
+            (true, _) => {
+                let json = json!({"type": vm_type, "line": line, "problem": told});
+                format!("{json}\n")
+            }
+            (false, Some(vm_type)) => format!("[{vm_type}] {told}\n"),
+            (false, None) => format!("{told}\n"),
         })?;
     }
     match (types.is_empty(), found.is_empty()) {
@@ -156,16 +186,27 @@ fn flatten(prefix: &str, value: &Value, keys: &mut Vec<(String, Value)>) {
     }
 }
 
-fn shown(key: &str, value: &Value) -> String {
-    match key {
-        "password_command" => match value.get(0) {
-            Some(program) => format!("[{program}, (not shown)]"),
-            None => value.to_string(),
-        },
-        _ if is_secret(key, value) => "(not shown)".to_owned(),
-        // JSON's texts, numbers and lists are TOML too.
-        _ => value.to_string(),
+/// What stands in place of a value that is not shown. Of a command the program is.
+fn hidden(key: &str, value: &Value) -> String {
+    match (key, value.get(0)) {
+        ("password_command", Some(program)) => format!("[{program}, (not shown)]"),
+        _ => "(not shown)".to_owned(),
     }
+}
+
+/// The keys of a configuration that its VM type does not know.
+fn unknown_keys(vm_type: &str, config: &Value) -> anyhow::Result<BTreeSet<String>> {
+    let problems = crate::factory().check(vm_type, config)?;
+    let unknown = problems.into_iter().filter(|problem| problem.is_unknown);
+    Ok(unknown.map(|problem| problem.key).collect())
+}
+
+/// Whether a key is one of these, or below one.
+fn is_in(keys: &BTreeSet<String>, key: &str) -> bool {
+    keys.iter().any(|known| {
+        let below = key.strip_prefix(known.as_str());
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 /// Whether a key is called as secrets are, or its value may hold one. The file or variable that holds

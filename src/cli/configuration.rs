@@ -1,14 +1,16 @@
 //! What the user has configured: where the settings are, and what they and this program's own defaults
 //! make of them.
 
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use bioxen_vm_basic::BasicConfig;
 use bioxen_vm_core::{BackendConfig as _, Value};
 
 use super::{Cli, warn};
-use crate::settings::Settings;
+use crate::settings::{Problem, Settings, joined};
 
 /// Where the settings are: which file, and which pool of it.
 #[derive(Debug)]
@@ -18,16 +20,57 @@ pub(super) struct Place {
     /// Whether the user named it.
     pub(super) is_named: bool,
     pub(super) pool: Option<String>,
+    /// What the user may have forgotten: which variables said so.
+    file_is_of_variable: bool,
+    pool_is_of_variable: bool,
 }
+
+const FILE_VARIABLE: &str = "BIOXEN_CONFIG";
+const POOL_VARIABLE: &str = "BIOXEN_POOL";
 
 impl Place {
     pub(super) fn of(cli: &Cli) -> Self {
+        let variable = |name| std::env::var_os(name).filter(|text| !text.is_empty());
         let usual = || Some(user_dir("XDG_CONFIG_HOME", ".config")?.join("config.toml"));
+        let named = variable(FILE_VARIABLE).map(PathBuf::from);
+        // A pool of a name that is no text is in no file.
+        let pool =
+            variable(POOL_VARIABLE).map(|name: OsString| name.to_string_lossy().into_owned());
         Self {
-            is_named: cli.config.is_some(),
-            file: cli.config.clone().or_else(usual),
-            pool: cli.pool.clone(),
+            is_named: cli.config.is_some() || named.is_some(),
+            file_is_of_variable: cli.config.is_none() && named.is_some(),
+            pool_is_of_variable: cli.pool.is_none() && pool.is_some(),
+            file: cli.config.clone().or(named).or_else(usual),
+            pool: cli.pool.clone().or(pool),
         }
+    }
+
+    /// Reads the file, and gives what could not be understood of it.
+    pub(super) fn read(
+        &self,
+        file: &Path,
+        settings: &mut Settings,
+    ) -> anyhow::Result<Vec<Problem>> {
+        let read = settings.read_what_is_right(file, self.pool.as_deref());
+        read.map_err(|error| match self.file_is_of_variable {
+            true => anyhow!(
+                "{:#}; the variable {FILE_VARIABLE} names it: correct it, or unset it to do without",
+                anyhow::Error::from(error)
+            ),
+            false => error.into(),
+        })
+    }
+
+    /// The error that the file is when it has to be right.
+    pub(super) fn refused(&self, wrong: &[Problem], settings: &Settings) -> anyhow::Error {
+        let is_known = |pool| settings.pools().contains(pool);
+        let forgotten = match &self.pool {
+            Some(pool) if self.pool_is_of_variable && !is_known(pool) => {
+                format!("; the variable {POOL_VARIABLE} asks for {pool:?}")
+            }
+            _ => String::new(),
+        };
+        anyhow!("{}{forgotten}", joined(wrong))
     }
 
     /// The file to read: one that the user named, or the usual one where it is there.
@@ -51,7 +94,7 @@ pub(super) fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value
     ensure!(
         problems.is_empty(),
         "the configuration of VM type {vm_type:?} is wrong: {}",
-        problems.join("; ")
+        joined(&problems)
     );
     Ok(config)
 }
@@ -103,6 +146,26 @@ pub(super) fn with_defaults(settings: &Settings, vm_type: &str) -> Value {
         config[key] = Value::String(value);
     }
     config
+}
+
+/// Warns of files with passwords that others can read.
+pub(super) fn warn_of_readers(settings: &Settings) {
+    for file in settings.files_with_password() {
+        let Ok(known) = file.metadata() else {
+            continue;
+        };
+        // Whom else the owner lets read it, a user cannot change and need not mind.
+        let others = match known.uid() == nix::unistd::getuid().as_raw() {
+            true => 0o044,
+            false => 0o004,
+        };
+        if known.is_file() && known.mode() & others != 0 {
+            let file = file.display();
+            warn(&format!(
+                "others can read {file}, which has a password; `chmod 600 {file}`"
+            ));
+        }
+    }
 }
 
 fn this_program() -> Option<String> {

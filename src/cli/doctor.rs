@@ -60,7 +60,7 @@ pub(super) async fn run_with(
         // Of a pool that was never named, each of its keys is missing.
         let (problems, remedy) = match settings.has(XcpngConfig::VM_TYPE) {
             true => (
-                problems,
+                problems.iter().map(ToString::to_string).collect(),
                 "correct it; `bioxen config show` tells what holds and why".to_owned(),
             ),
             false => (

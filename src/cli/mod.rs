@@ -12,7 +12,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::settings::Settings;
 #[cfg(feature = "xcpng")]
 use configuration::no_pool_remedy;
-use configuration::{Place, config, configured, state_home, user_dir, with_defaults};
+use configuration::{
+    Place, config, configured, state_home, user_dir, warn_of_readers, with_defaults,
+};
 use interrupt::Interrupts;
 
 mod config;
@@ -67,13 +69,15 @@ const LINGER: Duration = Duration::from_millis(200);
 #[derive(Debug, Parser)]
 #[command(name = "bioxen", version, about, max_term_width = 100)]
 struct Cli {
+    // Variables are not clap's affair: it takes what they say for given, and its usage lines show it.
     /// Settings file (TOML with the tables [basic], [xcpng] and [pools.NAME]); without this option
-    /// ~/.config/bioxen/config.toml, if there is one
-    #[arg(long, short, global = true, env = "BIOXEN_CONFIG", value_name = "FILE")]
+    /// ~/.config/bioxen/config.toml, if there is one [env: BIOXEN_CONFIG=]
+    #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// The pool of the settings file that xcpng VMs are on: the table [pools.NAME] outweighs [xcpng]
-    #[arg(long, global = true, env = "BIOXEN_POOL", value_name = "NAME")]
+    /// [env: BIOXEN_POOL=]
+    #[arg(long, global = true, value_name = "NAME")]
     pool: Option<String>,
 
     /// Say more on standard error; twice for even more
@@ -258,13 +262,13 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         true => place.to_read()?.map(std::path::Path::to_owned),
         false => None,
     };
+    let mut wrong = Vec::new();
     if let Some(file) = &file {
-        let read = settings.read_file(file, cli.pool.as_deref());
-        read.map_err(|error| match std::env::var_os("BIOXEN_CONFIG") {
-            Some(named) if named == *file => anyhow::Error::from(error)
-                .context("BIOXEN_CONFIG names the settings file; unset it to do without"),
-            _ => error.into(),
-        })?;
+        wrong = place.read(file, &mut settings)?;
+        let is_result = matches!(&cli.command, Command::Config(args) if args.tells_problems());
+        if !wrong.is_empty() && !is_result {
+            return Err(place.refused(&wrong, &settings));
+        }
     }
     settings.read_environment(std::env::vars_os().filter_map(|(name, value)| {
         // A variable that is not text is none of ours.
@@ -273,6 +277,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     for note in settings.notes() {
         warn(note);
     }
+    warn_of_readers(&settings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -280,7 +285,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Completions(args) => args.run(),
-            Command::Config(args) => Box::pin(config::run(args, settings, place)).await,
+            Command::Config(args) => Box::pin(config::run(args, settings, place, wrong)).await,
             #[cfg(feature = "xcpng")]
             Command::Create(args) => Box::pin(vms::create(args, settings)).await,
             #[cfg(feature = "xcpng")]

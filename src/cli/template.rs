@@ -16,7 +16,7 @@ use super::table::Table;
 use super::telemetry::say;
 use super::vms::{Common, on_pool, pool, to_the_end};
 use super::{configured, doctor, print, warn};
-use crate::settings::Settings;
+use crate::settings::{Settings, joined};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -123,7 +123,7 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     ensure!(
         problems.is_empty(),
         "the configuration is wrong: {}",
-        problems.join("; ")
+        joined(&problems)
     );
     let mut builder = TemplateBuilder::new(XcpngConfig::from_value(config)?).named(&args.name);
     if let Some(image) = &args.image {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bioxen_vm_core::Result;
+use bioxen_vm_core::words::distance;
 use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -21,53 +22,67 @@ pub(super) struct Entry {
 }
 
 /// What a file says.
+#[derive(Default)]
 pub(super) struct Read {
     pub(super) entries: Vec<Entry>,
     /// The names of its pools.
     pub(super) pools: Vec<String>,
+    /// What is wrong with the file itself, by line.
+    pub(super) wrong: Vec<(usize, String)>,
+    /// Whether a password stands in it, of whichever pool.
+    pub(super) has_password: bool,
 }
 
-/// Reads a file with a table for each of these types and for named pools, of which one may be wanted.
-/// What that one says comes last. Tells all tables that the file must not have.
-pub(super) fn read(path: &Path, types: &[&str], pool: Option<&str>) -> Result<Read> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+/// The text of a file.
+pub(super) fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
         config(format!("cannot read the settings file {}", path.display())).with_source(error)
-    })?;
+    })
+}
+
+/// Reads a text with a table for each of these types and for named pools, of which one may be wanted.
+/// What that one says comes last. Tells all tables that it must not have.
+pub(super) fn read(text: &str, types: &[&str], pool: Option<&str>) -> Read {
     let broken = |error: toml::de::Error| {
         // The parser's own report quotes the line, which may hold a password.
-        let line = error.span().map_or(1, |span| line(&text, span.start));
-        config(format!(
-            "{} line {line} is not valid TOML: {}",
-            path.display(),
-            error.message()
-        ))
+        let line = error.span().map_or(1, |span| line(text, span.start));
+        Read {
+            wrong: vec![(line, format!("not valid TOML: {}", error.message()))],
+            ..Read::default()
+        }
     };
-    let parsed = DeTable::parse(&text).map_err(broken)?;
-    let mut values: Map<String, Value> = toml::from_str(&text).map_err(broken)?;
-    let mut entries = Vec::new();
-    let mut pools = Vec::new();
+    let parsed = match DeTable::parse(text) {
+        Ok(parsed) => parsed,
+        Err(error) => return broken(error),
+    };
+    let mut values: Map<String, Value> = match toml::from_str(text) {
+        Ok(values) => values,
+        Err(error) => return broken(error),
+    };
+    let mut read = Read::default();
     let mut of_pool = Vec::new();
-    let mut wrong = Vec::new();
     for (name, table) in parsed.get_ref() {
-        let (at, vm_type) = (line(&text, name.span().start), name.get_ref().as_ref());
+        let (at, vm_type) = (line(text, name.span().start), name.get_ref().as_ref());
         match (table.get_ref(), values.remove(vm_type)) {
             (DeValue::Table(spans), Some(Value::Object(table))) if types.contains(&vm_type) => {
+                read.has_password |= has_password(&table);
                 let outer = Table {
-                    text: &text,
+                    text,
                     vm_type,
                     prefix: "",
                     of_pool: false,
                 };
-                outer.collect(spans, table, &mut entries);
+                outer.collect(spans, table, &mut read.entries);
             }
             (DeValue::Table(spans), Some(Value::Object(mut tables))) if vm_type == POOLS => {
                 for (name, table) in spans {
-                    let (at, name) = (line(&text, start(name)), name.get_ref().as_ref());
+                    let (at, name) = (line(text, start(name)), name.get_ref().as_ref());
                     match (table.get_ref(), tables.remove(name)) {
                         (DeValue::Table(spans), Some(Value::Object(table))) => {
-                            pools.push(name.to_owned());
+                            read.pools.push(name.to_owned());
+                            read.has_password |= has_password(&table);
                             let outer = Table {
-                                text: &text,
+                                text,
                                 vm_type: POOL_TYPE,
                                 prefix: "",
                                 of_pool: true,
@@ -76,37 +91,46 @@ pub(super) fn read(path: &Path, types: &[&str], pool: Option<&str>) -> Result<Re
                                 outer.collect(spans, table, &mut of_pool);
                             }
                         }
-                        _ => wrong.push(format!(
-                            "line {at} has {name:?} where a pool's table is due"
+                        _ => read.wrong.push((
+                            at,
+                            format!(
+                                "{name:?} is no table; the keys of a pool go under [pools.NAME]"
+                            ),
                         )),
                     }
                 }
             }
-            (DeValue::Table(_), _) => wrong.push(format!("line {at} has a table [{vm_type}]")),
-            _ => wrong.push(format!("line {at} has {vm_type:?} outside of any table")),
-        }
-    }
-    if !wrong.is_empty() {
-        return Err(config(format!(
-            "{} {}; put all keys under [basic], [xcpng] or [pools.NAME]",
-            path.display(),
-            wrong.join(", and ")
-        )));
-    }
-    match pool {
-        Some(pool) if !pools.iter().any(|known| known == pool) => Err(config(format!(
-            "{} has no pool {pool:?}; {}",
-            path.display(),
-            match pools.as_slice() {
-                [] => "write its keys under [pools.NAME]".to_owned(),
-                known => format!("its pools: {}", known.join(", ")),
+            (DeValue::Table(_), _) => {
+                read.wrong.push((
+                    at,
+                    format!("unknown table [{vm_type}]; {}", instead(vm_type)),
+                ));
             }
-        ))),
-        _ => {
-            entries.append(&mut of_pool);
-            Ok(Read { entries, pools })
+            _ => read
+                .wrong
+                .push((at, format!("{vm_type:?} is outside of any table; {TABLES}"))),
         }
     }
+    read.entries.append(&mut of_pool);
+    read
+}
+
+const TABLES: &str = "put all keys under [basic], [xcpng] or [pools.NAME]";
+
+/// The table that was probably meant, or all.
+fn instead(table: &str) -> String {
+    let known = ["basic", "xcpng", POOLS];
+    match known.iter().find(|known| distance(table, known) <= 2) {
+        Some(known) => format!("did you mean [{known}]?"),
+        None => TABLES.to_owned(),
+    }
+}
+
+/// Whether the password of a pool stands in its table, by this or an earlier name.
+fn has_password(table: &Map<String, Value>) -> bool {
+    ["password", "xcp_password"]
+        .iter()
+        .any(|key| table.contains_key(*key))
 }
 
 /// The table of tables of named pools.

@@ -31,6 +31,16 @@ impl Origin {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 
+    /// Where it stands among others: in the order of the lines of the file, and then those that outweigh
+    /// it.
+    pub(super) fn place(&self) -> (u8, usize) {
+        match self {
+            Self::File { line, .. } | Self::Pool { line, .. } => (0, *line),
+            Self::Variable(_) => (1, 0),
+            Self::Option => (2, 0),
+        }
+    }
+
     /// Where relative paths start.
     pub(super) fn folder(&self) -> &Path {
         match self {
