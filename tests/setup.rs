@@ -5,9 +5,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use xapi_sim::guest::PORT;
 use xapi_sim::{GuestMode, Model, SimOptions};
 
 use support::{PASSWORD, Pool};
@@ -199,4 +200,91 @@ async fn an_authority_that_this_machine_trusts_needs_no_fingerprint() {
     assert!(said.contains("vouches for"), "{said}");
     let written = fs::read_to_string(&file).unwrap();
     assert!(!written.contains("fingerprint"), "{written}");
+}
+
+/// The program with nothing in its environment that tells of a pool.
+fn bioxen(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+    command
+        .args(args)
+        .current_dir(folder)
+        .env("XDG_STATE_HOME", folder)
+        .env("XDG_CONFIG_HOME", folder)
+        .stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[test]
+fn where_nothing_listens_on_this_machine_a_simulator_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!(
+        "[xcpng]\nxcpng_host = '{}'\npassword = 'x'\ntemplate = 'x'\ntls.insecure = true\n",
+        free.local_addr().unwrap()
+    );
+    drop(free);
+    fs::write(folder.path().join("pool.toml"), settings).unwrap();
+    for command in ["doctor", "ls"] {
+        let output = bioxen(folder.path(), &[command, "--config", "pool.toml"]);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!output.status.success());
+        assert!(said.contains("a `bioxen sim` that did has ended"), "{said}");
+        assert!(!said.contains("firewall"), "{said}");
+    }
+}
+
+#[test]
+fn a_variable_that_names_the_file_of_a_simulator_that_ended_is_no_hindrance_on_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+        let file = folder.path().join("pool.toml");
+        command
+            .args(args)
+            .env("BIOXEN_CONFIG", file)
+            .env("XDG_STATE_HOME", folder.path())
+            .stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = with(&["run", "-e", "print(1)"]);
+    assert_eq!(output.stdout, b"1\n", "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("warning") && said.contains("BIOXEN_CONFIG"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // What is about a pool cannot do without.
+    for args in [&["ls"][..], &["config", "check"]] {
+        let output = with(args);
+        assert_eq!(output.status.code(), Some(125), "{args:?}");
+        assert!(
+            text(&output.stderr).contains("unset it to do without"),
+            "{args:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_a_doctor_long_is_told_when_it_begins() {
+    let pool = Pool::of(Model::single_host(), SimOptions::default()).await;
+    let port = format!("ssh.port={}", PORT + 1);
+    let doctor = ["doctor", "--set", &port, "--set", "boot_timeout=3s"];
+    let template = ["--set", "template=lua-bio-template"];
+    let output = pool.bioxen(&[&doctor[..], &template].concat()).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "deploy: making a VM",
+            "boot: starting the VM",
+            "address: waiting for its guest tools to report an address",
+            "ssh: waiting for a login over SSH",
+            "cleanup: removing the VM",
+        ]
+    );
+    let found = text(&output.stdout);
+    assert!(found.contains("failed   ssh: "), "{found}");
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use xapi_sim::guest::PORT;
 use xapi_sim::{GuestMode, Model, SimOptions};
 
 use support::{PASSWORD, Pool};
@@ -171,6 +172,26 @@ fn the_log_has_colours_in_a_terminal_and_none_with_no_color() {
         assert!(screen.contains("INFO"), "{screen}");
         assert_eq!(screen.contains('\u{1b}'), coloured, "{screen}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doctor_says_what_it_waits_for_in_a_line_that_goes_again() {
+    let pool = Pool::of(Model::single_host(), SimOptions::default()).await;
+    let terminal = Terminal::open();
+    let settings = format!(
+        "[xcpng]\nxcpng_host = '{}'\npassword = '{PASSWORD}'\ntemplate = 'lua-bio-template'\n\
+         boot_timeout = '5s'\nssh.port = {}\ntls.fingerprint = '{}'\n",
+        pool.server.address(),
+        PORT + 1,
+        pool.server.fingerprint().unwrap()
+    );
+    terminal.file("pool.toml", &settings);
+    terminal.types("bioxen -c pool.toml doctor; echo code $?");
+    let screen = terminal.shows("ssh: waiting for a login over SSH (1 s)");
+    assert!(screen.contains("good     guest-tools: "), "{screen}");
+    let screen = terminal.shows("code 1");
+    assert!(screen.contains("failed   ssh: "), "{screen}");
+    assert!(!screen.contains("waiting for a login"), "{screen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::pin;
 
 use bioxen_vm_core::BackendConfig as _;
-
 pub use finding::{Check, Finding, Verdict};
 
 use crate::config::XcpngConfig;
@@ -34,6 +33,16 @@ use crate::settings::Settings;
 pub struct Doctor {
     config: XcpngConfig,
     makes_vm: bool,
+}
+
+/// What a doctor tells while it looks.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Told<'f> {
+    /// It looks at this now. Some checks take minutes, as the start of a VM does.
+    Begun(Check),
+    /// It has found this.
+    Found(&'f Finding),
 }
 
 impl Doctor {
@@ -61,17 +70,21 @@ impl Doctor {
     /// [`examine_until`](Self::examine_until).
     pub async fn examine(self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let tell = |finding: &Finding| findings.push(finding.clone());
+        let tell = |told: Told<'_>| {
+            if let Told::Found(finding) = told {
+                findings.push(finding.clone());
+            }
+        };
         self.examine_until(std::future::pending(), tell).await;
         findings
     }
 
-    /// As [`examine`](Self::examine), telling each finding as soon as it is there. When `stop` ends,
+    /// As [`examine`](Self::examine), telling of each check when it begins and of each finding as soon as it is there. When `stop` ends,
     /// nothing more is looked at, and a VM that was made is removed before this returns.
     pub async fn examine_until(
         self,
         stop: impl Future<Output = ()> + Send,
-        tell: impl FnMut(&Finding) + Send,
+        tell: impl FnMut(Told<'_>) + Send,
     ) {
         let mut report = Report {
             tell,
@@ -142,12 +155,17 @@ struct Report<F> {
     failed: Vec<Check>,
 }
 
-impl<F: FnMut(&Finding) + Send> Report<F> {
+impl<F: FnMut(Told<'_>) + Send> Report<F> {
     fn add(&mut self, finding: Finding) {
         if finding.verdict == Verdict::Failed {
             self.failed.push(finding.check);
         }
-        (self.tell)(&finding);
+        (self.tell)(Told::Found(&finding));
+    }
+
+    /// Tells that a check begins.
+    fn begin(&mut self, check: Check) {
+        (self.tell)(Told::Begun(check));
     }
 
     /// Tells that all checks behind one were left out.

@@ -4,6 +4,7 @@ mod meaning;
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bioxen_vm_core::words::ByteSize;
@@ -19,7 +20,11 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The file with the password cannot be read.
-    #[error("cannot read the password from {} (password_file)", path.display())]
+    #[error(
+        "cannot read the password from {} (password_file); write it there as the first line, for \
+         yourself alone (chmod 600), or set password_file to where it is",
+        path.display()
+    )]
     PasswordFile {
         /// The file.
         path: PathBuf,
@@ -27,7 +32,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The program that prints the password failed.
-    #[error("{program:?} (password_command) gave no password: {reason}")]
+    #[error(
+        "{program:?} (password_command) gave no password: {reason}; try the command by hand, and \
+         set password_command to one that prints the password"
+    )]
     PasswordCommand {
         /// The program.
         program: String,
@@ -35,7 +43,11 @@ pub enum Error {
         reason: String,
     },
     /// The file with the certificate authority cannot be read.
-    #[error("cannot read the certificate authority from {} (tls.ca_file)", path.display())]
+    #[error(
+        "cannot read the certificate authority from {} (tls.ca_file); set tls.ca_file to its PEM \
+         file, or tls.fingerprint in its place",
+        path.display()
+    )]
     CaFile {
         /// The file.
         path: PathBuf,
@@ -43,10 +55,7 @@ pub enum Error {
         source: io::Error,
     },
     /// No host of the pool answers.
-    #[error(
-        "cannot reach {host} on port {port}; check xcpng_host, that the host is up, and that no \
-         firewall blocks the port"
-    )]
+    #[error("cannot reach {host} on port {port}; {}", unreachable(host, &**source))]
     Unreachable {
         /// The host.
         host: String,
@@ -408,6 +417,24 @@ impl Error {
             doing,
             source: Box::new(source),
         }
+    }
+}
+
+/// What to do when nothing listens at a port of this machine.
+pub(crate) const NOTHING_LISTENS: &str = "nothing on this machine listens there; a `bioxen sim` that \
+                                          did has ended: start it again, or correct xcpng_host";
+
+/// What to check when a host does not answer.
+fn unreachable(host: &str, reason: &(dyn StdError + Send + Sync + 'static)) -> &'static str {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    let reason = reason.downcast_ref::<io::Error>();
+    match reason.map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) if is_here => NOTHING_LISTENS,
+        _ => "check xcpng_host, that the host is up, and that no firewall blocks the port",
     }
 }
 

@@ -36,7 +36,7 @@ pub use bioxen_vm_core::words::ByteSize;
 pub use config::{CloneMode, DiskConfig, FirstContact, SshConfig, TlsConfig, XcpngConfig};
 pub use config_drive::{Cidr, StaticAddress};
 pub use deploy::Plan;
-pub use doctor::{Check, Doctor, Finding, Verdict};
+pub use doctor::{Check, Doctor, Finding, Told, Verdict};
 pub use error::Error;
 pub use gc::{Leftover, LeftoverKind};
 pub use no_address::NoAddress;

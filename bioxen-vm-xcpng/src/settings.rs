@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) lua: String,
     pub(crate) execution_timeout: Option<Duration>,
     pub(crate) boot_timeout: Duration,
+    /// How long a VM that has its address may take until it can be logged in to.
+    pub(crate) login_timeout: Duration,
     pub(crate) stop_timeout: Duration,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) expiry: Duration,
@@ -174,6 +176,7 @@ impl Settings {
                 lua: config.lua,
                 execution_timeout: config.execution_timeout,
                 boot_timeout: config.boot_timeout,
+                login_timeout: config.boot_timeout,
                 stop_timeout: config.stop_timeout,
                 state_dir: config.state_dir,
                 expiry: config.expiry,

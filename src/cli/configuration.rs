@@ -73,6 +73,11 @@ impl Place {
         anyhow!("{}{forgotten}", joined(wrong))
     }
 
+    /// Whether a variable names this file, and it has gone, as that of a `bioxen sim` does when it ends.
+    pub(super) fn has_gone(&self, file: &Path) -> bool {
+        self.file_is_of_variable && self.pool.is_none() && !file.exists()
+    }
+
     /// The file to read: one that the user named, or the usual one where it is there.
     pub(super) fn to_read(&self) -> anyhow::Result<Option<&Path>> {
         let file = self.file.as_deref();

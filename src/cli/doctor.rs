@@ -1,13 +1,17 @@
 //! `bioxen doctor`: tells what keeps VMs from being made on a pool, and what to do.
 
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bioxen_vm_core::BackendConfig as _;
-use bioxen_vm_xcpng::{Check, Doctor, Finding, Verdict, XcpngConfig};
+use bioxen_vm_xcpng::{Check, Doctor, Finding, Told, Verdict, XcpngConfig};
 
 use super::interrupt::Interrupts;
-use super::{no_pool_remedy, print, warn, with_defaults};
+use super::telemetry::{is_json, say};
+use super::{CLEAR_LINE, no_pool_remedy, print, warn, with_defaults};
 use crate::settings::Settings;
 
 /// The exit code when something keeps VMs from being made or used.
@@ -82,6 +86,7 @@ pub(super) async fn run_with(
     if args.no_vm {
         doctor = doctor.without_vm();
     }
+    let line = Mutex::new(Line::new());
     let mut broken = None;
     let stop = async {
         let Err(told) = interrupts.unless(std::future::pending::<()>()).await else {
@@ -92,14 +97,25 @@ pub(super) async fn run_with(
             told.exit_code()
         ));
     };
-    let tell = |finding: &Finding| {
+    let tell = |told: Told<'_>| {
+        let mut line = locked(&line);
+        let finding = match told {
+            Told::Found(finding) => finding,
+            Told::Begun(check) => return line.begin(check),
+            _ => return,
+        };
+        line.clear();
         tally.count(finding);
         // Whoever reads no more still wants the VM to go.
         if broken.is_none() {
             broken = show(finding, args.json).err();
         }
     };
-    doctor.examine_until(stop, tell).await;
+    tokio::select! {
+        () = doctor.examine_until(stop, tell) => {}
+        () = keep_drawn(&line) => {}
+    }
+    locked(&line).clear();
     if let Some(error) = broken {
         return Err(error);
     }
@@ -111,6 +127,84 @@ pub(super) async fn run_with(
         print(&format!("{tally}\n"))?;
     }
     Ok(ExitCode::from(if tally.failed > 0 { ILL } else { 0 }))
+}
+
+/// Lets the seconds pass in the line that says what is being looked at.
+async fn keep_drawn(line: &Mutex<Line>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        locked(line).draw();
+    }
+}
+
+/// What is being looked at, for whoever waits: on a terminal in a line that goes again, elsewhere in
+/// lines, of what takes long.
+struct Line {
+    is_drawn: bool,
+    begun: Option<(Check, Instant)>,
+}
+
+fn locked(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            is_drawn: !is_json() && io::stderr().is_terminal(),
+            begun: None,
+        }
+    }
+
+    fn begin(&mut self, check: Check) {
+        if !self.is_drawn {
+            if let Some(doing) = doing(check) {
+                say("INFO", &format!("{check}: {doing}"));
+            }
+            return;
+        }
+        self.begun = Some((check, Instant::now()));
+        self.draw();
+    }
+
+    fn draw(&self) {
+        let Some((check, begun)) = self.begun.filter(|_| self.is_drawn) else {
+            return;
+        };
+        let doing = doing(check).unwrap_or("looking");
+        let seconds = match begun.elapsed().as_secs() {
+            0 => String::new(),
+            seconds => format!(" ({seconds} s)"),
+        };
+        self.write(&format!("{check}: {doing}{seconds}"));
+    }
+
+    /// Makes way for something else on the terminal.
+    fn clear(&mut self) {
+        self.begun = None;
+        if self.is_drawn {
+            self.write("");
+        }
+    }
+
+    fn write(&self, text: &str) {
+        // There is nobody left to tell when even this cannot be written.
+        let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
+    }
+}
+
+/// What is done for a check that takes long.
+fn doing(check: Check) -> Option<&'static str> {
+    Some(match check {
+        Check::Deploy => "making a VM",
+        Check::Boot => "starting the VM",
+        Check::Address => "waiting for its guest tools to report an address",
+        Check::Ssh => "waiting for a login over SSH",
+        Check::Luarocks => "looking into the VM",
+        Check::Cleanup => "removing the VM",
+        _ => return None,
+    })
 }
 
 fn show(finding: &Finding, json: bool) -> anyhow::Result<()> {

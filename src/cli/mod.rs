@@ -65,6 +65,9 @@ const FAILED: u8 = 125;
 /// nobody reads or writes any more.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// Takes what stands in the last line of a terminal away.
+const CLEAR_LINE: &str = "\r\x1b[K";
+
 /// Runs Lua, above all for biological computation, in isolated VMs.
 #[derive(Debug, Parser)]
 #[command(name = "bioxen", version, about, max_term_width = 100)]
@@ -236,6 +239,16 @@ impl Command {
             _ => true,
         }
     }
+
+    /// Whether it may be about this machine alone, so that a pool which has gone is no hindrance.
+    fn needs_no_pool(&self) -> bool {
+        match self {
+            Self::Map(_) | Self::Pkg(_) | Self::Replay(_) | Self::Run(_) | Self::Shell(_) => true,
+            #[cfg(feature = "sim")]
+            Self::Demo(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Runs the program and gives its exit code.
@@ -261,6 +274,17 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let file = match cli.command.needs_settings() {
         true => place.to_read()?.map(std::path::Path::to_owned),
         false => None,
+    };
+    let file = match file {
+        Some(file) if cli.command.needs_no_pool() && place.has_gone(&file) => {
+            warn(&format!(
+                "there is no {}, which the variable BIOXEN_CONFIG names, so no settings of it hold; a \
+                 `bioxen sim` that has ended removes its file: start it again, or unset the variable",
+                file.display()
+            ));
+            None
+        }
+        file => file,
     };
     let mut wrong = Vec::new();
     if let Some(file) = &file {

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::error::{Error, chain};
 
-/// What the doctor looks at. Each has a code that stays the same: `docs/troubleshooting.md` of the
+/// What the doctor looks at, in the order in which a deployment meets it. Each has a code that stays the same: `docs/troubleshooting.md` of the
 /// project explains them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Check {

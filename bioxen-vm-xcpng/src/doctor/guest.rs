@@ -2,18 +2,24 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bioxen_vm_core::{Backend as _, BackendConfig as _, Command, LuaVm, PackageSite, VmId};
+use bioxen_vm_core::{Backend as _, Command, LuaVm, PackageSite, VmId};
 
-use super::{Check, Finding, Report, after};
+use super::{Check, Finding, Report, Told, after};
 use crate::backend::{XcpngBackend, random_name};
 use crate::config::XcpngConfig;
 use crate::error::{Error, chain};
 use crate::first_contact::FirstContact;
+use crate::progress::{Progress, Stage, StageState};
 use crate::settings::{Handover, Settings};
 use crate::vm::XcpngVm;
+
+/// How long a VM that has its address may take until it can be logged in to. Whoever examines a pool
+/// waits for the answer; a server that is slower is as good as none.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says what there is for packages: the version of LuaRocks, a C compiler, and the headers of the
 /// Lua version `$1`; and files with keys that open the login besides `$2`. A line for each that is
@@ -35,17 +41,19 @@ done
 exit 0"#;
 
 /// Makes a VM, looks into it and removes it, also when `stop` ends before.
-pub(super) async fn look<F: FnMut(&Finding) + Send>(
+pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
     config: &XcpngConfig,
     settings: &Settings,
     mut stop: Pin<&mut (impl Future<Output = ()> + Send)>,
     report: &mut Report<F>,
 ) {
-    let backend = match config.clone().build() {
-        Ok(backend) => backend,
-        // It was checked before.
-        Err(error) => return report.fails(Check::Deploy, chain(&error)),
+    // What is wrong with it was told before.
+    let Ok(mut patient) = Settings::new(config.clone()) else {
+        return;
     };
+    patient.login_timeout = patient.login_timeout.min(PATIENCE);
+    let backend = XcpngBackend::from_settings(patient);
+    report.begin(Check::Deploy);
     let made = tokio::select! {
         made = make(&backend) => Some(made),
         () = &mut stop => None,
@@ -57,9 +65,10 @@ pub(super) async fn look<F: FnMut(&Finding) + Send>(
                 "a VM could be made of the template",
             ));
             tokio::select! {
-                () = start(&vm, settings, report) => {}
+                () = start(&backend, &vm, settings, report) => {}
                 () = &mut stop => {}
             }
+            report.begin(Check::Cleanup);
             match vm.destroy().await {
                 Ok(()) => report.add(Finding::good(Check::Cleanup, "the VM is gone again")),
                 Err(error) => report.add(Finding::failed(
@@ -81,7 +90,7 @@ pub(super) async fn look<F: FnMut(&Finding) + Send>(
     }
 }
 
-impl<F: FnMut(&Finding) + Send> Report<F> {
+impl<F: FnMut(Told<'_>) + Send> Report<F> {
     fn fails(&mut self, check: Check, found: String) {
         let remedy = "the reason says what is wrong; `bioxen -vv` shows each call";
         self.add(Finding::failed(check, found, remedy));
@@ -94,8 +103,9 @@ async fn make(backend: &XcpngBackend) -> bioxen_vm_core::Result<Arc<dyn LuaVm>> 
         .await
 }
 
-/// Starts a VM, and tells how far it gets.
-async fn start<F: FnMut(&Finding) + Send>(
+/// Starts a VM, and tells how far it gets as soon as it is there.
+async fn start<F: FnMut(Told<'_>) + Send>(
+    backend: &XcpngBackend,
     vm: &Arc<dyn LuaVm>,
     settings: &Settings,
     report: &mut Report<F>,
@@ -104,32 +114,33 @@ async fn start<F: FnMut(&Finding) + Send>(
     let Some(special) = any.downcast_ref::<XcpngVm>() else {
         return;
     };
-    let started = special.try_start().await;
-    let failed = started.as_ref().err().map(first_in_vain);
-    let by_drive = special.has_cloud_init();
-    for check in after(Check::Deploy) {
-        if check == Check::Luarocks || Some(check) == failed {
-            break;
-        }
-        let found = match check {
-            Check::Boot => "it starts and keeps running".to_owned(),
-            Check::GuestTools | Check::Address if settings.wish.fixed_address.is_some() => {
-                "not asked, as its address is fixed".to_owned()
-            }
-            Check::GuestTools => "they report".to_owned(),
-            Check::Address => match vm.info().await.ok().and_then(|info| info.address) {
-                Some(address) => address.to_string(),
-                None => "it has one".to_owned(),
+    let mut told = Check::Deploy;
+    let mut stages = backend.subscribe();
+    let mut starting = pin!(special.try_start());
+    let started = loop {
+        tokio::select! {
+            biased;
+            Ok(Progress { stage, state, .. }) = stages.recv() => match (stage, state) {
+                (Stage::Start, StageState::Started) => report.begin(Check::Boot),
+                (Stage::Address, StageState::Started) => report.begin(Check::Address),
+                (Stage::Login, StageState::Started) => report.begin(Check::Ssh),
+                (Stage::Start, StageState::Finished(_)) => {
+                    report.is_good_to(&mut told, Check::Boot, special, settings).await;
+                }
+                (Stage::Address, StageState::Finished(_)) => {
+                    report.is_good_to(&mut told, Check::Address, special, settings).await;
+                }
+                _ => {}
             },
-            Check::Ssh => format!("{:?} can log in", settings.login.user),
-            Check::CloudInit if by_drive => "it ended well".to_owned(),
-            Check::CloudInit => "not used by this template".to_owned(),
-            Check::Shell => "it runs commands".to_owned(),
-            Check::Lua => settings.lua.clone(),
-            _ => continue,
-        };
-        report.add(Finding::good(check, found));
-    }
+            started = &mut starting => break started,
+        }
+    };
+    let failed = started.as_ref().err().map(first_in_vain);
+    let last = match failed {
+        None => Check::Lua,
+        Some(failed) => before(failed),
+    };
+    report.is_good_to(&mut told, last, special, settings).await;
     match (started, failed) {
         (Err(error), Some(first)) => {
             let check = error.check();
@@ -139,8 +150,54 @@ async fn start<F: FnMut(&Finding) + Send>(
                 report.add(Finding::skipped(left_out, check));
             }
         }
-        _ => packages(vm, special.contact(), report).await,
+        _ => {
+            report.begin(Check::Luarocks);
+            packages(vm, special.contact(), report).await;
+        }
     }
+}
+
+impl<F: FnMut(Told<'_>) + Send> Report<F> {
+    /// Tells of all checks up to this one, behind the last that was told, that they are good.
+    async fn is_good_to(
+        &mut self,
+        told: &mut Check,
+        last: Check,
+        vm: &XcpngVm,
+        settings: &Settings,
+    ) {
+        for check in after(*told).take_while(|check| *check <= last) {
+            self.add(Finding::good(check, good(check, vm, settings).await));
+            *told = check;
+        }
+    }
+}
+
+/// The check that comes before one.
+fn before(check: Check) -> Check {
+    let earlier = Check::ALL.into_iter().take_while(|one| *one != check);
+    earlier.last().unwrap_or(check)
+}
+
+/// What is found of a VM where a check of its start is good.
+async fn good(check: Check, vm: &XcpngVm, settings: &Settings) -> String {
+    let said = match check {
+        Check::Boot => "it starts and keeps running",
+        Check::GuestTools | Check::Address if settings.wish.fixed_address.is_some() => {
+            "not asked, as its address is fixed"
+        }
+        Check::GuestTools => "they report",
+        Check::Address => match vm.info().await.ok().and_then(|info| info.address) {
+            Some(address) => return address.to_string(),
+            None => "it has one",
+        },
+        Check::Ssh => return format!("{:?} can log in", settings.login.user),
+        Check::CloudInit if vm.has_cloud_init() => "it ended well",
+        Check::CloudInit => "not used by this template",
+        Check::Lua => return settings.lua.clone(),
+        _ => "it runs commands",
+    };
+    said.to_owned()
 }
 
 /// The first check of a VM that runs that an error keeps from being good. Its cause may be one that
@@ -154,7 +211,7 @@ fn first_in_vain(error: &Error) -> Check {
     }
 }
 
-async fn packages<F: FnMut(&Finding) + Send>(
+async fn packages<F: FnMut(Told<'_>) + Send>(
     vm: &Arc<dyn LuaVm>,
     contact: Option<&FirstContact>,
     report: &mut Report<F>,

@@ -1,5 +1,6 @@
 //! From the name of a host to a session.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,19 +8,20 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use xapi_client::{Client, Error as CallError};
 
-use super::{Check, Finding, Report};
-use crate::error::Error;
+use super::{Check, Finding, Report, Told};
+use crate::error::{Error, NOTHING_LISTENS};
 use crate::pool::{self, Access};
 use crate::settings::{Settings, Tls};
 
 /// How long a name server or a host may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Looks at each host, and logs in to the first that lets us.
-pub(super) async fn log_in<F: FnMut(&Finding) + Send>(
+pub(super) async fn log_in<F: FnMut(Told<'_>) + Send>(
     settings: &Settings,
     report: &mut Report<F>,
 ) -> Option<Client> {
+    report.begin(Check::Password);
     let access = match Access::new(settings).await {
         Ok(access) => {
             report.add(Finding::good(Check::Password, "it can be had"));
@@ -36,7 +38,7 @@ pub(super) async fn log_in<F: FnMut(&Finding) + Send>(
     };
     let mut hosts = Vec::new();
     for host in &settings.hosts {
-        hosts.push(look(host, access.as_ref(), settings).await);
+        hosts.push(look(host, access.as_ref(), settings, report).await);
     }
     let is_reached = hosts.iter().any(|host| host.client.is_some());
     let mut all = Vec::new();
@@ -59,7 +61,7 @@ pub(super) async fn log_in<F: FnMut(&Finding) + Send>(
             }
         }
     }
-    all.sort_by_key(|finding| Check::ALL.iter().position(|check| *check == finding.check));
+    all.sort_by_key(|finding| finding.check);
     for finding in all {
         report.add(finding);
     }
@@ -72,19 +74,25 @@ struct Host {
     client: Option<Client>,
 }
 
-async fn look(name: &str, access: Option<&Access>, settings: &Settings) -> Host {
+async fn look<F: FnMut(Told<'_>) + Send>(
+    name: &str,
+    access: Option<&Access>,
+    settings: &Settings,
+    report: &mut Report<F>,
+) -> Host {
     let mut host = Host::default();
     let (node, port) = node_and_port(name);
+    report.begin(Check::Dns);
     let addresses = match timeout(PATIENCE, lookup_host((node, port))).await {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(error)) => {
-            host.fails(Check::Dns, format!("{node} has no address: {error}"));
+            host.has_no_address(format!("{node} has no address: {error}"));
             Vec::new()
         }
         Err(_) => {
             let seconds = PATIENCE.as_secs();
             let found = format!("{node} has no address: no name server answered in {seconds} s");
-            host.fails(Check::Dns, found);
+            host.has_no_address(found);
             Vec::new()
         }
     };
@@ -94,10 +102,20 @@ async fn look(name: &str, access: Option<&Access>, settings: &Settings) -> Host 
     }
     let listed: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
     host.is_good(Check::Dns, format!("{node} is {}", listed.join(", ")));
+    report.begin(Check::Tcp);
     match connect(&addresses).await {
         Ok(address) => host.is_good(Check::Tcp, format!("{address} accepts connections")),
-        Err(reason) => {
-            host.fails(Check::Tcp, format!("{node} port {port}: {reason}"));
+        Err(error) => {
+            let found = format!("{node} port {port}: {error}");
+            let is_here = addresses.iter().all(|address| address.ip().is_loopback());
+            let remedy = match is_here && error.kind() == io::ErrorKind::ConnectionRefused {
+                true => NOTHING_LISTENS,
+                false => {
+                    "check that the host is up, the port in xcpng_host, and the firewalls between"
+                }
+            };
+            host.findings
+                .push(Finding::failed(Check::Tcp, found, remedy));
             host.skip([Check::Tls, Check::Login], Check::Tcp);
             return host;
         }
@@ -118,6 +136,7 @@ async fn look(name: &str, access: Option<&Access>, settings: &Settings) -> Host 
             format!("a trusted authority vouches for {node}"),
         ),
     };
+    report.begin(Check::Login);
     match access.log_in(name).await {
         Ok(client) => {
             host.findings.push(proved);
@@ -152,12 +171,10 @@ impl Host {
         self.findings.push(Finding::good(check, found));
     }
 
-    fn fails(&mut self, check: Check, found: String) {
-        let remedy = match check {
-            Check::Dns => "check the name in xcpng_host, or give the address",
-            _ => "check that the host is up, the port in xcpng_host, and the firewalls between",
-        };
-        self.findings.push(Finding::failed(check, found, remedy));
+    fn has_no_address(&mut self, found: String) {
+        let remedy = "check the name in xcpng_host, or give the address";
+        self.findings
+            .push(Finding::failed(Check::Dns, found, remedy));
     }
 
     fn skip<const N: usize>(&mut self, checks: [Check; N], needed: Check) {
@@ -166,13 +183,15 @@ impl Host {
     }
 }
 
-async fn connect(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
-    let mut reason = "it has no address".to_owned();
+async fn connect(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
+    let mut reason = io::Error::other("it has no address");
     for address in addresses {
         match timeout(PATIENCE, TcpStream::connect(address)).await {
             Ok(Ok(_)) => return Ok(*address),
-            Ok(Err(error)) => reason = error.to_string(),
-            Err(_) => reason = format!("no answer within {} s", PATIENCE.as_secs()),
+            Ok(Err(error)) => reason = error,
+            Err(_) => {
+                reason = io::Error::other(format!("no answer within {} s", PATIENCE.as_secs()));
+            }
         }
     }
     Err(reason)

@@ -9,7 +9,7 @@ use xapi_client::api::{
 };
 use xapi_client::{Client, Ref};
 
-use super::{Check, Finding, Report};
+use super::{Check, Finding, Report, Told};
 use crate::config::CloneMode;
 use crate::error::{Error, Result};
 use crate::find;
@@ -48,18 +48,21 @@ fn is_thick(kind: &str) -> bool {
 }
 
 /// Looks at the pool as far as a deployment needs it.
-pub(super) async fn look<F: FnMut(&Finding) + Send>(
+pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
     client: &Client,
     settings: &Settings,
     report: &mut Report<F>,
 ) {
+    report.begin(Check::Role);
     report.add(or_failed(Check::Role, role(client, settings).await));
+    report.begin(Check::ApiVersion);
     let hosts = hosts(client).await;
     match &hosts {
         Ok(hosts) => report.add(or_failed(Check::ApiVersion, version(client, hosts).await)),
         Err(error) => report.add(Finding::of(Check::ApiVersion, error)),
     }
     let wish = &settings.wish;
+    report.begin(Check::Template);
     let template = match template(client, settings).await {
         Ok((finding, template)) => {
             report.add(finding);
@@ -70,6 +73,7 @@ pub(super) async fn look<F: FnMut(&Finding) + Send>(
             None
         }
     };
+    report.begin(Check::Storage);
     match &template {
         Some(template) => {
             let found = storage(client, wish, &template.disks).await;
@@ -77,6 +81,7 @@ pub(super) async fn look<F: FnMut(&Finding) + Send>(
         }
         None => report.add(Finding::skipped(Check::Storage, Check::Template)),
     }
+    report.begin(Check::Memory);
     let of_template = template.as_ref().map(|template| &template.record);
     let wanted = wish
         .memory
@@ -87,6 +92,7 @@ pub(super) async fn look<F: FnMut(&Finding) + Send>(
         (Err(error), _) => Finding::of(Check::Memory, error),
         (Ok(_), None) => Finding::skipped(Check::Memory, Check::Template),
     });
+    report.begin(Check::Network);
     if wish.networks.is_empty() && template.is_none() {
         report.add(Finding::skipped(Check::Network, Check::Template));
     } else {
@@ -99,7 +105,7 @@ fn or_failed(check: Check, result: Result<Finding>) -> Finding {
     result.unwrap_or_else(|error| Finding::of(check, &error))
 }
 
-impl<F: FnMut(&Finding) + Send> Report<F> {
+impl<F: FnMut(Told<'_>) + Send> Report<F> {
     fn add_all(&mut self, check: Check, result: Result<Vec<Finding>>) {
         match result {
             Ok(findings) => findings.into_iter().for_each(|finding| self.add(finding)),

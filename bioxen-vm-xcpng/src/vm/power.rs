@@ -40,7 +40,7 @@ impl XcpngVm {
             return Ok(());
         };
         let settings = self.shared.settings();
-        let limit = settings.boot_timeout;
+        let limit = settings.login_timeout;
         let address = self.address(client, watched).await?;
         let login = Guest::log_in(contact, address, &settings.lua, limit);
         let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
@@ -66,7 +66,7 @@ impl XcpngVm {
         let contact = self.contact.as_ref().ok_or(Error::NoWayIn)?;
         let client = self.shared.client().await?;
         let address = self.address(client, None).await?;
-        Reached::log_in(contact, address, self.shared.settings().boot_timeout).await
+        Reached::log_in(contact, address, self.shared.settings().login_timeout).await
     }
 
     /// Takes the config drive from a VM that does not run, if it still has one.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use bioxen_vm_core::{Backend as _, ErrorKind, Script, VmId};
 use bioxen_vm_xcpng::ssh::KeyPair;
-use bioxen_vm_xcpng::{Check, Doctor, Finding, Verdict, XcpngBackend, XcpngConfig};
+use bioxen_vm_xcpng::{Check, Doctor, Finding, Told, Verdict, XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
 use xapi_sim::guest::{PORT, Rung};
 use xapi_sim::{
@@ -160,7 +160,7 @@ async fn the_way_to_the_pool_is_looked_at_step_by_step() {
         (
             json!({"xcpng_host": closed_port()}),
             Tcp,
-            &["refused", "firewall"],
+            &["refused", "nothing on this machine listens", "bioxen sim"],
             &[Dns],
         ),
         (
@@ -184,7 +184,7 @@ async fn the_way_to_the_pool_is_looked_at_step_by_step() {
         (
             json!({"password": null, "password_file": "/no/such/file"}),
             Password,
-            &["/no/such/file"],
+            &["/no/such/file", "as the first line"],
             &[Dns, Tcp],
         ),
         (
@@ -502,6 +502,48 @@ async fn a_vm_that_ends_while_it_boots_is_told_from_one_that_crashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_a_vm_is_told_before_what_takes_long() {
+    let lab = Lab::with(
+        Model::single_host().template(TemplateSpec::with_guest("lua").vif(NETWORK)),
+        SimOptions::default(),
+    )
+    .await;
+    let user = lab.sim.guest_user().unwrap_or("root").to_owned();
+    let ssh = json!({"user": user, "port": PORT + 1});
+    let changes = json!({"template": "lua", "ssh": ssh, "boot_timeout": "5s"});
+    let mut story = Vec::new();
+    let tell = |news: Told<'_>| {
+        story.push(match news {
+            Told::Begun(check) => format!("begins {check}"),
+            Told::Found(finding) => format!("{} {}", finding.verdict, finding.check),
+            _ => return,
+        });
+    };
+    let doctor = Doctor::new(lab.config(changes));
+    doctor.examine_until(std::future::pending(), tell).await;
+    let of_vm = story.iter().skip_while(|told| *told != "begins deploy");
+    let of_vm: Vec<_> = of_vm
+        .take_while(|told| !told.starts_with("skipped"))
+        .collect();
+    assert_eq!(
+        of_vm,
+        [
+            "begins deploy",
+            "good deploy",
+            "begins boot",
+            "good boot",
+            "begins address",
+            "good guest-tools",
+            "good address",
+            "begins ssh",
+            "failed ssh",
+        ],
+        "{story:?}"
+    );
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_doctor_that_is_told_to_stop_removes_its_vm_first() {
     let model = Model::single_host().template(
         TemplateSpec::with_guest("mute")
@@ -517,8 +559,8 @@ async fn a_doctor_that_is_told_to_stop_removes_its_vm_first() {
         let _ = stop.await;
     };
     // While it waits for the VM's address.
-    let tell = |finding: &Finding| {
-        if finding.check == Check::Deploy {
+    let tell = |news: Told<'_>| {
+        if matches!(news, Told::Begun(Check::Address)) {
             let _ = told.take().unwrap().send(());
         }
     };

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::cli::print;
 use crate::cli::telemetry::say;
+use crate::cli::{CLEAR_LINE, print};
 use crate::map::MapEvent;
 
 /// Says how to go on when a run ends early that had begun.
@@ -91,8 +91,6 @@ impl Drop for Bar {
 pub(super) fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// Progress on a terminal in one line, beneath what is told; without a terminal, lines only.
 #[derive(Default)]
