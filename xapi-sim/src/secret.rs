@@ -24,6 +24,11 @@ pub(crate) fn password() -> String {
     format!("{:032x}", bits())
 }
 
+/// A machine id that no other machine has.
+pub(crate) fn machine_id() -> String {
+    format!("{:032x}", bits())
+}
+
 /// Compares without telling by the time where the difference is.
 pub(crate) fn same(left: &str, right: &str) -> bool {
     let difference = left

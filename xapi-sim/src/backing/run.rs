@@ -102,6 +102,7 @@ impl BootPlan {
             .collect();
         let mut config = BootConfig::new(name);
         config.vm_data = vm_data;
+        config.uuid = Some(world.db.text("VM", vm, "uuid")?);
         config.address = world.leases.get(vm).copied();
         world.counters.addresses += 1;
         let host = 10 + world.counters.addresses % 240;

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::BootConfig;
 use super::GuestError;
 use super::accounts::ID;
-use super::disk::DiskFiles;
+use super::disk::{DiskFiles, MACHINE_ID};
 
 /// Account files that cover the machine's.
 const ACCOUNT_FILES: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
@@ -50,7 +50,12 @@ pub(super) fn command(disk: &DiskFiles, hostname: &str) -> Result<Command, Guest
     for secret in software.secrets() {
         bind("--ro-bind", &state.join("empty"), secret);
     }
-    bind("--ro-bind", &disk.path().join("ssh"), "etc/ssh");
+    // A folder that is read-only gets no new file to mount over.
+    let machine_id = disk.path().join(MACHINE_ID);
+    if software.root().join(MACHINE_ID).exists() && machine_id.is_file() {
+        bind("--bind", &machine_id, MACHINE_ID);
+    }
+    bind("--bind", &disk.path().join("ssh"), "etc/ssh");
     bind("--ro-bind", &state.join("boot"), "boot");
     bind("--bind", &disk.path().join("volatile/run"), "run");
     bind("--bind", &disk.path().join("volatile/tmp"), "tmp");

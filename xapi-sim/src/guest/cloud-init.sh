@@ -11,11 +11,14 @@
 set -u
 run=/run/cloud-init seed=/run/cloud-init/seed
 data=/var/lib/cloud
-exec >>/var/log/cloud-init-output.log 2>&1 </dev/null
+log=/var/log/cloud-init-output.log
+# The simulator reads descriptor 9.
+exec 9>&2 >>"$log" 2>&1 </dev/null
 
 # Notes a failure of module $1.
 fail() {
     echo "cloud-init: $1: $2"
+    echo "cloud-init: $1: $2" >&9
     printf '%s\n' "('$1', $2)" >>"$run/errors"
 }
 
@@ -42,10 +45,14 @@ write_files() {
         if [ -f "$entry/append" ]; then
             cat "$entry/decoded" >>"$path"
         else
-            # A link would lead elsewhere, and a file of the machine below is read-only.
-            rm -f "$path" && cat "$entry/decoded" >"$path"
+            # A link would lead elsewhere, and a file of the machine below is read-only. One that
+            # is mounted stays.
+            rm -f "$path" 2>/dev/null
+            cat "$entry/decoded" >"$path"
         fi || { fail write-files "cannot write $path"; continue; }
         chmod "$(value permissions)" "$path" || fail write-files "cannot set the mode of $path"
+        # Whoever is not root here stands for root, whom no mode keeps from writing.
+        [ "$(id -u)" = 0 ] || chmod u+w "$path"
         if [ "$(id -u)" = 0 ]; then
             chown "$(value owner)" "$path" || fail write-files "cannot set the owner of $path"
         fi
@@ -100,6 +107,17 @@ authorize() {
     if [ "$(id -u)" = 0 ]; then chown -R "$name:" "$home/.ssh"; fi
 }
 
+timezone() {
+    [ -f "$seed/timezone" ] || return 0
+    zone=$(cat "$seed/timezone")
+    if [ ! -f "/usr/share/zoneinfo/$zone" ]; then
+        fail timezone "OSError('Invalid timezone $zone, no file found at /usr/share/zoneinfo/$zone')"
+    elif ! { rm -f /etc/localtime && ln -s "/usr/share/zoneinfo/$zone" /etc/localtime &&
+        rm -f /etc/timezone && printf '%s\n' "$zone" >/etc/timezone; }; then
+        fail timezone "cannot set the time zone"
+    fi
+}
+
 passwords() {
     # Options by which it asks no PAM, which guests may lack.
     for kind in "passwords --crypt-method=SHA512" "password-hashes --encrypted"; do
@@ -143,14 +161,26 @@ final_message() {
     printf '%s\n' "$message" | sed -E \
         -e 's/\$\{?(version|VERSION)\}?/22.4.2-xapi-sim/g' \
         -e "s/\\$\\{?(timestamp|TIMESTAMP)\\}?/$(date -u '+%a, %d %b %Y %H:%M:%S +0000')/g" \
-        -e 's/\$\{?(datasource|DATASOURCE)\}?/DataSourceNoCloud/g' \
+        -e "s/\\$\\{?(datasource|DATASOURCE)\\}?/$source/g" \
         -e "s/\\$\\{?(uptime|UPTIME)\\}?/$uptime/g"
 }
 
 # Runs script $2 for module $1.
 run_script() {
     [ -f "$seed/$2" ] || return 0
-    sh "$seed/$2" || fail "$1" "RuntimeError('Runparts: 1 failures ($2) in 1 attempted commands')"
+    # Its first line says what runs it.
+    chmod 0700 "$seed/$2"
+    "$seed/$2" 9>&- && return
+    fail "$1" "RuntimeError('Runparts: 1 failures ($2) in 1 attempted commands')"
+    # Whoever cannot log in does not see the log.
+    tail -n 3 "$log" | head -n 2 | sed 's/^/cloud-init: | /' >&9
+}
+
+# Runs the scripts in folder $2 for module $1.
+run_scripts() {
+    for script in "$seed/$2"/*; do
+        run_script "$1" "$2/${script##*/}"
+    done
 }
 
 # Writes where cloud-init tells how far it is; $1 is the stage, or null.
@@ -161,7 +191,7 @@ tell() {
         errors=$(sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&"/' "$run/errors" | paste -s -d, -)
     fi
     cat >"$run/status.json.new" <<END
-{"v1": {"datasource": "DataSourceNoCloud [seed=/dev/xvd][dsmode=net]", "stage": $stage,
+{"v1": {"datasource": "$source [seed=/dev/xvd][dsmode=net]", "stage": $stage,
   "init": {"errors": [], "start": 1, "finished": 1},
   "modules-final": {"errors": [$errors], "start": 1, "finished": $(date +%s)}}}
 END
@@ -170,7 +200,7 @@ END
 
 end() {
     tell null
-    printf '{"v1": {"datasource": "DataSourceNoCloud", "errors": [%s]}}\n' "$errors" \
+    printf '{"v1": {"datasource": "%s", "errors": [%s]}}\n' "$source" "$errors" \
         >"$run/result.json"
     mkdir -p "$data/data" "$data/instances" && date >"$instance/boot-finished"
     cp "$run/result.json" "$run/status.json" "$data/data/"
@@ -179,6 +209,7 @@ end() {
 }
 
 id=$(cat "$seed/instance-id")
+source=$(cat "$run/datasource")
 INSTANCE_ID=$id
 export INSTANCE_ID
 instance=$data/instances/$(printf '%s' "$id" | tr / _)
@@ -193,10 +224,12 @@ case $1 in
             while read -r line; do fail init "$line"; done <"$seed/errors"
         fi
         tell '"init"'
+        run_scripts boothook boothooks
         run_script bootcmd bootcmd
         if [ -f "$seed/new" ]; then
             write_files
             users_groups
+            timezone
             passwords
         fi
         tell '"modules-config"'
@@ -206,9 +239,16 @@ case $1 in
             tell '"modules-final"'
             packages
             run_script scripts-user runcmd
-            run_script scripts-user user-script
+            run_scripts scripts-user user-scripts
         fi
         final_message
+        delay=
+        if [ -f "$seed/new" ] && [ -f "$seed/power-off" ]; then delay=$(cat "$seed/power-off"); fi
         end
+        # The first process ends the guest, and with it this one.
+        if [ -n "$delay" ]; then
+            sleep "$delay"
+            kill -s TERM 1
+        fi
         ;;
 esac

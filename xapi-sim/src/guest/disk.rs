@@ -4,14 +4,15 @@
 //! root/              the guest's /, with mount points where the machine's software shows
 //! upper/usr, ...     what the guest changed of the machine's software (overlay)
 //! scratch/usr, ...   working folders of the kernel for the same (overlay)
-//! etc/               account files that cover the machine's (bubblewrap)
-//! ssh/               the guest's /etc/ssh, read-only in it
+//! etc/               account files and the machine id, which cover the machine's (bubblewrap)
+//! ssh/               the guest's /etc/ssh
 //! instance           which cloud-init instance it was configured for
 //! volatile/run, tmp  the guest's /run and /tmp, empty at each start
 //! ```
 //!
 //! Once a guest has run, anything in `root` and `upper` may be a link to anywhere. So the
-//! simulator writes there when it creates the disk, and never again.
+//! simulator writes there when it creates the disk, and never again. In `ssh`, which the guest
+//! cannot replace, it writes no file but in place of what was there, and reads no link.
 
 use std::fs;
 use std::io;
@@ -27,7 +28,7 @@ use super::accounts;
 use super::cloud_init;
 use super::freeze::{Freezer, Frozen};
 use super::state::{make_dir, remove_tree};
-use super::{GuestError, Inner, Rung};
+use super::{GuestError, Inner, Rung, sshd};
 
 /// Directories that every guest has, in the order of their making.
 const DIRECTORIES: [(&str, u32); 26] = [
@@ -58,6 +59,9 @@ const DIRECTORIES: [(&str, u32); 26] = [
     ("var/spool", 0o755),
     ("var/tmp", 0o1777),
 ];
+
+/// Empty until a guest has run, as in a system that no VM has booted yet.
+pub(super) const MACHINE_ID: &str = "etc/machine-id";
 
 const LINKS: [(&str, &str); 2] = [("var/run", "/run"), ("var/lock", "/run/lock")];
 
@@ -140,12 +144,18 @@ impl DiskFiles {
                 disk.fill_root()?;
                 disk.make_dir("etc", 0o755)?;
                 disk.write_accounts("etc")?;
+                disk.write(MACHINE_ID, "", 0o644)?;
             }
             Rung::Overlay => {
                 disk.fill_root()?;
                 disk.make_layers("upper")?;
                 disk.make_layers("scratch")?;
                 disk.write_accounts("upper/etc")?;
+                disk.write(&format!("upper/{MACHINE_ID}"), "", 0o444)?;
+                if guests.software.has_pam() {
+                    disk.make_dir("upper/etc/pam.d", 0o755)?;
+                    disk.write("upper/etc/pam.d/sshd", sshd::PAM, 0o644)?;
+                }
                 disk.write_network_files()?;
                 if cloud_init {
                     disk.make_dir("upper/usr/bin", 0o755)?;
@@ -355,6 +365,14 @@ impl DiskFiles {
     pub(super) fn write(&self, inside: &str, contents: &str, mode: u32) -> Result<(), GuestError> {
         let path = self.path.join(inside);
         write_file(&path, contents, mode).map_err(GuestError::files("write", &path))
+    }
+
+    /// Reads a file that a guest may have replaced, as long as it is one: a link might lead to a
+    /// secret of the machine, and a pipe would never end. No guest may run.
+    pub(super) fn read(&self, inside: &str) -> Option<String> {
+        let path = self.path.join(inside);
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+        is_file.then(|| fs::read_to_string(&path).ok()).flatten()
     }
 }
 

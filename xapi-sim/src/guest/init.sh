@@ -2,13 +2,14 @@
 # The first process of a guest with a PID namespace of its own. It buries the
 # orphans of the guest, and when it ends the kernel ends all others.
 #
-# usage: init.sh SSHD CONFIG GRACE
+# usage: init.sh SSHD CONFIG GRACE MACHINE-ID [new]
 #
 # It ends with sshd. SIGTERM makes it ask all processes to end, and end when they
-# have or when GRACE seconds are over.
+# have or when GRACE seconds are over. A system without a machine id takes MACHINE-ID,
+# and one that has become another, as `new` says, too.
 
 set -u
-sshd=$1 config=$2 grace=$3
+sshd=$1 config=$2 grace=$3 id=$4 new=$5
 
 # Traps reach it.
 # shellcheck disable=SC2317
@@ -33,7 +34,19 @@ shut_down() {
     exit 0
 }
 
+# As systemd does under Xen: what the firmware has is the uuid of the VM.
+set_machine_id() {
+    read -r known </etc/machine-id
+    case $new$known in
+        '' | uninitialized | new*)
+            printf '%s\n' "$id" >/etc/machine-id
+            ;;
+    esac
+}
+
 trap shut_down TERM
+known=
+set_machine_id 2>/dev/null
 if [ -d /run/cloud-init/seed ]; then
     # Whoever waits for cloud-init waits for this lock.
     exec 8>/run/cloud-init/lock

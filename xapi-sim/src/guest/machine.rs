@@ -37,15 +37,15 @@ impl Guest {
             cloud_init::forget_if_cleaned(&disk)?;
             disk.reset_volatile()?;
             cloud_init::prepare(&disk, &mut boot)?;
-            let host_key = sshd::install_keys(&disk, &boot)?;
-            let command = boot_command(&disk, &boot, address.socket_addr())?;
+            let identity = sshd::install_keys(&disk, &boot)?;
+            let command = boot_command(&disk, &boot, address.socket_addr(), identity.is_new)?;
             let rung = disk.guests.rung;
             let process = Process::spawn(command, rung.is_namespaced())?;
             let mark = (rung == Rung::Plain).then(|| plain::mark(&disk));
             let freezer = Freezer::new(process.id(), rung.is_namespaced(), mark);
             let freezer = Arc::new(freezer);
             disk.set_freezer(Some(Arc::clone(&freezer)));
-            Ok((process, address, disk, host_key, freezer))
+            Ok((process, address, disk, identity.host_key, freezer))
         };
         let (process, address, disk, host_key, freezer) = blocking(start).await?;
         let has_ended = process.ready(&name).await?;
@@ -132,6 +132,7 @@ fn boot_command(
     disk: &DiskFiles,
     boot: &BootConfig,
     address: SocketAddr,
+    is_new: bool,
 ) -> Result<Command, GuestError> {
     let rung = disk.guests.rung;
     let ssh = disk.path().join("ssh").display().to_string();
@@ -160,6 +161,7 @@ fn boot_command(
         address,
         directory,
         strict_modes,
+        pam: rung == Rung::Overlay && disk.guests.software.has_pam(),
         sftp,
         more: &more,
     };
@@ -170,6 +172,10 @@ fn boot_command(
         .arg(disk.guests.stop_grace.as_secs_f64().ceil().to_string());
     if rung == Rung::Plain {
         command.arg(plain::mark(disk));
+    } else {
+        command
+            .arg(boot.machine_id())
+            .arg(if is_new { "new" } else { "" });
     }
     Ok(command)
 }

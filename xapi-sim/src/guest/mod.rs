@@ -60,7 +60,7 @@ pub use rung::Rung;
 use address::Addresses;
 use disk::DiskFiles;
 use software::Software;
-use sshd::TrialKey;
+use sshd::FileKey;
 use state::StateDir;
 
 /// The TCP port of every guest's sshd.
@@ -279,7 +279,7 @@ impl Inner {
         let (key, public) = {
             let inner = Arc::clone(&inner);
             let make = move || {
-                let key = TrialKey::generate(&inner)?;
+                let key = FileKey::generate(&inner)?;
                 let public = key.public()?;
                 Ok((key, public))
             };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ConfigDrive, Rung, VM_DATA_HOSTNAME};
+use crate::secret;
 
 /// Says how guests are to be run.
 #[derive(Debug, Clone)]
@@ -75,6 +76,9 @@ pub struct BootConfig {
     /// The config drives that the guest finds, in the order of its devices; `None` for a guest
     /// without cloud-init. A guest with it does not read `vm_data`.
     pub config_drives: Option<Vec<ConfigDrive>>,
+    /// The uuid of the VM, as its firmware has it: what the system takes for its machine id where
+    /// it has none. By default any.
+    pub uuid: Option<String>,
     /// The address to boot at: one that a guest of the same [`Guests`](super::Guests) had before. By default any.
     pub address: Option<Ipv4Addr>,
 }
@@ -108,6 +112,21 @@ impl BootConfig {
     pub fn with_address(mut self, address: Ipv4Addr) -> Self {
         self.address = Some(address);
         self
+    }
+
+    /// Says the uuid of the VM.
+    #[must_use]
+    pub fn with_uuid(mut self, uuid: impl Into<String>) -> Self {
+        self.uuid = Some(uuid.into());
+        self
+    }
+
+    /// What the guest takes for its machine id if it has none.
+    pub(super) fn machine_id(&self) -> String {
+        if let Some(uuid) = &self.uuid {
+            return uuid.replace('-', "");
+        }
+        secret::machine_id()
     }
 
     pub(super) fn hostname(&self) -> String {

@@ -69,7 +69,7 @@ fn fstab(disk: &DiskFiles) -> String {
     for secret in software.secrets() {
         mount(&format!("{state}/empty"), secret, "none", "bind,ro");
     }
-    mount(&format!("{disk}/ssh"), "etc/ssh", "none", "bind,ro");
+    mount(&format!("{disk}/ssh"), "etc/ssh", "none", "bind");
     mount(&format!("{state}/boot"), "boot", "none", "bind,ro");
     mount(
         &format!("{disk}/volatile/run"),

@@ -19,6 +19,8 @@ use super::{BOOT_LIMIT, GuestError};
 
 /// What sshd reports once its socket accepts connections.
 const READY: &str = "Server listening on";
+/// What a line begins with that tells of a failure of cloud-init.
+const CLOUD_INIT: &str = "cloud-init: ";
 /// How many lines a failed boot is explained with: the first, as the rest tends to follow from it.
 const LOG_LINES: usize = 3;
 /// How long, in milliseconds, a process tree that was told to end may take before stronger means.
@@ -81,7 +83,7 @@ impl Process {
         })?;
         let (ready, is_ready) = oneshot::channel();
         let (ended, has_ended) = watch::channel(false);
-        let span = tracing::debug_span!("guest", name);
+        let span = tracing::warn_span!("guest", name);
         tokio::spawn(async move {
             read_log(log, ready, &span).await;
             ended.send_replace(true);
@@ -161,7 +163,13 @@ async fn read_log(
     while let Ok(1..) = log.read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
-        tracing::debug!(parent: span, "{text}");
+        if text.starts_with(CLOUD_INIT) {
+            // Perhaps nobody can log in to see it there.
+            let text = text.replace(char::is_control, " ");
+            tracing::warn!(parent: span, "{text}");
+        } else {
+            tracing::debug!(parent: span, "{text}");
+        }
         if text.starts_with(READY) {
             if let Some(ready) = ready.take() {
                 let _ = ready.send(Ok(()));

@@ -85,6 +85,11 @@ impl Software {
         missing.none().map(|()| path)
     }
 
+    /// Whether its sshd asks PAM who may come in, as that of a distribution does.
+    pub(super) fn has_pam(&self) -> bool {
+        self.root.join("etc/pam.d/sshd").is_file()
+    }
+
     /// The directory whose software it is.
     pub(super) fn root(&self) -> &Path {
         &self.root

@@ -10,11 +10,20 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::disk::{DiskFiles, write_file};
+use super::state::remove_tree;
 use super::{BOOT_LIMIT, BootConfig, GuestError, Inner, VM_DATA_AUTHORIZED_KEYS, VM_DATA_HOST_KEY};
 
 const HOST_KEY: &str = "ssh/ssh_host_ed25519_key";
 const HOST_KEY_PUBLIC: &str = "ssh/ssh_host_ed25519_key.pub";
 const AUTHORIZED_KEYS: &str = "ssh/authorized_keys";
+
+/// What PAM is told of logins over SSH. The machine's own file has modules that a guest may not
+/// use, and greets whoever logs in.
+pub(super) const PAM: &str = "auth required pam_unix.so\n\
+    account required pam_nologin.so\n\
+    account required pam_unix.so\n\
+    session required pam_permit.so\n\
+    password required pam_unix.so\n";
 
 /// What differs between the rungs.
 #[derive(Debug)]
@@ -24,6 +33,8 @@ pub(super) struct SshdConfig<'a> {
     pub(super) directory: &'a str,
     /// Whether files are owned inside as OpenSSH wants them before it trusts them.
     pub(super) strict_modes: bool,
+    /// Whether PAM is asked, which lets keys into accounts whose password is locked.
+    pub(super) pam: bool,
     pub(super) sftp: &'a str,
     /// Further lines.
     pub(super) more: &'a str,
@@ -36,12 +47,15 @@ impl SshdConfig<'_> {
             address,
             directory,
             strict_modes,
+            pam,
             sftp,
             more,
         } = self;
         let strict_modes = if *strict_modes { "yes" } else { "no" };
+        let pam = if *pam { "yes" } else { "no" };
         format!(
-            "ListenAddress {address}\n\
+            "Include {directory}/sshd_config.d/*.conf\n\
+             ListenAddress {address}\n\
              PidFile none\n\
              HostKey {directory}/ssh_host_ed25519_key\n\
              AuthorizedKeysFile .ssh/authorized_keys {directory}/authorized_keys\n\
@@ -49,7 +63,7 @@ impl SshdConfig<'_> {
              PasswordAuthentication no\n\
              KbdInteractiveAuthentication no\n\
              PermitRootLogin prohibit-password\n\
-             UsePAM no\n\
+             UsePAM {pam}\n\
              UseDNS no\n\
              MaxStartups 200\n\
              PrintMotd no\n\
@@ -61,25 +75,36 @@ impl SshdConfig<'_> {
     }
 }
 
-/// Puts the keys from the boot data where sshd looks for them; returns the public host key.
-pub(super) fn install_keys(disk: &DiskFiles, boot: &BootConfig) -> Result<String, GuestError> {
+/// What a guest is known by.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// The public host key: type and key.
+    pub(super) host_key: String,
+    /// Whether the boot data have given it another than it had.
+    pub(super) is_new: bool,
+}
+
+/// Puts the keys from the boot data where sshd looks for them.
+pub(super) fn install_keys(disk: &DiskFiles, boot: &BootConfig) -> Result<Identity, GuestError> {
     // cloud-init installs keys once, where they stay.
-    if boot.config_drives.is_none() || !disk.path().join(AUTHORIZED_KEYS).exists() {
+    if boot.config_drives.is_none() || disk.read(AUTHORIZED_KEYS).is_none() {
         let keys = boot.vm_data.get(VM_DATA_AUTHORIZED_KEYS);
         authorize(disk, keys.map_or("", String::as_str))?;
     }
-    match boot.vm_data.get(VM_DATA_HOST_KEY) {
+    let given = boot.vm_data.get(VM_DATA_HOST_KEY);
+    let is_new = match given {
         Some(key) => install_host_key(disk, key)?,
-        None if disk.path().join(HOST_KEY).exists() => {}
-        None => generate_key(&disk.guests, &disk.path().join(HOST_KEY))?,
-    }
-    let path = disk.path().join(HOST_KEY_PUBLIC);
-    let line = fs::read_to_string(&path).map_err(GuestError::files("read", &path))?;
-    Ok(line
-        .split_whitespace()
-        .take(2)
-        .collect::<Vec<_>>()
-        .join(" "))
+        None => false,
+    };
+    let public = match public_host_key(disk)? {
+        Some(public) => public,
+        None => generate_host_key(disk)?,
+    };
+    let words: Vec<_> = public.split_whitespace().take(2).collect();
+    Ok(Identity {
+        host_key: words.join(" "),
+        is_new,
+    })
 }
 
 /// Lets these keys in, one to a line, and no others but those in the home directories.
@@ -87,26 +112,34 @@ pub(super) fn authorize(disk: &DiskFiles, keys: &str) -> Result<(), GuestError> 
     disk.write(AUTHORIZED_KEYS, &ended_line(keys), 0o644)
 }
 
-/// Removes the host key, so that the next start makes another.
-pub(super) fn remove_host_key(disk: &DiskFiles) -> Result<(), GuestError> {
-    for name in [HOST_KEY, HOST_KEY_PUBLIC] {
-        let path = disk.path().join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(GuestError::files("remove", &path)(error));
-            }
-            _ => {}
+/// Removes the host keys, so that the next start makes another.
+pub(super) fn remove_host_keys(disk: &DiskFiles) -> Result<(), GuestError> {
+    let directory = disk.path().join("ssh");
+    let listed = fs::read_dir(&directory).map_err(GuestError::files("read", &directory))?;
+    for entry in listed {
+        let entry = entry.map_err(GuestError::files("read", &directory))?;
+        if entry.file_name().to_string_lossy().starts_with("ssh_host_") {
+            let path = entry.path();
+            let removed = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => remove_tree(&path),
+                _ => fs::remove_file(&path),
+            };
+            removed.map_err(GuestError::files("remove", &path))?;
         }
     }
     Ok(())
 }
 
-/// Installs a private host key, and the public one that belongs to it.
-pub(super) fn install_host_key(disk: &DiskFiles, key: &str) -> Result<(), GuestError> {
+/// Installs a private host key, and the public one that belongs to it. False when it is there
+/// already.
+pub(super) fn install_host_key(disk: &DiskFiles, key: &str) -> Result<bool, GuestError> {
     let key = &ended_line(key);
     let path = disk.path().join(HOST_KEY);
-    if fs::read_to_string(&path).is_ok_and(|installed| installed == *key) {
-        return Ok(());
+    if disk
+        .read(HOST_KEY)
+        .is_some_and(|installed| installed == *key)
+    {
+        return Ok(false);
     }
     disk.write(HOST_KEY, key, 0o600)?;
     let refused = |reason: String| GuestError::BootData {
@@ -131,7 +164,34 @@ pub(super) fn install_host_key(disk: &DiskFiles, key: &str) -> Result<(), GuestE
             return Err(refused(format!("it is not {form}")));
         }
     };
-    disk.write(HOST_KEY_PUBLIC, &public, 0o644)
+    disk.write(HOST_KEY_PUBLIC, &public, 0o644)?;
+    Ok(true)
+}
+
+/// The public part of the installed host key, which somebody in the guest may have replaced;
+/// `None` where there is none, or something else.
+fn public_host_key(disk: &DiskFiles) -> Result<Option<String>, GuestError> {
+    if disk.read(HOST_KEY).is_none() {
+        return Ok(None);
+    }
+    let path = disk.path().join(HOST_KEY);
+    let output = run_keygen(&disk.guests, |keygen| {
+        keygen.args(["-y", "-P", "", "-f"]).arg(&path)
+    });
+    match output {
+        Ok(public) => Ok(public.starts_with("ssh-ed25519 ").then_some(public)),
+        Err(KeygenError::Run(error)) => Err(error),
+        Err(KeygenError::Refused) => Ok(None),
+    }
+}
+
+/// Makes a host key, where no link of the guest's can lead it elsewhere.
+fn generate_host_key(disk: &DiskFiles) -> Result<String, GuestError> {
+    let made = FileKey::generate(&disk.guests)?;
+    disk.write(HOST_KEY, &made.private()?, 0o600)?;
+    let public = made.public()?;
+    disk.write(HOST_KEY_PUBLIC, &public, 0o644)?;
+    Ok(public)
 }
 
 /// Makes an ed25519 key pair.
@@ -187,17 +247,17 @@ fn ended_line(text: &str) -> String {
     }
 }
 
-/// A throw-away key to log in with.
+/// A key pair in files of its own, to log in with or to be copied from.
 #[derive(Debug)]
-pub(super) struct TrialKey {
+pub(super) struct FileKey {
     directory: tempfile::TempDir,
 }
 
-impl TrialKey {
+impl FileKey {
     pub(super) fn generate(guests: &Inner) -> Result<Self, GuestError> {
         let parent = guests.state.path();
         let directory = tempfile::Builder::new()
-            .prefix("trial-")
+            .prefix("key-")
             .tempdir_in(parent)
             .map_err(GuestError::files("create a directory in", parent))?;
         generate_key(guests, &directory.path().join("key"))?;
@@ -205,7 +265,15 @@ impl TrialKey {
     }
 
     pub(super) fn public(&self) -> Result<String, GuestError> {
-        let path = self.directory.path().join("key.pub");
+        self.read("key.pub")
+    }
+
+    fn private(&self) -> Result<String, GuestError> {
+        self.read("key")
+    }
+
+    fn read(&self, name: &str) -> Result<String, GuestError> {
+        let path = self.directory.path().join(name);
         fs::read_to_string(&path).map_err(GuestError::files("read", &path))
     }
 
@@ -274,12 +342,19 @@ mod tests {
             address: "127.77.3.9:2222".parse().unwrap(),
             directory: "/etc/ssh",
             strict_modes: true,
+            pam: false,
             sftp: "internal-sftp",
             more: "SetEnv A=b\n",
         };
         let text = config.text();
-        assert!(text.starts_with("ListenAddress 127.77.3.9:2222\n"));
+        // What somebody puts there comes first, and so counts.
+        assert!(
+            text.starts_with(
+                "Include /etc/ssh/sshd_config.d/*.conf\nListenAddress 127.77.3.9:2222\n"
+            )
+        );
         assert!(text.contains("\nStrictModes yes\n"));
+        assert!(text.contains("\nUsePAM no\n"));
         assert!(text.ends_with("\nSetEnv A=b\n"));
         assert!(
             !text.contains("MaxSessions"),

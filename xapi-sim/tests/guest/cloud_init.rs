@@ -309,3 +309,62 @@ async fn passwords_are_set_packages_looked_for_and_the_log_ends_as_told() {
     );
     guest.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_a_script_makes_is_open_to_a_key() {
+    let Some((fixture, disk)) = overlay().await else {
+        return;
+    };
+    let key = fixture.public_key();
+    let key = key.trim();
+    // As Terraform's cloudinit_config joins its parts.
+    let text = format!(
+        "Content-Type: multipart/mixed; boundary=\"B\"\nMIME-Version: 1.0\r\n\r\n\
+         --B\r\nContent-Type: text/cloud-config\r\n\r\n\
+         #cloud-config\ntimezone: Europe/Vienna\n\
+         runcmd:\n\
+         - useradd --create-home lab\n\
+         - install -d -m 0700 -o lab ~lab/.ssh\n\
+         - echo '{key}' >~lab/.ssh/authorized_keys\r\n\
+         --B\r\nContent-Type: text/x-shellscript\r\n\r\n\
+         #!/usr/bin/lua5.4\nio.open('/srv/script', 'w'):write(_VERSION)\n\r\n\
+         --B--\r\n"
+    );
+    let let_in = user_data(&fixture, "merge_how: 'dict(recurse_list)+list(append)'\n");
+    let text = text.replace(
+        "--B--",
+        &format!("--B\r\nContent-Type: text/cloud-config\r\n\r\n{let_in}\r\n--B--"),
+    );
+    let guest = boot(&fixture, &disk, vec![drive("i-1", &text)]).await;
+    let status = fixture.run(&guest, "cloud-init status --wait").await;
+    assert_eq!(status.trim(), "status: done");
+    let output = fixture.ssh(&guest, "lab", "id -un").output().await.unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "lab\n",
+        "{output:?}"
+    );
+    assert_eq!(fixture.run(&guest, "cat /srv/script").await, "Lua 5.4");
+    let zone = "cat /etc/timezone; readlink /etc/localtime; TZ= date -d @0 +%H; date -d @0 +%H";
+    let zone = fixture.run(&guest, zone).await;
+    assert_eq!(
+        zone,
+        "Europe/Vienna\n/usr/share/zoneinfo/Europe/Vienna\n00\n01"
+    );
+    guest.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_is_powered_off_at_the_end_when_its_drive_says_so() {
+    let Some((fixture, disk)) = overlay().await else {
+        return;
+    };
+    let text = user_data(&fixture, "power_state: {mode: poweroff}\n");
+    let guest = boot(&fixture, &disk, vec![drive("i-1", &text)]).await;
+    guest.exited().await;
+    drop(guest);
+    // Once for an instance.
+    let guest = boot(&fixture, &disk, vec![drive("i-1", &text)]).await;
+    fixture.run(&guest, "cloud-init status --wait").await;
+    guest.shutdown().await;
+}

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{Fixture, state_dirs};
+use crate::support::{Fixture, generate_key, state_dirs};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use xapi_sim::guest::{Guest, Rung};
+use xapi_sim::guest::{Guest, GuestDisk, Rung, VM_DATA_HOST_KEY};
 
 macro_rules! on_isolated_rungs {
     ($($name:ident),* $(,)?) => {
@@ -21,6 +21,7 @@ on_isolated_rungs!(
     a_guest_does_not_inherit_the_environment,
     rocks_install_into_the_home_of_the_user,
     secrets_of_the_machine_are_hidden,
+    an_identity_is_the_guests_own_until_it_is_cleaned,
 );
 
 async fn two_guests(fixture: &Fixture) -> (Guest, Guest) {
@@ -143,6 +144,95 @@ async fn secrets_of_the_machine_are_hidden(rung: Rung) {
     }
 }
 
+/// What a template is cleaned with before it is copied.
+const CLEAN: &str = "rm /etc/ssh/ssh_host_* && : >/etc/machine-id";
+
+async fn an_identity_is_the_guests_own_until_it_is_cleaned(rung: Rung) {
+    let Some(fixture) = Fixture::new(rung).await else {
+        return;
+    };
+    let user = match rung {
+        Rung::Overlay => "root",
+        _ => "bioxen",
+    };
+    let machine = std::fs::read("/etc/machine-id").unwrap();
+    let boot = async |disk: &GuestDisk, uuid: &str| {
+        let config = fixture.boot_config("vm").with_uuid(uuid);
+        let guest = fixture.guests.boot(disk, config).await.unwrap();
+        let id = fixture.run(&guest, "cat /etc/machine-id").await;
+        (guest, id)
+    };
+    let template = fixture.guests.create("template").await.unwrap();
+    let (guest, id) = boot(&template, "11111111-2222-3333-4444-555555555555").await;
+    assert_eq!(
+        id, "11111111222233334444555555555555",
+        "the VM's, as under Xen"
+    );
+    let host_key = guest.host_key().to_owned();
+    let uncleaned = fixture.guests.copy(&template, "uncleaned").await.unwrap();
+    let output = fixture.ssh(&guest, user, CLEAN).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    guest.shutdown().await;
+
+    let (guest, same) = boot(&uncleaned, "66666666-2222-3333-4444-555555555555").await;
+    assert_eq!((same, guest.host_key()), (id.clone(), &*host_key));
+    guest.shutdown().await;
+
+    let cleaned = fixture.guests.copy(&template, "cleaned").await.unwrap();
+    let (guest, other) = boot(&cleaned, "77777777-2222-3333-4444-555555555555").await;
+    assert_eq!(other, "77777777222233334444555555555555");
+    assert_ne!(guest.host_key(), host_key);
+    guest.shutdown().await;
+
+    // A new host key makes another machine of it.
+    let key = fixture.keys.path().join("host");
+    generate_key(&key);
+    let config = fixture
+        .boot_config("vm")
+        .with_uuid("88888888-2222-3333-4444-555555555555")
+        .with_vm_data(VM_DATA_HOST_KEY, std::fs::read_to_string(&key).unwrap());
+    for _ in 0..2 {
+        let guest = fixture.guests.boot(&cleaned, config.clone()).await.unwrap();
+        let id = fixture.run(&guest, "cat /etc/machine-id").await;
+        assert_eq!(id, "88888888222233334444555555555555");
+        guest.shutdown().await;
+    }
+    assert_eq!(std::fs::read("/etc/machine-id").unwrap(), machine);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_the_folder_of_host_keys_lead_the_simulator_nowhere() {
+    let Some(fixture) = Fixture::new(Rung::Overlay).await else {
+        return;
+    };
+    let victim = tempfile::tempdir().unwrap();
+    let file = victim.path().join("file");
+    std::fs::write(&file, "untouched").unwrap();
+    let disk = fixture.guests.create("worker").await.unwrap();
+    let guest = fixture.boot(&disk).await;
+    let plant = format!(
+        "cd /etc/ssh && rm * && for name in ssh_host_ed25519_key authorized_keys sshd_config; \
+         do ln -s {0} $name; done && ln -s {0}-absent ssh_host_ed25519_key.pub",
+        file.display()
+    );
+    let output = fixture.ssh(&guest, "root", &plant).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    guest.shutdown().await;
+    let guest = fixture.boot(&disk).await;
+    fixture.run(&guest, "true").await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "untouched");
+    assert_eq!(std::fs::read_dir(victim.path()).unwrap().count(), 1);
+
+    // Settings that somebody puts beside stay, and count.
+    let set = "mkdir /etc/ssh/sshd_config.d && \
+               echo 'SetEnv SAID=once' >/etc/ssh/sshd_config.d/own.conf";
+    let output = fixture.ssh(&guest, "root", set).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    guest.shutdown().await;
+    let guest = fixture.boot(&disk).await;
+    assert_eq!(fixture.run(&guest, "echo $SAID").await, "once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn root_in_an_overlay_changes_only_its_own_system() {
     let Some(fixture) = Fixture::new(Rung::Overlay).await else {
@@ -199,7 +289,6 @@ async fn root_in_an_overlay_lacks_the_means_to_leave_it() {
         "mknod /tmp/disk b 254 0",
         "unshare --mount true",
         "hostname owned",
-        "touch /etc/ssh/sshd_config",
         "ls -d /proc/1/root/boot/machine/etc",
     ] {
         let output = fixture.ssh(&guest, "root", attempt).output().await.unwrap();
@@ -217,7 +306,7 @@ async fn the_software_of_a_bubblewrap_guest_is_read_only() {
     };
     let disk = fixture.guests.create("worker").await.unwrap();
     let guest = fixture.boot(&disk).await;
-    for path in ["/usr/bin/x", "/etc/x", "/opt/x", "/etc/ssh/x", "/boot/x"] {
+    for path in ["/usr/bin/x", "/etc/x", "/opt/x", "/boot/x"] {
         let output = fixture.try_run(&guest, &format!("touch {path}")).await;
         assert_eq!(output.status.code(), Some(1), "{path}: {output:?}");
         assert!(!Path::new(path).exists(), "{path} is on the machine");

@@ -1,6 +1,7 @@
 //! What cloud-init makes of the documents on a config drive.
 
-use super::drive::ConfigDrive;
+use super::drive::{ConfigDrive, Source};
+use super::user_data::UserData;
 use super::yaml::Node;
 
 /// What root may do with a key while `disable_root` is on.
@@ -21,7 +22,8 @@ pub(crate) struct CloudConfig {
     /// Scripts: of each boot, and of the end of the first.
     pub(crate) bootcmd: Option<String>,
     pub(crate) runcmd: Option<String>,
-    pub(crate) user_script: Option<String>,
+    pub(crate) boothooks: Vec<String>,
+    pub(crate) user_scripts: Vec<String>,
     /// Lines for `chpasswd`: `user:password`, and those whose password is a hash.
     pub(crate) passwords: Vec<String>,
     pub(crate) password_hashes: Vec<String>,
@@ -32,6 +34,11 @@ pub(crate) struct CloudConfig {
     pub(crate) package_update: bool,
     /// What the log ends with.
     pub(crate) final_message: Option<String>,
+    pub(crate) timezone: Option<String>,
+    /// How many seconds after all that the system ends, if it does.
+    pub(crate) power_off: Option<u64>,
+    /// Keys that the metadata have, for the default user.
+    keys: Vec<String>,
     /// What `network-config` says of the interfaces, in its order.
     pub(crate) interfaces: Vec<InterfaceConfig>,
     /// What is wrong, one line each.
@@ -69,7 +76,7 @@ pub(crate) struct FileConfig {
 }
 
 /// Keys of cloud-config that are carried out, or change nothing here.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 31] = [
     "bootcmd",
     "chpasswd",
     "disable_root",
@@ -80,11 +87,14 @@ const KNOWN: [&str; 27] = [
     "locale",
     "manage_etc_hosts",
     "merge_how",
+    "merge_type",
     "network",
     "no_ssh_fingerprints",
+    "ntp",
     "output",
     "packages",
     "password",
+    "power_state",
     "package_reboot_if_required",
     "package_update",
     "package_upgrade",
@@ -95,6 +105,7 @@ const KNOWN: [&str; 27] = [
     "ssh_deletekeys",
     "ssh_keys",
     "ssh_pwauth",
+    "timezone",
     "users",
     "write_files",
 ];
@@ -107,32 +118,36 @@ impl CloudConfig {
             ..Self::default()
         };
         let meta_data = made.document("meta-data", &drive.meta_data);
+        let (id, hostname, keys) = match drive.source {
+            Source::NoCloud => ("instance-id", "local-hostname", "public-keys"),
+            Source::ConfigDrive => ("uuid", "hostname", "public_keys"),
+        };
         made.instance_id = meta_data
-            .text_at("instance-id")
+            .text_at(id)
             // What the data source calls an instance without a name.
             .unwrap_or_else(|| "iid-datasource-none".to_owned());
-        made.hostname = meta_data.text_at("local-hostname");
+        made.hostname = meta_data.text_at(hostname).map(|name| short(&name));
+        made.keys = match meta_data.get(keys) {
+            // By their names.
+            Some(Node::Map(keys)) => keys
+                .iter()
+                .flat_map(|(_, keys)| keys.words_or_line())
+                .collect(),
+            Some(keys) => keys.words_or_line(),
+            None => Vec::new(),
+        };
         if let Some(network) = &drive.network_config {
             let network = made.document("network-config", network);
-            made.interfaces = interfaces(&network);
+            made.interfaces = match drive.source {
+                Source::NoCloud => interfaces(&network),
+                Source::ConfigDrive => links(&network),
+            };
         }
-        let user_data = drive.user_data.trim_start();
-        if user_data.starts_with("#cloud-config") {
-            let config = made.document("user-data", user_data);
-            made.read(&config, default_user);
-        } else if user_data.starts_with("#!") {
-            made.user_script = Some(user_data.to_owned());
-            made.read(&Node::Nothing, default_user);
-        } else {
-            if !user_data.is_empty() {
-                made.errors.push(
-                    "Unhandled non-multipart (text/x-not-multipart) userdata: its first line is \
-                     no #cloud-config"
-                        .to_owned(),
-                );
-            }
-            made.read(&Node::Nothing, default_user);
-        }
+        let user_data = UserData::read(&drive.user_data);
+        made.errors.extend(user_data.errors);
+        made.user_scripts = user_data.scripts;
+        made.boothooks = user_data.boothooks;
+        made.read(&user_data.config, default_user);
         made
     }
 
@@ -154,8 +169,7 @@ impl CloudConfig {
             }
         }
         if let Some(name) = config.text_at("hostname").or(config.text_at("fqdn")) {
-            let short = name.split('.').next().unwrap_or_default();
-            self.hostname = Some(short.to_owned());
+            self.hostname = Some(short(&name));
         }
         self.delete_host_keys = config.flag_at("ssh_deletekeys", true);
         if let Some(Node::Map(keys)) = config.get("ssh_keys") {
@@ -186,6 +200,13 @@ impl CloudConfig {
             }
         }
         self.final_message = config.text_at("final_message");
+        self.timezone = config.text_at("timezone");
+        if let Some(state) = config.get("power_state") {
+            match power_off(state) {
+                Ok(after) => self.power_off = after,
+                Err(error) => self.errors.push(format!("power_state: {error}")),
+            }
+        }
         for file in config.get("write_files").map_or(&[][..], Node::items) {
             match file.text_at("path") {
                 Some(path) => self.files.push(file_config(path, file)),
@@ -284,10 +305,10 @@ impl CloudConfig {
             self.users.push(made);
         }
         // Keys of nobody in particular are the default user's, and root's as far as that may log in.
-        let keys = config
-            .get("ssh_authorized_keys")
-            .map(Node::words_or_line)
-            .unwrap_or_default();
+        let mut keys = std::mem::take(&mut self.keys);
+        if let Some(more) = config.get("ssh_authorized_keys") {
+            keys.extend(more.words_or_line());
+        }
         if keys.is_empty() {
             return;
         }
@@ -316,6 +337,39 @@ impl Node {
         let texts = self.items().iter().filter_map(Self::text);
         texts.map(|text| text.trim().to_owned()).collect()
     }
+}
+
+/// The first part of a name in the domain name system.
+fn short(name: &str) -> String {
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// How many seconds after the end of the work the system is to be powered off, if it is.
+fn power_off(state: &Node) -> Result<Option<u64>, String> {
+    match state.get("condition").map(|said| (said, said.flag())) {
+        None | Some((_, Some(true))) => {}
+        Some((_, Some(false))) => return Ok(None),
+        Some((_, None)) => {
+            return Err("xapi-sim carries out no condition but true and false".to_owned());
+        }
+    }
+    match state.text_at("mode").as_deref() {
+        Some("poweroff" | "halt") => {}
+        Some("reboot") => return Err("xapi-sim does not carry out mode reboot".to_owned()),
+        mode => {
+            let mode = mode.unwrap_or_default();
+            return Err(format!(
+                "mode {mode:?} is none of poweroff, reboot and halt"
+            ));
+        }
+    }
+    let delay = state.text_at("delay").unwrap_or_else(|| "now".to_owned());
+    if delay == "now" {
+        return Ok(Some(0));
+    }
+    let minutes = delay.trim_start_matches('+').parse::<u64>();
+    let minutes = minutes.map_err(|_| format!("delay {delay:?} is neither now nor +MINUTES"))?;
+    Ok(Some(minutes.saturating_mul(60)))
 }
 
 fn host_key_file(name: &str) -> Option<String> {
@@ -432,6 +486,21 @@ fn interfaces(network: &Node) -> Vec<InterfaceConfig> {
         }
     });
     interfaces.collect()
+}
+
+/// The interfaces of a network as OpenStack describes it.
+fn links(network: &Node) -> Vec<InterfaceConfig> {
+    let networks = network.get("networks").map_or(&[][..], Node::items);
+    let links = network.get("links").map_or(&[][..], Node::items).iter();
+    let links = links.map(|link| {
+        let id = link.text_at("id");
+        let mut on_it = networks.iter().filter(|on| on.text_at("link") == id);
+        InterfaceConfig {
+            mac: link.text_at("ethernet_mac_address"),
+            address: on_it.find_map(|network| network.get("ip_address")?.text()?.parse().ok()),
+        }
+    });
+    links.collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The volume on which cloud-init finds what is for it: FAT or ISO 9660, labelled `cidata`.
+//! The volume on which cloud-init finds what is for it: FAT or ISO 9660, labelled `cidata`, or
+//! `config-2` where its files are those of OpenStack.
 
 use std::io::{Cursor, Read};
 
@@ -7,22 +8,44 @@ use fatfs::{FileSystem, FsOptions};
 use super::iso;
 
 /// What NoCloud calls its volumes; it takes the label in either case.
-const LABEL: &str = "cidata";
+const NO_CLOUD: &str = "cidata";
+/// What OpenStack and those call theirs who do as it does.
+const CONFIG_DRIVE: &str = "config-2";
 /// Volumes are small; nobody puts more than this on one.
 pub(crate) const LARGEST: u64 = 64 << 20;
 
 /// What a config drive says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigDrive {
+    pub(super) source: Source,
     pub(super) meta_data: String,
-    pub(super) user_data: String,
+    /// As it is on the drive, where it may be compressed.
+    pub(super) user_data: Vec<u8>,
     pub(super) network_config: Option<String>,
+}
+
+/// Whose form the documents have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    NoCloud,
+    ConfigDrive,
+}
+
+impl Source {
+    /// What cloud-init calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Source::NoCloud => "DataSourceNoCloud",
+            Source::ConfigDrive => "DataSourceConfigDrive",
+        }
+    }
 }
 
 impl ConfigDrive {
     /// Reads the bytes of a disk, or of a disk with one partition that holds them. `None` for one
     /// that is no config drive: no FAT volume and no CD, another label, or without `meta-data` or
-    /// `user-data`, which both have to be there.
+    /// `user-data`, which both have to be there. Of a drive of OpenStack's,
+    /// `openstack/latest/meta_data.json` has to.
     #[must_use]
     pub fn read(bytes: Vec<u8>) -> Option<Self> {
         if let Some(volume) = iso::Volume::read(&bytes) {
@@ -48,17 +71,25 @@ impl ConfigDrive {
     }
 
     fn of(label: &str, file: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Self> {
-        if !label.trim().eq_ignore_ascii_case(LABEL) {
-            return None;
-        }
         let read = |name: &str| {
             let content = file(name)?;
             Some(String::from_utf8_lossy(&content).into_owned())
         };
+        let label = label.trim();
+        if label.eq_ignore_ascii_case(NO_CLOUD) {
+            return Some(Self {
+                source: Source::NoCloud,
+                meta_data: read("meta-data")?,
+                user_data: file("user-data")?,
+                network_config: read("network-config"),
+            });
+        }
+        label.eq_ignore_ascii_case(CONFIG_DRIVE).then_some(())?;
         Some(Self {
-            meta_data: read("meta-data")?,
-            user_data: read("user-data")?,
-            network_config: read("network-config"),
+            source: Source::ConfigDrive,
+            meta_data: read("openstack/latest/meta_data.json")?,
+            user_data: file("openstack/latest/user_data").unwrap_or_default(),
+            network_config: read("openstack/latest/network_data.json"),
         })
     }
 }
@@ -99,6 +130,10 @@ mod tests {
         format_volume(&mut disk, FormatVolumeOptions::new().volume_label(*label)).unwrap();
         let volume = FileSystem::new(&mut disk, FsOptions::new()).unwrap();
         for (name, content) in files {
+            let folders = name.match_indices('/').map(|(at, _)| &name[..at]);
+            for folder in folders {
+                volume.root_dir().create_dir(folder).unwrap();
+            }
             let mut file = volume.root_dir().create_file(name).unwrap();
             file.write_all(content.as_bytes()).unwrap();
         }
@@ -111,7 +146,7 @@ mod tests {
         let both = [("meta-data", "m"), ("user-data", "u")];
         for label in [b"cidata     ", b"CIDATA     "] {
             let drive = ConfigDrive::read(volume(label, &both)).unwrap();
-            assert_eq!((&*drive.meta_data, &*drive.user_data), ("m", "u"));
+            assert_eq!((&*drive.meta_data, &*drive.user_data), ("m", &b"u"[..]));
             assert_eq!(drive.network_config, None);
             assert!(!format!("{drive:?}").contains('u'.to_string().repeat(2).as_str()));
         }
@@ -122,11 +157,24 @@ mod tests {
     }
 
     #[test]
+    fn a_drive_of_openstack_has_its_files_in_a_folder() {
+        let files = [
+            ("openstack/latest/meta_data.json", "{}"),
+            ("openstack/latest/user_data", "u"),
+        ];
+        let drive = ConfigDrive::read(volume(b"config-2   ", &files)).unwrap();
+        assert_eq!(drive.source, Source::ConfigDrive);
+        assert_eq!((&*drive.meta_data, &*drive.user_data), ("{}", &b"u"[..]));
+        assert_eq!(ConfigDrive::read(volume(b"config-2   ", &files[1..])), None);
+        assert_eq!(ConfigDrive::read(volume(b"cidata     ", &files)), None);
+    }
+
+    #[test]
     fn a_drive_may_be_a_cd() {
-        use iso::tests::{Names, volume};
+        use iso::{Names, tests::volume};
         let files = [("meta-data", "m"), ("user-data", "u")];
         let drive = ConfigDrive::read(volume(Names::RockRidge, "cidata", &files)).unwrap();
-        assert_eq!((&*drive.meta_data, &*drive.user_data), ("m", "u"));
+        assert_eq!((&*drive.meta_data, &*drive.user_data), ("m", &b"u"[..]));
         let other = volume(Names::Joliet, "other", &files);
         assert_eq!(ConfigDrive::read(other), None);
     }

@@ -16,11 +16,21 @@ const IS_DIRECTORY: u8 = 2;
 /// A volume.
 pub(super) struct Volume<'a> {
     pub(super) label: String,
-    files: Vec<(String, &'a [u8])>,
+    disk: &'a [u8],
+    root: Record<'a>,
+    names: Names,
+}
+
+/// Where the names of a volume are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Names {
+    Short,
+    Joliet,
+    RockRidge,
 }
 
 impl<'a> Volume<'a> {
-    /// Reads the root directory of a volume. `None` for what is none.
+    /// Reads the description of a volume. `None` for what is none.
     pub(super) fn read(disk: &'a [u8]) -> Option<Self> {
         let mut descriptions = disk
             .chunks_exact(BLOCK)
@@ -31,26 +41,50 @@ impl<'a> Volume<'a> {
             block[0] == SUPPLEMENTARY && JOLIET.iter().any(|escape| block[88..].starts_with(escape))
         });
         let label = String::from_utf8_lossy(&primary[40..72]).trim().to_owned();
-        let records = records(disk, primary)?;
-        let files = if records.iter().any(|record| record.long_name().is_some()) {
-            named(disk, &records, |record| {
-                record.long_name().map(str::to_owned)
-            })
+        let root = Record::parse(&primary[ROOT..])?;
+        let entries = records(disk, &root)?;
+        let (root, names) = if entries.iter().any(|record| record.long_name().is_some()) {
+            (root, Names::RockRidge)
         } else if let Some(joliet) = joliet {
-            let records = self::records(disk, joliet)?;
-            named(disk, &records, |record| Some(wide(record.name)))
+            (Record::parse(&joliet[ROOT..])?, Names::Joliet)
         } else {
-            named(disk, &records, |record| {
-                Some(String::from_utf8_lossy(record.name).to_ascii_lowercase())
-            })
+            (root, Names::Short)
         };
-        Some(Volume { label, files })
+        Some(Volume {
+            label,
+            disk,
+            root,
+            names,
+        })
     }
 
-    /// What a file of the root directory holds.
-    pub(super) fn file(&self, name: &str) -> Option<&'a [u8]> {
-        let found = self.files.iter().find(|(known, _)| known == name);
-        found.map(|(_, content)| *content)
+    /// What a file holds whose path begins at the root.
+    pub(super) fn file(&self, path: &str) -> Option<&'a [u8]> {
+        let mut entries = records(self.disk, &self.root)?;
+        let mut names = path.split('/').peekable();
+        while let Some(name) = names.next() {
+            let is_directory = names.peek().is_some();
+            let found = entries.into_iter().find(|record| {
+                (record.flags & IS_DIRECTORY != 0) == is_directory
+                    && self.name(record).as_deref() == Some(name)
+            })?;
+            if !is_directory {
+                return found.content(self.disk);
+            }
+            entries = records(self.disk, &found)?;
+        }
+        None
+    }
+
+    /// The name of an entry, without the number of its version.
+    fn name(&self, record: &Record<'_>) -> Option<String> {
+        let name = match self.names {
+            Names::RockRidge => record.long_name()?.to_owned(),
+            Names::Joliet => wide(record.name),
+            Names::Short => String::from_utf8_lossy(record.name).to_ascii_lowercase(),
+        };
+        let name = name.strip_suffix(";1").unwrap_or(&name);
+        Some(name.trim_end_matches('.').to_owned())
     }
 }
 
@@ -100,11 +134,10 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The entries of the root directory of a description.
-fn records<'a>(disk: &'a [u8], description: &'a [u8]) -> Option<Vec<Record<'a>>> {
-    let root = Record::parse(&description[ROOT..])?.content(disk)?;
+/// The entries of a directory.
+fn records<'a>(disk: &'a [u8], directory: &Record<'a>) -> Option<Vec<Record<'a>>> {
     let mut records = Vec::new();
-    for block in root.chunks(BLOCK) {
+    for block in directory.content(disk)?.chunks(BLOCK) {
         let mut rest = block;
         // An entry of no length says that the rest of the block is empty.
         while let Some(length @ 1..) = rest.first() {
@@ -114,24 +147,6 @@ fn records<'a>(disk: &'a [u8], description: &'a [u8]) -> Option<Vec<Record<'a>>>
         }
     }
     Some(records)
-}
-
-/// The files of a directory under names of some kind, without the number of their version.
-fn named<'a>(
-    disk: &'a [u8],
-    records: &[Record<'a>],
-    name: impl Fn(&Record<'a>) -> Option<String>,
-) -> Vec<(String, &'a [u8])> {
-    let files = records
-        .iter()
-        .filter(|record| record.flags & IS_DIRECTORY == 0);
-    files
-        .filter_map(|record| {
-            let name = name(record)?;
-            let name = name.strip_suffix(";1").unwrap_or(&name);
-            Some((name.trim_end_matches('.').to_owned(), record.content(disk)?))
-        })
-        .collect()
 }
 
 /// Two bytes to a letter, the first of more weight.
@@ -147,14 +162,6 @@ fn wide(name: &[u8]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-
-    /// What the names of a volume are written in.
-    #[derive(Clone, Copy, PartialEq)]
-    pub(in crate::guest::cloud_init) enum Names {
-        Short,
-        Joliet,
-        RockRidge,
-    }
 
     fn record(block: usize, length: usize, flags: u8, name: &[u8], extra: &[u8]) -> Vec<u8> {
         let mut record = vec![0; 33];

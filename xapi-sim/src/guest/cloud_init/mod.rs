@@ -2,8 +2,9 @@
 //!
 //! The simulator reads the drive and lays its content out below `/run/cloud-init/seed`, one value
 //! to a file; `cloud-init.sh` does the work in the guest, and the program `cloud-init` there tells
-//! how far it is. Host keys are the exception: `/etc/ssh` is read-only in a guest, so the simulator
-//! writes them. As with the real one, nearly everything is done once for each `instance-id`.
+//! how far it is. Host keys are the exception: the simulator has to know them, so it writes them
+//! itself. As with the real one, nearly everything is done once for each `instance-id`. What fails
+//! is in the guest's logs and, since perhaps nobody can log in to read them, in the simulator's.
 //!
 //! On the plain rung a guest has no file system of its own: there only keys are installed, and
 //! there is no program `cloud-init`.
@@ -11,6 +12,8 @@
 mod config;
 mod drive;
 mod iso;
+mod merge;
+mod user_data;
 mod yaml;
 
 use std::fs;
@@ -19,12 +22,15 @@ pub(crate) use config::CloudConfig;
 pub use config::InterfaceConfig;
 pub use drive::ConfigDrive;
 pub(crate) use drive::LARGEST;
+use drive::Source;
 
 use super::disk::DiskFiles;
 use super::{BootConfig, GuestError, Rung, sshd};
 
 /// Where the content of the drive is laid out, in the disk's own files.
 const SEED: &str = "volatile/run/cloud-init/seed";
+/// What cloud-init calls where the content is from.
+const SOURCE: &str = "volatile/run/cloud-init/datasource";
 /// Locked in the guest until cloud-init has done its work.
 const LOCK: &str = "volatile/run/cloud-init/lock";
 /// Which instance the disk has been configured for, and the host name that it got.
@@ -95,17 +101,20 @@ pub(super) fn prepare(disk: &DiskFiles, boot: &mut BootConfig) -> Result<(), Gue
             .map(String::as_str)
             .collect();
         if is_new {
+            for error in &config.errors {
+                tracing::warn!(guest = disk.name(), "cloud-init: {error}");
+            }
             return sshd::authorize(disk, &keys.join("\n"));
         }
         return Ok(());
     }
-    lay_out(disk, &config, is_new)
+    lay_out(disk, drive.source, &config, is_new)
 }
 
 /// Installs the host keys of the drive. sshd of a guest has one, of type ed25519.
 fn host_keys(disk: &DiskFiles, config: &mut CloudConfig) -> Result<(), GuestError> {
     if config.delete_host_keys {
-        sshd::remove_host_key(disk)?;
+        sshd::remove_host_keys(disk)?;
     }
     let own = config
         .host_keys
@@ -119,21 +128,29 @@ fn host_keys(disk: &DiskFiles, config: &mut CloudConfig) -> Result<(), GuestErro
                 .push(format!("ssh_keys: ed25519_private: {reason}"));
             Ok(())
         }
-        result => result,
+        result => result.map(drop),
     }
 }
 
 /// Writes the content of the drive where `cloud-init.sh` looks for it.
-fn lay_out(disk: &DiskFiles, config: &CloudConfig, is_new: bool) -> Result<(), GuestError> {
+fn lay_out(
+    disk: &DiskFiles,
+    source: Source,
+    config: &CloudConfig,
+    is_new: bool,
+) -> Result<(), GuestError> {
     for (directory, mode) in [
         ("volatile/run/cloud-init", 0o755),
         (SEED, 0o700),
         ("volatile/run/cloud-init/seed/users", 0o700),
         ("volatile/run/cloud-init/seed/files", 0o700),
+        ("volatile/run/cloud-init/seed/boothooks", 0o700),
+        ("volatile/run/cloud-init/seed/user-scripts", 0o700),
     ] {
         disk.make_dir(directory, mode)?;
     }
     disk.write(LOCK, "", 0o644)?;
+    disk.write(SOURCE, source.name(), 0o644)?;
     let write = |name: &str, content: &str| disk.write(&format!("{SEED}/{name}"), content, 0o600);
     write("instance-id", &config.instance_id)?;
     if is_new {
@@ -145,12 +162,23 @@ fn lay_out(disk: &DiskFiles, config: &CloudConfig, is_new: bool) -> Result<(), G
     for (name, script) in [
         ("bootcmd", &config.bootcmd),
         ("runcmd", &config.runcmd),
-        ("user-script", &config.user_script),
         ("final-message", &config.final_message),
+        ("timezone", &config.timezone),
     ] {
         if let Some(script) = script {
             write(name, script)?;
         }
+    }
+    for (folder, scripts) in [
+        ("boothooks", &config.boothooks),
+        ("user-scripts", &config.user_scripts),
+    ] {
+        for (number, script) in scripts.iter().enumerate() {
+            write(&format!("{folder}/{number:04}"), script)?;
+        }
+    }
+    if let Some(seconds) = config.power_off {
+        write("power-off", &seconds.to_string())?;
     }
     for (name, texts) in [
         ("passwords", &config.passwords),

@@ -3,7 +3,8 @@ use super::*;
 fn config(user_data: &str) -> CloudConfig {
     let drive = ConfigDrive {
         meta_data: "instance-id: i-1\nlocal-hostname: one\n".to_owned(),
-        user_data: user_data.to_owned(),
+        source: Source::NoCloud,
+        user_data: user_data.as_bytes().to_vec(),
         network_config: None,
     };
     CloudConfig::new(&drive, "debian")
@@ -87,7 +88,7 @@ fn what_is_not_understood_is_told() {
     for (user_data, word) in [
         ("#cloud-config\na: [", "Failed loading yaml"),
         ("#cloud-config\nswap: {}\n", "swap"),
-        ("hostname: x\n", "no #cloud-config"),
+        ("hostname: x\n", "neither with #cloud-config"),
         ("#cloud-config\nruncmd: {a: b}\n", "shellify"),
     ] {
         let errors = config(user_data).errors;
@@ -97,9 +98,56 @@ fn what_is_not_understood_is_told() {
         );
     }
     assert_eq!(
-        config("#!/bin/sh\ntrue\n").user_script.as_deref(),
-        Some("#!/bin/sh\ntrue\n")
+        config("#!/bin/sh\ntrue\n").user_scripts,
+        ["#!/bin/sh\ntrue\n"]
     );
+}
+
+#[test]
+fn a_drive_of_openstack_says_the_same_in_its_own_words() {
+    let drive = ConfigDrive {
+        source: Source::ConfigDrive,
+        meta_data: r#"{"uuid": "i-2", "hostname": "two.lan", "public_keys": {"mine": "k1"}}"#
+            .to_owned(),
+        user_data: Vec::new(),
+        network_config: Some(
+            r#"{"links": [{"id": "l", "ethernet_mac_address": "02:00:00:00:00:01"}],
+                "networks": [{"link": "l", "type": "ipv4", "ip_address": "10.0.0.5"}]}"#
+                .to_owned(),
+        ),
+    };
+    let config = CloudConfig::new(&drive, "debian");
+    assert_eq!(config.errors, [""; 0]);
+    assert_eq!(config.instance_id, "i-2");
+    assert_eq!(config.hostname.as_deref(), Some("two"));
+    assert_eq!(config.users[0].keys, ["k1"]);
+    let expected = InterfaceConfig {
+        mac: Some("02:00:00:00:00:01".to_owned()),
+        address: "10.0.0.5".parse().ok(),
+    };
+    assert_eq!(config.interfaces, [expected]);
+}
+
+#[test]
+fn the_end_of_power_is_read_or_told() {
+    for (said, expected) in [
+        ("{mode: poweroff}", Some(0)),
+        ("{mode: halt, delay: +2}", Some(120)),
+        ("{mode: poweroff, condition: false}", None),
+    ] {
+        let config = config(&format!("#cloud-config\npower_state: {said}\n"));
+        assert_eq!(config.power_off, expected, "{said}");
+        assert_eq!(config.errors, [""; 0], "{said}");
+    }
+    for (said, word) in [
+        ("{mode: reboot}", "does not carry out mode reboot"),
+        ("{mode: poweroff, delay: later}", "delay \"later\""),
+        ("{delay: now}", "mode \"\""),
+        ("{mode: halt, condition: test -e /x}", "no condition"),
+    ] {
+        let errors = config(&format!("#cloud-config\npower_state: {said}\n")).errors;
+        assert!(errors.len() == 1 && errors[0].contains(word), "{errors:?}");
+    }
 }
 
 #[test]
