@@ -16,6 +16,7 @@
 mod file;
 mod origin;
 mod problem;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ pub struct Settings {
     types: BTreeMap<String, Map<String, Value>>,
     /// Where each key of a type comes from.
     origins: BTreeMap<(String, String), Origin>,
+    /// By which of its names each was given.
+    names: BTreeMap<(String, String), String>,
+    /// Keys that are given by two of their names.
+    twice: Vec<Problem>,
     notes: Vec<String>,
     /// The named pools of the file.
     pools: Vec<String>,
@@ -45,38 +50,6 @@ pub struct Settings {
 /// The types that settings can be given for.
 const TYPES: [&str; 2] = ["basic", "xcpng"];
 
-/// Keys whose text may be a number, a truth value or a list (`["a", "b"]`). All others stay text, so
-/// that a password of digits remains a password.
-const NUMBERS: [&str; 6] = [
-    "vcpus",
-    "cores_per_socket",
-    "port",
-    "memory_mb",
-    "max_processes",
-    "idle_workers",
-];
-const FLAGS: [&str; 5] = [
-    "insecure",
-    "processes",
-    "network",
-    "fresh_process",
-    "in_process",
-];
-const LISTS: [&str; 9] = [
-    "address_cidr",
-    "disks",
-    "fingerprint",
-    "read",
-    "write",
-    "tags",
-    "network",
-    "xcpng_host",
-    "password_command",
-];
-
-/// Lists that one text is a list of one for.
-const ONE_OR_MANY: [&str; 3] = ["read", "write", "tags"];
-
 /// Keys whose values are paths.
 const PATHS: [&str; 9] = [
     "password_file",
@@ -88,6 +61,14 @@ const PATHS: [&str; 9] = [
     "directory",
     "read",
     "write",
+];
+
+/// Keys whose values are files that are read.
+const READ: [&str; 4] = [
+    "password_file",
+    "tls.ca_file",
+    "ssh.identity_file",
+    "ssh.known_hosts",
 ];
 
 /// Keys of which one is given. What has more weight replaces all of them.
@@ -196,7 +177,7 @@ impl Settings {
                     (_, key) => key,
                 };
                 let origin = Origin::Variable(name.clone());
-                self.put(vm_type, &key, value(&key, &text), origin);
+                self.put_text(vm_type, &key, &text, origin);
             }
             self.environment.insert(name, text);
         }
@@ -213,20 +194,35 @@ impl Settings {
             )));
         };
         let key = key.trim();
-        self.put(vm_type, key, value(key, text), Origin::Option);
+        self.put_text(vm_type, key, text, Origin::Option);
         Ok(())
     }
 
-    fn put(&mut self, vm_type: &str, key: &str, value: Value, origin: Origin) {
-        let known = OLDER_KEYS.iter().find(|(old, _)| *old == key);
-        let key = match known {
-            Some((old, new)) if vm_type == "xcpng" => {
-                self.notes
-                    .push(format!("{origin}: {old} is an older name; write {new}"));
-                new
-            }
-            _ => key,
-        };
+    fn put_text(&mut self, vm_type: &str, name: &str, text: &str, origin: Origin) {
+        let value = text::value(newer(vm_type, name), text);
+        self.put(vm_type, name, value, origin);
+    }
+
+    fn put(&mut self, vm_type: &str, name: &str, value: Value, origin: Origin) {
+        let key = newer(vm_type, name);
+        if key != name {
+            self.notes
+                .push(format!("{origin}: {name} is an older name; write {key}"));
+        }
+        let here = place(vm_type, key);
+        if let Some(before) = self.origins.get(&here)
+            && before.is_of_one_layer(&origin)
+            && let Some(other) = self.names.get(&here)
+            && other != name
+        {
+            let message = format!("{name} is the same key as {other} ({before}); keep one of them");
+            let twice = Problem::new(Some(vm_type), Some(origin.clone()), message);
+            self.twice.push(twice);
+        }
+        // A table as a whole replaces all that is known of its keys.
+        let inner = format!("{key}.");
+        self.origins
+            .retain(|(of, known), _| of != vm_type || !known.starts_with(&inner));
         for others in ALTERNATIVES.iter().filter(|all| all.contains(&key)) {
             for other in others.iter().filter(|other| **other != key) {
                 let known = self.origins.get(&place(vm_type, other));
@@ -241,7 +237,8 @@ impl Settings {
             &path,
             value,
         );
-        self.origins.insert(place(vm_type, key), origin);
+        self.names.insert(here.clone(), name.to_owned());
+        self.origins.insert(here, origin);
     }
 
     fn remove(&mut self, vm_type: &str, key: &str) {
@@ -362,8 +359,36 @@ impl Settings {
             Problem::new(Some(vm_type), origin, problem.message)
         };
         let mut problems: Vec<_> = problems.into_iter().map(placed).collect();
+        let twice = self.twice.iter();
+        problems.extend(
+            twice
+                .filter(|problem| problem.vm_type.as_deref() == Some(vm_type))
+                .cloned(),
+        );
         sort(&mut problems);
         Ok(problems)
+    }
+
+    /// The files that a configuration names and that are not there, which
+    /// [`check`](Self::check) does not look for.
+    #[must_use]
+    pub fn missing_files(&self, vm_type: &str, config: &Value) -> Vec<Problem> {
+        let missing = READ.iter().filter_map(|key| {
+            let pointer = format!("/{}", key.replace('.', "/"));
+            let path = Path::new(config.pointer(&pointer)?.as_str()?);
+            let reason = match path.metadata() {
+                Ok(about) if about.is_dir() => "it is a folder".to_owned(),
+                Ok(_) => return None,
+                Err(error) => error.to_string(),
+            };
+            let origin = self.origin(vm_type, key).cloned();
+            let message = format!(
+                "{key}: there is no file {}: {reason}; make it, or name another one",
+                path.display()
+            );
+            Some(Problem::new(Some(vm_type), origin, message))
+        });
+        missing.collect()
     }
 
     /// Makes paths whole that start from home or from the folder of the file that names them.
@@ -404,6 +429,15 @@ impl std::fmt::Debug for Settings {
     }
 }
 
+/// What a key is called now.
+fn newer<'k>(vm_type: &str, key: &'k str) -> &'k str {
+    let older = OLDER_KEYS.iter().find(|(old, _)| *old == key);
+    match older {
+        Some((_, new)) if vm_type == "xcpng" => new,
+        _ => key,
+    }
+}
+
 fn place(vm_type: &str, key: &str) -> (String, String) {
     (vm_type.to_owned(), key.to_owned())
 }
@@ -431,17 +465,6 @@ fn set(table: &mut Map<String, Value>, path: &[&str], value: Value) {
             set(&mut inner, rest, value);
             table.insert((*key).to_owned(), Value::Object(inner));
         }
-    }
-}
-
-fn value(key: &str, text: &str) -> Value {
-    let key = key.rsplit('.').next().unwrap_or(key);
-    match serde_json::from_str(text) {
-        Ok(number @ Value::Number(_)) if NUMBERS.contains(&key) => number,
-        Ok(flag @ Value::Bool(_)) if FLAGS.contains(&key) => flag,
-        Ok(list @ Value::Array(_)) if LISTS.contains(&key) => list,
-        _ if ONE_OR_MANY.contains(&key) => Value::from(vec![text]),
-        _ => Value::from(text),
     }
 }
 

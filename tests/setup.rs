@@ -93,6 +93,8 @@ fn a_check_tells_all_problems_at_once_in_the_order_of_their_lines() {
             (pool, Some(5)),
             (pool, Some(6)),
             (pool, Some(7)),
+            // The file is not there.
+            (pool, Some(8)),
             (Some("basic"), Some(11)),
             (pool, None)
         ],

@@ -82,7 +82,10 @@ fn the_other_commands_use_the_pool_until_it_ends() {
     run(folder, &[&["create", "lab"], &lab[..]].concat());
     std::fs::create_dir(folder.join("data")).unwrap();
     std::fs::write(folder.join("data/genome.fa"), ">x\nACGT\n").unwrap();
-    run(folder, &[&["cp", "data", "lab:input"], &lab[..]].concat());
+    std::os::unix::fs::symlink("genome.fa", folder.join("data/link.fa")).unwrap();
+    let copied = run(folder, &[&["cp", "data", "lab:input"], &lab[..]].concat());
+    let told = String::from_utf8_lossy(&copied.stderr).into_owned();
+    assert!(told.contains("warning: data: left out link.fa"), "{told}");
     run(
         folder,
         &[&["cp", "data/genome.fa", "lab:"], &lab[..]].concat(),

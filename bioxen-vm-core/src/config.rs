@@ -61,37 +61,24 @@ pub(crate) fn read<C: DeserializeOwned>(
             };
         }
     };
-    if let Ok(config) = try_to_read(all.clone()) {
+    if let Ok(config) = try_to_read(Value::Object(all.clone())) {
         return Read {
             config: Some(config),
             problems: Vec::new(),
         };
     }
-    let mut good = all.clone();
-    let mut problems = Vec::new();
-    for (key, value) in all {
-        let Err(wrong) = try_to_read::<C>(single(key, value.clone())) else {
-            continue;
-        };
-        let inner = in_table::<C>(key, value, advice);
-        if inner.is_empty() {
-            good.remove(key);
-            problems.push(wrong.problem(key, advice));
-            continue;
-        }
-        for (inner, problem) in inner {
-            if let Some(Value::Object(table)) = good.get_mut(key) {
-                table.remove(&inner);
-            }
-            problems.push(problem);
-        }
-    }
-    let config = match try_to_read(good) {
+    let mut reading = Reading {
+        advice,
+        problems: Vec::new(),
+    };
+    let good = reading.right_keys::<C>(&|inner| Value::Object(inner), None, all);
+    let mut problems = reading.problems;
+    let config = match try_to_read(Value::Object(good)) {
         Ok(config) => Some(config),
         Err(wrong) => {
             // Each key is right, and together they are not: one of them is given by two names.
             if problems.is_empty() {
-                problems.push(ConfigProblem::new("", wrong.message));
+                problems.push(ConfigProblem::new("", plain(&wrong.message)));
             }
             None
         }
@@ -99,26 +86,86 @@ pub(crate) fn read<C: DeserializeOwned>(
     Read { config, problems }
 }
 
-/// What is wrong with the keys of a table, each looked at alone.
-fn in_table<C: DeserializeOwned>(
-    table: &str,
-    value: &Value,
+/// Finds the parts of a configuration that are wrong, each looked at alone.
+struct Reading {
     advice: fn(&str) -> Option<&'static str>,
-) -> Vec<(String, ConfigProblem)> {
-    let Value::Object(inner) = value else {
-        return Vec::new();
-    };
-    let keys = inner.iter().filter_map(|(key, value)| {
-        let alone = Value::Object(single(key, value.clone()));
-        let wrong = try_to_read::<C>(single(table, alone)).err()?;
-        // What is missing beside it is not its fault.
-        let path = format!("{table}.{key}");
-        wrong
-            .path
-            .starts_with(&path)
-            .then(|| (key.clone(), wrong.problem(&path, advice)))
-    });
-    keys.collect()
+    problems: Vec<ConfigProblem>,
+}
+
+/// Where a value stands: as serde calls it in a configuration that has nothing else, and as it is called
+/// in the whole one. They differ in the numbers of a list's elements.
+struct At {
+    alone: String,
+    told: String,
+}
+
+impl At {
+    fn key(outer: Option<&Self>, key: &str) -> Self {
+        let name = |outer: &str| format!("{outer}.{key}");
+        Self {
+            alone: outer.map_or_else(|| key.to_owned(), |outer| name(&outer.alone)),
+            told: outer.map_or_else(|| key.to_owned(), |outer| name(&outer.told)),
+        }
+    }
+
+    fn element(outer: &Self, number: usize) -> Self {
+        Self {
+            alone: format!("{}[0]", outer.alone),
+            told: format!("{}[{number}]", outer.told),
+        }
+    }
+}
+
+impl Reading {
+    /// The keys of a table that are right.
+    fn right_keys<C: DeserializeOwned>(
+        &mut self,
+        around: &dyn Fn(Map<String, Value>) -> Value,
+        at: Option<&At>,
+        table: &Map<String, Value>,
+    ) -> Map<String, Value> {
+        let keys = table.iter().filter_map(|(key, value)| {
+            let around = |value| around(single(key, value));
+            let right = self.right::<C>(&around, &At::key(at, key), value)?;
+            Some((key.clone(), right))
+        });
+        keys.collect()
+    }
+
+    /// What of a value is right; nothing when it is wrong as a whole.
+    fn right<C: DeserializeOwned>(
+        &mut self,
+        around: &dyn Fn(Value) -> Value,
+        at: &At,
+        value: &Value,
+    ) -> Option<Value> {
+        let wrong = match try_to_read::<C>(around(value.clone())) {
+            Err(wrong) if wrong.path.starts_with(&at.alone) => wrong,
+            // What is missing beside it is not its fault.
+            _ => return Some(value.clone()),
+        };
+        let before = self.problems.len();
+        let rest = match value {
+            Value::Object(table) => {
+                let around = |table| around(Value::Object(table));
+                Value::Object(self.right_keys::<C>(&around, Some(at), table))
+            }
+            Value::Array(all) => {
+                let elements = all.iter().enumerate().filter_map(|(number, one)| {
+                    let around = |one| around(Value::Array(vec![one]));
+                    self.right::<C>(&around, &At::element(at, number), one)
+                });
+                Value::Array(elements.collect())
+            }
+            _ => Value::Null,
+        };
+        if self.problems.len() == before {
+            self.problems.push(wrong.problem(at, self.advice));
+            return None;
+        }
+        // Without its wrong parts it may lack what it must have.
+        try_to_read::<C>(around(rest.clone())).ok().map(|_: C| rest)
+    }
 }
 
 fn single(key: &str, value: Value) -> Map<String, Value> {
@@ -131,36 +178,93 @@ struct Wrong {
     message: String,
 }
 
-fn try_to_read<C: DeserializeOwned>(config: Map<String, Value>) -> Result<C, Wrong> {
-    serde_path_to_error::deserialize(Value::Object(config)).map_err(|error| Wrong {
+fn try_to_read<C: DeserializeOwned>(config: Value) -> Result<C, Wrong> {
+    serde_path_to_error::deserialize(config).map_err(|error| Wrong {
         path: error.path().to_string(),
         message: error.into_inner().to_string(),
     })
 }
 
 impl Wrong {
-    fn problem(self, key: &str, advice: fn(&str) -> Option<&'static str>) -> ConfigProblem {
-        // In a list it is further down than the key that has the list.
-        let whole = match self.path.starts_with(key) {
-            true => &self.path,
-            false => key,
-        };
+    fn problem(self, at: &At, advice: fn(&str) -> Option<&'static str>) -> ConfigProblem {
+        let key = &at.told;
         let known = unknown_key(&self.message);
         let message = match &known {
             Some(known) => {
-                let last = whole.rsplit('.').next().unwrap_or(whole);
+                let last = key.rsplit('.').next().unwrap_or(key);
                 let remedy = match advice(key) {
                     Some(advice) => advice.to_owned(),
                     None => instead(last, known),
                 };
-                format!("{whole}: unknown key {last:?}; {remedy}")
+                format!("{key}: unknown key {last:?}; {remedy}")
             }
-            None => format!("{whole}: {}", self.message),
+            None => format!("{key}: {}", plain(&self.message)),
         };
+        // Where it comes from is known of keys, not of what is in their lists.
+        let key = key.split('[').next().unwrap_or(key);
         ConfigProblem {
             is_unknown: known.is_some(),
             ..ConfigProblem::new(key, message)
         }
+    }
+}
+
+/// What serde says of a value, in words that do not come from Rust.
+fn plain(message: &str) -> String {
+    let quoted = |text: &str| Some(text.strip_prefix('`')?.strip_suffix('`')?.to_owned());
+    let wrong = ["invalid type: ", "invalid value: "];
+    let wrong = wrong.iter().find_map(|start| message.strip_prefix(start));
+    if let Some((found, expected)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
+        return format!("{} is needed, not {}", needed(expected), given(found));
+    }
+    if let Some(key) = message.strip_prefix("missing field ").and_then(quoted) {
+        return format!("{key} is missing in it");
+    }
+    if let Some(key) = message.strip_prefix("duplicate field ").and_then(quoted) {
+        return format!("{key} is given twice, once by another of its names; keep one of them");
+    }
+    let variants = message.strip_prefix("unknown variant `");
+    if let Some((given, known)) = variants.and_then(|rest| rest.split_once("`, expected ")) {
+        let known = known.split('`').skip(1).step_by(2);
+        let known: Vec<_> = known.map(|one| format!("{one:?}")).collect();
+        return format!("{given:?} is not among {}", known.join(", "));
+    }
+    message.to_owned()
+}
+
+/// What a value has to be.
+fn needed(expected: &str) -> String {
+    let whole = |most: &str| format!("a whole number from 0 to {most}");
+    match expected {
+        "u8" => whole("255"),
+        "u16" => whole("65535"),
+        "u32" => whole("4294967295"),
+        "u64" | "usize" => "a whole number, not negative,".to_owned(),
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a string" | "a borrowed string" | "string or map" => "a text".to_owned(),
+        "path string" => "a path".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a table".to_owned(),
+        _ if expected.starts_with("struct ") => "a table".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// What a value is.
+fn given(found: &str) -> String {
+    match found {
+        "sequence" => "a list".to_owned(),
+        "map" => "a table".to_owned(),
+        "null" | "unit value" | "Option value" => "nothing".to_owned(),
+        _ => match found.split_once(' ') {
+            Some(("string", text)) => text.to_owned(),
+            _ => match found.split('`').nth(1) {
+                Some(value) => value.to_owned(),
+                None => found.to_owned(),
+            },
+        },
     }
 }
 
@@ -203,7 +307,22 @@ mod tests {
         time: Option<Duration>,
         names: Vec<String>,
         inner: Inner,
-        list: Vec<Inner>,
+        disks: Vec<Disk>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Disk {
+        size: ByteSize,
+        name: Option<String>,
+        kind: Option<Kind>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        Fast,
+        Slow,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -243,7 +362,7 @@ mod tests {
             ]
         );
         assert!(
-            messages[0].starts_with("inner.port: invalid type"),
+            messages[0].starts_with("inner.port: a whole number from 0 to 65535"),
             "{messages:?}"
         );
         assert_eq!(
@@ -255,7 +374,7 @@ mod tests {
             "{messages:?}"
         );
         assert!(
-            messages[3].starts_with("names[1]: invalid type"),
+            messages[3].starts_with("names[1]: a text is needed, not 7"),
             "{messages:?}"
         );
         assert_eq!(
@@ -265,34 +384,73 @@ mod tests {
         assert_eq!(messages[5], "old: unknown key \"old\"; leave it out");
         assert_eq!(
             messages[6],
-            "zzzzzz: unknown key \"zzzzzz\"; there are memory, limit, time, names, inner, list"
+            "zzzzzz: unknown key \"zzzzzz\"; there are memory, limit, time, names, inner, disks"
         );
         let config = told.config.unwrap();
         assert_eq!(config.time, Some(Duration::from_secs(30)));
         assert_eq!((config.inner.port, &*config.inner.user), (0, "y"));
-        assert_eq!((config.memory, config.names.len()), (None, 0));
+        assert_eq!(
+            (config.memory, &config.names[..]),
+            (None, &["a".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_known_as_such_also_in_a_list() {
+        let config = json!({"disks": [{"siez": 1}], "nmes": 1, "names": 7});
+        let told = read::<Config>(&config, |_| None).problems;
+        let told: Vec<_> = told
+            .iter()
+            .map(|problem| (problem.key.as_str(), problem.is_unknown))
+            .collect();
+        assert_eq!(told, [("disks", true), ("names", false), ("nmes", true)]);
+        assert_eq!(
+            messages(config)[0],
+            "disks[0].siez: unknown key \"siez\"; did you mean \"size\"?"
+        );
+    }
+
+    #[test]
+    fn each_part_of_a_list_is_looked_at_and_told_in_plain_words() {
+        let config = json!({
+            "names": [1, "a", true],
+            "inner": 7,
+            "disks": [
+                {"size": "1GB", "bogus": 1}, {"name": "x"}, {"size": "1GB", "kind": "quick"},
+                {"size": "2GB", "name": 5}, "all", {"size": "3GB", "name": "y", "kind": "slow"},
+            ],
+        });
+        let told = read::<Config>(&config, |_| None);
+        let messages: Vec<_> = told.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            messages,
+            [
+                "disks[0].bogus: unknown key \"bogus\"; there are size, name, kind",
+                "disks[1]: size is missing in it",
+                "disks[2].kind: \"quick\" is not among \"fast\", \"slow\"",
+                "disks[3].name: a text is needed, not 5",
+                "disks[4]: a table is needed, not \"all\"",
+                "inner: a table is needed, not 7",
+                "names[0]: a text is needed, not 1",
+                "names[2]: a text is needed, not true",
+            ]
+        );
+        assert!(told.problems.iter().all(|one| !one.key.contains('[')));
+        let disks = told.config.unwrap().disks;
+        let sizes: Vec<_> = disks.iter().map(|disk| disk.size.0 >> 30).collect();
+        assert_eq!(sizes, [1, 1, 2, 3]);
+        let last = disks.last().unwrap();
+        assert_eq!(
+            (last.name.as_deref(), &last.kind),
+            (Some("y"), &Some(Kind::Slow))
+        );
     }
 
     #[test]
     fn a_key_that_is_given_by_two_names_is_told() {
         assert_eq!(
             messages(json!({"time": 1, "limit": 2})),
-            ["duplicate field `time`"]
-        );
-    }
-
-    #[test]
-    fn an_unknown_key_is_known_as_such_also_in_a_list() {
-        let config = json!({"list": [{"prot": 1}], "nmes": 1, "names": 7});
-        let told = read::<Config>(&config, |_| None).problems;
-        let told: Vec<_> = told
-            .iter()
-            .map(|problem| (problem.key.as_str(), problem.is_unknown))
-            .collect();
-        assert_eq!(told, [("list", true), ("names", false), ("nmes", true)]);
-        assert_eq!(
-            messages(config)[0],
-            "list[0].prot: unknown key \"prot\"; did you mean \"port\"?"
+            ["time is given twice, once by another of its names; keep one of them"]
         );
     }
 

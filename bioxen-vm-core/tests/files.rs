@@ -270,16 +270,21 @@ async fn only_what_differs_is_copied_and_what_is_too_many_goes_on_request() {
     fs::create_dir(here.join("empty")).unwrap();
     fs::set_permissions(here.join("empty"), Permissions::from_mode(0o750)).unwrap();
     symlink("a", here.join("link")).unwrap();
+    fs::set_permissions(&here, Permissions::from_mode(0o751)).unwrap();
     let target = there.join("copy");
 
     let synced = files().push(&here, &target, false).await.unwrap();
+    assert_eq!(mode(&target), 0o751);
     assert_eq!((synced.copied, synced.bytes, synced.unchanged), (3, 10, 0));
     assert_eq!(synced.skipped, [Path::new("link")]);
+    // What is there keeps its own.
+    fs::set_permissions(&target, Permissions::from_mode(0o700)).unwrap();
     assert_eq!(fs::read(target.join(odd_name())).unwrap(), b"odd");
     assert_eq!(mode(&target.join("empty")), 0o750);
 
     let synced = files().push(&here, &target, true).await.unwrap();
     assert_eq!((synced.copied, synced.unchanged, synced.removed), (0, 3, 0));
+    assert_eq!(mode(&target), 0o700);
 
     write("deep/er/b", "new");
     fs::set_permissions(here.join("a"), Permissions::from_mode(0o600)).unwrap();

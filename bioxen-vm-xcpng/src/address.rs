@@ -5,26 +5,28 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use xapi_client::api::{Cls, Vm, VmGuestMetrics, VmPowerState, VmRecord};
-use xapi_client::{Client, DateTime, Ref, Watch};
+use xapi_client::api::{Vm, VmGuestMetrics};
+use xapi_client::{Client, Ref, Watch};
 
 use crate::config_drive::Cidr;
 use crate::error::{Error, Result};
+use crate::life::{self, subject};
 use crate::no_address::NoAddress;
 
-/// Waits until a running VM has an address. A watch that has seen it made needs no look at it.
+/// Waits until a running VM has an address, and gives a watch that tells what becomes of it then. A watch
+/// that has seen it made needs no look at it.
 pub(crate) async fn wait(
     client: &Client,
     vm: &Ref<Vm>,
     watched: Option<Watch>,
     within: &[Cidr],
     limit: Duration,
-) -> Result<IpAddr> {
+) -> Result<(IpAddr, Watch)> {
     let mut seen = Seen::default();
-    let events = watched.unwrap_or_else(|| client.watch(&[&subject(vm)]));
-    let watching = watch(client, vm, events, within, &mut seen);
+    let mut events = watched.unwrap_or_else(|| client.watch(&[&subject(vm)]));
+    let watching = watch(client, vm, &mut events, within, &mut seen);
     match timeout_at(Instant::now() + limit, watching).await {
-        Ok(result) => result,
+        Ok(address) => Ok((address?, events)),
         Err(_) => Err(Error::NoAddress {
             seconds: limit.as_secs(),
             why: NoAddress::find(client, vm, &seen).await,
@@ -40,14 +42,10 @@ pub(crate) struct Seen {
     pub(crate) networks: BTreeMap<String, String>,
 }
 
-fn subject(vm: &Ref<Vm>) -> String {
-    format!("vm/{}", vm.as_str())
-}
-
 async fn watch(
     client: &Client,
     vm: &Ref<Vm>,
-    mut watch: Watch,
+    watch: &mut Watch,
     within: &[Cidr],
     seen: &mut Seen,
 ) -> Result<IpAddr> {
@@ -56,12 +54,10 @@ async fn watch(
     let mut report: Ref<VmGuestMetrics> = Ref::null();
     loop {
         let batch = watch.next().await.map_err(failed())?;
+        Box::pin(life::ended(client, vm, watch, &batch)).await?;
         let mut newer = None;
         for event in &batch.events {
             if let Some(record) = event.record::<Vm>().map_err(failed())? {
-                if record.power_state == VmPowerState::Halted {
-                    return Err(ended(client, &record).await);
-                }
                 seen.interfaces = record.vifs.len();
                 newer = Some(record.guest_metrics);
             }
@@ -77,7 +73,7 @@ async fn watch(
             // What a watch saw first is told in full.
             let tools = format!("vm_guest_metrics/{}", newer.as_str());
             if batch.is_complete || !report.is_null() {
-                watch = client.watch(&[&subject(vm), &tools]);
+                *watch = client.watch(&[&subject(vm), &tools]);
             } else {
                 watch.also(&tools);
             }
@@ -121,20 +117,6 @@ pub(crate) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
-/// Tells a VM that crashed from one that switched itself off.
-async fn ended(client: &Client, record: &VmRecord) -> Error {
-    let has_crashed = async {
-        let (of, uuid) = (Cls::Vm, record.uuid.as_str());
-        let messages = client.message().get(of, uuid, DateTime::default()).await?;
-        let mut names = messages.values().map(|message| message.name.as_str());
-        Ok::<_, xapi_client::Error>(names.any(|name| name == "VM_CRASHED"))
-    };
-    Error::Ended {
-        // Without an answer it is only known to have ended.
-        crashed: has_crashed.await.unwrap_or(false),
     }
 }
 

@@ -242,6 +242,18 @@ pub enum Error {
         /// Whether the pool says that it crashed.
         crashed: bool,
     },
+    /// The VM was removed while it was waited for.
+    #[error("the VM was destroyed by somebody else while it booted; create another one")]
+    Gone,
+    /// The template's VMs would have no network.
+    #[error(
+        "the template {template:?} has no network interface, so nothing could reach its VMs; set network \
+         to the name of one of the pool's networks"
+    )]
+    NoInterface {
+        /// The template.
+        template: String,
+    },
     /// Whoever logs in to the VM has no shell that runs commands.
     #[error(
         "the login shell of {user:?} in the VM runs no commands{}; set ssh.user to a user with a \

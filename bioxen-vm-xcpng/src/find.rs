@@ -58,6 +58,11 @@ pub(crate) async fn find(
         None => None,
     };
     let networks = networks(client, wish).await?;
+    if networks.is_empty() && record.vifs.is_empty() && matches!(origin, Origin::Template) {
+        return Err(Error::NoInterface {
+            template: record.name_label,
+        });
+    }
     let affinity = match &wish.affinity {
         Some(name) => Some(choose("host", name, hosts(client).await?)?),
         None => None,

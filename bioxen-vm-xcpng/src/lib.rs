@@ -17,6 +17,7 @@ mod gc;
 mod guest;
 mod keyring;
 mod ledger;
+mod life;
 mod living;
 mod marks;
 mod no_address;

@@ -1,5 +1,7 @@
 //! The configuration after it was checked.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -138,9 +140,7 @@ impl Settings {
         mut problems: Vec<ConfigProblem>,
     ) -> Result<Self, Vec<ConfigProblem>> {
         merge_older_keys(&mut config, &mut problems);
-        check_names(&config, &mut problems);
-        check_processors(&config, &mut problems);
-        check_drive(&config, &mut problems);
+        checks::all(&config, &mut problems);
         let password = password(&mut config, &mut problems);
         let tls = tls(&config, &mut problems);
         let keys = keys(&config, &mut problems);
@@ -199,165 +199,6 @@ fn merge_older_keys(config: &mut XcpngConfig, problems: &mut Vec<ConfigProblem>)
     }
 }
 
-fn check_names(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
-    let mut tell = |key: &str, message: String| problems.push(ConfigProblem::new(key, message));
-    if config.xcpng_host.is_empty() {
-        let message = "xcpng_host is missing; give the name or address of a host of the pool";
-        tell("xcpng_host", message.into());
-    }
-    for host in &config.xcpng_host {
-        if let Err(reason) = check_host(host) {
-            // What stands before an @ may be a password.
-            let shown = host.rsplit('@').next().unwrap_or_default();
-            tell("xcpng_host", format!("xcpng_host {shown:?} {reason}"));
-        }
-    }
-    for (key, value) in [
-        ("username", &config.username),
-        ("ssh.user", &config.ssh.user),
-        ("lua", &config.lua),
-    ] {
-        if value.trim().is_empty() {
-            tell(key, format!("{key} is missing"));
-        }
-    }
-    for (key, mut names) in [
-        ("network", config.network.as_slice()),
-        ("sr", config.sr.as_slice()),
-        ("name", config.name.as_slice()),
-        ("affinity", config.affinity.as_slice()),
-        ("tags", &config.tags),
-    ]
-    .map(|(key, names)| (key, names.iter()))
-    {
-        if names.any(|name| name.trim().is_empty()) {
-            tell(key, format!("{key} is empty; leave it out, or give a name"));
-        }
-    }
-    if config.sr.is_some() && config.clone == CloneMode::Fast {
-        tell(
-            "sr",
-            "sr needs clone = \"copy\": a fast clone stays on the storage of its template".into(),
-        );
-    }
-    for cidr in config.address_cidr.iter().filter(|cidr| !cidr.is_network()) {
-        let message = format!("address_cidr {cidr} is no network; give it as \"10.0.0.0/24\"");
-        tell("address_cidr", message);
-    }
-    if config.ssh.port == 0 {
-        tell("ssh.port", "ssh.port cannot be 0".into());
-    }
-    for (key, time) in [
-        ("expiry", Some(config.expiry)),
-        ("boot_timeout", Some(config.boot_timeout)),
-        ("execution_timeout", config.execution_timeout),
-    ] {
-        if time.is_some_and(|time| time.is_zero()) {
-            tell(key, format!("{key} cannot be 0"));
-        }
-    }
-    for (key, path) in [
-        ("password_file", &config.password_file),
-        ("tls.ca_file", &config.tls.ca_file),
-        ("ssh.identity_file", &config.ssh.identity_file),
-        ("ssh.known_hosts", &config.ssh.known_hosts),
-        ("state_dir", &config.state_dir),
-    ] {
-        if path.as_ref().is_some_and(|path| path.starts_with("~")) {
-            tell(
-                key,
-                format!(
-                    "{key}: only the program bioxen knows whose home ~ is; give the whole path"
-                ),
-            );
-        }
-    }
-}
-
-fn check_host(host: &str) -> Result<(), &'static str> {
-    if host.starts_with("http://") {
-        return Err("would send the password in the clear; use https://");
-    }
-    let rest = host.strip_prefix("https://").unwrap_or(host);
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains('@') {
-        return Err("holds a user name; give username and password as keys of their own");
-    }
-    if rest.is_empty() || rest.contains(['/', '?', '#', ' ']) {
-        return Err("is no host; give a name or address, with or without a port");
-    }
-    Ok(())
-}
-
-fn check_processors(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
-    for (key, is_zero) in [
-        ("memory", config.memory.is_some_and(|memory| memory.0 == 0)),
-        ("disks", config.disks.iter().any(|disk| disk.size.0 == 0)),
-        ("vcpus", config.vcpus == Some(0)),
-        ("cores_per_socket", config.cores_per_socket == Some(0)),
-    ] {
-        if is_zero {
-            let what = if key == "disks" {
-                "the size of a disk"
-            } else {
-                key
-            };
-            problems.push(ConfigProblem::new(key, format!("{what} cannot be 0")));
-        }
-    }
-    if let (Some(vcpus), Some(cores @ 1..)) = (config.vcpus, config.cores_per_socket)
-        && !vcpus.is_multiple_of(cores)
-    {
-        problems.push(ConfigProblem::new(
-            "cores_per_socket",
-            format!("{vcpus} vcpus are no multiple of {cores} cores_per_socket"),
-        ));
-    }
-}
-
-fn check_drive(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) {
-    if let Some(fixed) = &config.static_address {
-        let problem = fixed.problem().into_iter();
-        problems.extend(problem.map(|problem| ConfigProblem::new("static_address", problem)));
-        if let FirstContact::VmData | FirstContact::Fixed = config.ssh.first_contact {
-            problems.push(ConfigProblem::new(
-                "static_address",
-                "static_address needs ssh.first_contact = \"config-drive\": nothing else carries it",
-            ));
-        }
-    }
-    if let Some(peers) = &config.peers {
-        let mut tell = |problem| problems.push(ConfigProblem::new("peers", problem));
-        let found = peers.problems(config.network.len());
-        found.into_iter().for_each(&mut tell);
-        if config.static_address.is_some() && peers.interface == 0 {
-            tell("peers.interface is 0, which has a static_address".to_owned());
-        }
-        if let FirstContact::VmData | FirstContact::Fixed = config.ssh.first_contact {
-            tell(
-                "peers needs ssh.first_contact = \"config-drive\": nothing else carries it"
-                    .to_owned(),
-            );
-        }
-    }
-    if config.ssh.first_contact == FirstContact::ConfigDrive && !is_user_name(&config.ssh.user) {
-        problems.push(ConfigProblem::new(
-            "ssh.user",
-            format!(
-                "ssh.user {:?} is no name for a user that cloud-init can make; give lower-case \
-                 letters, digits, _ and -",
-                config.ssh.user
-            ),
-        ));
-    }
-}
-
-pub(crate) fn is_user_name(name: &str) -> bool {
-    let is_first = |c: char| c.is_ascii_lowercase() || c == '_';
-    let is_later = |c: char| is_first(c) || c.is_ascii_digit() || c == '-';
-    name.len() <= 32 && name.starts_with(is_first) && name.chars().all(is_later)
-}
-
 fn password(config: &mut XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Password> {
     let mut given = Vec::new();
     given.extend(config.password.take().map(Password::Value));
@@ -394,18 +235,21 @@ fn password(config: &mut XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Opti
 
 fn tls(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Tls> {
     let tls = &config.tls;
+    let mut pins = Vec::new();
+    for text in &tls.fingerprint {
+        match text.parse() {
+            Ok(pin) => pins.push(pin),
+            Err(error) => {
+                let message = format!("tls.fingerprint: {error}");
+                problems.push(ConfigProblem::new("tls.fingerprint", message));
+            }
+        }
+    }
     match (tls.fingerprint.as_slice(), &tls.ca_file, tls.insecure) {
         ([], None, false) => Some(Tls::SystemRoots),
         ([], None, true) => Some(Tls::Insecure),
         ([], Some(path), false) => Some(Tls::CaFile(path.clone())),
-        (texts, None, false) => {
-            let pins: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
-            let wrong = |error: xapi_client::Error| {
-                let message = format!("tls.fingerprint: {error}");
-                problems.push(ConfigProblem::new("tls.fingerprint", message));
-            };
-            pins.map(Tls::Pinned).map_err(wrong).ok()
-        }
+        (_, None, false) => Some(Tls::Pinned(pins)),
         _ => {
             problems.push(ConfigProblem::new(
                 "tls",
@@ -419,6 +263,15 @@ fn tls(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Tls> {
 fn keys(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Keys> {
     let ssh = &config.ssh;
     let fixed = ssh.identity_file.is_some() || ssh.host_key.is_some() || ssh.known_hosts.is_some();
+    let pinned = ssh.host_key.as_ref().and_then(|key| {
+        if is_public_key(key) {
+            return Some(key.trim().to_owned());
+        }
+        let message =
+            format!("ssh.host_key {key:?} is no public key; give it as \"ssh-ed25519 AAAA...\"");
+        problems.push(ConfigProblem::new("ssh.host_key", message));
+        None
+    });
     match ssh.first_contact {
         FirstContact::ConfigDrive | FirstContact::VmData if fixed => {
             problems.push(ConfigProblem::new(
@@ -432,7 +285,7 @@ fn keys(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Keys>
         FirstContact::ConfigDrive => Some(Keys::PerVm(Handover::Drive)),
         FirstContact::VmData => Some(Keys::PerVm(Handover::VmData)),
         FirstContact::Auto | FirstContact::Fixed => {
-            let host_key = host_key(ssh, problems);
+            let host_key = known_host(ssh, pinned, problems);
             if ssh.identity_file.is_none() {
                 let message = "ssh.first_contact = \"fixed\" needs ssh.identity_file";
                 problems.push(ConfigProblem::new(makes_fixed(ssh), message));
@@ -445,18 +298,14 @@ fn keys(config: &XcpngConfig, problems: &mut Vec<ConfigProblem>) -> Option<Keys>
     }
 }
 
-fn host_key(ssh: &SshConfig, problems: &mut Vec<ConfigProblem>) -> Option<KnownHost> {
+/// By what a VM is known that comes with keys.
+fn known_host(
+    ssh: &SshConfig,
+    pinned: Option<String>,
+    problems: &mut Vec<ConfigProblem>,
+) -> Option<KnownHost> {
     match (&ssh.host_key, &ssh.known_hosts) {
-        (Some(key), None) if is_public_key(key) => Some(KnownHost::Pinned(key.trim().to_owned())),
-        (Some(key), None) => {
-            problems.push(ConfigProblem::new(
-                "ssh.host_key",
-                format!(
-                    "ssh.host_key {key:?} is no public key; give it as \"ssh-ed25519 AAAA...\""
-                ),
-            ));
-            None
-        }
+        (Some(_), None) => pinned.map(KnownHost::Pinned),
         (None, Some(path)) => Some(KnownHost::File(path.clone())),
         _ => {
             problems.push(ConfigProblem::new(

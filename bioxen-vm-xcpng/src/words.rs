@@ -15,7 +15,7 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
         .ok_or_else(|| D::Error::custom("a duration is missing; write one as in \"30s\""))
 }
 
-/// Reads one text or a list of them.
+/// Reads one text or a list of them, which is not empty.
 pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
@@ -28,6 +28,10 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(
     }
     match OneOrMany::deserialize(deserializer)? {
         OneOrMany::One(one) => Ok(vec![one]),
+        // It would be as if the key were not given, which is said by leaving it out.
+        OneOrMany::Many(many) if many.is_empty() => Err(D::Error::custom(
+            "the list is empty; name one at least, or leave the key out",
+        )),
         OneOrMany::Many(many) => Ok(many),
         OneOrMany::Other(_) => Err(D::Error::custom("expected a text or a list of texts")),
     }

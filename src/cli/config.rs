@@ -152,6 +152,7 @@ fn check(
     for vm_type in &types {
         let config = with_defaults(&settings, vm_type);
         found.extend(settings.check(&crate::factory(), vm_type, &config)?);
+        found.extend(settings.missing_files(vm_type, &config));
     }
     sort(&mut found);
     for problem in &found {

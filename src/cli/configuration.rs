@@ -95,7 +95,8 @@ impl Place {
 /// The configuration of a VM type as the user gave it, once nothing is wrong with it.
 pub(super) fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
     let config = configured(settings, vm_type)?;
-    let problems = settings.check(&crate::factory(), vm_type, &config)?;
+    let mut problems = settings.check(&crate::factory(), vm_type, &config)?;
+    problems.extend(settings.missing_files(vm_type, &config));
     ensure!(
         problems.is_empty(),
         "the configuration of VM type {vm_type:?} is wrong: {}",

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 #[cfg(feature = "xcpng")]
 use anyhow::bail;
 use bioxen_vm_core::LuaVm;
-use bioxen_vm_core::files::Files;
+use bioxen_vm_core::files::{Files, Synced};
+
+use super::warn;
 
 #[cfg(feature = "xcpng")]
 use crate::settings::Settings;
@@ -15,7 +17,8 @@ use crate::settings::Settings;
 /// Copies a file or folder into a VM. A folder is made equal, without removing what else is there.
 pub(super) async fn put(files: &Files, local: &Path, remote: Option<&Path>) -> anyhow::Result<()> {
     if local.is_dir() {
-        files.push(local, &named(local, remote), false).await?;
+        let synced = files.push(local, &named(local, remote), false).await?;
+        tell_left_out(local, &synced);
     } else {
         files.put(local, remote.unwrap_or(Path::new("."))).await?;
     }
@@ -25,11 +28,33 @@ pub(super) async fn put(files: &Files, local: &Path, remote: Option<&Path>) -> a
 /// Copies a file or folder out of a VM, in the same way.
 pub(super) async fn get(files: &Files, remote: &Path, local: Option<&Path>) -> anyhow::Result<()> {
     if files.is_folder(remote).await? {
-        files.pull(remote, &named(remote, local), false).await?;
+        let synced = files.pull(remote, &named(remote, local), false).await?;
+        tell_left_out(remote, &synced);
     } else {
         files.get(remote, local.unwrap_or(Path::new("."))).await?;
     }
     Ok(())
+}
+
+/// Warns of what is neither file nor folder, and so stayed where it was.
+fn tell_left_out(folder: &Path, synced: &Synced) {
+    const LISTED: usize = 5;
+    let left_out = &synced.skipped;
+    if left_out.is_empty() {
+        return;
+    }
+    let listed = left_out.iter().take(LISTED);
+    let listed: Vec<_> = listed.map(|path| path.display().to_string()).collect();
+    let more = match left_out.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    warn(&format!(
+        "{}: left out {}{more}: only files and folders are copied, no symbolic links, devices and \
+         sockets; copy what a link names under its own name",
+        folder.display(),
+        listed.join(", ")
+    ));
 }
 
 /// Where a folder goes: where it is told to, else under its own name.

@@ -176,7 +176,7 @@ fn all_problems_are_told_with_where_they_come_from() {
     let told: Vec<_> = told.iter().map(ToString::to_string).collect();
     let expected = [
         format!("{file} line 3: memroy: unknown key \"memroy\"; did you mean \"memory\"?"),
-        format!("{file} line 6: ssh.port: invalid type: string \"x\", expected u16"),
+        format!("{file} line 6: ssh.port: a whole number from 0 to 65535 is needed, not \"x\""),
         "variable BIOXEN_XCPNG_VCPUS: vcpus cannot be 0".to_owned(),
         "--set: password_variable: the variable \"NO_SUCH\" is not set, or empty".to_owned(),
         "template is missing".to_owned(),
@@ -213,6 +213,10 @@ fn what_contradicts_itself_is_told_with_the_line_of_what_says_so() {
         told,
         [
             (Some(4), "give only one of tls.fingerprint"),
+            (
+                Some(5),
+                "tls.fingerprint: `00` is no SHA-256 fingerprint; give 64 hex digits",
+            ),
             (Some(6), "give only one of password"),
             (Some(11), "ssh.first_contact "),
             (Some(11), "ssh.first_contact "),
@@ -272,4 +276,83 @@ fn a_named_pool_outweighs_the_general_table_and_says_where_it_stands() {
     assert!(origin.ends_with("line 2"), "{origin}");
     let error = of(Some("east")).unwrap_err().to_string();
     assert!(error.contains("its pools: lab, west wing"), "{error}");
+}
+
+#[cfg(feature = "xcpng")]
+#[test]
+fn a_key_that_is_given_by_two_of_its_names_is_told_with_both_lines() {
+    let (_dir, path) = file(
+        "[xcpng]\npassword = 'x'\ntemplate = 't'\nnetwork_uuid = 'a'\nnetwork = 'b'\n\
+         xcp_host = 'p'\nxcpng_host = 'q'\n",
+    );
+    let told = |settings: &Settings| {
+        let config = settings.config("xcpng");
+        let told = settings.check(&crate::factory(), "xcpng", &config).unwrap();
+        told.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let mut settings = Settings::new();
+    settings.read_file(&path, None).unwrap();
+    let all = told(&settings);
+    assert_eq!(all.len(), 2, "{all:#?}");
+    for (names, lines) in [
+        (["network_uuid", "network"], ["line 4", "line 5"]),
+        (["xcp_host", "xcpng_host"], ["line 6", "line 7"]),
+    ] {
+        let one = all.iter().find(|one| one.contains(names[0])).unwrap();
+        let has_all = names.iter().chain(&lines).all(|part| one.contains(part));
+        assert!(has_all && one.contains("keep one"), "{one}");
+    }
+    // What has more weight may use another name, and so may whoever says it again.
+    let mut settings = Settings::new();
+    let (_dir, path) = file("[xcpng]\nxcp_host = 'p'\npassword = 'x'\ntemplate = 't'\n");
+    settings.read_file(&path, None).unwrap();
+    settings.set("xcpng", "xcpng_host=a").unwrap();
+    settings.set("xcpng", "xcpng_host=b").unwrap();
+    assert_eq!(told(&settings), Vec::<String>::new());
+    assert_eq!(settings.config("xcpng")["xcpng_host"], "b");
+}
+
+#[cfg(feature = "xcpng")]
+#[test]
+fn files_that_are_not_there_are_told_with_their_lines() {
+    let (dir, path) = file(
+        "[xcpng]\npassword_file = 'there'\n[xcpng.tls]\nca_file = 'no-ca'\n\
+         [xcpng.ssh]\nidentity_file = '.'\nknown_hosts = 'no-hosts'\n",
+    );
+    std::fs::write(dir.path().join("there"), "x").unwrap();
+    let mut settings = Settings::new();
+    settings.read_file(&path, None).unwrap();
+    let told = settings.missing_files("xcpng", &settings.config("xcpng"));
+    let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    for (told, words) in told.iter().zip([
+        [
+            "line 4: tls.ca_file: there is no file",
+            "no-ca: No such file",
+        ],
+        ["line 6: ssh.identity_file", "it is a folder"],
+        ["line 7: ssh.known_hosts", "no-hosts"],
+    ]) {
+        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    }
+}
+
+#[test]
+fn a_table_by_an_option_replaces_that_of_the_file() {
+    let (_dir, path) = file("[xcpng.static_address]\naddress = 'x'\ngateway = 'y'\n");
+    let mut settings = Settings::new();
+    settings.read_file(&path, None).unwrap();
+    let table = "static_address={address = '10.0.0.5/24', nameservers = ['9.9.9.9']}";
+    settings.set("xcpng", table).unwrap();
+    settings.set("xcpng", "peers.interface=0").unwrap();
+    settings.set("xcpng", "network_uuid=[\"a\"]").unwrap();
+    assert_eq!(
+        settings.config("xcpng"),
+        json!({
+            "static_address": {"address": "10.0.0.5/24", "nameservers": ["9.9.9.9"]},
+            "peers": {"interface": 0}, "network": ["a"],
+        })
+    );
+    let origin = settings.origin("xcpng", "static_address.address");
+    assert_eq!(origin, Some(&Origin::Option));
 }

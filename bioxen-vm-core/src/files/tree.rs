@@ -92,9 +92,11 @@ impl Files {
     pub async fn push(&self, local: &Path, remote: &Path, delete: bool) -> Result<Synced> {
         let ours = walk(local).await?;
         let theirs = match self.list(remote).await {
-            Err(Codes::Code(10, _)) => Tree::new(),
-            result => result.map_err(|code| self.explain("push", remote, code))?,
+            Err(Codes::Code(10, _)) => None,
+            result => Some(result.map_err(|code| self.explain("push", remote, code))?),
         };
+        let is_new = theirs.is_none();
+        let theirs = theirs.unwrap_or_default();
         let root = local.to_owned();
         let compared = tokio::task::spawn_blocking(move || {
             compare(&ours, &theirs, delete, |path| {
@@ -105,6 +107,11 @@ impl Files {
         let mut changes =
             compared.map_err(|(path, error)| here("push", &local.join(path), error))?;
         changes.folders.insert(0, PathBuf::new());
+        if is_new {
+            let about = fs::metadata(local).map_err(|error| here("push", local, error))?;
+            let mode = about.permissions().mode() & 0o7777;
+            changes.modes.push((mode, PathBuf::new()));
+        }
         let told = |code| self.explain("push", remote, code);
         let removals = changes
             .remove

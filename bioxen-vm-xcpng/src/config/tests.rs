@@ -89,7 +89,7 @@ fn all_problems_are_told_at_once() {
         "tls": {"insecure": true, "fingerprint": "00"}, "ssh": {"first_contact": "fixed"},
     });
     let problems = read(config).unwrap().problems();
-    assert_eq!(problems.len(), 9, "{problems:#?}");
+    assert_eq!(problems.len(), 10, "{problems:#?}");
     let error = XcpngConfig::default().build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     for key in ["xcpng_host", "template", "password"] {
@@ -106,6 +106,8 @@ fn hosts_that_are_none_are_refused() {
         "https://pool/",
         "[::1]:443",
         "fe80::1",
+        "https://pool.example:8443/",
+        "[fe80::1]",
     ] {
         assert_eq!(
             problems(json!({"xcpng_host": good})),
@@ -120,9 +122,82 @@ fn hosts_that_are_none_are_refused() {
         "http://pool",
         "root:x@pool",
         "a b",
+        "host:99999",
+        "host:",
+        "h:44x",
+        "h:0",
+        "[::1",
+        "[::1]x",
+        "[h]:443",
+        "a:b:c",
     ] {
         assert_eq!(problems(json!({"xcpng_host": bad})).len(), 1, "{bad}");
     }
+}
+
+#[test]
+fn names_that_cannot_be_are_refused() {
+    for (changes, told) in [
+        (
+            json!({"ssh": {"user": "-oProxyCommand=id"}}),
+            "begins with -",
+        ),
+        (json!({"ssh": {"user": "we ird"}}), "without spaces"),
+        (json!({"ssh": {"user": "a\nb"}}), "without spaces"),
+        (
+            json!({"ssh": {"user": ""}}),
+            "ssh.user is empty; leave it out",
+        ),
+        (json!({"lua": ""}), "lua is empty; leave it out"),
+        (json!({"username": " "}), "username is empty; leave it out"),
+        (
+            json!({"network": "uuid:"}),
+            "give the uuid behind the colon",
+        ),
+        (
+            json!({"network": ["a", "bridge:"]}),
+            "give the bridge behind",
+        ),
+        (
+            json!({"name": "a\nb"}),
+            "name: \"a\\nb\" holds a line break",
+        ),
+        (json!({"tags": ["a", "b\u{7}"]}), "tags: "),
+    ] {
+        let problems = problems(changes.clone());
+        assert_eq!(problems.len(), 1, "{changes}: {problems:?}");
+        assert!(problems[0].contains(told), "{problems:?}");
+    }
+    for user in ["root", "DOMAIN.user", "bio_1", "user@realm"] {
+        let problems = problems(json!({"ssh": {"user": user}}));
+        assert_eq!(problems, Vec::<String>::new(), "{user}");
+    }
+}
+
+#[test]
+fn a_wrong_key_is_told_beside_a_contradiction_and_beside_one_of_a_wrong_type() {
+    let ssh = json!({"first_contact": "config-drive", "host_key": "garbage", "user": "bio"});
+    let tls = json!({"insecure": true, "fingerprint": ["12:34", "zz"]});
+    let told = XcpngConfig::check(&with(json!({
+        "ssh": ssh, "tls": tls, "tags": [1, "a\nb", 2],
+    })));
+    let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+    for part in [
+        "tags[0]: a text is needed",
+        "tags[2]: a text is needed",
+        "need ssh.first_contact = \"fixed\"",
+        "ssh.host_key \"garbage\" is no public key",
+        "give only one of tls.fingerprint",
+    ] {
+        assert!(
+            told.iter().any(|one| one.contains(part)),
+            "{part}: {told:#?}"
+        );
+    }
+    let wrong_pins = told
+        .iter()
+        .filter(|one| one.starts_with("tls.fingerprint: "));
+    assert_eq!(wrong_pins.count(), 2, "{told:#?}");
 }
 
 #[test]
@@ -144,9 +219,39 @@ fn a_wrong_value_is_named_by_its_key() {
             json!({"boot_timeout": "soon"}),
             "boot_timeout: \"soon\" is no",
         ),
-        (json!({"ssh": {"port": "22"}}), "ssh.port: invalid type"),
-        (json!({"tags": ["a", 7]}), "tags[1]: invalid type"),
+        (
+            json!({"ssh": {"port": "22"}}),
+            "ssh.port: a whole number from 0 to 65535 is needed, not \"22\"",
+        ),
+        (
+            json!({"tags": ["a", 7]}),
+            "tags[1]: a text is needed, not 7",
+        ),
         (json!({"network_uuid": 7}), "network_uuid: expected a text"),
+        (
+            json!({"network": []}),
+            "network: the list is empty; name one",
+        ),
+        (
+            json!({"address_cidr": []}),
+            "address_cidr: the list is empty; name one",
+        ),
+        (
+            json!({"disks": [{"size": "1GB", "bogus": 1}]}),
+            "disks[0].bogus: unknown key \"bogus\"; there are size, sr, name",
+        ),
+        (
+            json!({"peers": {"interface": "0"}}),
+            "peers.interface: a whole number, not negative, is needed, not \"0\"",
+        ),
+        (
+            json!({"disks": ["1GB"]}),
+            "disks[0]: a table is needed, not \"1GB\"",
+        ),
+        (
+            json!({"network": "a", "network_uuid": "b"}),
+            "network is given twice, once by another of its names",
+        ),
     ] {
         let error = read(with(changes)).unwrap_err().to_string();
         assert!(error.contains(&format!("is wrong: {told}")), "{error}");

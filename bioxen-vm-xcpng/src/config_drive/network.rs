@@ -29,18 +29,40 @@ impl StaticAddress {
         self.address.ip
     }
 
-    /// What is wrong with it, if anything.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let address = self.address.ip;
-        let gateway = self.gateway?;
-        (gateway.is_ipv4() != address.is_ipv4()).then(|| {
-            format!(
-                "static_address.gateway {gateway} and static_address.address {} are of different \
-                 families",
-                self.address
-            )
-        })
+    /// What is wrong with it.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let (cidr, ip) = (self.address, self.address.ip);
+        let mut problems = Vec::new();
+        if let Some(what) = cidr.reserved() {
+            problems.push(format!(
+                "static_address.address {cidr} is {what} of its network; give one in between"
+            ));
+        }
+        let Some(gateway) = self.gateway else {
+            return problems;
+        };
+        if gateway.is_ipv4() != ip.is_ipv4() {
+            problems.push(format!(
+                "static_address.gateway {gateway} and static_address.address {cidr} are of different \
+                 families"
+            ));
+        } else if gateway == ip {
+            problems.push(format!(
+                "static_address.gateway {gateway} is the VM's own address"
+            ));
+        } else if !cidr.has(gateway) && !cidr.is_single() && !is_of_link(gateway) {
+            problems.push(format!(
+                "static_address.gateway {gateway} is not in the network of \
+                 static_address.address {cidr}, so the VM could not reach it"
+            ));
+        }
+        problems
     }
+}
+
+/// Whether an address is in every network of a link, as the gateways of IPv6 usually are.
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 impl Cidr {
@@ -54,6 +76,32 @@ impl Cidr {
         self.ip.is_ipv4() == ip.is_ipv4() && self.network(self.ip) == self.network(ip)
     }
 
+    /// Whether its network is this address alone.
+    fn is_single(self) -> bool {
+        self.prefix == longest(self.ip)
+    }
+
+    /// What an address is that no machine can have: the first of its network, or, of IPv4, the last.
+    fn reserved(self) -> Option<&'static str> {
+        // In networks of two and of one, all are for machines (RFC 3021, RFC 6164).
+        if self.prefix + 1 >= longest(self.ip) {
+            return None;
+        }
+        let hosts = u128::MAX
+            .checked_shr(self.prefix.into())
+            .unwrap_or_default();
+        let host = left_aligned(self.ip) & hosts;
+        let last = match self.ip {
+            IpAddr::V4(_) => hosts & !(u128::MAX >> 32),
+            IpAddr::V6(_) => return (host == 0).then_some("the first address"),
+        };
+        match host {
+            0 => Some("the first address, which stands for the network,"),
+            host if host == last => Some("the last address, by which all are addressed,"),
+            _ => None,
+        }
+    }
+
     /// Whether it is a network and not an address in one.
     pub(crate) fn is_network(self) -> bool {
         self.network(self.ip) == left_aligned(self.ip)
@@ -65,6 +113,10 @@ impl Cidr {
             .unwrap_or_default();
         left_aligned(ip) & mask
     }
+}
+
+fn longest(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 fn left_aligned(ip: IpAddr) -> u128 {
@@ -106,8 +158,7 @@ impl FromStr for Cidr {
         let (ip, prefix) = text.split_once('/').ok_or_else(wrong)?;
         let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
         let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-        let longest = if ip.is_ipv4() { 32 } else { 128 };
-        if prefix > longest {
+        if prefix > longest(ip) {
             return Err(wrong());
         }
         Ok(Self { ip, prefix })
@@ -160,14 +211,38 @@ mod tests {
 
     #[test]
     fn an_address_has_a_prefix_length_and_its_gateway_is_of_its_family() {
-        assert_eq!(fixed("10.0.0.5/24", Some("10.0.0.1")).problem(), None);
-        assert_eq!(fixed("2001:db8::5/64", None).problem(), None);
+        for (address, gateway) in [
+            ("10.0.0.5/24", Some("10.0.0.1")),
+            ("10.0.0.4/31", Some("10.0.0.5")),
+            ("10.0.0.5/32", Some("10.9.0.1")),
+            ("2001:db8::5/64", None),
+            ("2001:db8::5/64", Some("fe80::1")),
+            ("2001:db8::ffff:ffff:ffff:ffff/64", Some("2001:db8::1")),
+        ] {
+            let problems = fixed(address, gateway).problems();
+            assert_eq!(problems, Vec::<String>::new(), "{address}");
+        }
+        for (address, gateway, told) in [
+            ("10.0.0.0/24", None, "stands for the network"),
+            ("10.0.0.255/24", None, "all are addressed"),
+            ("2001:db8::/64", None, "the first address"),
+            ("10.0.0.5/24", Some("10.0.0.5"), "the VM's own"),
+            ("10.0.0.5/24", Some("10.0.1.1"), "is not in the network"),
+            (
+                "2001:db8::5/64",
+                Some("2001:db9::1"),
+                "is not in the network",
+            ),
+            ("2001:db8::5/64", Some("10.0.0.1"), "different families"),
+        ] {
+            let problems = fixed(address, gateway).problems();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(told), "{problems:?}");
+        }
         for wrong in ["10.0.0.5", "10.0.0.5/33", "x/24", "10.0.0.5/", ""] {
             let problem = wrong.parse::<Cidr>().unwrap_err();
             assert!(problem.contains("\"10.0.0.5/24\""), "{problem}");
         }
-        let problem = fixed("2001:db8::5/64", Some("10.0.0.1")).problem();
-        assert!(problem.unwrap().contains("different families"));
     }
 
     #[test]

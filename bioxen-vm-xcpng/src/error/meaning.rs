@@ -31,6 +31,7 @@ impl Error {
             | Self::Image { .. }
             | Self::ImageNetwork
             | Self::NoDefaultStorage
+            | Self::NoInterface { .. }
             | Self::Topology { .. } => ErrorKind::Config,
             Self::TemplateExists { .. } => ErrorKind::AlreadyExists,
             Self::BuiltIn { .. } | Self::ForeignTemplate { .. } => ErrorKind::Denied,
@@ -38,7 +39,7 @@ impl Error {
             Self::SnapshotExists { .. } => ErrorKind::AlreadyExists,
             Self::NoPlace { .. } => ErrorKind::Exhausted,
             Self::Untrusted { .. } | Self::WrongPassword { .. } => ErrorKind::Denied,
-            Self::NotFound { .. } | Self::NoLua { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoLua { .. } | Self::Gone => ErrorKind::NotFound,
             Self::Login { source, .. }
             | Self::Pool { source, .. }
             | Self::LeftBehind { source, .. } => kind_of_call(source),
@@ -85,9 +86,9 @@ impl Error {
             | Self::ForeignTemplate { .. }
             | Self::Image { .. } => Check::Template,
             Self::NoDefaultStorage => Check::Storage,
-            Self::ImageNetwork => Check::Network,
+            Self::ImageNetwork | Self::NoInterface { .. } => Check::Network,
             Self::Install { .. } | Self::Clean { .. } => Check::BuildTools,
-            Self::Ended { .. } | Self::State { .. } => Check::Boot,
+            Self::Ended { .. } | Self::Gone | Self::State { .. } => Check::Boot,
             Self::NoAddress { why, .. } => why.check(),
             Self::Ssh { .. } => Check::Ssh,
             Self::CloudInit { .. } => Check::CloudInit,

@@ -14,6 +14,7 @@ use crate::error::{Error, Result, STARTING};
 use crate::execute::AttachedDrive;
 use crate::first_contact::HOST_KEY;
 use crate::guest::{Guest, Reached};
+use crate::life;
 use crate::placement;
 use crate::progress::Stage;
 use crate::remove::{remove_disk, switch_off};
@@ -41,18 +42,23 @@ impl XcpngVm {
         };
         let settings = self.shared.settings();
         let limit = settings.login_timeout;
-        let address = self.address(client, watched).await?;
-        let login = Guest::log_in(contact, address, &settings.lua, limit);
+        let (address, watch) = self.address(client, watched).await?;
+        let login = Box::pin(Guest::log_in(contact, address, &settings.lua, limit));
+        let login = life::while_it_runs(client, &self.vm, watch, login);
         let guest = Arc::new(self.reporter.stage(Stage::Login, login).await?);
         *self.guest.write().await = Some(guest);
         self.take_key_back(client, &mut living.key_in).await
     }
 
-    async fn address(&self, client: &Client, watched: Option<Watch>) -> Result<IpAddr> {
+    /// The address of a VM that runs, and what tells when it ends.
+    async fn address(&self, client: &Client, watched: Option<Watch>) -> Result<(IpAddr, Watch)> {
         let settings = self.shared.settings();
         match settings.wish.addresses(&self.id).get(&0) {
             // It needs no tools to tell it.
-            Some(fixed) => Ok(fixed.ip()),
+            Some(fixed) => {
+                let watch = watched.unwrap_or_else(|| client.watch(&[&life::subject(&self.vm)]));
+                Ok((fixed.ip(), watch))
+            }
             None => {
                 let (within, limit) = (&settings.wish.address_cidr, settings.boot_timeout);
                 let address = address::wait(client, &self.vm, watched, within, limit);
@@ -65,8 +71,10 @@ impl XcpngVm {
     pub(crate) async fn reach(&self) -> Result<Reached> {
         let contact = self.contact.as_ref().ok_or(Error::NoWayIn)?;
         let client = self.shared.client().await?;
-        let address = self.address(client, None).await?;
-        Reached::log_in(contact, address, self.shared.settings().login_timeout).await
+        let (address, watch) = self.address(client, None).await?;
+        let limit = self.shared.settings().login_timeout;
+        let login = Box::pin(Reached::log_in(contact, address, limit));
+        life::while_it_runs(client, &self.vm, watch, login).await
     }
 
     /// Takes the config drive from a VM that does not run, if it still has one.

@@ -98,10 +98,13 @@ async fn a_vm_gets_its_keys_and_names_from_a_drive_that_is_gone_when_it_is_up() 
 }
 
 /// How many of the calls were made one after the other: calls that are under way at the same time are
-/// one round trip. The upload is another one, between those that make its task and await it.
+/// one round trip. The upload is another one, between those that make its task and await it. Nobody waits
+/// for the last events, which tell of a VM that ends before its login.
 fn round_trips(calls: &[xapi_sim::CallRecord]) -> usize {
     let end = |call: &xapi_sim::CallRecord| call.at + call.took.unwrap_or_default();
-    let mut spans: Vec<_> = calls.iter().map(|call| (end(call), call.at)).collect();
+    let unawaited = calls.iter().rposition(|call| call.method == "event.from");
+    let awaited = (0..).zip(calls).filter(|(at, _)| Some(*at) != unawaited);
+    let mut spans: Vec<_> = awaited.map(|(_, call)| (end(call), call.at)).collect();
     let made = calls.iter().find(|call| call.method == "task.create");
     let made = end(made.unwrap());
     let mut awaited = calls.iter().filter(|call| call.method == "event.from");
@@ -142,7 +145,7 @@ async fn a_vm_costs_few_calls_and_fewer_round_trips_none_of_them_polling() {
         per_vm[lab.named("bioxen-vm1").await.as_str()]
     );
     // Whoever adds one adds one for each VM of a large pool.
-    assert!(made <= 20, "{made}");
+    assert!(made <= 21, "{made}");
     assert!(trips <= 14, "{trips}");
     for (at, name) in names.iter().enumerate() {
         let again = names[..at].contains(name) && *name != "event.from";

@@ -15,6 +15,7 @@ mod keeping;
 mod kill;
 mod lab;
 mod leftovers;
+mod life;
 mod lifecycle;
 mod members;
 mod outcomes;
