@@ -24,9 +24,11 @@ use std::path::{Path, PathBuf};
 use bioxen_vm_core::{ConfigProblem, Error, ErrorKind, Result, VmFactory};
 use serde_json::{Map, Value};
 
+pub(crate) use file::holds_password;
 pub use origin::Origin;
 pub use problem::Problem;
 pub(crate) use problem::{joined, sort};
+pub(crate) use text::value;
 
 /// The configurations of VM types, by the name of the type.
 #[derive(Clone, Default)]
@@ -199,7 +201,7 @@ impl Settings {
     }
 
     fn put_text(&mut self, vm_type: &str, name: &str, text: &str, origin: Origin) {
-        let value = text::value(newer(vm_type, name), text);
+        let value = value(newer(vm_type, name), text);
         self.put(vm_type, name, value, origin);
     }
 

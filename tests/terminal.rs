@@ -59,13 +59,14 @@ impl Terminal {
 
     /// Types a line, and Enter.
     fn types(&self, line: &str) {
-        assert!(
-            self.tmux(&["send-keys", "-l", line])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.keys(line);
         self.presses("Enter");
+    }
+
+    /// Types some letters.
+    fn keys(&self, letters: &str) {
+        let mut typed = self.tmux(&["send-keys", "-l", letters]);
+        assert!(typed.status().unwrap().success());
     }
 
     /// Presses a key, `C-c` for example.
@@ -203,7 +204,7 @@ async fn a_pool_is_trusted_when_its_user_says_so() {
     let host = pool.server.address();
     let init = format!(
         "bioxen -c pool.toml config init --no-test --host {host} --username root --template x \
-         --password-file secret; echo code $?"
+         --ssh-user root --ssh-port 22 --password-file secret; echo code $?"
     );
     for (answer, code, said) in [
         ("no", "code 125", "is not trusted; nothing was written"),
@@ -219,4 +220,72 @@ async fn a_pool_is_trusted_when_its_user_says_so() {
             answer == "yes"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_at_a_question_ends_at_once_and_leaves_the_terminal_as_it_was() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let pool = Pool::of(Model::single_host(), options).await;
+    let terminal = Terminal::open();
+    let (host, pin) = (pool.server.address(), pool.server.fingerprint().unwrap());
+    let init = format!("bioxen -c pool.toml config init --host {host} --fingerprint {pin}");
+    for (given, question) in [
+        ("", "user of the pool"),
+        (
+            " --username root --template x --ssh-user root --ssh-port 22",
+            "password of root:",
+        ),
+    ] {
+        terminal.types(&format!("clear; {init}{given}; echo code $?"));
+        terminal.shows(question);
+        terminal.keys("hid''den");
+        terminal.presses("C-c");
+        let screen = terminal.shows("code 130");
+        assert!(
+            screen.contains("interrupted; nothing was written"),
+            "{screen}"
+        );
+        // What is typed is seen again, and not only what comes of it.
+        terminal.types("echo vis''ible");
+        terminal.shows("\nvisible");
+        let screen = terminal.screen();
+        assert!(screen.contains("echo vis''ible"), "{screen}");
+        assert!(!terminal.home.path().join("pool.toml").exists());
+    }
+    assert!(!terminal.screen().contains("hid''den"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_lets_nobody_in_is_written_only_when_its_user_says_so() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let pool = Pool::of(Model::single_host(), options).await;
+    let terminal = Terminal::open();
+    let (host, pin) = (pool.server.address(), pool.server.fingerprint().unwrap());
+    let file = terminal.home.path().join("pool.toml");
+    let init = format!(
+        "bioxen -c pool.toml config init --fingerprint {pin} --username root --template x --host"
+    );
+    // Nobody is asked for the password of a host that is not there.
+    terminal.types(&format!("clear; {init} 127.0.0.1:9; echo code $?"));
+    let screen = terminal.shows("code 125");
+    assert!(!screen.contains("password of"), "{screen}");
+    for (answer, code) in [("no", "code 1"), ("yes", "code 0")] {
+        terminal.types(&format!("clear; {init} {host}; echo code $?"));
+        terminal.shows("user in the VMs [root]:");
+        terminal.types("bio");
+        terminal.shows("port of their SSH server [22]:");
+        terminal.types("2222");
+        terminal.shows("password of root:");
+        terminal.types("wrong");
+        let screen = terminal.shows("write it all the same? (yes or no)");
+        assert!(screen.contains("failed   login"), "{screen}");
+        assert!(!screen.contains("wrong\n"), "{screen}");
+        terminal.types(answer);
+        terminal.shows(code);
+        assert_eq!(file.exists(), answer == "yes");
+        assert_eq!(file.with_extension("password").exists(), answer == "yes");
+    }
+    let written = fs::read_to_string(&file).unwrap();
+    let ssh = "ssh = { user = \"bio\", port = 2222 }";
+    assert!(written.contains(ssh), "{written}");
 }

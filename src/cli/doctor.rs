@@ -34,10 +34,10 @@ pub(super) struct Args {
 
 impl Args {
     /// Looks at what can be seen without a VM.
-    pub(super) fn without_vm() -> Self {
+    pub(super) fn without_vm(json: bool) -> Self {
         Self {
             no_vm: true,
-            json: false,
+            json,
             set: Vec::new(),
         }
     }

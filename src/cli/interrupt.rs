@@ -64,11 +64,27 @@ impl Interrupts {
 }
 
 impl Interrupted {
+    /// What Ctrl-C is to a program that reads it as a key.
+    #[cfg(feature = "xcpng")]
+    pub(super) fn by_ctrl_c() -> Self {
+        Self {
+            signal: SignalKind::interrupt().as_raw_value(),
+        }
+    }
+
     /// The exit code by which a shell knows that a signal ended the program.
     pub(super) fn exit_code(self) -> u8 {
         u8::try_from(128 + self.signal).unwrap_or(u8::MAX)
     }
 }
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 async fn tell(mut signals: Signal, signal: i32, sender: watch::Sender<Option<Interrupted>>) {
     if signals.recv().await.is_some() {

@@ -115,6 +115,11 @@ pub(super) fn read(text: &str, types: &[&str], pool: Option<&str>) -> Read {
     read
 }
 
+/// Whether a password stands in a settings file of this text.
+pub(crate) fn holds_password(text: &str) -> bool {
+    read(text, &super::TYPES, None).has_password
+}
+
 const TABLES: &str = "put all keys under [basic], [xcpng] or [pools.NAME]";
 
 /// The table that was probably meant, or all.

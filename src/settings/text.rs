@@ -38,7 +38,7 @@ const TABLES: [&str; 5] = ["static_address", "peers", "addresses", "tls", "ssh"]
 const ONE_OR_MANY: [&str; 4] = ["nameservers", "read", "write", "tags"];
 
 /// The value of a key, `ssh.port` for example, that is given by this text.
-pub(super) fn value(key: &str, text: &str) -> Value {
+pub(crate) fn value(key: &str, text: &str) -> Value {
     let key = key.rsplit('.').next().unwrap_or(key);
     match read(text) {
         Some(number @ Value::Number(_)) if NUMBERS.contains(&key) => number,
