@@ -195,10 +195,7 @@ async fn tables_and_json() {
     let plain: Vec<_> = commands.iter().map(Vec::as_slice).collect();
     let tables = session(&pool, &plain).await;
     pool.bioxen(&cluster).await;
-    for command in commands
-        .iter_mut()
-        .filter(|command| !command.contains(&"rm"))
-    {
+    for command in &mut commands {
         command.push("--json");
     }
     let json: Vec<_> = commands.iter().map(Vec::as_slice).collect();

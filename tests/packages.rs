@@ -406,6 +406,48 @@ fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
 }
 
 #[test]
+fn what_is_wrong_with_a_tree_is_told_with_what_puts_it_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    let own = ["--tree", "t", "--server", "bioxen"];
+    let with = |args: &[&str]| pkg(home, &[args, &own].concat());
+    let said = |output: &Output| String::from_utf8(output.stderr.clone()).unwrap();
+    let none = with(&["install", "bio_sequence_analysis"]);
+    assert!(none.status.success(), "{none:?}");
+    for change in ["remove", "upgrade"] {
+        let output = with(&[change, "bio_computer"]);
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let names = "it has \"bio_compute\", \"bio_sequence_analysis\"\n";
+        assert!(said(&output).ends_with(names), "{output:?}");
+    }
+    let info = with(&["info", "bio_compute", "--json"]);
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    assert_eq!(
+        (&info["installed"], &info["server"]),
+        (&true.into(), &"bioxen".into())
+    );
+
+    let module = home.join("t/share/lua/5.4/bio_compute/align.lua");
+    std::fs::write(&module, "return nil").unwrap();
+    let broken = with(&["verify"]);
+    assert_eq!(broken.status.code(), Some(1), "{broken:?}");
+    let hint = said(&broken);
+    let exact = "bio_compute == 0.1.0-1";
+    for command in [
+        "pkg remove --force bio_compute`",
+        &format!("pkg install '{exact}'`"),
+    ] {
+        assert!(hint.contains(command), "{hint}");
+    }
+    assert_eq!(hint.lines().count(), 1, "{hint}");
+    // It does.
+    assert!(with(&["remove", "--force", "bio_compute"]).status.success());
+    assert!(with(&["install", exact]).status.success());
+    let good = with(&["verify"]);
+    assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
+}
+
+#[test]
 fn a_program_that_is_killed_in_a_build_is_cleaned_up_by_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path();

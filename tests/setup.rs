@@ -290,3 +290,23 @@ async fn what_takes_a_doctor_long_is_told_when_it_begins() {
     let found = text(&output.stdout);
     assert!(found.contains("failed   ssh: "), "{found}");
 }
+
+#[test]
+fn a_setting_needs_no_type_where_only_one_can_be_meant() {
+    let both = "[xcpng]\nxcpng_host = 'pool'\npassword = 'x'\ntemplate = 'y'\n[basic]\n";
+    let one = "[xcpng]\nxcpng_host = 'pool'\npassword = 'x'\ntemplate = 'y'\n";
+    for (settings, set, code, said) in [
+        (both, "template=lua", 0, "nothing is wrong"),
+        (both, "ssh.user=bio", 0, "nothing is wrong"),
+        (both, "vcpus=0", 1, "[xcpng] --set"),
+        (one, "memory=1GB", 0, "nothing is wrong"),
+        (one, "memory=two", 1, "[xcpng] --set"),
+        (one, "templat=lua", 1, "did you mean \"template\"?"),
+        ("", "memory=1GB", 125, "say which with --type"),
+    ] {
+        let output = with_settings(settings, &[], &["config", "check", "--set", set]);
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert!(all.contains(said), "{set}: {all}");
+        assert_eq!(output.status.code(), Some(code), "{set}: {all}");
+    }
+}

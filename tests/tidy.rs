@@ -333,3 +333,58 @@ fn libraries_do_not_read_the_environment() {
         assert!(files.is_empty(), "{files:?} use {pattern}");
     }
 }
+
+/// All pages in a folder and those below it.
+fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            pages(&path, found);
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+/// The targets of the links of a page, but for those in code.
+fn links(page: &str) -> Vec<&str> {
+    let mut links = Vec::new();
+    let mut is_code = false;
+    for line in page.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        }
+        // Every other part of a line that backticks cut is code, but a link may be around one.
+        for (at, _) in line.match_indices("](").filter(|_| !is_code) {
+            let is_quoted = line[..at].matches('`').count() % 2 == 1;
+            let target = line[at + 2..].split([')', ' ']).next();
+            links.extend(target.filter(|_| !is_quoted));
+        }
+    }
+    links
+}
+
+/// A page is read where it lies and on its own, so items of Rust are no targets.
+#[test]
+fn pages_lead_to_files_that_are_there() {
+    let mut all = Vec::new();
+    pages(root(), &mut all);
+    let mut dead = Vec::new();
+    let mut count = 0;
+    for page in all {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let file = link.split('#').next().unwrap();
+            if link.contains("://") || file.is_empty() {
+                continue;
+            }
+            count += 1;
+            if !page.parent().unwrap().join(file).exists() {
+                dead.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} links were found");
+    assert!(dead.is_empty(), "{dead:#?}");
+}

@@ -96,11 +96,14 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
         .nth(1)
         .unwrap();
     assert!(made.starts_with("20") && made.ends_with('Z'), "{listed}");
-    pool.json(&["snapshot", "revert", "lab", "clean"]).await;
-    assert_eq!(pool.json(&["info", "lab"]).await[0]["state"], "stopped");
+    let reverted = pool.json(&["snapshot", "revert", "lab", "clean"]).await;
+    assert_eq!(reverted[0]["state"], "stopped");
+    let said = pool.says(&["snapshot", "revert", "lab", "clean"]).await;
+    assert_eq!(said, "lab: stopped, with the disks of the snapshot\n");
     let said = pool.refused(&["snapshot", "rm", "lab", "claen"]).await;
     assert!(said.contains("\"clean\""), "{said}");
-    pool.json(&["snapshot", "rm", "lab", "clean"]).await;
+    let gone = pool.json(&["snapshot", "rm", "lab", "clean"]).await;
+    assert_eq!(gone[0]["removed"], "clean");
     assert_eq!(pool.json(&["snapshot", "ls", "lab"]).await.len(), 0);
 
     // A program in a VM that is there: started for it, and there afterwards.
@@ -136,10 +139,14 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     assert_eq!(pool.json(&["ls"]).await.len(), 2);
     let said = pool.refused(&["destroy", "nobody"]).await;
     assert!(
-        said.contains("nobody") && said.contains("bioxen-lab"),
+        said.starts_with("bioxen: nothing to destroy: VM nobody: "),
         "{said}"
     );
+    // They are listed as they are called.
+    assert!(said.ends_with("there are: \"lab\", \"lab2\"\n"), "{said}");
+    let uuid = pool.json(&["info", "lab"]).await[0]["details"]["uuid"].clone();
     let ended = pool.json(&["destroy", "lab", "lab2"]).await;
+    assert_eq!(ended[0]["details"]["uuid"], uuid);
     assert!(
         ended.iter().all(|vm| vm["state"] == "destroyed"),
         "{ended:?}"

@@ -131,7 +131,7 @@ impl Curator {
             let mut steps = Vec::new();
             for name in names {
                 let rock = before.iter().find(|rock| rock.name == *name);
-                let rock = rock.ok_or_else(|| self.not_installed(&site, name))?;
+                let rock = rock.ok_or_else(|| self.not_installed(&site, name, &before))?;
                 steps.push(Step {
                     verb: if force { "force-remove" } else { "remove" },
                     rock: rock.clone(),
@@ -148,7 +148,8 @@ impl Curator {
                     .get(failed.step)
                     .map(|step| step.rock.name.to_string());
                 let request = name.unwrap_or_default();
-                return Err(self.attempt(&site, &request).removal_failure(answer.log));
+                let attempt = self.attempt(&site, &request);
+                return Err(attempt.removal_failure(&before, answer.log));
             }
             let after = rocks(&answer);
             return Ok(RemoveReport {
@@ -255,7 +256,8 @@ impl Curator {
             .ask(OPERATION, &["show", "--porcelain", name.as_str()])
             .await?;
         if !success {
-            return Err(self.not_installed(&site, name));
+            let there = rocks(&site.list(OPERATION).await?);
+            return Err(self.not_installed(&site, name, &there));
         }
         parse::show(&answer.text)
             .ok_or_else(|| site.senseless(OPERATION, "it names no rock", &answer.log))
@@ -385,8 +387,14 @@ impl Curator {
         }
     }
 
-    pub(crate) fn not_installed(&self, site: &Site<'_>, name: &RockName) -> Error {
+    pub(crate) fn not_installed(
+        &self,
+        site: &Site<'_>,
+        name: &RockName,
+        there: &BTreeSet<Rock>,
+    ) -> Error {
         Error::NotInstalled {
+            there: there.iter().map(|rock| rock.name.to_string()).collect(),
             rock: name.to_string(),
             tree: self.site.tree.clone(),
             machine: site.machine().to_owned(),

@@ -3,8 +3,10 @@
 //! LuaRocks has one exit code for nearly everything, and for a server that does not answer the
 //! same words as for a rock that does not exist. What it warned of before tells them apart.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Log, Servers, Unreachable};
-use crate::{Error, remedy};
+use crate::{Error, Rock, remedy};
 
 /// What was asked of LuaRocks, and where.
 pub(crate) struct Attempt<'a> {
@@ -124,12 +126,13 @@ impl Attempt<'_> {
     }
 
     /// The error for a failed `luarocks remove`.
-    pub(crate) fn removal_failure(self, log: Log) -> Error {
+    pub(crate) fn removal_failure(self, there: &BTreeSet<Rock>, log: Log) -> Error {
         if log.as_str().contains("Could not find rock") {
             return Error::NotInstalled {
                 rock: self.request.to_owned(),
                 tree: self.tree.to_owned(),
                 machine: self.machine.to_owned(),
+                there: there.iter().map(|rock| rock.name.to_string()).collect(),
             };
         }
         if log.as_str().contains("would break dependencies for") {

@@ -131,16 +131,22 @@ fn a_removal_names_what_stands_in_its_way() {
         servers: Vec::new(),
         free: None,
     };
-    let error = attempt().removal_failure(Log::new(
-        "Will not remove beta 1.0-1.\nRemoving it would break dependencies for: \nalpha 1.0-1\n\
+    let error = attempt().removal_failure(
+        &BTreeSet::new(),
+        Log::new(
+            "Will not remove beta 1.0-1.\nRemoving it would break dependencies for: \nalpha 1.0-1\n\
          gamma 2-1\n\nUse --force to force removal (warning: this may break modules).\n\n\
          Error: Failed removing.\n",
-    ));
+        ),
+    );
     assert!(
         matches!(&error, Error::StillNeeded { by, .. } if by == "alpha 1.0-1, gamma 2-1"),
         "{error}"
     );
-    let error = attempt().removal_failure(Log::new("\nError: Could not find rock 'beta' in /t\n"));
+    let error = attempt().removal_failure(
+        &BTreeSet::new(),
+        Log::new("\nError: Could not find rock 'beta' in /t\n"),
+    );
     assert!(matches!(error, Error::NotInstalled { .. }), "{error}");
 }
 

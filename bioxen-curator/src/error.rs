@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::ErrorKind;
+use bioxen_vm_core::words::nearest_first;
 
 /// The result of the curator's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -285,7 +286,7 @@ pub enum Error {
     },
 
     /// The rock is not in the tree.
-    #[error("{rock} is not installed in {tree} on {machine}")]
+    #[error("{rock} is not installed in {tree} on {machine}; {}", has(rock, there))]
     NotInstalled {
         /// The rock.
         rock: String,
@@ -293,6 +294,8 @@ pub enum Error {
         tree: String,
         /// The machine.
         machine: String,
+        /// The names of the rocks that are.
+        there: Vec<String>,
     },
 
     /// There is no environment of this name.
@@ -475,6 +478,17 @@ fn versions(offered: &[String]) -> String {
 }
 
 /// What is there instead.
+/// What a tree has, the most similar first.
+fn has(rock: &str, there: &[String]) -> String {
+    match there {
+        [] => "it has no rocks".into(),
+        there => format!(
+            "it has {}",
+            nearest_first(rock, there.iter().map(String::as_str))
+        ),
+    }
+}
+
 fn offered(there: &[String]) -> String {
     match there {
         [] => "there are none".into(),

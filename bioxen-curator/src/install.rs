@@ -81,11 +81,11 @@ impl Curator {
     /// # Cancel safety
     /// As [`install`](Self::install).
     pub async fn upgrade(&self, names: &[RockName]) -> Result<InstallReport> {
-        let there = self.list().await?;
+        let there: BTreeSet<Rock> = self.list().await?.into_iter().collect();
         let site = self.open()?;
         for name in names {
             if there.iter().all(|rock| rock.name != *name) {
-                return Err(self.not_installed(&site, name));
+                return Err(self.not_installed(&site, name, &there));
             }
         }
         let renew: BTreeSet<_> = there

@@ -96,11 +96,13 @@ fn select(all: &BTreeMap<Ref<Vm>, Known>, which: &str) -> Result<Named<Vm>> {
     let tag = which.strip_prefix(BY_TAG);
     let named = all.iter().map(|(reference, known)| {
         let has_tag = tag.is_some_and(|tag| known.tags.iter().any(|has| has == tag));
-        let has_id = is_made_by_us(&known.uuid, &known.other_config)
-            && known.other_config.get(VM_ID).is_some_and(|id| id == which);
-        let name = match has_tag || has_id {
+        let is_ours = is_made_by_us(&known.uuid, &known.other_config);
+        let id = known.other_config.get(VM_ID).filter(|_| is_ours);
+        let has_id = id.is_some_and(|id| id == which);
+        let name = match has_tag || has_id || known.name_label == which {
             true => which,
-            false => &known.name_label,
+            // What is listed for one who asks in vain, is listed as it is called.
+            false => id.unwrap_or(&known.name_label),
         };
         Named {
             reference: reference.clone(),

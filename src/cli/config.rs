@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use bioxen_vm_core::Value;
 use clap::Subcommand;
 use serde_json::json;
@@ -51,13 +51,9 @@ struct Selection {
     #[arg(long = "type", short = 't', value_name = "TYPE")]
     vm_type: Option<String>,
 
-    /// Set a key, `template=lua-bio-template` for example; needs --type
-    #[arg(
-        long = "set",
-        short = 's',
-        value_name = "KEY=VALUE",
-        requires = "vm_type"
-    )]
+    /// Set a key, `template=lua-bio-template` for example; --type says of which type, where several
+    /// have one of this name
+    #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
     set: Vec<String>,
 
     /// Print JSON, one object to a line
@@ -69,6 +65,10 @@ impl Selection {
     fn types(&self, settings: &mut Settings) -> anyhow::Result<Vec<String>> {
         let all: Vec<_> = crate::factory().vm_types().map(str::to_owned).collect();
         let Some(vm_type) = &self.vm_type else {
+            for assignment in &self.set {
+                let vm_type = type_of(assignment, &all, settings)?;
+                settings.set(&vm_type, assignment)?;
+            }
             let configured = all.into_iter().filter(|vm_type| settings.has(vm_type));
             let configured: Vec<_> = configured.collect();
             ensure!(
@@ -87,6 +87,38 @@ impl Selection {
             settings.set(vm_type, assignment)?;
         }
         Ok(vec![vm_type.clone()])
+    }
+}
+
+/// The VM type that a setting is meant for: the one that has such a key, or of several the one that is
+/// configured.
+fn type_of(assignment: &str, all: &[String], settings: &Settings) -> anyhow::Result<String> {
+    let mut having = Vec::new();
+    for vm_type in all {
+        let mut alone = Settings::new();
+        alone.set(vm_type, assignment)?;
+        let problems = crate::factory().check(vm_type, &alone.config(vm_type))?;
+        if !problems.iter().any(|problem| problem.is_unknown) {
+            having.push(vm_type);
+        }
+    }
+    let candidates = if having.is_empty() {
+        all.iter().collect()
+    } else {
+        having
+    };
+    let is_configured = |one: &&String| settings.has(one);
+    let configured: Vec<_> = candidates.iter().copied().filter(is_configured).collect();
+    match (candidates.as_slice(), configured.as_slice()) {
+        ([one], _) | (_, [one]) => Ok((*one).clone()),
+        (several, _) => {
+            let key = assignment.split('=').next().unwrap_or_default();
+            let several: Vec<_> = several.iter().map(|one| one.as_str()).collect();
+            bail!(
+                "{key:?} may be meant for several VM types ({}); say which with --type",
+                several.join(", ")
+            )
+        }
     }
 }
 

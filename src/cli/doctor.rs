@@ -112,7 +112,7 @@ pub(super) async fn run_with(
         }
     };
     tokio::select! {
-        () = doctor.examine_until(stop, tell) => {}
+        () = Box::pin(doctor.examine_until(stop, tell)) => {}
         () = keep_drawn(&line) => {}
     }
     locked(&line).clear();

@@ -141,7 +141,7 @@ impl Types {
 enum Command {
     /// Print a script with which a shell completes this program's commands and options
     Completions(Completions),
-    /// Show the configuration that holds in the end, or check it
+    /// Set up a pool (`config init`), show the configuration that holds in the end, or check it
     Config(config::Args),
     /// Make a VM on a pool that outlives this program, and start it
     #[cfg(feature = "xcpng")]

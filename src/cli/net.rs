@@ -17,6 +17,7 @@ use crate::settings::Settings;
 use isolate::Isolate;
 use lines::{
     bond_table, each, interface_table, listed, network_table, nic_line, nic_table, show, tell,
+    tell_there,
 };
 
 mod file;
@@ -301,7 +302,12 @@ async fn act(
                 Command::Plan(_) => networks.plan(&read.wanted).await.map_err(Into::into),
                 _ => lasting::apply(networks, pool, &read.wanted).await,
             };
-            tell(&plan.map_err(|error| read.explain(error))?, json)
+            let plan = plan.map_err(|error| read.explain(error))?;
+            tell(&plan, json)?;
+            match command {
+                Command::Plan(_) => Ok(()),
+                _ => tell_there(networks, &read.wanted, json).await,
+            }
         }
         Command::Create(args) => {
             let mut spec = args.made.spec(&args.name);
@@ -310,14 +316,18 @@ async fn act(
             let wanted = Wanted::new().with_network(spec);
             match args.dry_run {
                 true => tell(&networks.plan(&wanted).await?, json),
-                false => tell(&lasting::apply(networks, pool, &wanted).await?, json),
+                false => {
+                    tell(&lasting::apply(networks, pool, &wanted).await?, json)?;
+                    tell_there(networks, &wanted, json).await
+                }
             }
         }
         Command::Rm(Rm { vms, one }) => {
             if *vms {
                 destroy_vms(networks, pool, &one.network).await?;
             }
-            Ok(networks.remove(one.network.as_str()).await?)
+            networks.remove(one.network.as_str()).await?;
+            one.common.tell_removed(&one.network)
         }
         Command::Attach(args) => {
             let vm = networks.find_vm(&args.vm).await?;
@@ -327,7 +337,9 @@ async fn act(
         Command::Detach(args) => {
             let vm = networks.find_vm(&args.vm).await?;
             let nic = networks.nic(&vm, &args.device).await?;
-            Ok(networks.detach(&nic).await?)
+            networks.detach(&nic).await?;
+            let what = format!("interface {} of {}", args.device, args.vm);
+            args.common.tell_removed(&what)
         }
         Command::Move(args) => {
             let vm = networks.find_vm(&args.nic.vm).await?;

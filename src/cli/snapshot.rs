@@ -8,7 +8,7 @@ use bioxen_vm_xcpng::DateTime;
 
 use super::print;
 use super::table::Table;
-use super::vms::{Common, adopt, on_pool, pool, to_the_end};
+use super::vms::{self, Common, adopt, on_pool, pool, to_the_end};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -54,8 +54,17 @@ pub(super) async fn run(command: Command, settings: Settings) -> anyhow::Result<
         match &command {
             Command::Create(named) => tell(&vm.snapshot(&named.name).await?, of)?,
             Command::Ls(_) => list(&vm.snapshots().await?, of)?,
-            Command::Revert(named) => vm.revert(&named.name).await?,
-            Command::Rm(named) => vm.remove_snapshot(&named.name).await?,
+            Command::Revert(named) => {
+                vm.revert(&named.name).await?;
+                let info = vm.info().await?;
+                vms::tell(&info, &of.common, |info| {
+                    format!("{}, with the disks of the snapshot", vms::short(info))
+                })?;
+            }
+            Command::Rm(named) => {
+                vm.remove_snapshot(&named.name).await?;
+                of.common.tell_removed(&named.name)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     });

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bioxen_vm_core::{
-    Backend, BackendConfig as _, Error, ErrorKind, LuaVm, VmId, VmInfo, VmManager,
+    Backend, BackendConfig as _, Error, ErrorKind, LuaVm, VmId, VmInfo, VmManager, VmState,
 };
 use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::interrupt::Interrupts;
 use super::table::Table;
@@ -31,6 +31,14 @@ pub(super) struct Common {
 impl Common {
     pub(super) fn json(&self) -> bool {
         self.json
+    }
+
+    /// Prints that something is gone.
+    pub(super) fn tell_removed(&self, what: &str) -> anyhow::Result<()> {
+        print(&match self.json {
+            true => format!("{}\n", json!({"removed": what})),
+            false => format!("removed {what}\n"),
+        })
     }
 
     pub(super) fn settings(&self) -> &[String] {
@@ -216,7 +224,7 @@ pub(super) async fn change(
     change: Change,
     settings: Settings,
 ) -> anyhow::Result<ExitCode> {
-    each(args, settings, short, async |vm| {
+    each(args, settings, TOLD, async |vm| {
         match change {
             Change::Start => vm.start().await,
             Change::Stop => vm.stop().await,
@@ -226,34 +234,58 @@ pub(super) async fn change(
             Change::Suspend => vm.suspend().await,
             Change::Resume => vm.resume().await,
         }?;
-        Ok(())
+        Ok(vm.info().await?)
     })
     .await
 }
 
 pub(super) async fn info(args: Existing, settings: Settings) -> anyhow::Result<ExitCode> {
-    each(args, settings, whole, async |_| Ok(())).await
+    let told = Telling {
+        text: whole,
+        ..TOLD
+    };
+    each(args, settings, told, async |vm| Ok(vm.info().await?)).await
 }
 
 pub(super) async fn destroy(args: Destroy, settings: Settings) -> anyhow::Result<ExitCode> {
     let foreign = args.foreign;
-    each(args.existing, settings, short, async |vm| {
-        let info = vm.info().await?;
+    let told = Telling {
+        missing: Some("nothing to destroy"),
+        ..TOLD
+    };
+    each(args.existing, settings, told, async |vm| {
+        let mut info = vm.info().await?;
         if !foreign && info.details.get("made_by").map(String::as_str) != Some("bioxen") {
             anyhow::bail!("BioXen has not made it; say --foreign to destroy it all the same");
         }
-        Ok(vm.destroy().await?)
+        vm.destroy().await?;
+        // What it was is known no longer to anybody else.
+        info.state = VmState::Destroyed;
+        info.address = None;
+        Ok(info)
     })
     .await
 }
+
+/// How VMs are told of.
+struct Telling {
+    text: fn(&VmInfo) -> String,
+    /// What is said first of one that is not there.
+    missing: Option<&'static str>,
+}
+
+const TOLD: Telling = Telling {
+    text: short,
+    missing: None,
+};
 
 /// Does something to each of the VMs, and tells what they are like then. Whatever fails is told, and
 /// the others are done.
 async fn each(
     args: Existing,
     settings: Settings,
-    text: fn(&VmInfo) -> String,
-    act: impl AsyncFn(&Arc<dyn LuaVm>) -> anyhow::Result<()>,
+    told: Telling,
+    act: impl AsyncFn(&Arc<dyn LuaVm>) -> anyhow::Result<VmInfo>,
 ) -> anyhow::Result<ExitCode> {
     let pool = pool(&args.common, settings)?;
     let work = on_pool(pool, async |pool| {
@@ -261,14 +293,16 @@ async fn each(
         for which in &args.vms {
             let done = async {
                 let vm = adopt(pool, which).await?;
-                act(&vm).await?;
-                tell(&vm.info().await?, &args.common, text)
+                tell(&act(&vm).await?, &args.common, told.text)
             };
             if let Err(error) = done.await {
                 // Errors of VMs name theirs.
-                failed.push(match error.is::<Error>() {
-                    true => error,
-                    false => error.context(format!("VM {which}")),
+                failed.push(match (error.downcast_ref::<Error>(), told.missing) {
+                    (Some(known), Some(missing)) if known.kind() == ErrorKind::NotFound => {
+                        error.context(missing)
+                    }
+                    (Some(_), _) => error,
+                    (None, _) => error.context(format!("VM {which}")),
                 });
             }
         }
@@ -342,12 +376,19 @@ pub(super) async fn migrate(args: Migrate, settings: Settings) -> anyhow::Result
         common: args.common,
     };
     let host = args.host;
-    let act = async |vm: &Arc<dyn LuaVm>| Ok(vm.migrate(&host).await?);
-    each(existing, settings, short, act).await
+    let act = async |vm: &Arc<dyn LuaVm>| {
+        vm.migrate(&host).await?;
+        Ok(vm.info().await?)
+    };
+    each(existing, settings, TOLD, act).await
 }
 
 /// Prints what is known of a VM: as JSON, or as this text.
-fn tell(info: &VmInfo, args: &Common, text: fn(&VmInfo) -> String) -> anyhow::Result<()> {
+pub(super) fn tell(
+    info: &VmInfo,
+    args: &Common,
+    text: fn(&VmInfo) -> String,
+) -> anyhow::Result<()> {
     let text = match args.json {
         true => serde_json::to_string(info).context("cannot write JSON")?,
         false => text(info),
@@ -356,7 +397,7 @@ fn tell(info: &VmInfo, args: &Common, text: fn(&VmInfo) -> String) -> anyhow::Re
 }
 
 /// How a VM is, in a line.
-fn short(info: &VmInfo) -> String {
+pub(super) fn short(info: &VmInfo) -> String {
     let line = format!("{}: {}", info.id, info.state);
     match info.address {
         Some(address) => format!("{line} at {address}"),

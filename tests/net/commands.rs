@@ -32,6 +32,13 @@ async fn networks_are_listed_made_used_and_removed() {
     assert_eq!(pool.inventory().await, before);
     assert_eq!(pool.says(&create).await, steps);
     assert_eq!(pool.says(&create).await, "nothing to do\n");
+    // Programs are told how the network is known, also now.
+    let told = pool.json(&create).await;
+    let uuid = pool.json(&["show", "cluster"]).await[0]["uuid"].clone();
+    assert_eq!(
+        told,
+        [json!({"step": "ready", "network": "cluster", "uuid": uuid})]
+    );
     // What is not said stays, and what changes is told.
     let cluster = ["create", "cluster", "--vlan", "eth1:42"];
     let describe = ["--description", "of the cluster"];
@@ -75,7 +82,8 @@ async fn networks_are_listed_made_used_and_removed() {
     assert_eq!(moved[0]["network"], "storage");
     assert_eq!(pool.json(&["nics", "reader"]).await.len(), 2);
     pool.says(&["detach", "reader", "1"]).await;
-    pool.says(&["rm", "cluster"]).await;
+    let gone = pool.json(&["rm", "cluster"]).await;
+    assert_eq!(gone, [json!({"removed": "cluster"})]);
     assert_eq!(pool.inventory().await, before);
 
     let said = pool.refused(&["rm", "LAN"]).await;

@@ -224,9 +224,10 @@ async fn vms_that_are_isolated_by_command_stay_until_they_are_removed() {
     let made = pool
         .json(&["isolate", "mapping", "reads", "index", "--lock"])
         .await;
-    assert_eq!(made[0]["id"], "index");
+    // In the order in which they were named.
+    assert_eq!(made[0]["id"], "reads");
     let own: Vec<_> = made.iter().map(|one| one["own_address"].as_str()).collect();
-    assert_eq!(own, [Some("10.77.0.2"), Some("10.77.0.1")]);
+    assert_eq!(own, [Some("10.77.0.1"), Some("10.77.0.2")]);
     let gc = pool.bioxen(&["gc"]).await;
     assert_eq!(gc.stdout, b"nothing is left on the pool\n");
     let run = pool

@@ -111,7 +111,10 @@ pub(super) async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Re
         group.create().await?;
         group.start().await?;
         let mut members = Vec::new();
-        for (id, vm) in group.vms().await {
+        let mut vms = group.vms().await;
+        // In the order in which they were named.
+        let named = args.vms.iter().filter_map(|id| vms.remove_entry(id));
+        for (id, vm) in named.collect::<Vec<_>>() {
             let reached = vm.info().await?.address;
             let own = group.addresses().get(&id).copied();
             members.push(Member { id, reached, own });

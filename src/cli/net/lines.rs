@@ -5,9 +5,10 @@ use std::fmt::Display;
 use anyhow::Context as _;
 use bioxen_net::{
     BondInfo, HostInterface, Locking, NetworkInfo, NetworkKind, NetworkSelector, Networks, NicInfo,
-    Plan,
+    Plan, Wanted,
 };
 use serde::Serialize;
+use serde_json::json;
 
 use crate::cli::print;
 use crate::cli::table::Table;
@@ -46,6 +47,22 @@ pub(super) fn tell(plan: &Plan, json: bool) -> anyhow::Result<()> {
         return each(&plan.steps, true, |_| String::new());
     }
     print(&format!("{plan}\n"))
+}
+
+/// Tells programs how the networks that were wanted are known on the pool, also where nothing had to be
+/// done for them.
+pub(super) async fn tell_there(
+    networks: &Networks,
+    wanted: &Wanted,
+    json: bool,
+) -> anyhow::Result<()> {
+    for spec in wanted.networks.iter().filter(|_| json) {
+        let named = NetworkSelector::Name(spec.name.clone());
+        let uuid = networks.find(named).await?.uuid;
+        let line = json!({"step": "ready", "network": spec.name, "uuid": uuid});
+        print(&format!("{line}\n"))?;
+    }
+    Ok(())
 }
 
 /// Prints all about a network.

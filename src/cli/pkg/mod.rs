@@ -17,6 +17,7 @@ use target::Target;
 use tree::with_progress;
 use without_tree::without_tree;
 
+mod repair;
 mod target;
 mod tree;
 mod without_tree;

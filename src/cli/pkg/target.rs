@@ -136,6 +136,11 @@ impl Target {
         })
     }
 
+    /// Whether the user has named servers.
+    pub(super) fn names_servers(&self) -> bool {
+        self.servers != servers::DEFAULT
+    }
+
     pub(super) fn servers(&self) -> anyhow::Result<Vec<RocksServer>> {
         servers::servers(&self.servers)
     }

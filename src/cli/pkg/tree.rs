@@ -4,10 +4,11 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use bioxen_curator::{Curator, InstallReport, Lock, Progress, RockRequest};
+use bioxen_curator::{Curator, Error, InstallReport, Lock, Progress, RockRequest};
 use serde_json::json;
 
 use super::super::telemetry::say;
+use super::repair::remedies;
 use super::target::read;
 use super::{Args, Command, Install, show, verdict};
 
@@ -56,8 +57,8 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
         }
         Command::Upgrade { names } => installed(args, &curator.upgrade(names).await?)?,
         Command::Verify { lock } => {
-            let lock = lock.as_ref().map(Lock::read).transpose()?;
-            let found = curator.verify(lock.as_ref()).await?;
+            let locked = lock.as_ref().map(Lock::read).transpose()?;
+            let found = curator.verify(locked.as_ref()).await?;
             let mut lines = String::new();
             for (what, files) in [
                 ("changed", &found.changed),
@@ -76,6 +77,9 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
                 lines = format!("{} files are as they were installed\n", found.unchanged);
             }
             show(args, &found, lines)?;
+            for remedy in remedies(curator, &found, lock.as_deref()).await? {
+                say("INFO", &format!("bioxen: hint: {remedy}"));
+            }
             return Ok(verdict(found.is_good()));
         }
         Command::Doctor => {
@@ -181,16 +185,25 @@ async fn info(args: &Args, request: &RockRequest, curator: &Curator) -> anyhow::
     let there = curator.list().await?;
     let here = there.iter().any(|rock| request.accepts(rock));
     let (info, from, versions) = if here {
-        (curator.info(&request.name).await?, None, Vec::new())
+        let info = curator.info(&request.name).await?;
+        // Servers are asked only where the user names them: what is installed needs none.
+        match args.target.names_servers() {
+            true => match curator.offered(request).await {
+                Ok(offered) => (info, Some(offered.server), offered.versions),
+                Err(Error::NoSuchRock { .. }) => (info, None, Vec::new()),
+                Err(error) => return Err(error.into()),
+            },
+            false => (info, None, Vec::new()),
+        }
     } else {
         let offered = curator.offered(request).await?;
         (offered.info, Some(offered.server), offered.versions)
     };
     let mut lines = format!("{}\n{}\n", info.rock, info.summary);
-    let state = match &from {
-        None => "installed".to_owned(),
-        Some(server) => format!("not installed; offered by {server}"),
-    };
+    let mut state = if here { "installed" } else { "not installed" }.to_owned();
+    if let Some(server) = &from {
+        state += &format!("; offered by {server}");
+    }
     let versions: Vec<_> = versions.iter().map(ToString::to_string).collect();
     for (name, value) in [
         ("state", Some(state)),
