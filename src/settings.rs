@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use bioxen_vm_core::{ConfigProblem, Error, ErrorKind, Result, VmFactory};
 use serde_json::{Map, Value};
 
+#[cfg(feature = "xcpng")]
 pub(crate) use file::holds_password;
 pub use origin::Origin;
 pub use problem::Problem;

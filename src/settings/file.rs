@@ -116,6 +116,7 @@ pub(super) fn read(text: &str, types: &[&str], pool: Option<&str>) -> Read {
 }
 
 /// Whether a password stands in a settings file of this text.
+#[cfg(feature = "xcpng")]
 pub(crate) fn holds_password(text: &str) -> bool {
     read(text, &super::TYPES, None).has_password
 }
