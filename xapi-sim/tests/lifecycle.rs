@@ -216,6 +216,33 @@ async fn a_host_has_so_much_memory() {
 }
 
 #[tokio::test]
+async fn a_host_sets_memory_aside_for_vms_that_start_at_once() {
+    let model = Model::new()
+        .host_memory(4 << 30)
+        .sr(SrSpec::local("local"))
+        .template(TemplateSpec::with_guest("lua-bio-template").memory(1 << 29, 1 << 30));
+    let slow = SimOptions::default().with_latency(std::time::Duration::from_millis(50));
+    let pool = pool_of(model, slow).await;
+    let (first, second) = (pool.vm("first").await, pool.vm("second").await);
+    let start = |vm: &str| {
+        let args = vec![Value::from(vm), false.into(), false.into()];
+        pool.try_call("VM.start", args)
+    };
+    let (one, other) = tokio::join!(start(&first), start(&second));
+    let failures: Vec<_> = [one, other].into_iter().filter_map(Result::err).collect();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0].code, "HOST_NOT_ENOUGH_FREE_MEMORY");
+    // What was set aside for one that runs is its own now, and not taken twice.
+    for vm in [&first, &second] {
+        if pool.state(vm).await == "Running" {
+            pool.call("VM.hard_shutdown", vec![vm.as_str().into()])
+                .await;
+        }
+    }
+    pool.start(&second).await;
+}
+
+#[tokio::test]
 async fn a_failed_copy_leaves_nothing() {
     let pool = pool().await;
     let template = pool.template().await;

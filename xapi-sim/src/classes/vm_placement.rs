@@ -1,5 +1,7 @@
 //! Where VMs can run.
 
+use std::collections::BTreeSet;
+
 use super::{Table, done};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
@@ -76,6 +78,9 @@ fn remaining(
     let metrics = db.text("host", host, "metrics")?;
     let mut free = db.int("host_metrics", &metrics, "memory_total")?;
     free = free.saturating_sub(db.int("host", host, "memory_overhead")?);
+    for vm in coming(world, host)? {
+        free = free.saturating_sub(footprint(world, &vm)?);
+    }
     for vm in db.list("host", host, "resident_VMs")? {
         // A start that failed leaves its VM on the host, though without memory.
         if db.text("VM", &vm, "power_state")? != "Halted" {
@@ -83,6 +88,31 @@ fn remaining(
         }
     }
     Ok(free.max(0))
+}
+
+/// The VMs that a host is about to have: it has set memory aside for them.
+fn coming(world: &World, host: &str) -> Result<Vec<String>, Failure> {
+    let db = &world.db;
+    let operations = db.get("host", host, "current_operations")?.members();
+    let mut starts = operations
+        .iter()
+        .filter(|(_, operation)| operation.as_str() == Some("vm_start"))
+        .map(|(task, _)| task)
+        .peekable();
+    if starts.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let tasks: BTreeSet<_> = starts.collect();
+    let here = db.list("host", host, "resident_VMs")?;
+    let mut coming = Vec::new();
+    for vm in db.references("VM") {
+        let current = db.get("VM", &vm, "current_operations")?.members();
+        let is_coming = current.iter().any(|(task, _)| tasks.contains(task));
+        if is_coming && !here.contains(&vm) {
+            coming.push(vm);
+        }
+    }
+    Ok(coming)
 }
 
 /// Brings the free memory of all hosts up to date.
