@@ -42,6 +42,11 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     );
     let said = pool.refused(&["create", "lab", "--set", &template]).await;
     assert!(said.contains("has a VM of this id already"), "{said}");
+    // Whatever is no id is named as it was typed.
+    for command in [&["info", "tag:nope"][..], &["exec", "tag:nope", "-e", "x"]] {
+        let said = pool.refused(command).await;
+        assert!(said.contains("VM tag:nope: cannot find it"), "{said}");
+    }
     // Nothing but the maker needs a template.
     assert_eq!(pool.json(&["gc"]).await.len(), 0);
     let listed = pool.json(&["ls"]).await;
@@ -128,6 +133,14 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     assert!(told[0]["address"].is_string(), "{told:?}");
     assert_eq!(told[0]["address"], listed[0]["address"]);
     pool.json(&["stop", "lab"]).await;
+    let host = told[0]["details"]["host"].as_str().unwrap();
+    let moved = pool.bioxen(&["migrate", "lab", host]).await;
+    assert_eq!(moved.status.code(), Some(0), "{moved:?}");
+    let said = String::from_utf8_lossy(&moved.stderr).into_owned();
+    assert!(
+        said.contains("lab does not run, so nothing was moved"),
+        "{said}"
+    );
 
     let clone = pool.json(&["clone", "lab", "lab2"]).await;
     assert_eq!(
@@ -145,13 +158,21 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     // They are listed as they are called.
     assert!(said.ends_with("there are: \"lab\", \"lab2\"\n"), "{said}");
     let uuid = pool.json(&["info", "lab"]).await[0]["details"]["uuid"].clone();
-    let ended = pool.json(&["destroy", "lab", "lab2"]).await;
+    // One that is named twice is destroyed once.
+    let ended = pool.json(&["destroy", "lab", "lab2", "lab"]).await;
+    assert_eq!(ended.len(), 2, "{ended:?}");
     assert_eq!(ended[0]["details"]["uuid"], uuid);
     assert!(
         ended.iter().all(|vm| vm["state"] == "destroyed"),
         "{ended:?}"
     );
     assert_eq!(pool.json(&["ls"]).await.len(), 0);
+    let said = pool.refused(&["destroy", "lab"]).await;
+    assert!(said.contains("there is no VM \"lab\""), "{said}");
+    let again = pool.bioxen(&["destroy", "--if-exists", "lab"]).await;
+    assert_eq!((again.status.code(), &*again.stdout), (Some(0), &b""[..]));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("there is no VM \"lab\""), "{said}");
     is_as_before(&pool);
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
@@ -248,6 +269,7 @@ async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("qemu-img convert"), "{said}");
+    assert_eq!(output.stdout, b"", "nothing was begun");
     is_as_before(&pool);
 
     let output = pool.bioxen(&build).await;
@@ -285,6 +307,7 @@ async fn a_template_is_made_with_the_rocks_in_it_and_checked() {
 
     let output = pool.bioxen(&build).await;
     assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert_eq!(output.stdout, b"", "nothing was begun");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("has a template \"made\" already"), "{said}");
 

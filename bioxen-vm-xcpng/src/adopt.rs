@@ -1,12 +1,12 @@
 //! Finds VMs that are on the pool already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bioxen_vm_core::{BackendConfig, VmId, VmInfo};
 use serde::Deserialize;
 use xapi_client::api::{Host, Vm, VmGuestMetrics, VmPowerState};
-use xapi_client::{Client, Ref};
+use xapi_client::{Client, Failure, Ref};
 
 use crate::address;
 use crate::backend::Shared;
@@ -132,6 +132,51 @@ async fn way_in(shared: &Shared, uuid: &str) -> Result<Option<FirstContact>> {
     }
 }
 
+/// So many objects are asked about one by one; for more, the whole class of a large pool is cheaper.
+const FEW: usize = 2;
+
+/// What guest tools report.
+async fn reports(
+    client: &Client,
+    of: &[&Ref<VmGuestMetrics>],
+) -> Result<BTreeMap<Ref<VmGuestMetrics>, Report>> {
+    let failed = || Error::pool("list the reports of guest tools");
+    let api = client.vm_guest_metrics();
+    if of.len() > FEW {
+        return api.get_all_records().select().await.map_err(failed());
+    }
+    let mut reports = BTreeMap::new();
+    for one in of {
+        match api.get_networks(one).await {
+            Ok(networks) => {
+                reports.insert((*one).clone(), Report { networks });
+            }
+            // A report of an earlier run, which goes as soon as there is a newer one.
+            Err(error) if error.failure().is_some_and(Failure::is_gone) => {}
+            Err(error) => return Err(failed()(error)),
+        }
+    }
+    Ok(reports)
+}
+
+/// What hosts are called.
+async fn hosts_of(
+    client: &Client,
+    of: &BTreeSet<&Ref<Host>>,
+) -> Result<BTreeMap<Ref<Host>, Called>> {
+    let failed = || Error::pool("list its hosts");
+    if of.len() > FEW {
+        let hosts = client.host().get_all_records().select().await;
+        return hosts.map_err(failed());
+    }
+    let mut hosts = BTreeMap::new();
+    for host in of {
+        let name_label = client.host().get_name_label(host).await.map_err(failed())?;
+        hosts.insert((*host).clone(), Called { name_label });
+    }
+    Ok(hosts)
+}
+
 /// The VMs that this project has made, sorted by id.
 pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
     let client = shared.client().await?;
@@ -143,11 +188,18 @@ pub(crate) async fn list(shared: &Shared) -> Result<Vec<VmInfo>> {
     if ours.is_empty() {
         return Ok(Vec::new());
     }
-    let reports = client.vm_guest_metrics().get_all_records().select().await;
-    let reports: BTreeMap<Ref<VmGuestMetrics>, Report> =
-        reports.map_err(Error::pool("list the reports of guest tools"))?;
-    let hosts = client.host().get_all_records().select().await;
-    let hosts: BTreeMap<Ref<Host>, Called> = hosts.map_err(Error::pool("list its hosts"))?;
+    let running = ours
+        .iter()
+        .filter(|known| known.power_state == VmPowerState::Running);
+    let running: Vec<_> = running
+        .filter_map(|known| known.guest_metrics.non_null())
+        .collect();
+    let reports = reports(client, &running).await?;
+    let hosts: BTreeSet<_> = ours
+        .iter()
+        .filter_map(|known| known.resident_on.non_null())
+        .collect();
+    let hosts = hosts_of(client, &hosts).await?;
     let within = &shared.settings().wish.address_cidr;
     let mut infos: Vec<_> = ours
         .into_iter()

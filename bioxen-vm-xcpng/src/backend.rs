@@ -303,7 +303,8 @@ impl Backend for XcpngBackend {
             Ok(vm) => Ok(Arc::new(vm)),
             Err(error) => Err(bioxen_vm_core::Error::from(error)
                 .with_operation("find it")
-                .with_vm(&id)),
+                // As whoever asks calls it.
+                .with_vm(which)),
         }
     }
 

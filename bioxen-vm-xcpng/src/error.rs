@@ -1,6 +1,7 @@
 //! What can go wrong with a VM of a pool, by stage.
 
 mod meaning;
+mod remedy;
 
 use std::error::Error as StdError;
 use std::io;
@@ -33,8 +34,8 @@ pub enum Error {
     },
     /// The program that prints the password failed.
     #[error(
-        "{program:?} (password_command) gave no password: {reason}; try the command by hand, and \
-         set password_command to one that prints the password"
+        "{program:?} (password_command) gave no password: {reason}; {}",
+        remedy::PASSWORD_COMMAND
     )]
     PasswordCommand {
         /// The program.
@@ -157,10 +158,7 @@ pub enum Error {
     #[error("cannot keep a record of what is made on the pool; check state_dir")]
     Ledger(#[source] io::Error),
     /// cloud-init in the VM failed.
-    #[error(
-        "cloud-init in the VM failed: {said}; look at /var/log/cloud-init-output.log in it, and \
-         correct the template"
-    )]
+    #[error("cloud-init in the VM failed: {said}; {}", remedy::CLOUD_INIT)]
     CloudInit {
         /// What it said.
         said: String,
@@ -256,9 +254,9 @@ pub enum Error {
     },
     /// Whoever logs in to the VM has no shell that runs commands.
     #[error(
-        "the login shell of {user:?} in the VM runs no commands{}; set ssh.user to a user with a \
-         shell, or give this one /bin/sh with `usermod --shell`",
-        if .said.is_empty() { String::new() } else { format!(": it says {:?}", .said) }
+        "the login shell of {user:?} in the VM runs no commands{}; {}",
+        if .said.is_empty() { String::new() } else { format!(": it says {:?}", .said) },
+        remedy::NO_SHELL
     )]
     NoShell {
         /// The user.
@@ -329,9 +327,19 @@ pub enum Error {
     /// The config drive of a VM could not be made.
     #[error("cannot make the config drive of the VM")]
     ConfigDrive(#[source] io::Error),
+    /// The VM has no such interpreter.
+    #[error(
+        "there is no program {lua:?} in the VM; set lua to a Lua interpreter that it has, or install one \
+         in the template"
+    )]
+    NoProgram {
+        /// What was to be run.
+        lua: String,
+    },
     /// The VM has no usable Lua.
     #[error(
-        "{lua:?} in the VM does not work as a Lua interpreter: {said}; set lua to one that does"
+        "{lua:?} in the VM does not work as a Lua interpreter: {said}; {}",
+        remedy::NO_LUA
     )]
     NoLua {
         /// The interpreter.
@@ -368,9 +376,8 @@ pub enum Error {
     },
     /// What a template needs could not be installed.
     #[error(
-        "{missing} could not be installed in the VM by its package manager ({manager}): {said}; \
-         check that the VM reaches its package servers, or install it in what the template is made \
-         from"
+        "{missing} could not be installed in the VM by its package manager ({manager}): {said}; {}",
+        remedy::INSTALL
     )]
     Install {
         /// What is missing.
@@ -381,7 +388,7 @@ pub enum Error {
         said: String,
     },
     /// The VM could not be made to forget who it is.
-    #[error("the VM's system could not be cleaned: {said}; look at what it says")]
+    #[error("the VM's system could not be cleaned: {said}; {}", remedy::CLEAN)]
     Clean {
         /// What it said.
         said: String,

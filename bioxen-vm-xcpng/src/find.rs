@@ -120,11 +120,20 @@ pub(crate) async fn find(
 
 /// The UUID of the pool, by which it is told from all others.
 pub(crate) async fn pool_uuid(client: &Client) -> Result<String> {
-    let failed = || Error::pool("tell its UUID");
-    let pools = client.pool().get_all().await.map_err(failed())?;
+    #[derive(serde::Deserialize)]
+    struct Known {
+        uuid: String,
+    }
+    let pools = client.pool().get_all_records().select().await;
+    let pools: BTreeMap<Ref<xapi_client::api::Pool>, Known> =
+        pools.map_err(Error::pool("tell its UUID"))?;
     // A server has one, always.
-    let pool = pools.first().cloned().unwrap_or_else(Ref::null);
-    client.pool().get_uuid(&pool).await.map_err(failed())
+    let uuid = pools.into_values().map(|pool| pool.uuid).next();
+    uuid.ok_or_else(|| Error::NotFound {
+        what: "pool",
+        name: "itself".to_owned(),
+        hint: "the server has no record of it".to_owned(),
+    })
 }
 
 /// The disks that are held by drives, each with its device.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bioxen_vm_core::lua::{self, Mark, RunnerHost, WarmInterpreters};
 use bioxen_vm_core::{
     Command, ErrorKind, Gather, Outcome, OutputSink, PackageSite, Runner, Script, Session,
-    SessionOptions,
+    SessionOptions, Status,
 };
 
 use crate::cloud_init;
@@ -18,7 +18,11 @@ use crate::ssh::{SshRunner, SshSession};
 
 /// Finds the interpreter `$1`, so that a program's own `PATH` does not change which one runs it,
 /// and lets it run `$2`.
-const FIND: &str = r#"lua=$(command -v "$1") && printf '%s\n' "$lua" && exec "$lua" -e "$2""#;
+const FIND: &str =
+    r#"lua=$(command -v "$1") || exit 127; printf '%s\n' "$lua"; exec "$lua" -e "$2""#;
+
+/// How [`FIND`] ends, having said nothing, when there is no such program.
+const NOT_FOUND: i32 = 127;
 
 /// Prints the language version and the home directory.
 const PROBE: &str = "io.write(_VERSION, '\\n', os.getenv('HOME') or '', '\\n')";
@@ -100,6 +104,10 @@ impl Guest {
             Err(error) => return Err(unless_no_shell(&session, error).await),
         };
         let Some([interpreter, version, home]) = parse(&outcome) else {
+            if outcome.status == Status::Exited(NOT_FOUND) && outcome.stdout.is_empty() {
+                let lua = interpreter.to_owned();
+                return Err(Error::NoProgram { lua });
+            }
             return Err(Error::NoLua {
                 lua: interpreter.to_owned(),
                 said: said(&outcome),
@@ -228,7 +236,6 @@ fn said(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bioxen_vm_core::Status;
 
     fn outcome(code: i32, stdout: &'static str) -> Outcome {
         let mut outcome = Outcome::new(Status::Exited(code));

@@ -121,39 +121,53 @@ async fn interfaces(client: &Client, vm: &Ref<Vm>) -> xapi_client::Result<Option
 impl fmt::Display for NoAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoInterface => f.write_str(
-                "it has no network interface; set network to the name of one of the pool's networks",
-            ),
-            Self::Unplugged { said } => {
-                f.write_str("its network interface is not plugged in")?;
-                if !said.is_empty() {
-                    write!(f, " ({said})")?;
-                }
-                f.write_str("; look at it with `xe vif-list`, and plug it")
+            Self::NoInterface => f.write_str("it has no network interface"),
+            Self::Unplugged { said } if said.is_empty() => {
+                f.write_str("its network interface is not plugged in")
             }
-            Self::NoCarrier { network } => write!(
-                f,
-                "the network {network:?} has no carrier on the VM's host; check the cable and the \
-                 port of the switch, or set network to another one"
-            ),
-            Self::NoTools => f.write_str(
-                "its guest tools have not reported; look at the VM's console for whether it boots, \
-                 and install the guest tools in the template; boot_timeout sets how long to wait",
-            ),
+            Self::Unplugged { said } => {
+                write!(f, "its network interface is not plugged in ({said})")
+            }
+            Self::NoCarrier { network } => {
+                write!(f, "the network {network:?} has no carrier on the VM's host")
+            }
+            Self::NoTools => f.write_str("its guest tools have not reported"),
             Self::LinkLocal(address) => write!(
                 f,
-                "its guest tools report only {address}, which is good for its own link; check that \
-                 a DHCP server answers on its network, or set static_address"
+                "its guest tools report only {address}, which is good for its own link"
             ),
             Self::Elsewhere(address) => write!(
                 f,
-                "its guest tools report {address}, which is in none of the networks of address_cidr; \
-                 correct that, or put the VM on another network"
+                "its guest tools report {address}, which is in none of the networks of address_cidr"
             ),
-            Self::Silent => f.write_str(
-                "its guest tools run but report no address; check that a DHCP server answers on its \
-                 network, and that the VM's system configures its interface",
-            ),
+            Self::Silent => f.write_str("its guest tools run but report no address"),
+        }?;
+        write!(f, "; {}", self.remedy())
+    }
+}
+
+impl NoAddress {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoInterface => "set network to the name of one of the pool's networks",
+            Self::Unplugged { .. } => "look at it with `xe vif-list`, and plug it",
+            Self::NoCarrier { .. } => {
+                "check the cable and the port of the switch, or set network to another one"
+            }
+            Self::NoTools => {
+                "look at the VM's console for whether it boots, and install the guest tools in the \
+                 template; boot_timeout sets how long to wait"
+            }
+            Self::LinkLocal(_) => {
+                "check that a DHCP server answers on its network, or set static_address"
+            }
+            Self::Elsewhere(_) => "correct that, or put the VM on another network",
+            Self::Silent => {
+                "check that a DHCP server answers on its network, and that the VM's system configures \
+                 its interface"
+            }
         }
     }
 }

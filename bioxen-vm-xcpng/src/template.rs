@@ -170,8 +170,32 @@ impl TemplateBuilder {
         }
     }
 
+    /// Looks whether the name is free and the image, if it is made from one, can be used. Nothing is
+    /// made; [`begin`](Self::begin) looks again.
+    ///
+    /// # Errors
+    /// Fails when it is not so, or the pool cannot be asked.
+    pub async fn check(&self) -> Result<()> {
+        if let Some(path) = &self.image {
+            image::check(path).await?;
+        }
+        let backend = self.config.clone().build_without_template()?;
+        let free = self.is_free(&backend).await;
+        close(&backend).await;
+        Ok(free?)
+    }
+
     /// Looks whether the template can be made, and makes what it is made from.
     async fn prepare(&self, backend: &XcpngBackend) -> Result<Option<ImageBase>, Error> {
+        self.is_free(backend).await?;
+        match &self.image {
+            Some(path) => Ok(Some(ImageBase::make(backend.shared(), path).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Fails when a template of the name cannot be made.
+    async fn is_free(&self, backend: &XcpngBackend) -> Result<(), Error> {
         let shared = backend.shared();
         if let crate::settings::Keys::Fixed { .. } = shared.settings().login.keys {
             return Err(Error::TemplateKeys);
@@ -187,10 +211,7 @@ impl TemplateBuilder {
                 });
             }
         }
-        match &self.image {
-            Some(path) => Ok(Some(ImageBase::make(shared, path).await?)),
-            None => Ok(None),
-        }
+        Ok(())
     }
 }
 

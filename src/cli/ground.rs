@@ -102,14 +102,28 @@ impl Ground {
         let (manager, config) = (&self.manager, self.config.clone());
         Ok(match &self.existing {
             Some(which) => {
-                // So that errors name the VM as the user does; a tag is no id.
-                let id = VmId::new(which.as_str()).map_or(id.to_owned(), |id| id.to_string());
+                let id = handle(which, id);
                 let vm = manager.adopt_vm(id, &self.vm_type, which, config).await?;
                 vm.start().await?;
                 vm
             }
             None => manager.create_vm(id, &self.vm_type, config).await?,
         })
+    }
+}
+
+/// The id under which a VM that is there is used, so that errors name it as the user does: a tag and many
+/// names are no ids, and become as similar as ids can be.
+pub(super) fn handle(which: &str, otherwise: &str) -> String {
+    let name = which.strip_prefix("tag:").unwrap_or(which);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let similar: String = name
+        .chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .collect();
+    match VmId::new(similar) {
+        Ok(id) => id.to_string(),
+        Err(_) => otherwise.to_owned(),
     }
 }
 

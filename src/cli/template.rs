@@ -137,6 +137,9 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
         }
         false => print(&format!("{text}\n")),
     };
+    if let Ok(fit) = interrupts.unless(builder.check()).await {
+        fit?;
+    }
     tell("making a VM and installing in it what is missing")?;
     // What was begun must be ended in order, so it is not simply dropped.
     let mut begun = tokio::spawn(builder.begin());

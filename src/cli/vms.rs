@@ -11,6 +11,7 @@ use bioxen_vm_core::{
 use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
 
+use super::ground::handle;
 use super::interrupt::Interrupts;
 use super::table::Table;
 use super::{config, configured, print, warn};
@@ -86,6 +87,10 @@ pub(super) struct Destroy {
     #[arg(long)]
     foreign: bool,
 
+    /// Go on when there is no such VM, as when it was destroyed before
+    #[arg(long)]
+    if_exists: bool,
+
     #[command(flatten)]
     existing: Existing,
 }
@@ -141,8 +146,7 @@ pub(super) fn pool(common: &Common, mut settings: Settings) -> anyhow::Result<Xc
 
 /// Takes over a VM that is there.
 pub(super) async fn adopt(pool: &XcpngBackend, which: &str) -> anyhow::Result<Arc<dyn LuaVm>> {
-    // Names of others need not be ids.
-    let id = VmId::new(which).or_else(|_| VmId::new("vm"))?;
+    let id = VmId::new(handle(which, "vm"))?;
     Ok(pool.adopt(id, which).await?)
 }
 
@@ -251,6 +255,7 @@ pub(super) async fn destroy(args: Destroy, settings: Settings) -> anyhow::Result
     let foreign = args.foreign;
     let told = Telling {
         missing: Some("nothing to destroy"),
+        may_be_missing: args.if_exists,
         ..TOLD
     };
     each(args.existing, settings, told, async |vm| {
@@ -272,15 +277,18 @@ struct Telling {
     text: fn(&VmInfo) -> String,
     /// What is said first of one that is not there.
     missing: Option<&'static str>,
+    /// Whether that is as good as success.
+    may_be_missing: bool,
 }
 
 const TOLD: Telling = Telling {
     text: short,
     missing: None,
+    may_be_missing: false,
 };
 
 /// Does something to each of the VMs, and tells what they are like then. Whatever fails is told, and
-/// the others are done.
+/// the others are done. One that is named again has had its turn.
 async fn each(
     args: Existing,
     settings: Settings,
@@ -290,7 +298,10 @@ async fn each(
     let pool = pool(&args.common, settings)?;
     let work = on_pool(pool, async |pool| {
         let mut failed = Vec::new();
-        for which in &args.vms {
+        for (at, which) in args.vms.iter().enumerate() {
+            if args.vms[..at].contains(which) {
+                continue;
+            }
             let done = async {
                 let vm = adopt(pool, which).await?;
                 tell(&act(&vm).await?, &args.common, told.text)
@@ -299,7 +310,13 @@ async fn each(
                 // Errors of VMs name theirs.
                 failed.push(match (error.downcast_ref::<Error>(), told.missing) {
                     (Some(known), Some(missing)) if known.kind() == ErrorKind::NotFound => {
-                        error.context(missing)
+                        let is_there = known.operation() != Some("find it");
+                        let error = error.context(missing);
+                        if told.may_be_missing && !is_there {
+                            warn(&format!("{error:#}"));
+                            continue;
+                        }
+                        error
                     }
                     (Some(_), _) => error,
                     (None, _) => error.context(format!("VM {which}")),
@@ -378,7 +395,14 @@ pub(super) async fn migrate(args: Migrate, settings: Settings) -> anyhow::Result
     let host = args.host;
     let act = async |vm: &Arc<dyn LuaVm>| {
         vm.migrate(&host).await?;
-        Ok(vm.info().await?)
+        let info = vm.info().await?;
+        if info.state == VmState::Stopped {
+            warn(&format!(
+                "{} does not run, so nothing was moved; it starts on {host} where it can",
+                info.id
+            ));
+        }
+        Ok(info)
     };
     each(existing, settings, TOLD, act).await
 }

@@ -30,7 +30,7 @@ pub enum Check {
     Template,
     /// Whether there is room for the disks of a VM.
     Storage,
-    /// Whether a host has room for the memory of a VM.
+    /// Whether a host has room for the memory of a VM, and can have it.
     Memory,
     /// Whether the networks are there and connected.
     Network,
@@ -211,17 +211,9 @@ impl Finding {
 
     /// The finding that an error is.
     pub(crate) fn of(check: Check, error: &Error) -> Self {
-        let message = error.to_string();
-        let causes = chain(error).split_off(message.len());
-        // Messages are the thing and the reason, and then the remedy.
-        match message.split_once("; ") {
-            Some((found, remedy)) => Self::failed(check, format!("{found}{causes}"), remedy),
-            None => Self::failed(
-                check,
-                format!("{message}{causes}"),
-                "the reason says what is wrong; `bioxen -vv` shows each call",
-            ),
-        }
+        let (found, remedy) = error.parts();
+        let causes = chain(error).split_off(error.to_string().len());
+        Self::failed(check, format!("{found}{causes}"), remedy)
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bioxen_vm_core::{Backend as _, Command, LuaVm, PackageSite, VmId};
 
 use super::{Check, Finding, Report, Told, after};
-use crate::backend::{XcpngBackend, random_name};
+use crate::backend::{Origin, XcpngBackend, deploy, random_name};
 use crate::config::XcpngConfig;
-use crate::error::{Error, chain};
+use crate::error::{Error, Result, chain};
 use crate::first_contact::FirstContact;
 use crate::progress::{Progress, Stage, StageState};
 use crate::settings::{Handover, Settings};
@@ -22,8 +22,8 @@ use crate::vm::XcpngVm;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says what there is for packages: the version of LuaRocks, a C compiler, and the headers of the
-/// Lua version `$1`; and files with keys that open the login besides `$2`. A line for each that is
-/// there, begun by its name.
+/// Lua version `$1`; files with keys that open the login besides `$2`; and a machine id, in the file `$3`, that was there before
+/// this VM, which has just been made, had ever booted. A line for each that is there, begun by its name.
 const LOOK: &str = r#"
 version=$(luarocks --version 2>/dev/null | head -n 1) && [ -n "$version" ] && printf 'luarocks %s\n' "$version"
 compiler=$(command -v cc || command -v gcc) && printf 'compiler %s\n' "$compiler"
@@ -38,6 +38,10 @@ for file in /root/.ssh/authorized_keys "$HOME/.ssh/authorized_keys"; do
     [ -r "$file" ] || continue
     grep -v '^[[:space:]]*\(#\|$\)' "$file" | grep -q -v -F -e "$2" && printf 'keys %s\n' "$file"
 done
+booted=$(sed -n 's/^btime //p' /proc/stat 2>/dev/null)
+written=$(stat -c %Y "$3" 2>/dev/null)
+[ -s "$3" ] && [ -n "$booted" ] && [ -n "$written" ] && [ "$written" -lt "$booted" ] &&
+    printf 'machine-id %s\n' "$(head -n 1 "$3")"
 exit 0"#;
 
 /// Makes a VM, looks into it and removes it, also when `stop` ends before.
@@ -79,7 +83,7 @@ pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
             }
         }
         Some(Err(error)) => {
-            report.fails(Check::Deploy, chain(&error));
+            report.add(Finding::of(Check::Deploy, &error));
             report.skip_after(Check::Deploy, Check::Deploy);
         }
         // What was begun is removed before the backend is closed.
@@ -90,17 +94,11 @@ pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
     }
 }
 
-impl<F: FnMut(Told<'_>) + Send> Report<F> {
-    fn fails(&mut self, check: Check, found: String) {
-        let remedy = "the reason says what is wrong; `bioxen -vv` shows each call";
-        self.add(Finding::failed(check, found, remedy));
-    }
-}
-
-async fn make(backend: &XcpngBackend) -> bioxen_vm_core::Result<Arc<dyn LuaVm>> {
-    backend
-        .create(VmId::new(format!("doctor-{}", random_name()))?)
-        .await
+async fn make(backend: &XcpngBackend) -> Result<Arc<dyn LuaVm>> {
+    let id = VmId::new(format!("doctor-{}", random_name()));
+    let id = id.map_err(|error| Error::Guest(Box::new(error)))?;
+    let made = deploy(Arc::clone(backend.shared()), id, Origin::Template).await?;
+    Ok(made)
 }
 
 /// Starts a VM, and tells how far it gets as soon as it is there.
@@ -221,7 +219,8 @@ async fn packages<F: FnMut(Told<'_>) + Send>(
         let site = vm.package_site().await?;
         // Any text that is in no file, where the template's own keys are to be there.
         let own = own.unwrap_or("a key");
-        let command = Command::new("sh").args(["-c", LOOK, "sh", &site.lua_version, own]);
+        let command =
+            Command::new("sh").args(["-c", LOOK, "sh", &site.lua_version, own, "/etc/machine-id"]);
         let outcome = site.runner.run(command).await?;
         Ok::<_, bioxen_vm_core::Error>((site, outcome.stdout_text().into_owned()))
     };
@@ -233,9 +232,13 @@ async fn packages<F: FnMut(Told<'_>) + Send>(
             if own.is_some() {
                 report.add(of_keys(&said));
             }
+            if let Some(finding) = of_machine_id(&said) {
+                report.add(finding);
+            }
         }
         Err(error) => {
-            report.fails(Check::Luarocks, chain(&error));
+            let remedy = "look at the VM's console and the log of its SSH server";
+            report.add(Finding::failed(Check::Luarocks, chain(&error), remedy));
             report.add(Finding::skipped(Check::BuildTools, Check::Luarocks));
             report.add(Finding::skipped(Check::Identity, Check::Luarocks));
         }
@@ -258,6 +261,19 @@ fn of_keys(said: &str) -> Finding {
         ),
         "remove them in the template, unless they are meant to",
     )
+}
+
+/// Whether all VMs of the template are one machine to others.
+fn of_machine_id(said: &str) -> Option<Finding> {
+    let id = said
+        .lines()
+        .find_map(|line| line.strip_prefix("machine-id "))?;
+    Some(Finding::warning(
+        Check::Identity,
+        format!("the template's own machine id is that of all its VMs: /etc/machine-id is {id}"),
+        "empty it in the template (`truncate -s 0 /etc/machine-id`): DHCP servers, logs and clusters tell \
+         machines apart by it",
+    ))
 }
 
 fn of_packages(site: &PackageSite, said: &str) -> [Finding; 2] {
@@ -304,9 +320,33 @@ impl XcpngVm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bioxen_vm_core::Runner as _;
     use bioxen_vm_core::local::LocalRunner;
 
     use crate::doctor::Verdict;
+
+    #[tokio::test]
+    async fn a_machine_id_from_before_the_boot_is_that_of_the_template() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let now = std::time::SystemTime::now();
+        for (name, content, written, is_shared) in [
+            ("old", "0123\n", old, true),
+            ("new", "0123\n", now, false),
+            ("empty", "", old, false),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(written).unwrap();
+            let path = path.to_str().unwrap();
+            let look = Command::new("sh").args(["-c", LOOK, "sh", "5.4", "a key", path]);
+            let outcome = LocalRunner::new().run(look).await.unwrap();
+            let found = of_machine_id(&outcome.stdout_text());
+            assert_eq!(found.is_some(), is_shared, "{name}: {outcome:?}");
+        }
+        assert_eq!(of_machine_id("luarocks 3\n"), None);
+    }
 
     #[test]
     fn what_packages_need_is_told_apart() {
@@ -326,6 +366,12 @@ mod tests {
             assert!(findings[1].to_string().contains(words), "{findings:?}");
         }
         assert_eq!(of_keys(all).verdict, Verdict::Good);
+        assert_eq!(of_machine_id(all), None);
+        let shared = of_machine_id("machine-id 0123\n").unwrap();
+        assert!(
+            shared.found.ends_with("/etc/machine-id is 0123"),
+            "{shared}"
+        );
         let keys = "keys /root/.ssh/authorized_keys\n";
         let found = of_keys(&format!("{keys}{keys}"));
         assert_eq!(found.verdict, Verdict::Warning);

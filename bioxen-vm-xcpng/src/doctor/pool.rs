@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bioxen_vm_core::VmId;
 use bioxen_vm_core::words::ByteSize;
 use xapi_client::api::{
     Host, HostRecord, Network, NetworkRecord, PbdRecord, Pif, PifRecord, Sr, SrRecord, VdiRecord,
@@ -10,10 +11,13 @@ use xapi_client::api::{
 use xapi_client::{Client, Ref};
 
 use super::{Check, Finding, Report, Told};
+use crate::backend::{Origin, random_name};
 use crate::config::CloneMode;
+use crate::deploy::Plan;
 use crate::error::{Error, Result};
 use crate::find;
-use crate::settings::{Settings, Wish};
+use crate::marks::Run;
+use crate::settings::{Keys, Settings, Wish};
 
 /// What a deployment does with a VM, from its template to its end.
 const PERMISSIONS: [&str; 17] = [
@@ -62,6 +66,8 @@ pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
         Err(error) => report.add(Finding::of(Check::ApiVersion, error)),
     }
     let wish = &settings.wish;
+    // What only a plan finds stands where it belongs.
+    let unplanned = plan(client, settings).await.err();
     report.begin(Check::Template);
     let template = match template(client, settings).await {
         Ok((finding, template)) => {
@@ -73,6 +79,7 @@ pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
             None
         }
     };
+    report.add_new(Check::Template, unplanned.as_ref());
     report.begin(Check::Storage);
     match &template {
         Some(template) => {
@@ -81,6 +88,7 @@ pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
         }
         None => report.add(Finding::skipped(Check::Storage, Check::Template)),
     }
+    report.add_new(Check::Storage, unplanned.as_ref());
     report.begin(Check::Memory);
     let of_template = template.as_ref().map(|template| &template.record);
     let wanted = wish
@@ -92,12 +100,36 @@ pub(super) async fn look<F: FnMut(Told<'_>) + Send>(
         (Err(error), _) => Finding::of(Check::Memory, error),
         (Ok(_), None) => Finding::skipped(Check::Memory, Check::Template),
     });
+    report.add_new(Check::Memory, unplanned.as_ref());
     report.begin(Check::Network);
     if wish.networks.is_empty() && template.is_none() {
         report.add(Finding::skipped(Check::Network, Check::Template));
     } else {
         let found = networks(client, wish, of_template).await;
         report.add_all(Check::Network, found);
+    }
+    report.add_new(Check::Network, unplanned.as_ref());
+}
+
+/// Plans a VM, as a deployment would.
+async fn plan(client: &Client, settings: &Settings) -> Result<()> {
+    let handover = match &settings.login.keys {
+        Keys::PerVm(handover) => Some(*handover),
+        Keys::Fixed { .. } => None,
+    };
+    let found = find::find(client, &settings.wish, &Origin::Template, handover).await?;
+    let name = random_name();
+    let id = VmId::new(format!("doctor-{name}"));
+    let id = id.map_err(|error| Error::Guest(Box::new(error)))?;
+    let run = Run::now(&name, settings.expiry);
+    Plan::new(&id, &run, &name, &settings.wish, found).map(drop)
+}
+
+/// The check that an error of a plan belongs to.
+fn place(error: &Error) -> Check {
+    match error.check() {
+        check @ (Check::Template | Check::Storage | Check::Network) => check,
+        _ => Check::Memory,
     }
 }
 
@@ -106,6 +138,15 @@ fn or_failed(check: Check, result: Result<Finding>) -> Finding {
 }
 
 impl<F: FnMut(Told<'_>) + Send> Report<F> {
+    /// Tells what a plan failed for, if that is of this check. A plan fails for one thing, which may be
+    /// what was found in another way.
+    fn add_new(&mut self, check: Check, unplanned: Option<&Error>) {
+        let error = unplanned.filter(|error| place(error) == check);
+        if let Some(error) = error.filter(|_| self.failed.is_empty()) {
+            self.add(Finding::of(check, error));
+        }
+    }
+
     fn add_all(&mut self, check: Check, result: Result<Vec<Finding>>) {
         match result {
             Ok(findings) => findings.into_iter().for_each(|finding| self.add(finding)),

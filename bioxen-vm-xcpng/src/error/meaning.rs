@@ -39,7 +39,9 @@ impl Error {
             Self::SnapshotExists { .. } => ErrorKind::AlreadyExists,
             Self::NoPlace { .. } => ErrorKind::Exhausted,
             Self::Untrusted { .. } | Self::WrongPassword { .. } => ErrorKind::Denied,
-            Self::NotFound { .. } | Self::NoLua { .. } | Self::Gone => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoLua { .. } | Self::NoProgram { .. } | Self::Gone => {
+                ErrorKind::NotFound
+            }
             Self::Login { source, .. }
             | Self::Pool { source, .. }
             | Self::LeftBehind { source, .. } => kind_of_call(source),
@@ -69,6 +71,7 @@ impl Error {
             Self::NotFound { what, .. } | Self::Ambiguous { what, .. } => match *what {
                 "network" => Check::Network,
                 "storage repository" => Check::Storage,
+                "host" => Check::Memory,
                 _ => Check::Template,
             },
             Self::Diskless { .. }
@@ -93,7 +96,7 @@ impl Error {
             Self::Ssh { .. } => Check::Ssh,
             Self::CloudInit { .. } => Check::CloudInit,
             Self::NoShell { .. } | Self::NotRoot { .. } | Self::Guest(_) => Check::Shell,
-            Self::NoLua { .. } => Check::Lua,
+            Self::NoLua { .. } | Self::NoProgram { .. } => Check::Lua,
             Self::LeftBehind { .. } => Check::Cleanup,
             Self::Pool { source, .. } if kind_of_call(source) == ErrorKind::Denied => Check::Role,
             Self::Pool { doing, .. } if *doing == STARTING => Check::Boot,

@@ -98,6 +98,11 @@ fn judge(start: &[u8], footer: &[u8], length: u64) -> Result<(DiskFormat, u64), 
     Ok((DiskFormat::Raw, length.next_multiple_of(BLOCK)))
 }
 
+/// Fails when there is no image that can be used in this file.
+pub(super) async fn check(path: &Path) -> Result<()> {
+    Image::open(path).await.map(drop)
+}
+
 impl ImageBase {
     /// Uploads an image and makes a template with it, or leaves nothing.
     pub(super) async fn make(shared: &Shared, path: &Path) -> Result<Self> {

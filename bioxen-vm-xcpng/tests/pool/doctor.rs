@@ -227,7 +227,7 @@ async fn what_the_pool_lacks_is_found_beside_what_it_has() {
         .template(TemplateSpec::with_empty_disk("twice"))
         .template(TemplateSpec::built_in("blank", 8 << 30));
     let lab = Lab::with(model, options()).await;
-    let cases: [(Value, Check, &[&str], &[Check]); 9] = [
+    let cases: [(Value, Check, &[&str], &[Check]); 10] = [
         (
             json!({"username": "operator"}),
             Role,
@@ -262,6 +262,12 @@ async fn what_the_pool_lacks_is_found_beside_what_it_has() {
             json!({"memory": "4TB"}),
             Memory,
             &["a VM needs 4096.0 GiB", "set memory to less"],
+            &[Template, Storage, Network],
+        ),
+        (
+            json!({"affinity": "nohost"}),
+            Memory,
+            &["there is no host \"nohost\" on the pool", "there are:"],
             &[Template, Storage, Network],
         ),
         (
@@ -411,7 +417,7 @@ async fn what_is_wrong_inside_a_vm_is_told_by_its_code() {
     let fixed = json!({
         "user": user, "port": PORT, "identity_file": identity, "host_key": another.public(),
     });
-    let cases: [(Value, Check, &[&str], &[Check]); 4] = [
+    let cases: [(Value, Check, &[&str], &[Check]); 5] = [
         (
             json!({"ssh": fixed}),
             Ssh,
@@ -436,7 +442,19 @@ async fn what_is_wrong_inside_a_vm_is_told_by_its_code() {
         (
             json!({"lua": "no-such-lua"}),
             Lua,
-            &["\"no-such-lua\"", "set lua to one that does"],
+            &[
+                "there is no program \"no-such-lua\"",
+                "set lua to a Lua interpreter that it has",
+            ],
+            &[Address, Ssh, Shell, Cleanup],
+        ),
+        (
+            json!({"lua": "true"}),
+            Lua,
+            &[
+                "\"true\" in the VM does not work",
+                "set lua to one that does",
+            ],
             &[Address, Ssh, Shell, Cleanup],
         ),
     ];
@@ -477,6 +495,49 @@ async fn a_cloud_init_that_fails_is_told_with_its_last_lines() {
     let words = &["cannot write /etc/machine-id", "cloud-init-output.log"];
     examined.fails(Check::CloudInit, words, &[Check::Address, Check::Ssh]);
     assert_eq!(examined.verdicts["lua"], Verdict::Skipped);
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_template_lacks_for_packages_and_whom_it_lets_in_is_warned_of() {
+    let model = Model::single_host().template(TemplateSpec::with_guest("lua").vif(NETWORK));
+    let lab = Lab::with(model, SimOptions::default()).await;
+    if lab.sim.rung() != Some(Rung::Overlay) {
+        println!("left out: only guests with files of their own can be without some");
+        lab.end().await;
+        return;
+    }
+    let root = json!({"user": "root", "port": PORT});
+    let changes = json!({"template": "lua", "ssh": root.clone()});
+    let backend = XcpngBackend::new(lab.config(changes)).unwrap();
+    let vm = lab.running(&backend, "vm1").await;
+    let spoil = "assert(os.execute([[for name in luarocks cc gcc; do \
+                 while path=$(command -v $name); do rm -f $path; hash -r; done; done; \
+                 rm -rf /usr/include/lua* /usr/local/include/lua*; mkdir -p /root/.ssh; \
+                 echo 'ssh-ed25519 AAAAother somebody' >>/root/.ssh/authorized_keys]]))";
+    let spoilt = vm.execute(Script::new(spoil)).await.unwrap();
+    assert!(spoilt.success(), "{spoilt:?}");
+    vm.stop().await.unwrap();
+    lab.make_template("bioxen-vm1", "bare").await;
+    let examined = Examined::vm(&lab, json!({"template": "bare", "ssh": root})).await;
+    let text = examined.text();
+    for (check, word) in [
+        (Check::Luarocks, "install luarocks in the template"),
+        (
+            Check::BuildTools,
+            "a C compiler and the headers of Lua 5.4 are missing",
+        ),
+        (
+            Check::Identity,
+            "open all its VMs: /root/.ssh/authorized_keys",
+        ),
+    ] {
+        assert_eq!(examined.verdicts[check.code()], Verdict::Warning, "{text}");
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert_eq!(examined.verdicts["cleanup"], Verdict::Good, "{text}");
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
     lab.end().await;

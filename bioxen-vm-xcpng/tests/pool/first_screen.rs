@@ -114,7 +114,7 @@ async fn a_pool_that_cannot_be_logged_in_to() {
         (
             json!({"xcpng_host": closed}),
             ErrorKind::Unavailable,
-            &["cannot reach 127.0.0.1 on port", "check xcpng_host"],
+            &["cannot reach 127.0.0.1 on port", "correct xcpng_host"],
         ),
         (
             json!({"tls": {}}),

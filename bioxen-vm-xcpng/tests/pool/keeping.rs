@@ -223,3 +223,53 @@ async fn keys_to_vms_that_are_gone_are_collected_and_no_others() {
     lab.end().await;
     other.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_vms_are_listed_without_asking_for_all_that_the_pool_has() {
+    let lab = Lab::records_only().await;
+    let backend = lab.backend();
+    let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
+    let asked = async |backend: &XcpngBackend| {
+        let first = lab.sim.calls().len();
+        let listed = backend.list().await.unwrap();
+        let calls = lab.sim.calls().split_off(first);
+        let names: Vec<_> = calls.into_iter().map(|call| call.method).collect();
+        (listed, names)
+    };
+    let (listed, names) = asked(&backend).await;
+    assert_eq!(
+        (listed.len(), names),
+        (1, vec!["VM.get_all_records_where".to_owned()])
+    );
+    let on_pool = lab.named("bioxen-vm1").await;
+    let mut watch = lab.client().watch(&["vm_guest_metrics"]);
+    lab.client()
+        .vm()
+        .start(&on_pool, false, false)
+        .await
+        .unwrap();
+    while lab
+        .client()
+        .vm()
+        .get_guest_metrics(&on_pool)
+        .await
+        .unwrap()
+        .is_null()
+    {
+        watch.next().await.unwrap();
+    }
+    let (listed, names) = asked(&backend).await;
+    assert_eq!(
+        names,
+        [
+            "VM.get_all_records_where",
+            "VM_guest_metrics.get_networks",
+            "host.get_name_label"
+        ]
+    );
+    assert_eq!(listed[0].details["host"], lab.hosts().await[0]);
+    assert!(listed[0].address.is_some(), "{listed:?}");
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+}

@@ -86,6 +86,44 @@ async fn a_vm_that_ends_before_it_can_be_logged_in_to_is_told_of_at_once() {
     lab.end().await;
 }
 
+async fn unplug(lab: &Lab, name: &str) {
+    let mut reports = lab.client().watch(&["vm_guest_metrics"]);
+    for vif in lab.record_of(name).await.vifs {
+        // Only a guest whose tools have reported lets go of it.
+        while lab.client().vif().unplug(&vif).await.is_err() {
+            reports.next().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_that_is_unplugged_and_an_address_elsewhere_are_told() {
+    let mute = TemplateSpec::with_guest("mute").report(GuestReport::NoAddress);
+    let model = Model::single_host().template(mute.vif(NETWORK));
+    let lab = Lab::with(
+        model,
+        SimOptions::default().with_guests(GuestMode::Simulated),
+    )
+    .await;
+    let mute = json!({"template": "mute", "boot_timeout": "2s"});
+    let elsewhere = json!({"address_cidr": "198.51.100.0/24", "boot_timeout": "2s"});
+    let error = start_until(&lab, mute, Stage::Address, unplug).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let told = error.to_string();
+    assert!(
+        told.contains("interface is not plugged in") && told.contains("xe vif-list"),
+        "{told}"
+    );
+    let error = start_until(&lab, elsewhere, Stage::Address, async |_, _| {}).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let told = error.to_string();
+    assert!(
+        told.contains("in none of the networks of address_cidr"),
+        "{told}"
+    );
+    lab.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_without_an_interface_is_refused_before_anything_is_made() {
     let alone = TemplateSpec::with_guest("alone");
