@@ -562,6 +562,8 @@ fn the_configuration_is_shown_with_its_origins_and_checked_with_its_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pool.toml");
     let shown = path.display();
+    // What it has is looked at when it is used.
+    std::fs::write(dir.path().join("ca.pem"), "").unwrap();
     std::fs::write(
         &path,
         "[xcpng]\nxcp_host = 'pool'\ntemplate = 'lua'\npassword_command = ['pass', 'sekrit']\n\
