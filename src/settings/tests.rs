@@ -337,6 +337,7 @@ fn files_that_are_not_there_are_told_with_their_lines() {
     }
 }
 
+#[cfg(feature = "xcpng")]
 #[test]
 fn a_table_by_an_option_replaces_that_of_the_file() {
     let (_dir, path) = file("[xcpng.static_address]\naddress = 'x'\ngateway = 'y'\n");
