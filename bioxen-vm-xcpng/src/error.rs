@@ -81,12 +81,15 @@ pub enum Error {
     /// The certificate of the pool is not trusted.
     #[error(
         "the certificate of {host} is not trusted; if the host's own console shows the same \
-         SHA-256 fingerprint, put it into the configuration as tls.fingerprint = \"{fingerprint}\", or \
-         into the list there: each host of a pool has one of its own"
+         SHA-256 fingerprint, `bioxen trust {address} --fingerprint {fingerprint}` trusts it, with the \
+         same --config and --pool, as does tls.fingerprint in the configuration: each host of a pool has \
+         one of its own"
     )]
     Untrusted {
         /// The host.
         host: String,
+        /// The same as it is configured, with its port.
+        address: String,
         /// The fingerprint of the certificate that it presented.
         fingerprint: Fingerprint,
         /// The reason.

@@ -82,11 +82,20 @@ pub(crate) struct Access {
 impl Access {
     /// Gets the password, and whatever else is not in the configuration itself.
     pub(crate) async fn new(settings: &Settings) -> Result<Self> {
-        Ok(Self {
+        Ok(Self::with(
+            settings,
+            password(&settings.password).await?,
+            trust(&settings.tls).await?,
+        ))
+    }
+
+    /// The same of what was got already.
+    pub(crate) fn with(settings: &Settings, password: SecretString, trust: Trust) -> Self {
+        Self {
             username: settings.username.clone(),
-            password: password(&settings.password).await?,
-            trust: trust(&settings.tls).await?,
-        })
+            password,
+            trust,
+        }
     }
 
     pub(crate) async fn log_in(&self, host: &str) -> Result<Client, CallError> {
@@ -103,7 +112,7 @@ impl Access {
 }
 
 /// Why a host did not let us in.
-pub(crate) fn refusal(host: &str, username: &str, error: CallError) -> Error {
+pub(crate) fn refusal(configured: &str, username: &str, error: CallError) -> Error {
     match error {
         CallError::Connect { host, port, source } => Error::Unreachable { host, port, source },
         CallError::Tls { host, port, source } => Error::NoTls { host, port, source },
@@ -113,24 +122,29 @@ pub(crate) fn refusal(host: &str, username: &str, error: CallError) -> Error {
             source,
             ..
         } => Error::Untrusted {
+            address: match node_and_port(configured).0 == host {
+                true => configured.to_owned(),
+                // The one that it has sent us to.
+                false => host.clone(),
+            },
             host,
             fingerprint,
             source,
         },
         CallError::Api(failure) if failure.code == ErrorCode::SessionAuthenticationFailed => {
             Error::WrongPassword {
-                host: host.to_owned(),
+                host: configured.to_owned(),
                 username: username.to_owned(),
             }
         }
         source => Error::Login {
-            host: host.to_owned(),
+            host: configured.to_owned(),
             source: Box::new(source),
         },
     }
 }
 
-async fn password(source: &Password) -> Result<SecretString> {
+pub(crate) async fn password(source: &Password) -> Result<SecretString> {
     match source {
         Password::Value(password) => Ok(password.clone()),
         Password::File(path) => {
@@ -178,7 +192,7 @@ fn first_line(text: &str) -> Option<SecretString> {
     Some(SecretString::from(line))
 }
 
-async fn trust(tls: &Tls) -> Result<Trust> {
+pub(crate) async fn trust(tls: &Tls) -> Result<Trust> {
     Ok(match tls {
         Tls::SystemRoots => Trust::SystemRoots,
         Tls::Pinned(pins) => Trust::PinnedAny(pins.clone()),
@@ -193,10 +207,41 @@ async fn trust(tls: &Tls) -> Result<Trust> {
     })
 }
 
+/// Name or address and port of a host as it is configured.
+pub(crate) fn node_and_port(host: &str) -> (&str, u16) {
+    const HTTPS: u16 = 443;
+    let host = host.strip_prefix("https://").unwrap_or(host);
+    let host = host.strip_suffix('/').unwrap_or(host);
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
+        return (address, port.unwrap_or(HTTPS));
+    }
+    match host.rsplit_once(':') {
+        // More than one colon is an IPv6 address.
+        Some((node, port)) if !node.contains(':') => (node, port.parse().unwrap_or(HTTPS)),
+        _ => (host, HTTPS),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use secrecy::ExposeSecret;
+
+    #[test]
+    fn hosts_are_taken_apart_in_every_form() {
+        for (host, expected) in [
+            ("pool", ("pool", 443)),
+            ("https://pool/", ("pool", 443)),
+            ("pool:8443", ("pool", 8443)),
+            ("10.0.0.1:8443", ("10.0.0.1", 8443)),
+            ("fe80::1", ("fe80::1", 443)),
+            ("[::1]:8443", ("::1", 8443)),
+            ("https://[::1]", ("::1", 443)),
+        ] {
+            assert_eq!(node_and_port(host), expected, "{host}");
+        }
+    }
 
     #[tokio::test]
     async fn a_password_comes_from_a_value_a_file_or_a_program() {

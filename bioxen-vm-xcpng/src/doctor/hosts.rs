@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use xapi_client::{Client, Error as CallError};
+use xapi_client::{Client, Error as CallError, Trust};
 
 use super::{Check, Finding, Report, Told};
 use crate::error::{Error, NOTHING_LISTENS};
-use crate::pool::{self, Access};
+use crate::pool::{self, Access, node_and_port};
 use crate::settings::{Settings, Tls};
 
 /// How long a name server or a host may take to answer.
@@ -22,23 +22,25 @@ pub(super) async fn log_in<F: FnMut(Told<'_>) + Send>(
     report: &mut Report<F>,
 ) -> Option<Client> {
     report.begin(Check::Password);
-    let access = match Access::new(settings).await {
-        Ok(access) => {
+    let password = match pool::password(&settings.password).await {
+        Ok(password) => {
             report.add(Finding::good(Check::Password, "it can be had"));
-            Some(access)
-        }
-        Err(error @ Error::CaFile { .. }) => {
-            report.add(Finding::of(Check::Tls, &error));
-            None
+            Some(password)
         }
         Err(error) => {
             report.add(Finding::of(Check::Password, &error));
             None
         }
     };
+    let trust = pool::trust(&settings.tls).await;
+    let way = match (password, trust) {
+        (Some(password), Ok(trust)) => Ok(Way::In(Access::with(settings, password, trust))),
+        (None, Ok(trust)) => Ok(Way::WithoutPassword(trust)),
+        (_, Err(error)) => Err(error),
+    };
     let mut hosts = Vec::new();
     for host in &settings.hosts {
-        hosts.push(look(host, access.as_ref(), settings, report).await);
+        hosts.push(look(host, way.as_ref(), settings, report).await);
     }
     let is_reached = hosts.iter().any(|host| host.client.is_some());
     let mut all = Vec::new();
@@ -68,6 +70,14 @@ pub(super) async fn log_in<F: FnMut(Told<'_>) + Send>(
     client
 }
 
+/// How far one can get into a host.
+enum Way {
+    /// To a login.
+    In(Access),
+    /// Only to its certificate.
+    WithoutPassword(Trust),
+}
+
 #[derive(Default)]
 struct Host {
     findings: Vec<Finding>,
@@ -76,7 +86,7 @@ struct Host {
 
 async fn look<F: FnMut(Told<'_>) + Send>(
     name: &str,
-    access: Option<&Access>,
+    way: Result<&Way, &Error>,
     settings: &Settings,
     report: &mut Report<F>,
 ) -> Host {
@@ -120,9 +130,13 @@ async fn look<F: FnMut(Told<'_>) + Send>(
             return host;
         }
     }
-    let Some(access) = access else {
-        host.skip([Check::Tls, Check::Login], Check::Password);
-        return host;
+    let way = match way {
+        Ok(way) => way,
+        Err(error) => {
+            host.findings.push(Finding::of(Check::Tls, error));
+            host.skip([Check::Login], Check::Tls);
+            return host;
+        }
     };
     let proved = match &settings.tls {
         Tls::Insecure => Finding::warning(
@@ -135,6 +149,21 @@ async fn look<F: FnMut(Told<'_>) + Send>(
             Check::Tls,
             format!("a trusted authority vouches for {node}"),
         ),
+    };
+    let access = match way {
+        Way::In(access) => access,
+        Way::WithoutPassword(trust) => {
+            report.begin(Check::Tls);
+            host.findings.push(match trust.accepts(name).await {
+                Ok(()) => proved,
+                Err(error) => {
+                    let error = pool::refusal(name, &settings.username, error);
+                    Finding::of(Check::Tls, &error)
+                }
+            });
+            host.skip([Check::Login], Check::Password);
+            return host;
+        }
     };
     report.begin(Check::Login);
     match access.log_in(name).await {
@@ -195,40 +224,4 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
         }
     }
     Err(reason)
-}
-
-/// Name or address and port of a host as it is configured.
-fn node_and_port(host: &str) -> (&str, u16) {
-    const HTTPS: u16 = 443;
-    let host = host.strip_prefix("https://").unwrap_or(host);
-    let host = host.strip_suffix('/').unwrap_or(host);
-    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = port.strip_prefix(':').and_then(|port| port.parse().ok());
-        return (address, port.unwrap_or(HTTPS));
-    }
-    match host.rsplit_once(':') {
-        // More than one colon is an IPv6 address.
-        Some((node, port)) if !node.contains(':') => (node, port.parse().unwrap_or(HTTPS)),
-        _ => (host, HTTPS),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_are_taken_apart_in_every_form() {
-        for (host, expected) in [
-            ("pool", ("pool", 443)),
-            ("https://pool/", ("pool", 443)),
-            ("pool:8443", ("pool", 8443)),
-            ("10.0.0.1:8443", ("10.0.0.1", 8443)),
-            ("fe80::1", ("fe80::1", 443)),
-            ("[::1]:8443", ("::1", 8443)),
-            ("https://[::1]", ("::1", 443)),
-        ] {
-            assert_eq!(node_and_port(host), expected, "{host}");
-        }
-    }
 }

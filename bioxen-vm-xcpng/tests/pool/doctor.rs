@@ -150,6 +150,10 @@ async fn the_way_to_the_pool_is_looked_at_step_by_step() {
             let _ = std::io::Write::write_all(&mut stream.unwrap(), b"220 mail\r\n");
         }
     });
+    let address = lab.server.address();
+    let pin = lab.server.fingerprint().unwrap();
+    // With the port, which the certificate is seen at.
+    let trust = format!("`bioxen trust {address} --fingerprint {pin}`");
     let cases: [(Value, Check, &[&str], &[Check]); 7] = [
         (
             json!({"xcpng_host": "no-such-host.invalid"}),
@@ -172,7 +176,7 @@ async fn the_way_to_the_pool_is_looked_at_step_by_step() {
         (
             json!({"tls": {"fingerprint": other}}),
             Tls,
-            &["not trusted", "tls.fingerprint = "],
+            &["not trusted", "tls.fingerprint", &trust],
             &[Dns, Tcp],
         ),
         (
@@ -185,7 +189,7 @@ async fn the_way_to_the_pool_is_looked_at_step_by_step() {
             json!({"password": null, "password_file": "/no/such/file"}),
             Password,
             &["/no/such/file", "as the first line"],
-            &[Dns, Tcp],
+            &[Dns, Tcp, Tls],
         ),
         (
             json!({"password": "wrong"}),
@@ -198,6 +202,18 @@ async fn the_way_to_the_pool_is_looked_at_step_by_step() {
         let examined = Examined::pool(&lab, changes).await;
         examined.fails(check, words, good);
         assert_eq!(examined.verdicts["role"], Verdict::Skipped);
+    }
+    // Whom to trust can be told without the password that is missing.
+    let changes = json!({"password": null, "password_file": "/no", "tls": {"fingerprint": other}});
+    let examined = Examined::pool(&lab, changes).await;
+    for (check, verdict) in [
+        (Password, Verdict::Failed),
+        (Tls, Verdict::Failed),
+        (Login, Verdict::Skipped),
+    ] {
+        let text = examined.text();
+        assert_eq!(examined.verdicts[check.code()], verdict, "{text}");
+        assert!(text.contains(&trust), "{text}");
     }
     // One host that works is enough.
     let hosts = json!([closed_port(), lab.server.address().to_string()]);

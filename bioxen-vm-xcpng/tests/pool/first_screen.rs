@@ -119,7 +119,12 @@ async fn a_pool_that_cannot_be_logged_in_to() {
         (
             json!({"tls": {}}),
             ErrorKind::Denied,
-            &["not trusted", "tls.fingerprint = ", &fingerprint],
+            &[
+                "not trusted",
+                "tls.fingerprint",
+                "`bioxen trust ",
+                &fingerprint,
+            ],
         ),
         (
             json!({"tls": {"fingerprint": other}}),
