@@ -83,14 +83,18 @@ impl EmbeddedPool {
     #[must_use]
     pub fn config(&self) -> Value {
         let credentials = self.sim.credentials();
-        json!({
+        let mut config = json!({
             "xcpng_host": self.server.address().to_string(),
             "username": credentials.user(),
             "password": credentials.password().expose_secret(),
             "tls": {"fingerprint": self.server.fingerprint().map(|print| print.to_string())},
             "template": TEMPLATE,
-            "ssh": {"user": self.sim.guest_user(), "port": SSH_PORT},
-        })
+        });
+        // A pool whose guests are simulated has nobody to log in to.
+        if let Some(user) = self.sim.guest_user() {
+            config["ssh"] = json!({"user": user, "port": SSH_PORT});
+        }
+        config
     }
 
     /// The URL of the pool.

@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -278,4 +279,52 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
         assert!(event["message"].is_string(), "{line}");
     }
     end(pool, Signal::SIGINT);
+}
+
+#[test]
+fn a_pool_without_guests_is_served_and_controlled_as_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(
+        folder.join("model.toml"),
+        "preset = \"pool-of-three\"\n[behaviour]\nguests = \"simulated\"\n",
+    )
+    .unwrap();
+    for args in [&["--model", "model.toml"][..], &["--no-guests", "--hosts", "3"]] {
+        let mut child = bioxen(folder, &[&["sim", "lab.toml"], args].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said: Vec<_> = lines
+            .map(Result::unwrap)
+            .take_while(|line| !line.starts_with("ready"))
+            .collect();
+        let pool = Served(child);
+        let after = |name: &str| {
+            let line = said.iter().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim).unwrap_or_default().to_owned()
+        };
+        assert!(after("guests:").starts_with("none"), "{said:?}");
+        let settings = std::fs::read_to_string(folder.join("lab.toml")).unwrap();
+        assert!(!settings.contains("[xcpng.ssh]"), "{settings}");
+
+        // The endpoint that it names is there, and asks for the token in the same file.
+        let file = after("control:");
+        let file = std::fs::read_to_string(file.rsplit(' ').next().unwrap()).unwrap();
+        let (url, token) = file.trim().split_once('\n').unwrap();
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+        let body = r#"{"host":"nobody"}"#;
+        write!(
+            stream,
+            "POST /crash-host HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("xcp-ng, xcp-ng-2, xcp-ng-3"), "{answer}");
+        end(pool, Signal::SIGTERM);
+    }
 }

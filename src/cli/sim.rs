@@ -2,14 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
+use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
-use xapi_sim::Scenario;
+use xapi_sim::{GuestMode, Scenario};
 
 use super::interrupt::Interrupts;
 use super::print;
@@ -28,13 +30,22 @@ pub(super) struct Args {
     /// TOML file that describes the pool, as `xapi-sim serve --model` takes it, instead of one host
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+
+    /// Number of hosts in the pool, of which the coordinator answers
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    hosts: Option<u16>,
+
+    /// Seed of references, uuids and chances: pools with the same one have the same references
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Boot no guests: VMs start at once and report an address at which nobody answers
+    #[arg(long)]
+    no_guests: bool,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let scenario = match &args.model {
-        Some(path) => read_model(path)?,
-        None => EmbeddedPool::scenario(),
-    };
+    let scenario = scenario(&args)?;
     may_write(&args.settings)?;
     // Before anything that would have to be undone.
     let interrupts = Interrupts::listen()?;
@@ -61,20 +72,37 @@ async fn serve(
         .keep("about", "The records of those who use this pool.\n")?;
     let state_dir = about.with_file_name("state");
     config["state_dir"] = Value::from(state_dir.to_string_lossy());
+    let control = pool
+        .sim()
+        .serve_control((Ipv4Addr::LOCALHOST, 0).into())
+        .await?;
+    let token = control.token().expose_secret();
+    let controlled = format!("{}\n{token}\n", control.url());
+    let controlled = pool.sim().keep("control", &controlled)?;
     let _served = write(settings, &config)?;
     let file = settings.display();
+    let isolation = pool.isolation();
+    let (guests, example) = if isolation.is_empty() {
+        let none = "none; VMs report an address at which nobody answers";
+        (none.to_owned(), format!("bioxen doctor --config {file}"))
+    } else {
+        let run = format!("bioxen run --type xcpng --config {file} -e 'print(_VERSION)'");
+        (isolation.join("; "), run)
+    };
     let told = print(&format!(
         "pool:     {} (settings in {file})\n\
-         guests:   {}\n\
-         try:      bioxen run --type xcpng --config {file} -e 'print(_VERSION)'\n\
+         guests:   {guests}\n\
+         control:  xapi-sim ctl --file {}\n\
+         try:      {example}\n\
          ready; end with Ctrl-C\n",
         pool.url(),
-        pool.isolation().join("; "),
+        controlled.display(),
     ));
     if told.is_ok() {
         // The only answer is that the signal came.
         let _ = interrupts.unless(std::future::pending::<()>()).await;
     }
+    control.shutdown().await;
     std::fs::remove_file(settings)
         .or_else(|error| match error.kind() {
             ErrorKind::NotFound => Ok(()),
@@ -83,6 +111,24 @@ async fn serve(
         .with_context(|| format!("cannot remove {file}"))?;
     told?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The pool that the options describe; they count before a model.
+fn scenario(args: &Args) -> anyhow::Result<Scenario> {
+    let mut scenario = match &args.model {
+        Some(path) => read_model(path)?,
+        None => EmbeddedPool::scenario(),
+    };
+    if let Some(hosts) = args.hosts {
+        scenario.model = scenario.model.hosts(hosts.into());
+    }
+    if let Some(seed) = args.seed {
+        scenario.model = scenario.model.seed(seed);
+    }
+    if args.no_guests {
+        scenario.options.guests = GuestMode::Simulated;
+    }
+    Ok(scenario)
 }
 
 fn read_model(path: &Path) -> anyhow::Result<Scenario> {

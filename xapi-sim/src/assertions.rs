@@ -13,11 +13,13 @@ use crate::value::Value;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CallRecord {
-    /// The method as the client wrote it, `Async.VM.start` for example.
+    /// The method as the client wrote it, `Async.VM.start` for example; of a request to an HTTP
+    /// handler its method and path, `GET /export`.
     pub method: String,
-    /// The parameters without the session; secrets are replaced by `"<hidden>"`.
+    /// The parameters without the session; secrets are replaced by `"<hidden>"`. Those of a request
+    /// to an HTTP handler are one struct.
     pub params: Vec<Value>,
-    /// The code of the failure that came back at once, if any. What becomes of a task is not
+    /// The code of the failure that came back at once, if any, or `HTTP 401` and the like. What becomes of a task is not
     /// recorded here.
     pub failure: Option<String>,
     /// The reference of the VM that the call is about, if it is about one.
@@ -123,10 +125,6 @@ impl Log {
         message: Option<&'static Message>,
         params: &[Value],
     ) -> usize {
-        if self.calls.len() >= KEPT {
-            self.calls.drain(..KEPT / 2);
-            self.forgotten += KEPT / 2;
-        }
         let vm = message.and_then(|message| vm_of(message, params));
         let params = match message {
             Some(message) => {
@@ -134,8 +132,10 @@ impl Log {
                 // What a guest reads at its boot may hold keys.
                 let secrets = message.wire_name.starts_with("secret.")
                     || message.wire_name.ends_with("xenstore_data");
+                let is_event = message.wire_name.starts_with("event.");
                 let hidden = message.params.iter().map(|param| {
-                    is_secret(param) || (secrets && !matches!(param.ty, Type::Ref(_)))
+                    let open = matches!(param.ty, Type::Ref(_)) || param.name == "key";
+                    (is_secret(param) && !is_event) || (secrets && !open)
                 });
                 let hidden = hidden.chain(std::iter::repeat(false));
                 params.iter().zip(hidden).map(shown).collect()
@@ -143,6 +143,26 @@ impl Log {
             // The first parameter of an unknown method is most likely a session.
             None => params.iter().skip(1).cloned().collect(),
         };
+        self.add(method, params, vm)
+    }
+
+    /// Notes a request to an HTTP handler and gives its place.
+    pub(crate) fn arrive_transfer(
+        &mut self,
+        handler: &str,
+        params: &[(String, String)],
+        vm: Option<String>,
+    ) -> usize {
+        let params = params.iter();
+        let params = params.map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+        self.add(handler, vec![Value::Struct(params.collect())], vm)
+    }
+
+    fn add(&mut self, method: &str, params: Vec<Value>, vm: Option<String>) -> usize {
+        if self.calls.len() >= KEPT {
+            self.calls.drain(..KEPT / 2);
+            self.forgotten += KEPT / 2;
+        }
         self.calls.push(CallRecord {
             method: method.to_owned(),
             params,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use secrecy::ExposeSecret as _;
 
 use crate::backing::{Disk, GuestHost};
-use crate::classes::{self, pif, sm, vm_placement};
+use crate::classes::{self, pif, sm, sr, vm_placement};
 use crate::failure::Failure;
 use crate::guest::GuestError;
 use crate::model::{Model, NetworkSpec, UserSpec};
@@ -50,8 +50,10 @@ pub(crate) async fn fill(
     for network in &model.networks {
         add_network(world, &hosts, network)?;
     }
+    let mut full = Vec::new();
     for spec in &model.srs {
-        storage::add(world, &hosts, spec)?;
+        let made = storage::add(world, &hosts, spec)?;
+        full.extend(made.into_iter().filter(|_| spec.full));
     }
     for spec in model.templates() {
         let disk = if spec.guest {
@@ -68,6 +70,11 @@ pub(crate) async fn fill(
     }
     for user in users {
         add_user(world, user)?;
+    }
+    // Now that all disks of the model have their place.
+    for sr in full {
+        world.full.insert(sr.clone());
+        sr::account(world, &sr)?;
     }
     // The one that every pool has, whoever may log in.
     let root = vec![

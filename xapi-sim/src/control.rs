@@ -29,7 +29,7 @@ use crate::secret;
 use crate::sim::Error;
 use crate::spec::{Problems, SpecError, Table, read_json};
 use crate::value::Value;
-use crate::world::Shared;
+use crate::world::{Shared, World};
 
 /// The longest request.
 const MAX_BODY: usize = 64 * 1024;
@@ -260,7 +260,10 @@ async fn route(
         }
         "/fail-over" if post => {
             let host = named(shared, body, "host")?;
-            outage::fail_over(shared, &host).map_err(is_down)?;
+            if !outage::fail_over(shared, &host).map_err(is_down)? {
+                let text = "the host is the coordinator already; name another".to_owned();
+                return Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, text));
+            }
             done()
         }
         "/crash-host" if post => {
@@ -270,7 +273,10 @@ async fn route(
         }
         "/boot-host" if post => {
             let host = named(shared, body, "host")?;
-            outage::boot(shared, &host)?;
+            if !outage::boot(shared, &host)? {
+                let text = "the host is up already; crash it first".to_owned();
+                return Err(Refusal(StatusCode::UNPROCESSABLE_ENTITY, text));
+            }
             done()
         }
         "/fill-sr" if post => {
@@ -291,12 +297,21 @@ async fn route(
                 let host = table.required(problems, "host");
                 (host, table.int(problems, "seconds").unwrap_or_default())
             })?;
-            outage::skew_clock(shared, &find(shared, "host", &host)?, seconds)?;
+            outage::skew_clock(shared, &find(shared, "host", &host)?, seconds);
             done()
         }
         "/emergency" if post => {
-            let failure = read_json(body, scenario::failure)?;
-            shared.with(|world| world.emergency = failure);
+            let (host, failure) = read_json(body, |table: &mut Table, problems: &mut Problems| {
+                (
+                    table.text(problems, "host"),
+                    scenario::failure(table, problems),
+                )
+            })?;
+            let host = match host {
+                Some(host) => find(shared, "host", &host)?,
+                None => shared.with(|world| world.coordinator()),
+            };
+            outage::set_emergency(shared, &host, failure);
             done()
         }
         "/reset" if post => {
@@ -327,26 +342,64 @@ const MOST_NAMED: usize = 10;
 
 /// The object with this reference, uuid or name.
 fn find(shared: &Shared, class: &'static str, called: &str) -> Result<String, Refusal> {
-    outage::find(shared, class, called).map_err(|failure| {
-        let mut names = shared.with(|world| {
-            let db = &world.db;
-            let all = db.references(class).into_iter();
-            let names = all.filter_map(|found| db.text(class, &found, "name_label").ok());
-            names.collect::<Vec<_>>()
-        });
-        names.sort_unstable();
-        names.dedup();
-        let more = names.len().saturating_sub(MOST_NAMED);
-        names.truncate(MOST_NAMED);
-        let mut text = format!(
-            "{failure}: there is no {class} {called:?}; give the name, uuid or reference of one of: {}",
-            names.join(", ")
-        );
-        if more > 0 {
-            text.push_str(&format!(" and {more} more"));
+    let text = shared.with(|world| {
+        let mut found = outage::find_all(world, class, called);
+        match (found.pop(), found.is_empty()) {
+            (Some(found), true) => Ok(found),
+            (Some(last), false) => {
+                found.push(last);
+                Err(candidates(world, class, called, &found))
+            }
+            (None, _) => Err(nobody(world, class, called)),
         }
-        Refusal(StatusCode::UNPROCESSABLE_ENTITY, text)
-    })
+    });
+    text.map_err(|text| Refusal(StatusCode::UNPROCESSABLE_ENTITY, text))
+}
+
+/// What is said of a name that several objects have.
+fn candidates(world: &World, class: &'static str, called: &str, found: &[String]) -> String {
+    let db = &world.db;
+    let told = found.iter().take(MOST_NAMED).map(|reference| {
+        let uuid = db.text(class, reference, "uuid").unwrap_or_default();
+        // A local SR is known by its host.
+        let pbds = db.list(class, reference, "PBDs").unwrap_or_default();
+        let hosts = pbds.iter().filter_map(|pbd| {
+            let host = db.text("PBD", pbd, "host").ok()?;
+            db.text("host", &host, "name_label").ok()
+        });
+        let hosts: Vec<String> = hosts.collect();
+        match hosts.is_empty() {
+            true => uuid,
+            false => format!("{uuid} (of {})", hosts.join(", ")),
+        }
+    });
+    let told: Vec<String> = told.collect();
+    format!(
+        "there are {} objects of class {class} called {called:?}; give the uuid of one: {}",
+        found.len(),
+        told.join(", ")
+    )
+}
+
+/// What is said where nobody has a name.
+fn nobody(world: &World, class: &'static str, called: &str) -> String {
+    let db = &world.db;
+    let all = db.references(class).into_iter();
+    let names = all.filter_map(|found| db.text(class, &found, "name_label").ok());
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(MOST_NAMED);
+    names.truncate(MOST_NAMED);
+    let failure = Failure::handle_invalid(class, called);
+    let mut text = format!(
+        "{failure}: there is no {class} {called:?}; give the name, uuid or reference of one of: {}",
+        names.join(", ")
+    );
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
 }
 
 /// What is said of a host that cannot become the coordinator.

@@ -9,6 +9,7 @@ mod restore;
 mod table;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use xapi_client::meta::{self, Field};
 
@@ -16,7 +17,7 @@ pub(crate) use self::release::RELEASES;
 pub use self::release::{Release, UnknownRelease};
 pub(crate) use self::restore::Restored;
 use self::table::{Deleted, owns_relation, storable};
-pub(crate) use self::table::{Row, Table, typed_default, zero};
+pub(crate) use self::table::{Row, Snapshot, Table, typed_default, zero};
 use crate::failure::Failure;
 use crate::journal::Journal;
 use crate::value::{NULL_REF, Value};
@@ -220,7 +221,7 @@ impl Db {
             .map(|((field, _), value)| (field, value.clone()))
             .collect();
         let row = Row {
-            fields,
+            fields: Arc::new(fields),
             created: generation,
             modified: generation,
         };
@@ -314,7 +315,7 @@ impl Db {
             && let Some(&column) = table.columns.get(field)
             && let Some(row) = table.rows.get_mut(reference)
         {
-            row.fields[column] = value;
+            Arc::make_mut(&mut row.fields)[column] = value;
             row.modified = generation;
         }
         self.note("mod", class, reference);
@@ -372,7 +373,7 @@ impl Db {
         if let Some(table) = self.tables.get_mut(class)
             && let Some(&column) = table.columns.get(field)
             && let Some(row) = table.rows.get_mut(reference)
-            && let Value::Array(members) = &mut row.fields[column]
+            && let Value::Array(members) = &mut Arc::make_mut(&mut row.fields)[column]
             && change(members)
         {
             row.modified = generation;

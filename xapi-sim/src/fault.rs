@@ -1,20 +1,26 @@
 //! Failures and delays on demand, for the tests of those who talk to a pool.
 
+mod force;
+
 use std::fmt;
 use std::time::Duration;
 
-use crate::db::Db;
 use crate::failure::Failure;
-use crate::seed::Seed;
-use crate::value::Value;
+pub(crate) use force::{Faults, TransferVerdict};
 
-/// Makes calls of a method fail or wait.
+/// Makes calls of a method, or transfers of an HTTP handler, fail or wait.
 ///
-/// Rules of two kinds exist. Those for what happens on the way ([`disconnect`], [`http_status`],
+/// Rules of two kinds exist for calls. Those for what happens on the way ([`disconnect`], [`http_status`],
 /// [`truncate`], [`slow_body`] and [`expire_session`]) act on requests by the method that they
 /// carry. All others act after the session has been checked and, for `Async.` calls, inside the
 /// task: where failures of a real host come from. Nothing has been changed when an injected failure
 /// arrives, unless [`after_effect`] says so.
+///
+/// For HTTP handlers, named by their path (`/export`, or `GET /blob` where only one method is meant),
+/// both kinds go together. A failure is answered in place of the transfer, and fails the task that
+/// was given with it; [`after_effect`] lets the transfer begin with its 200 and fail behind it, as a
+/// real server does that meets an error late. [`truncate`] ends the connection after so many bytes of
+/// what is sent, up or down, and with a failure lets the server end it; [`slow_body`] lets them pause.
 ///
 /// [`disconnect`]: FaultRule::disconnect
 /// [`http_status`]: FaultRule::http_status
@@ -75,11 +81,13 @@ impl Spoil {
 }
 
 impl FaultRule {
-    /// A rule for a method by its wire name, `VM.clone`; `VM.*` is every method of a class, `*`
-    /// every method. It also holds for the `Async.` form.
+    /// A rule for a method by its wire name, `VM.clone`, or for an HTTP handler by its path,
+    /// `/export`; `VM.*` is every method of a class, `*` every method and handler. It holds for the
+    /// `Async.` form too, by whichever of the two it is named.
     pub fn method(name: impl Into<String>) -> Self {
+        let name = name.into();
         FaultRule {
-            method: name.into(),
+            method: name.strip_prefix("Async.").unwrap_or(&name).to_owned(),
             object: None,
             skip: 0,
             left: None,
@@ -204,134 +212,7 @@ impl FaultRule {
     }
 }
 
-/// What the rules have in store for a call.
-#[derive(Debug, Default)]
-pub(crate) struct Verdict {
-    pub(crate) delay: Duration,
-    pub(crate) before: Option<Failure>,
-    pub(crate) after: Option<Failure>,
-    /// The host crashes, and is back after this time.
-    pub(crate) crash: Option<Duration>,
-}
-
-/// What the rules have in store for a request.
-#[derive(Debug, Default)]
-pub(crate) struct WayVerdict {
-    pub(crate) delay: Duration,
-    pub(crate) spoil: Option<Spoil>,
-    /// Whether the call that the request carries is made.
-    pub(crate) skips: bool,
-}
-
-/// The rules in force.
-#[derive(Debug)]
-pub(crate) struct Faults {
-    rules: Vec<FaultRule>,
-    seed: Seed,
-}
-
-impl Faults {
-    pub(crate) fn new(seed: u64) -> Self {
-        Faults {
-            rules: Vec::new(),
-            seed: Seed::new(seed),
-        }
-    }
-
-    pub(crate) fn add(&mut self, rule: FaultRule) {
-        self.rules.push(rule);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.rules.clear();
-    }
-
-    pub(crate) fn rules(&self) -> &[FaultRule] {
-        &self.rules
-    }
-
-    /// Counts a call against the rules. Delays add up; of failures the first rule's counts.
-    pub(crate) fn strike(&mut self, db: &Db, method: &str, args: &[Value]) -> Verdict {
-        let mut verdict = Verdict::default();
-        let rules = self.rules.iter_mut();
-        for rule in rules.filter(|rule| rule.on_the_way.is_none()) {
-            if !rule.acts(&mut self.seed, db, method, args) {
-                continue;
-            }
-            verdict.delay += rule.delay;
-            verdict.crash = verdict.crash.or(rule.crash);
-            let slot = if rule.after_effect {
-                &mut verdict.after
-            } else {
-                &mut verdict.before
-            };
-            if slot.is_none() {
-                slot.clone_from(&rule.failure);
-            }
-        }
-        verdict
-    }
-
-    /// Counts a request against the rules for what happens on the way, by the method as the client
-    /// wrote it. The first rule's mischief counts.
-    pub(crate) fn strike_on_the_way(
-        &mut self,
-        db: &Db,
-        method: &str,
-        params: &[Value],
-    ) -> WayVerdict {
-        let method = method.strip_prefix("Async.").unwrap_or(method);
-        let mut verdict = WayVerdict::default();
-        for rule in &mut self.rules {
-            let Some(spoil) = rule.on_the_way else {
-                continue;
-            };
-            if !rule.acts(&mut self.seed, db, method, params) {
-                continue;
-            }
-            verdict.delay += rule.delay;
-            if verdict.spoil.is_none() {
-                verdict.spoil = Some(spoil);
-                verdict.skips = !rule.after_effect && !spoil.needs_answer();
-            }
-        }
-        verdict
-    }
-}
-
 impl FaultRule {
-    /// Counts a call, and tells whether the rule acts on it.
-    fn acts(&mut self, seed: &mut Seed, db: &Db, method: &str, args: &[Value]) -> bool {
-        if !self.is_about(method) {
-            return false;
-        }
-        if let Some(object) = &self.object {
-            let mut texts = args.iter().filter_map(Value::as_str);
-            if !texts.any(|text| text == object || db.is_called(text, object)) {
-                return false;
-            }
-        }
-        if self.skip > 0 {
-            self.skip -= 1;
-            return false;
-        }
-        if self.left == Some(0) || (self.probability < 1.0 && seed.share() >= self.probability) {
-            return false;
-        }
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-        }
-        self.hits += 1;
-        true
-    }
-
-    fn is_about(&self, method: &str) -> bool {
-        match self.method.strip_suffix('*') {
-            Some(beginning) => method.starts_with(beginning),
-            None => self.method == method,
-        }
-    }
-
     /// How many calls the rule has acted on, for the rules of [`Sim::faults`](crate::Sim::faults).
     #[must_use]
     pub fn hits(&self) -> u64 {
@@ -376,53 +257,5 @@ impl fmt::Display for FaultRule {
             f.write_str(" after the effect")?;
         }
         write!(f, " (acted {} times)", self.hits)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::db::Release;
-
-    fn struck(rule: FaultRule, seed: u64, calls: usize) -> Vec<bool> {
-        let db = Db::new(Release::Newest);
-        let mut faults = Faults::new(seed);
-        faults.add(rule.fail("X", ["1"]));
-        (0..calls)
-            .map(|_| faults.strike(&db, "VM.clone", &[]).before.is_some())
-            .collect()
-    }
-
-    #[test]
-    fn counts() {
-        let rule = FaultRule::method("VM.clone").after(1).times(2);
-        assert_eq!(struck(rule, 1, 5), [false, true, true, false, false]);
-        assert_eq!(struck(FaultRule::method("VM.start"), 1, 1), [false]);
-        assert_eq!(struck(FaultRule::class("VM"), 1, 1), [true]);
-        assert_eq!(struck(FaultRule::class("V"), 1, 1), [false]);
-    }
-
-    #[test]
-    fn chances_are_those_of_the_seed() {
-        let rule = FaultRule::method("*").probability(0.25);
-        let hits = struck(rule.clone(), 7, 1000);
-        assert_eq!(struck(rule.clone(), 7, 1000), hits);
-        assert_ne!(struck(rule, 8, 1000), hits);
-        let count = hits.iter().filter(|hit| **hit).count();
-        assert!((200..300).contains(&count), "{count}");
-    }
-
-    #[test]
-    fn objects_are_known_by_reference_uuid_or_name() {
-        let mut db = Db::new(Release::Newest);
-        let fields = vec![("uuid", Value::from("u")), ("name_label", Value::from("n"))];
-        db.create("VM", "ref", fields).unwrap();
-        for (object, hit) in [("ref", true), ("u", true), ("n", true), ("other", false)] {
-            let mut faults = Faults::new(1);
-            let rule = FaultRule::method("VM.start").object(object);
-            faults.add(rule.fail("X", ["1"]));
-            let verdict = faults.strike(&db, "VM.start", &["ref".into()]);
-            assert_eq!(verdict.before.is_some(), hit, "{object}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP/1.1 as the server does it, by hand: a general library would be more lenient, and clients
 //! would meet the server's limits in production only.
 
+mod connection;
 mod head;
 mod page;
 
@@ -8,23 +9,23 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use crate::classes::certificate;
 use crate::fault::Spoil;
 use crate::handlers;
 use crate::rpc::{self, Codec, Face};
+use connection::Stream;
+pub(crate) use connection::{Connection, Way};
 pub(crate) use head::Head;
-pub(crate) use page::{exception, forbidden, unauthorised};
-use page::{not_implemented, page, timed_out, too_large};
+pub(crate) use page::{exception, forbidden, injected, unauthorised};
+use page::{not_implemented, timed_out, too_large};
 
 /// The longest request head, request line and headers with their ends of line.
 const MAX_HEAD: usize = 1006;
 /// The longest body of a call.
 const MAX_BODY: i64 = 300 * 1024;
-/// How much room for bytes to come is made at least, so that large bodies come in large pieces.
-const READ_AHEAD: usize = 64 * 1024;
 /// How long each part of the first head of a connection, and the whole of it, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,63 +58,9 @@ enum NoHead {
     Refused(Response),
 }
 
-/// What carries bytes both ways: a socket, with or without TLS.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
-/// A connection, and what has been read from it and not been used yet.
-pub(crate) struct Connection {
-    stream: Box<dyn Stream>,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    /// Reads more into the buffer, and tells whether anything came.
-    async fn fill(&mut self) -> bool {
-        self.buffer.reserve(READ_AHEAD);
-        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
-    }
-
-    /// Exactly so many bytes; `None` when the client ends before.
-    pub(crate) async fn read(&mut self, length: usize) -> Option<Vec<u8>> {
-        while self.buffer.len() < length {
-            if !self.fill().await {
-                return None;
-            }
-        }
-        let rest = self.buffer.split_off(length);
-        Some(std::mem::replace(&mut self.buffer, rest))
-    }
-
-    /// As many bytes as come without waiting, at least one and at most so many; none at the end.
-    pub(crate) async fn read_some(&mut self, most: usize) -> Vec<u8> {
-        if self.buffer.is_empty() && !self.fill().await {
-            return Vec::new();
-        }
-        let rest = self.buffer.split_off(most.min(self.buffer.len()));
-        std::mem::replace(&mut self.buffer, rest)
-    }
-
-    /// Writes a head as handlers do it, line by line.
-    pub(crate) async fn write_head(&mut self, lines: &[&str]) -> io::Result<()> {
-        let mut head = lines.join("\r\n");
-        head.push_str("\r\n\r\n");
-        self.write(head.as_bytes()).await
-    }
-
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await?;
-        self.stream.flush().await
-    }
-}
-
 /// Serves a connection until either side ends it.
 pub(crate) async fn serve(face: Face, stream: impl Stream + 'static) {
-    let mut connection = Connection {
-        stream: Box::new(stream),
-        buffer: Vec::new(),
-    };
+    let mut connection = Connection::new(stream);
     let mut first = true;
     loop {
         let head = match read_head(&mut connection, first).await {
@@ -141,7 +88,7 @@ pub(crate) async fn serve(face: Face, stream: impl Stream + 'static) {
 }
 
 async fn read_head(connection: &mut Connection, first: bool) -> Result<Head, NoHead> {
-    let Connection { stream, buffer } = connection;
+    let Connection { stream, buffer, .. } = connection;
     let deadline = Instant::now() + HEAD_TIMEOUT;
     loop {
         let window = &buffer[..buffer.len().min(MAX_HEAD)];
@@ -194,11 +141,7 @@ async fn respond(face: &Face, head: &Head, connection: &mut Connection) -> Optio
             Some(match rpc::answer(face, codec, &body, head.tags()).await {
                 Ok(answer) => match answer.spoil {
                     Some(Spoil::Disconnect) => return None,
-                    Some(Spoil::Status(status)) => page(
-                        format!("{status} Injected"),
-                        format!("<h1>HTTP {status}</h1>"),
-                        true,
-                    ),
+                    Some(Spoil::Status(status)) => injected(status),
                     spoil => {
                         let thumbprint = match head.header(ASKED_THUMBPRINT) {
                             Some(kind) if answer.redirects => {

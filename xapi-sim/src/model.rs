@@ -102,6 +102,35 @@ impl Model {
         Model::pool_of_three().vms(count)
     }
 
+    /// The names of the presets.
+    pub const PRESETS: [&str; 4] = ["single-host", "pool-of-three", "fleet", "empty"];
+
+    /// A preset by its name: [`single_host`](Model::single_host),
+    /// [`pool_of_three`](Model::pool_of_three), a [`fleet`](Model::fleet) of 10,000 VMs, or the empty
+    /// pool.
+    #[must_use]
+    pub fn preset(name: &str) -> Option<Self> {
+        Some(match name {
+            "single-host" => Model::single_host(),
+            "pool-of-three" => Model::pool_of_three(),
+            "fleet" => Model::fleet(10_000),
+            "empty" => Model::new(),
+            _ => return None,
+        })
+    }
+
+    /// How many hosts the pool has.
+    #[must_use]
+    pub fn host_count(&self) -> usize {
+        self.hosts
+    }
+
+    /// How many halted VMs it has from the start.
+    #[must_use]
+    pub fn vm_count(&self) -> usize {
+        self.vms
+    }
+
     /// Adds what every pool of the presets has.
     fn furnished(self) -> Self {
         let network = "Pool-wide network associated with eth0";
@@ -257,6 +286,14 @@ impl Model {
                     ));
                 }
             }
+            if template.memory_min > template.memory_max {
+                problems.push(format!("template {name} has less memory than it needs"));
+            }
+            if !template.has_whole_sockets() {
+                problems.push(format!(
+                    "template {name} has a number of VCPUs that is no multiple of its cores per socket"
+                ));
+            }
         }
         for (at, user) in users.iter().enumerate() {
             let name = &user.name;
@@ -287,6 +324,7 @@ pub struct SrSpec {
     pub(crate) content: String,
     pub(crate) shared: bool,
     pub(crate) size: i64,
+    pub(crate) full: bool,
 }
 
 impl SrSpec {
@@ -298,6 +336,7 @@ impl SrSpec {
             content: "user".to_owned(),
             shared: false,
             size: 1024 * GIB,
+            full: false,
         }
     }
 
@@ -343,6 +382,14 @@ impl SrSpec {
     #[must_use]
     pub fn size(mut self, bytes: i64) -> Self {
         self.size = bytes;
+        self
+    }
+
+    /// Lets it take nothing more than the disks of the model, until
+    /// [`Sim::fill_sr`](crate::Sim::fill_sr) makes room.
+    #[must_use]
+    pub fn full(mut self) -> Self {
+        self.full = true;
         self
     }
 }

@@ -95,7 +95,7 @@ impl Origin {
             down: Default::default(),
             full: Default::default(),
             next_collection: 0,
-            emergency: None,
+            emergency: Default::default(),
             counters: Counters::default(),
         }
     }

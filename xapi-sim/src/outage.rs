@@ -54,22 +54,22 @@ pub(crate) fn crash(shared: &Arc<Shared>, host: &str) -> Result<(), Failure> {
         }
         Ok(ended)
     })?;
+    shared.end_life(&[host.to_owned()]);
     // Guests take time to end, and nobody needs the world for it.
     drop(ended);
-    shared.end_life(&[host.to_owned()]);
     pool_ha::after_crash(shared, host)
 }
 
-/// Boots a host that is down. Its VMs are halted now.
+/// Boots a host that is down. Its VMs are halted now. False for one that is not down.
 ///
 /// # Errors
 ///
 /// `HANDLE_INVALID` for a host that does not exist.
-pub(crate) fn boot(shared: &Shared, host: &str) -> Result<(), Failure> {
+pub(crate) fn boot(shared: &Shared, host: &str) -> Result<bool, Failure> {
     shared.with(|world| {
         let metrics = world.db.text("host", host, "metrics")?;
         let stamps: &[&str] = match world.down.remove(host) {
-            None => return Ok(()),
+            None => return Ok(false),
             Some(Down::Off) => {
                 halt_all(world, host)?;
                 &["boot_time", "agent_start_time"]
@@ -78,7 +78,7 @@ pub(crate) fn boot(shared: &Shared, host: &str) -> Result<(), Failure> {
         };
         world.db.set("host_metrics", &metrics, "live", true)?;
         note_start(world, host, stamps);
-        Ok(())
+        Ok(true)
     })
 }
 
@@ -98,12 +98,12 @@ pub(crate) fn boot_after(shared: &Arc<Shared>, host: String, pause: Duration) {
 }
 
 /// Makes another host the coordinator. As after a crash of the old one, sessions and tasks are
-/// lost.
+/// lost. False for the one that it is.
 ///
 /// # Errors
 ///
 /// `HANDLE_INVALID` for a host that does not exist, `CANNOT_CONTACT_HOST` for one that is down.
-pub(crate) fn fail_over(shared: &Shared, host: &str) -> Result<(), Failure> {
+pub(crate) fn fail_over(shared: &Shared, host: &str) -> Result<bool, Failure> {
     let hosts = shared.with(|world| {
         world.db.require("host", host)?;
         assert_up(world, host)?;
@@ -120,49 +120,64 @@ pub(crate) fn fail_over(shared: &Shared, host: &str) -> Result<(), Failure> {
         Ok(hosts)
     })?;
     shared.end_life(&hosts);
-    Ok(())
+    Ok(!hosts.is_empty())
+}
+
+/// Puts a host into emergency mode, or takes it out again.
+pub(crate) fn set_emergency(shared: &Shared, host: &str, failure: Option<Failure>) {
+    shared.with(|world| match failure {
+        Some(failure) => drop(world.emergency.insert(host.to_owned(), failure)),
+        None => drop(world.emergency.remove(host)),
+    });
+}
+
+/// The objects with this reference, uuid or name; several only by their name.
+pub(crate) fn find_all(world: &World, class: &str, called: &str) -> Vec<String> {
+    let db = &world.db;
+    if db.exists(class, called) {
+        return vec![called.to_owned()];
+    }
+    if let Some(found) = db.by_uuid(class, called) {
+        return vec![found];
+    }
+    let mut found = db.references(class);
+    found.retain(|known| db.is_called(known, called));
+    found
 }
 
 /// An object by its reference, uuid or name.
 ///
 /// # Errors
 ///
-/// `HANDLE_INVALID` when there is none.
+/// `HANDLE_INVALID` when there is none, `INVALID_VALUE` when several have the name.
 pub(crate) fn find(shared: &Shared, class: &str, called: &str) -> Result<String, Failure> {
-    shared.with(|world| {
-        let db = &world.db;
-        let mut all = db.references(class).into_iter();
-        let found = all.find(|known| known == called || db.is_called(known, called));
-        found.ok_or_else(|| Failure::handle_invalid(class, called))
-    })
+    let mut found = shared.with(|world| find_all(world, class, called));
+    match (found.pop(), found.is_empty()) {
+        (Some(found), true) => Ok(found),
+        (None, _) => Err(Failure::handle_invalid(class, called)),
+        (Some(_), false) => Err(Failure::new("INVALID_VALUE", [class, called])),
+    }
 }
 
 /// Lets an SR take nothing more, or again what fits.
 ///
 /// # Errors
 ///
-/// As [`find`].
-pub(crate) fn fill_sr(shared: &Shared, called: &str, full: bool) -> Result<(), Failure> {
-    let sr = find(shared, "SR", called)?;
+/// `HANDLE_INVALID` for an SR that does not exist.
+pub(crate) fn fill_sr(shared: &Shared, sr: &str, full: bool) -> Result<(), Failure> {
     shared.with(|world| {
         if full {
-            world.full.insert(sr.clone());
+            world.full.insert(sr.to_owned());
         } else {
-            world.full.remove(&sr);
+            world.full.remove(sr);
         }
-        sr::account(world, &sr)
+        sr::account(world, sr)
     })
 }
 
 /// Moves the clock of one host by so many seconds against that of the pool.
-///
-/// # Errors
-///
-/// As [`find`].
-pub(crate) fn skew_clock(shared: &Shared, called: &str, seconds: i64) -> Result<(), Failure> {
-    let host = find(shared, "host", called)?;
-    shared.with(|world| world.skews.insert(host, seconds));
-    Ok(())
+pub(crate) fn skew_clock(shared: &Shared, host: &str, seconds: i64) {
+    shared.with(|world| world.skews.insert(host.to_owned(), seconds));
 }
 
 /// Moves the clock, so that what is too old now ends.
@@ -227,7 +242,7 @@ pub(crate) fn start_from(shared: &Arc<Shared>, restored: Restored) -> Result<(),
         world.down.insert(coordinator.clone(), Down::Off);
         Ok(())
     })?;
-    boot(shared, &coordinator)
+    boot(shared, &coordinator).map(drop)
 }
 
 /// Resets the VMs of a host that will not come back soon.

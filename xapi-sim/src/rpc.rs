@@ -51,6 +51,16 @@ impl Face {
         self.shared.with(|world| world.down.contains_key(&host))
     }
 
+    /// The failure of a call that the host's emergency mode keeps from being dispatched.
+    fn emergency(&self, method: &str) -> Option<Failure> {
+        if EMERGENCY_CALLS.contains(&method) {
+            return None;
+        }
+        let host = self.host();
+        self.shared
+            .with(|world| world.emergency.get(&host).cloned())
+    }
+
     /// The failure of a member of the pool that is asked what only the coordinator answers.
     fn redirect(&self, method: &str) -> Option<Failure> {
         let host = self.host.as_ref()?;
@@ -113,7 +123,7 @@ pub(crate) async fn answer(
             if skips {
                 return Ok(Answer::undispatched(String::new(), spoil));
             }
-            if let Some(failure) = emergency(&face.shared, &call.method) {
+            if let Some(failure) = face.emergency(&call.method) {
                 return Ok(Answer::undispatched(jsonrpc::undispatched(&failure), spoil));
             }
             let reply = run(face, call.method, call.params, tags, broken).await;
@@ -126,7 +136,7 @@ pub(crate) async fn answer(
             if skips {
                 return Ok(Answer::undispatched(String::new(), spoil));
             }
-            if let Some(failure) = emergency(&face.shared, &call.method) {
+            if let Some(failure) = face.emergency(&call.method) {
                 return Ok(Answer::undispatched(xmlrpc::reply(&Err(failure)), spoil));
             }
             let bare = call.method == LIST_METHODS;
@@ -195,12 +205,6 @@ const EMERGENCY_CALLS: &[&str] = &[
     "host.emergency_clear_mandatory_guidance",
     "host.update_firewalld_service_status",
 ];
-
-/// The failure of a call that the host's emergency mode keeps from being dispatched.
-fn emergency(shared: &Shared, method: &str) -> Option<Failure> {
-    let failure = shared.with(|world| world.emergency.clone())?;
-    (!EMERGENCY_CALLS.contains(&method)).then_some(failure)
-}
 
 async fn run(
     face: &Face,

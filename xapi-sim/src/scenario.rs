@@ -5,9 +5,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use xapi_client::meta;
 
+use crate::classes::sm;
 use crate::db::RELEASES;
 use crate::failure::Failure;
 use crate::fault::FaultRule;
+use crate::handlers;
 use crate::model::{Model, NetworkSpec, SrSpec, TemplateSpec, UserSpec};
 use crate::plugin::{self, Plugin};
 use crate::rbac;
@@ -90,14 +92,11 @@ impl Scenario {
 }
 
 fn scenario(table: &mut Table, problems: &mut Problems) -> Scenario {
-    let presets = [
-        ("single-host", Model::single_host as fn() -> Model),
-        ("pool-of-three", Model::pool_of_three),
-        ("fleet", || Model::fleet(10_000)),
-        ("empty", Model::new),
-    ];
+    let presets = Model::PRESETS.map(|name| (name, name));
     let preset = table.word(problems, "preset", &presets);
-    let mut model = preset.unwrap_or(Model::single_host)();
+    let mut model = preset
+        .and_then(Model::preset)
+        .unwrap_or_else(Model::single_host);
     if let Some(name) = table.text(problems, "name") {
         model = model.name(name);
     }
@@ -168,11 +167,21 @@ fn sr(table: &mut Table, problems: &mut Problems) -> SrSpec {
     } else {
         SrSpec::local(name)
     };
-    if let Some(kind) = table.text(problems, "kind") {
+    let kinds: Vec<_> = sm::DRIVERS
+        .iter()
+        .map(|driver| (driver.kind, driver.kind))
+        .collect();
+    if let Some(kind) = table.word(problems, "kind", &kinds) {
         sr = sr.kind(kind);
     }
     if let Some(size) = table.bytes(problems, "size") {
+        if size == 0 {
+            table.refuse_value(problems, "size", "is 0; leave it out for the usual size");
+        }
         sr = sr.size(size);
+    }
+    if table.flag(problems, "full").unwrap_or(false) {
+        sr = sr.full();
     }
     sr
 }
@@ -219,23 +228,58 @@ fn template(table: &mut Table, problems: &mut Problems, model: &Model) -> Templa
     let min_given = table.bytes(problems, "memory_min");
     let max_given = table.bytes(problems, "memory_max");
     template = template.memory(min_given.unwrap_or(min), max_given.unwrap_or(max));
+    if template.memory_min > template.memory_max {
+        let text = format!(
+            "does not fit: memory_min is {} bytes and memory_max {}",
+            template.memory_min, template.memory_max
+        );
+        let key = if min_given.is_some() {
+            "memory_min"
+        } else {
+            "memory_max"
+        };
+        table.refuse_value(problems, key, text);
+    }
     if let Some(count) = table.count(problems, "vcpus") {
         template = template.vcpus(count);
     }
     if let Some(count) = table.count(problems, "cores_per_socket") {
         template = template.cores_per_socket(count);
     }
+    if !template.has_whole_sockets() {
+        let cores = template.cores_per_socket.unwrap_or(1);
+        let text = format!(
+            "has {} vcpus and {cores} cores_per_socket; none of its VMs would start: make vcpus a \
+             multiple, 1 or more",
+            template.vcpus
+        );
+        table.refuse(problems, text);
+    }
     if table.flag(problems, "cloud_init").unwrap_or(false) {
         template = template.cloud_init();
     }
-    if let Some(delay) = table.seconds(problems, "late_address") {
-        template = template.report(GuestReport::LateAddress(delay));
-    }
-    if let Some(number) = table.count(problems, "numbered_by_name") {
-        template = template.report(GuestReport::NumberedByName(number));
-    }
-    if let Some(report) = table.word(problems, "report", &REPORTS) {
+    let late = table.seconds(problems, "late_address");
+    let numbered = table.count(problems, "numbered_by_name");
+    let report = table.word(problems, "report", &REPORTS);
+    let reports = [
+        late.map(GuestReport::LateAddress),
+        numbered.map(GuestReport::NumberedByName),
+        report,
+    ];
+    let mut reports = reports.into_iter().flatten();
+    if let Some(report) = reports.next() {
+        let silent = [GuestReport::NoTools, GuestReport::NoAddress];
+        if template.vifs.is_empty() && !silent.contains(&report) {
+            table.refuse(
+                problems,
+                "says what address its guests report, and has no interface for it; give it vifs",
+            );
+        }
         template = template.report(report);
+    }
+    if reports.next().is_some() {
+        let text = "has more than one of report, late_address and numbered_by_name; give it one";
+        table.refuse(problems, text);
     }
     template
 }
@@ -250,7 +294,16 @@ fn user(table: &mut Table, problems: &mut Problems, taken: &mut Vec<String>) -> 
         );
     }
     taken.push(name.clone());
-    let password = SecretString::from(table.required(problems, "password"));
+    let has_password = table.has("password");
+    let password = table.required(problems, "password");
+    if has_password && password.is_empty() {
+        table.refuse_value(
+            problems,
+            "password",
+            "is empty, and nobody can log in with it",
+        );
+    }
+    let password = SecretString::from(password);
     let user = UserSpec::new(name, password);
     let roles: Vec<(&str, &str)> = rbac::names().map(|role| (role, role)).collect();
     match table.word(problems, "role", &roles) {
@@ -278,9 +331,13 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
     if is_named && !has_a_method(&method) {
         table.refuse(
             problems,
-            format_args!("names {method:?}, which no release of XAPI has"),
+            format_args!(
+                "names {method:?}, which no release of XAPI has; a method is VM.start or VM.*, an \
+                 HTTP handler /export or \"GET /export\""
+            ),
         );
     }
+    let is_transfer = handlers::has(&method);
     let mut rule = FaultRule::method(method);
     if let Some(object) = table.text(problems, "object") {
         rule = rule.object(object);
@@ -299,15 +356,28 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
         rule = rule.delay(delay);
     }
     let mut effects = usize::from(delay.is_some());
+    let has_fail = table.has("fail");
     if let Some(failure) = failure(table, problems) {
         rule = rule.fail(failure.code, failure.params);
         effects += 1;
+    } else if has_fail {
+        table.refuse_value(
+            problems,
+            "fail",
+            "is empty; give the code of a failure, NO_HOSTS_AVAILABLE",
+        );
+        effects += 1;
     }
+    let before = effects;
     if table.flag(problems, "disconnect").unwrap_or(false) {
         rule = rule.disconnect();
         effects += 1;
     }
     if let Some(status) = table.count(problems, "http_status") {
+        if !(200..600).contains(&status) {
+            let text = format!("is {status}, which no answer has; give one from 200 to 599");
+            table.refuse_value(problems, "http_status", text);
+        }
         rule = rule.http_status(status);
         effects += 1;
     }
@@ -322,6 +392,17 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
     if table.flag(problems, "expire_session").unwrap_or(false) {
         rule = rule.expire_session();
         effects += 1;
+    }
+    let on_the_way = effects - before;
+    if on_the_way > 1 {
+        let text = "has more than one of disconnect, http_status, truncate, slow_body and \
+                    expire_session; give each a rule of its own";
+        table.refuse(problems, text);
+    }
+    if on_the_way > 0 && has_fail && !is_transfer {
+        let text = "has fail with what happens to the answer on its way; only transfers of HTTP \
+                    handlers have both";
+        table.refuse(problems, text);
     }
     if let Some(reboot) = table.seconds(problems, "crash_host") {
         rule = rule.crash_host(reboot);
@@ -344,6 +425,14 @@ pub(crate) fn fault(table: &mut Table, problems: &mut Problems) -> FaultRule {
 pub(crate) fn failure(table: &mut Table, problems: &mut Problems) -> Option<Failure> {
     let texts = table.texts(problems, "fail");
     let (code, params) = texts.split_first()?;
+    let is_code = code.starts_with(|first: char| first.is_ascii_uppercase())
+        && code
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    if !is_code {
+        let text = format!("begins with {code:?}, and codes are like HOST_NOT_ENOUGH_FREE_MEMORY");
+        table.refuse_value(problems, "fail", text);
+    }
     // Clients go where it says.
     if code == "HOST_IS_SLAVE" && params.iter().all(String::is_empty) {
         let why =
@@ -355,6 +444,9 @@ pub(crate) fn failure(table: &mut Table, problems: &mut Problems) -> Option<Fail
 
 /// Whether there is a method that a rule for this name would act on.
 fn has_a_method(name: &str) -> bool {
+    if handlers::has(name) {
+        return true;
+    }
     let name = name.strip_prefix("Async.").unwrap_or(name);
     match name.split_once('.') {
         None => name == "*",

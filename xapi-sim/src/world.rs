@@ -91,8 +91,8 @@ pub(crate) struct World {
     pub(crate) full: BTreeSet<String>,
     /// When the server looks for old tasks again, in seconds since 1970.
     pub(crate) next_collection: u64,
-    /// What nearly every call answers while the host is in emergency mode.
-    pub(crate) emergency: Option<Failure>,
+    /// Host → what nearly every call to it answers while it is in emergency mode.
+    pub(crate) emergency: BTreeMap<String, Failure>,
     /// Counts domains, bridges and addresses handed out.
     pub(crate) counters: Counters,
 }
@@ -263,6 +263,13 @@ pub(crate) struct Shared {
     shown: Mutex<HashMap<String, String>>,
     /// Host → how it speaks TLS once its first certificate has been replaced, and by which, PEM.
     replaced: Mutex<HashMap<String, (Arc<ServerConfig>, String)>>,
+}
+
+/// The time of a host's toolstack from a start to an end.
+#[derive(Debug, Clone)]
+pub(crate) struct Life {
+    pub(crate) host: String,
+    number: Option<u64>,
 }
 
 impl fmt::Debug for Shared {
@@ -444,17 +451,33 @@ impl Shared {
         });
     }
 
-    /// Ends when the life of a host's toolstack ends that it is in when this is called.
-    pub(crate) fn end_of_life(&self, host: &str) -> impl Future<Output = ()> + Send + use<> {
-        let host = host.to_owned();
+    /// Which life a host's toolstack is in.
+    pub(crate) fn life_of(&self, host: &str) -> Life {
+        Life {
+            host: host.to_owned(),
+            number: self.lives.borrow().get(host).copied(),
+        }
+    }
+
+    /// Whether a life has ended.
+    pub(crate) fn is_over(&self, life: &Life) -> bool {
+        self.lives.borrow().get(&life.host).copied() != life.number
+    }
+
+    /// Ends when a life ends.
+    pub(crate) fn end_of(&self, life: Life) -> impl Future<Output = ()> + Send + use<> {
         let mut lives = self.lives.subscribe();
-        let now = lives.borrow().get(&host).copied();
         async move {
             // The sender lives as long as we do, so this ends by the value alone.
             let _ = lives
-                .wait_for(|lives| lives.get(&host).copied() != now)
+                .wait_for(|lives| lives.get(&life.host).copied() != life.number)
                 .await;
         }
+    }
+
+    /// Ends when the life of a host's toolstack ends that it is in when this is called.
+    pub(crate) fn end_of_life(&self, host: &str) -> impl Future<Output = ()> + Send + use<> {
+        self.end_of(self.life_of(host))
     }
 
     pub(crate) fn close(&self) {

@@ -10,7 +10,8 @@ use common::wire::Wire;
 use common::{Pool, login, pool, pool_of, text};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
-use xapi_sim::{Control, Error, FaultRule, GuestMode, Model, Scenario, SimOptions, Value};
+use xapi_client::Client;
+use xapi_sim::{Control, Error, FaultRule, GuestMode, Model, Scenario, Server, SimOptions, Value};
 
 async fn controlled(pool: &Pool) -> Control {
     let address = ([127, 0, 0, 1], 0).into();
@@ -187,6 +188,101 @@ async fn hosts_crash_and_the_toolstack_restarts() {
     assert!(body.contains("the address of the coordinator"), "{body}");
     let (status, _) = badly(&control, "POST /nowhere", "").await;
     assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn a_name_that_several_have_is_refused_with_those_who_have_it() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let control = controlled(&pool).await;
+    let (status, body) = badly(&control, "POST /fill-sr", r#"{"sr":"Local storage"}"#).await;
+    assert_eq!(status, 422);
+    let found = pool
+        .call("SR.get_by_name_label", vec!["Local storage".into()])
+        .await;
+    let mut uuids = Vec::new();
+    for sr in found.items() {
+        uuids.push(text(&pool.get("SR", "uuid", &text(sr)).await));
+    }
+    assert_eq!(uuids.len(), 3);
+    for uuid in &uuids {
+        assert!(body.contains(uuid), "{body}");
+    }
+    assert!(body.contains(" (of xcp-ng-2)"), "{body}");
+    let refused = pool.sim.fill_sr("Local storage", true).unwrap_err();
+    assert_eq!(refused.code, "INVALID_VALUE");
+    well(
+        &control,
+        "POST /fill-sr",
+        &format!(r#"{{"sr":"{}"}}"#, uuids[1]),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_been_done_already_is_told() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let control = controlled(&pool).await;
+    for (request, said) in [
+        ("POST /boot-host", "the host is up already"),
+        ("POST /fail-over", "the host is the coordinator already"),
+    ] {
+        let (status, body) = badly(&control, request, r#"{"host":"xcp-ng"}"#).await;
+        assert_eq!(status, 422);
+        assert!(body.contains(said), "{body}");
+    }
+}
+
+/// How a host answers to a call for which nobody has to log in.
+async fn asked(server: &Server, method: &str) -> String {
+    let password = r#""root","guessed""#;
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":[{password}]}}"#);
+    let mut wire = Wire::over(TcpStream::connect(server.address()).await.unwrap());
+    let length = body.len();
+    let head = format!("POST /jsonrpc HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    wire.send((head + &body).as_bytes()).await;
+    wire.answer().await
+}
+
+#[tokio::test]
+async fn one_host_is_in_an_emergency_and_the_others_are_not() {
+    let pool = pool_of(Model::pool_of_three(), SimOptions::default()).await;
+    let control = controlled(&pool).await;
+    // The first host is served without TLS, and is a member from here on.
+    let server = pool.sim.serve_plain(([127, 0, 0, 1], 0).into()).await;
+    let server = server.unwrap();
+    pool.sim.fail_over("xcp-ng-2").unwrap();
+    let member = async || asked(&server, "session.login_with_password").await;
+    let coordinator = async || {
+        let client = Client::over(pool.sim.transport()).credentials("root", "guessed".into());
+        client.login().await.unwrap_err().to_string()
+    };
+    let (still, slave, refused) = (
+        "HOST_STILL_BOOTING",
+        "HOST_IS_SLAVE",
+        "SESSION_AUTHENTICATION_FAILED",
+    );
+    let alone = "HOST_MASTER_CANNOT_TALK_BACK";
+    for (body, of_coordinator, of_member) in [
+        (r#"{"fail":["HOST_STILL_BOOTING"]}"#, still, slave),
+        (r#"{"fail":[]}"#, refused, slave),
+        (
+            r#"{"host":"xcp-ng","fail":["HOST_MASTER_CANNOT_TALK_BACK","192.0.2.1"]}"#,
+            refused,
+            alone,
+        ),
+        (r#"{"host":"xcp-ng"}"#, refused, slave),
+    ] {
+        well(&control, "POST /emergency", body).await;
+        let (said_by_coordinator, said_by_member) = (coordinator().await, member().await);
+        assert!(
+            said_by_coordinator.contains(of_coordinator),
+            "{body}: {said_by_coordinator}"
+        );
+        assert!(
+            said_by_member.contains(of_member),
+            "{body}: {said_by_member}"
+        );
+    }
 }
 
 /// Each kind of rule: as Rust makes it, the keys of a TOML file, and the JSON of this endpoint.

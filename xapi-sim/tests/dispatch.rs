@@ -440,6 +440,21 @@ async fn boot_data_are_not_recorded() {
     let calls = format!("{:?}", pool.sim.calls());
     assert!(calls.contains("vm-data/bioxen/host-key"));
     assert!(!calls.contains("PRIVATE"));
+    // What is hidden is the value, not what it is called.
+    let one = ["vm-data/bioxen/hostname", "NAME"].map(Value::from);
+    let one = [Value::from(vm.as_str())].into_iter().chain(one).collect();
+    pool.call("VM.add_to_xenstore_data", one).await;
+    let all = vec![Value::strings(["pool"]), "".into(), 0.into()];
+    pool.call("event.from", all).await;
+    let calls = pool.sim.calls();
+    let [.., added, watched] = &calls[..] else {
+        panic!("{calls:?}")
+    };
+    assert_eq!(
+        added.params[1..],
+        ["vm-data/bioxen/hostname", "<hidden>"].map(Value::from)
+    );
+    assert_eq!(watched.params[1], Value::from(""));
 }
 
 #[tokio::test]

@@ -242,6 +242,72 @@ async fn a_host_crashes_in_the_middle_of_a_task() {
     assert_eq!(pool.state(&vm).await, "Halted");
 }
 
+/// What a task of a VM has come to after its host, or the one that it goes to, has crashed halfway.
+async fn after_a_crash(method: &str, crashing: &str) -> (String, String) {
+    let options = SimOptions::default().with_latency(Duration::from_secs(10));
+    let pool = pool_of(Model::pool_of_three(), options).await;
+    let starts = method == "VM.start_on";
+    let vm = match starts {
+        true => pool.vm("worker").await,
+        false => running_on(&pool, "xcp-ng-2").await,
+    };
+    let third = pool.named("host", "xcp-ng-3").await;
+    let mut args: Vec<Value> = vec![vm.as_str().into()];
+    match method {
+        "VM.start_on" => args.extend([third.into(), false.into(), false.into()]),
+        "VM.pool_migrate" => args.extend([third.into(), Value::Struct(vec![])]),
+        "VM.snapshot" => args.push("kept".into()),
+        _ => {}
+    }
+    let before = pool.call("VM.get_record", vec![vm.as_str().into()]).await;
+    let task = pool.call(&format!("Async.{method}"), args).await;
+    while pool
+        .get("VM", "current_operations", &vm)
+        .await
+        .members()
+        .is_empty()
+    {
+        tokio::task::yield_now().await;
+    }
+    let host = pool.named("host", crashing).await;
+    let crashed = tokio::time::Instant::now();
+    pool.sim.crash_host(crashing).unwrap();
+    let task = common::ended(&pool, &text(&task)).await;
+    assert_eq!(
+        crashed.elapsed(),
+        Duration::ZERO,
+        "{method} does not wait for it"
+    );
+    assert_eq!(text(task.get("status").unwrap()), "failure", "{method}");
+    let after = pool.call("VM.get_record", vec![vm.as_str().into()]).await;
+    for field in ["power_state", "domid", "resident_on", "snapshots"] {
+        assert_eq!(
+            after.get(field),
+            before.get(field),
+            "{field} after {method}"
+        );
+    }
+    let error = task.get("error_info").unwrap().items();
+    let error: Vec<String> = error.iter().map(text).collect();
+    (error.join("|"), format!("CANNOT_CONTACT_HOST|{host}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_on_a_host_fails_with_it() {
+    for (method, crashing) in [
+        ("VM.start_on", "xcp-ng-3"),
+        ("VM.pool_migrate", "xcp-ng-3"),
+        ("VM.pool_migrate", "xcp-ng-2"),
+        ("VM.suspend", "xcp-ng-2"),
+        ("VM.clean_reboot", "xcp-ng-2"),
+        ("VM.clean_shutdown", "xcp-ng-2"),
+        ("VM.snapshot", "xcp-ng-2"),
+    ] {
+        let (error, expected) = after_a_crash(method, crashing).await;
+        assert_eq!(error, expected, "{method}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_coordinator_that_crashes_takes_connection_and_session_with_it() {
     let pool = pool().await;

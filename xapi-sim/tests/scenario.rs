@@ -261,3 +261,117 @@ password = "z"
         ]
     );
 }
+
+#[test]
+fn values_that_no_pool_has_are_refused() {
+    let text = r#"
+[[sr]]
+name = "Odd"
+kind = "zzz"
+size = 0
+
+[[template]]
+name = "big"
+vifs = ["Pool-wide network associated with eth0"]
+memory_min = "8GiB"
+memory_max = "4GiB"
+report = "ipv6"
+late_address = 3
+
+[[template]]
+name = "odd"
+vcpus = 3
+cores_per_socket = 2
+report = "link-local"
+
+[[user]]
+name = "op"
+password = ""
+
+[[fault]]
+method = "VM.start"
+http_status = 42
+disconnect = true
+
+[[fault]]
+method = "VM.start"
+fail = ["nope"]
+
+[[fault]]
+method = "VM.start"
+fail = []
+
+[[fault]]
+method = "VM.start"
+fail = ["SR_FULL"]
+truncate = 9
+
+[[fault]]
+method = "/exportt"
+delay = 1
+"#;
+    let error = Scenario::from_toml(text).unwrap_err();
+    let told = error.problems();
+    let expected = [
+        "line 4: kind in [[sr]] has to be one of ",
+        "line 5: size in [[sr]] is 0; leave it out",
+        "line 7: [[template]] has more than one of report, late_address and numbered_by_name",
+        "line 10: memory_min in [[template]] does not fit: memory_min is 8589934592 bytes",
+        "line 15: [[template]] has 3 vcpus and 2 cores_per_socket",
+        "line 15: [[template]] says what address its guests report, and has no interface",
+        "line 23: password in [[user]] is empty",
+        "line 25: [[fault]] has more than one of disconnect, http_status",
+        "line 27: http_status in [[fault]] is 42",
+        "line 32: fail in [[fault]] begins with \"nope\"",
+        "line 36: fail in [[fault]] is empty",
+        "line 38: [[fault]] has fail with what happens to the answer on its way",
+        "line 43: [[fault]] names \"/exportt\"",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_fault_names_a_handler_that_there_is() {
+    for (method, known) in [
+        ("/export", true),
+        ("GET /export", true),
+        ("PUT /export", false),
+        ("/services/*", true),
+        ("/nothing", false),
+    ] {
+        let toml = format!(
+            "[[fault]]\nmethod = {method:?}\nfail = [\"VDI_IO_ERROR\", \"x\"]\ntruncate = 9\n"
+        );
+        assert_eq!(Scenario::from_toml(&toml).is_ok(), known, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_for_a_task_is_one_for_its_call() {
+    let pool = started(
+        "[behaviour]\nguests = \"simulated\"\n[[fault]]\nmethod = \"Async.VM.clone\"\nfail = [\"NO\"]\n",
+    )
+    .await;
+    let template = pool.template().await;
+    let failure = pool
+        .fails("VM.clone", vec![template.into(), "x".into()])
+        .await;
+    assert_eq!(failure, "NO");
+}
+
+#[tokio::test]
+async fn an_sr_is_full_from_the_start() {
+    let pool = started(
+        "[behaviour]\nguests = \"simulated\"\n[[sr]]\nname = \"Full\"\nshared = true\nfull = true\n",
+    )
+    .await;
+    let sr = pool.named("SR", "Full").await;
+    let size = pool.get("SR", "physical_size", &sr).await;
+    assert_eq!(pool.get("SR", "physical_utilisation", &sr).await, size);
+    pool.sim.fill_sr("Full", false).unwrap();
+    let used = pool.get("SR", "physical_utilisation", &sr).await;
+    assert_eq!(used, Value::Int(0));
+}

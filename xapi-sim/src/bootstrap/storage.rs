@@ -6,7 +6,13 @@ use crate::model::SrSpec;
 use crate::value::Value;
 use crate::world::World;
 
-pub(super) fn add(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<(), Failure> {
+/// Adds the SRs of a description: one, or one of each host.
+pub(super) fn add(
+    world: &mut World,
+    hosts: &[String],
+    spec: &SrSpec,
+) -> Result<Vec<String>, Failure> {
+    let mut made = Vec::new();
     let groups: Vec<&[String]> = if spec.shared {
         vec![hosts]
     } else {
@@ -41,6 +47,7 @@ pub(super) fn add(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<
             )?;
         }
         sr::refresh_own(world, &reference)?;
+        made.push(reference.clone());
         if tools {
             let values = vec![
                 ("name_label", Value::from("guest-tools.iso")),
@@ -75,7 +82,7 @@ pub(super) fn add(world: &mut World, hosts: &[String], spec: &SrSpec) -> Result<
                 .set("pool", &pool, "suspend_image_SR", reference.as_str())?;
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// What SRs of a kind have in common on a freshly installed host.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use xapi_client::meta;
 
 use super::Table;
-use crate::db::{Row, Table as Rows};
+use crate::db::{Row, Snapshot, Table as Rows};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
@@ -126,11 +126,11 @@ fn from(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
                 if !world.db.exists("session", &call.session) {
                     return Err(Failure::session_invalid(&call.session));
                 }
-                let batch = collect(world, &subscriptions, token);
-                Ok((expired || !batch.events.is_empty()).then(|| batch.into_value(world)))
+                Ok(collect(world, &subscriptions, token))
             })?;
-            if let Some(batch) = batch {
-                return Ok(batch);
+            if expired || !batch.events.is_empty() {
+                // Of a large pool it is large, and nobody else waits for it.
+                return Ok(batch.into_value());
             }
             // Whichever comes first; both lead back to the look above.
             let _ = tokio::time::timeout_at(deadline, changes.changed()).await;
@@ -138,28 +138,64 @@ fn from(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     })
 }
 
+/// What is to be told.
 struct Batch {
-    events: Vec<Value>,
+    events: Vec<Event>,
+    counts: Vec<(String, Value)>,
     token: Token,
 }
 
+/// A change of an object.
+struct Event {
+    class: &'static str,
+    operation: &'static str,
+    reference: String,
+    id: i64,
+    snapshot: Option<Content>,
+}
+
+/// What an object is.
+enum Content {
+    Row(Snapshot),
+    /// A message, which is in no table.
+    Record(Value),
+}
+
+impl Event {
+    fn into_value(self) -> Value {
+        let snapshot = self.snapshot.map(|snapshot| match snapshot {
+            Content::Row(row) => row.record(),
+            Content::Record(record) => record,
+        });
+        event_value(
+            self.class,
+            self.operation,
+            &self.reference,
+            self.id,
+            snapshot,
+        )
+    }
+}
+
 impl Batch {
-    fn into_value(self, world: &World) -> Value {
-        let counts = world
-            .db
-            .tables()
-            .rev()
-            .map(|table| {
-                let count = i32::try_from(table.rows.len()).unwrap_or(i32::MAX);
-                (table.class.event_name.to_owned(), Value::Int32(count))
-            })
-            .collect();
+    fn into_value(self) -> Value {
+        let events = self.events.into_iter().map(Event::into_value);
         Value::Struct(vec![
-            ("events".to_owned(), Value::Array(self.events)),
-            ("valid_ref_counts".to_owned(), Value::Struct(counts)),
+            ("events".to_owned(), Value::Array(events.collect())),
+            ("valid_ref_counts".to_owned(), Value::Struct(self.counts)),
             ("token".to_owned(), Value::String(self.token.text())),
         ])
     }
+}
+
+/// How many objects each table has.
+fn counts(world: &World) -> Vec<(String, Value)> {
+    let tables = world.db.tables().rev();
+    let counts = tables.map(|table| {
+        let count = i32::try_from(table.rows.len()).unwrap_or(i32::MAX);
+        (table.class.event_name.to_owned(), Value::Int32(count))
+    });
+    counts.collect()
 }
 
 /// Everything since `token` that the subscriptions cover, in the server's order: messages, then
@@ -207,12 +243,27 @@ fn collect(world: &World, subscriptions: &[Subscription], token: Token) -> Batch
         events = message_events(world, subscriptions, &mut token);
     }
     events.extend(adds.into_iter().chain(mods).chain(dels));
-    Batch { events, token }
+    Batch {
+        events,
+        counts: counts(world),
+        token,
+    }
 }
 
-fn event(table: &Rows, operation: &str, reference: &str, id: i64, row: Option<&Row>) -> Value {
-    let snapshot = row.map(|row| table.record(row));
-    event_value(table.class.event_name, operation, reference, id, snapshot)
+fn event(
+    table: &Rows,
+    operation: &'static str,
+    reference: &str,
+    id: i64,
+    row: Option<&Row>,
+) -> Event {
+    Event {
+        class: table.class.event_name,
+        operation,
+        reference: reference.to_owned(),
+        id,
+        snapshot: row.map(|row| Content::Row(table.snapshot(row))),
+    }
 }
 
 fn event_value(
@@ -234,26 +285,28 @@ fn event_value(
     Value::Struct(members)
 }
 
-fn message_events(world: &World, subscriptions: &[Subscription], token: &mut Token) -> Vec<Value> {
+fn message_events(world: &World, subscriptions: &[Subscription], token: &mut Token) -> Vec<Event> {
     let since = token.messages;
     let covered = |reference: &str| subscriptions.iter().any(|s| s.covers("message", reference));
+    let event = |operation, reference: &str, snapshot| Event {
+        class: "message",
+        operation,
+        reference: reference.to_owned(),
+        id: 0,
+        snapshot,
+    };
     let mut events = Vec::new();
     for (reference, (created, record)) in &world.messages.live {
         if *created > since && covered(reference) {
             token.messages = token.messages.max(*created);
-            events.push(event_value(
-                "message",
-                "add",
-                reference,
-                0,
-                Some(record.clone()),
-            ));
+            let record = Content::Record(record.clone());
+            events.push(event("add", reference, Some(record)));
         }
     }
     for (deleted, reference) in &world.messages.deleted {
         if *deleted > since && covered(reference) {
             token.messages = token.messages.max(*deleted);
-            events.push(event_value("message", "del", reference, 0, None));
+            events.push(event("del", reference, None));
         }
     }
     events

@@ -130,8 +130,9 @@ fn get_management_interface(world: &mut World, call: &Call) -> Reply {
     Err(Failure::code("HOST_HAS_NO_MANAGEMENT_IP"))
 }
 
-fn is_in_emergency_mode(world: &mut World, _: &Call) -> Reply {
-    Ok(Value::Bool(world.emergency.is_some()))
+/// Of the host that is asked, whichever the call names.
+fn is_in_emergency_mode(world: &mut World, call: &Call) -> Reply {
+    Ok(Value::Bool(world.emergency.contains_key(&call.host)))
 }
 
 fn has_extension(world: &mut World, call: &Call) -> Reply {

@@ -29,8 +29,8 @@ pub(crate) const TABLE: Table = &[
         Later(|shared, call| {
             Box::pin(async move {
                 let operation = begin(&shared, &call, "power_on").await?;
-                operation.work().await;
-                outage::boot(&shared, call.text(0))?;
+                operation.work().await?;
+                outage::boot(&shared, call.text(0)).map(drop)?;
                 drop(operation);
                 done()
             })
@@ -124,7 +124,7 @@ fn go_down(shared: Arc<Shared>, call: Arc<Call>, comes_back: bool) -> Pending {
         let host = call.text(0).to_owned();
         let name = if comes_back { "reboot" } else { "shutdown" };
         let operation = begin(&shared, &call, name).await?;
-        operation.work().await;
+        operation.work().await?;
         operation.finish(|world| match residents(world, &host)?.first() {
             Some(vm) => Err(Failure::new("HOST_IN_USE", [host.as_str(), "vm", vm])),
             None => Ok(()),
@@ -244,7 +244,7 @@ fn designate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Operation::begin_all(&shared, world, &call.task, marks)
         };
         let operation = shared.patiently(attempt).await?;
-        operation.work().await;
+        operation.work().await?;
         drop(operation);
         soon(&shared, move |shared| async move {
             if let Err(failure) = outage::fail_over(&shared, &host) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{check, host, mark, pool, refresh, sr, unmark, vbd, vdi, vif};
 use crate::failure::{Failure, Reply};
-use crate::value::Value;
-use crate::world::{Call, Shared, World};
+use crate::value::{NULL_REF, Value};
+use crate::world::{Call, Life, Shared, World};
 
 /// An object, and what is done to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,19 @@ impl Mark {
             "host" => host::check(world, reference, operation),
             "pool" => pool::check(world, reference, operation),
             _ => Ok(()),
+        }
+    }
+
+    /// The host that does what the object is marked for, where that is known: of a VM the one that
+    /// it runs on, and one that a VM comes to.
+    fn host(&self, world: &World) -> Option<String> {
+        match self.class {
+            "VM" => {
+                let host = world.db.text("VM", &self.reference, "resident_on").ok()?;
+                (host != NULL_REF).then_some(host)
+            }
+            "host" if self.operation.starts_with("vm_") => Some(self.reference.clone()),
+            _ => None,
         }
     }
 
@@ -103,6 +116,8 @@ pub(crate) struct Operation {
     /// What it is about comes first.
     marks: Vec<Mark>,
     task: String,
+    /// Of the hosts without which it cannot go on.
+    lives: Vec<Life>,
 }
 
 impl Operation {
@@ -152,7 +167,9 @@ impl Operation {
             let _ = mark(world, it.class, &it.reference, task, it.operation);
         }
         marks.iter().for_each(|mark| mark.refresh(world));
+        let hosts = marks.iter().filter_map(|mark| mark.host(world));
         Ok(Operation {
+            lives: hosts.map(|host| shared.life_of(&host)).collect(),
             shared: Arc::clone(shared),
             marks,
             task: task.to_owned(),
@@ -163,6 +180,9 @@ impl Operation {
     pub(crate) fn also(&mut self, world: &mut World, it: Mark) {
         if mark(world, it.class, &it.reference, &self.task, it.operation).is_ok() {
             it.refresh(world);
+            let host = it.host(world);
+            self.lives
+                .extend(host.map(|host| self.shared.life_of(&host)));
             self.marks.push(it);
         }
     }
@@ -199,26 +219,70 @@ impl Operation {
     }
 
     /// Waits as long as operations on domains and disks take here.
-    pub(crate) async fn work(&self) {
+    ///
+    /// # Errors
+    ///
+    /// `CANNOT_CONTACT_HOST`, at once, when one of its hosts goes meanwhile.
+    pub(crate) async fn work(&self) -> Result<(), Failure> {
         let latency = self.shared.with(|world| world.rules.latency);
         if !latency.is_zero() {
-            tokio::time::sleep(latency).await;
+            let mut ends: Vec<_> = self
+                .lives
+                .iter()
+                .cloned()
+                .map(|life| Box::pin(self.shared.end_of(life)))
+                .collect();
+            let any_end = std::future::poll_fn(|context| {
+                if ends
+                    .iter_mut()
+                    .any(|end| end.as_mut().poll(context).is_ready())
+                {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
+            });
+            tokio::select! {
+                () = any_end => {}
+                () = tokio::time::sleep(latency) => {}
+            }
         }
+        self.shared.with(|world| self.assert_hosts(world))
+    }
+
+    /// Refuses to go on without a host: whether it is back or not, it has forgotten what it did.
+    fn assert_hosts(&self, world: &World) -> Result<(), Failure> {
+        let mut lives = self.lives.iter();
+        let gone =
+            lives.find(|life| self.shared.is_over(life) || world.down.contains_key(&life.host));
+        gone.map_or(Ok(()), |life| {
+            Err(Failure::new("CANNOT_CONTACT_HOST", [life.host.as_str()]))
+        })
     }
 
     /// Makes the last changes and ends the operation in the same moment, so that nobody sees the
     /// new state with the old mark.
+    ///
+    /// # Errors
+    ///
+    /// `CANNOT_CONTACT_HOST`, without a change, when one of its hosts has gone since it began; else
+    /// those of the change.
     pub(crate) fn finish<R>(
         mut self,
         change: impl FnOnce(&mut World) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
         let marks = std::mem::take(&mut self.marks);
-        self.shared.with(|world| {
+        let ended = self.shared.with(|world| {
             take_away(world, &marks, &self.task);
-            let result = change(world);
+            let ended = match self.assert_hosts(world) {
+                Ok(()) => Ok(change(world)),
+                Err(failure) => Err((failure, change)),
+            };
             marks.iter().for_each(|mark| mark.refresh(world));
-            result
-        })
+            ended
+        });
+        // A guest that has booted in vain takes time to end, and nobody needs the world for it.
+        ended.unwrap_or_else(|(failure, _)| Err(failure))
     }
 }
 
@@ -259,6 +323,6 @@ pub(crate) async fn hold(
         Operation::begin_all(shared, world, &call.task, marks)
     };
     let operation = shared.patiently(begin).await?;
-    operation.work().await;
+    operation.work().await?;
     operation.finish(|world| run(world, call))
 }

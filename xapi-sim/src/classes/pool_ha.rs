@@ -56,7 +56,7 @@ fn enable(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Ok((operation, srs))
         };
         let (operation, srs) = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         operation.finish(|world| switch_on(world, &srs, call.arg(1)))?;
         done()
     })
@@ -146,7 +146,7 @@ fn disable(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Operation::begin_all(&shared, world, &call.task, marks)
         };
         let operation = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         operation.finish(switch_off)?;
         done()
     })

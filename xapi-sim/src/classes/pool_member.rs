@@ -138,7 +138,7 @@ fn eject(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Operation::begin_all(&shared, world, &call.task, marks)
         };
         let operation = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         operation.finish(|world| remove(world, host))?;
         shared.end_life(&[host.to_owned()]);
         done()

@@ -279,7 +279,7 @@ fn destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Operation::begin_all(&shared, world, &call.task, marks)
         };
         let operation = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         let disk = operation.finish(|world| remove(world, vdi))?;
         release(disk).await;
         done()

@@ -57,7 +57,7 @@ fn data_destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Operation::begin_all(&shared, world, &call.task, marks)
         };
         let operation = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         let data = operation.finish(|world| {
             world.db.set("VDI", vdi, "type", "cbt_metadata")?;
             world.blocks.insert(vdi.to_owned(), blocks);

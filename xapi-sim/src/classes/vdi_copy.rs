@@ -153,7 +153,7 @@ async fn copy_into(shared: &Arc<Shared>, task: &str, vdi: &str, into: &str) -> R
         Ok((operation, disk, name))
     };
     let (operation, disk, name) = shared.patiently(begin).await?;
-    operation.work().await;
+    operation.work().await?;
     let disk = match &disk {
         Some(disk) => Some(backing::copy(shared, disk, &name).await?),
         None => None,
@@ -184,7 +184,7 @@ pub(crate) async fn copy(
         Ok((operation, disk, name))
     };
     let (operation, disk, name) = shared.patiently(begin).await?;
-    operation.work().await;
+    operation.work().await?;
     let mut disk = match &disk {
         Some(disk) => Some(backing::copy(shared, disk, &name).await?),
         None => None,

@@ -29,7 +29,7 @@ pub(crate) const TABLE: Table = &[
 /// `VM.clone(vm, new_name)`.
 async fn clone(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let operation = Operation::begin(&shared, &call, "clone").await?;
-    operation.work().await;
+    operation.work().await?;
     duplicate(
         &shared,
         &call.task,
@@ -46,7 +46,7 @@ async fn clone(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
 async fn clone_suspended(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let vm = call.text(0);
     let operation = Operation::begin(&shared, &call, "csvm").await?;
-    operation.work().await;
+    operation.work().await?;
     let label = shared.with(|world| world.db.text("VM", vm, "name_label"))?;
     let name = format!("{label}-cloned-suspended");
     let copy = duplicate(&shared, &call.task, vm, &name, Purpose::Clone, &[]);
@@ -57,7 +57,7 @@ async fn clone_suspended(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
 /// it is.
 async fn copy(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let operation = Operation::begin(&shared, &call, "copy").await?;
-    operation.work().await;
+    operation.work().await?;
     let sr = call.text(2);
     let content = shared.with(|world| world.db.text("SR", sr, "content_type"));
     if content.as_ref().is_ok_and(|content| content == "iso") {

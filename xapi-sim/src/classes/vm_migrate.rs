@@ -202,7 +202,7 @@ async fn migrate_send(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
         Ok((operation, journey))
     };
     let (operation, journey) = shared.patiently(begin).await?;
-    operation.work().await;
+    operation.work().await?;
     operation.finish(|world| arrive(world, &journey))?;
     Ok(Value::String(journey.vm))
 }
@@ -325,7 +325,7 @@ fn move_disk(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             return Ok(Value::from(vdi));
         }
         let operation = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         operation
             .finish(|world| relocate(world, vdi, sr))
             .map(Value::String)

@@ -101,7 +101,7 @@ async fn start(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let Some((operation, host, plan)) = shared.patiently(begin).await? else {
         return done();
     };
-    operation.work().await;
+    operation.work().await?;
     let booted = backing::boot(&shared, plan).await?;
     operation.finish(|world| {
         let domain = build(world, vm, &host, Power::awake(paused))?;
@@ -307,7 +307,7 @@ fn stop(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Pending {
         }
         let (domain, power) =
             shared.with(|world| Ok((world.db.int("VM", vm, "domid")?, power_of(world, vm)?)))?;
-        operation.work().await;
+        operation.work().await?;
         // The plain shutdown asks first and then cuts the power, which for a guest that does as
         // it is told is the same as asking.
         let clean = name != "hard_shutdown" && power == Power::Running;
@@ -340,7 +340,7 @@ async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Rep
     if name == "hard_reboot" {
         operation.overtake(OVERTAKEN);
     }
-    operation.work().await;
+    operation.work().await?;
     backing::stop(&shared, vm, name == "clean_reboot").await;
     let plan = shared.with(|world| BootPlan::of(world, vm))?;
     let booted = match backing::boot(&shared, plan).await {
@@ -369,7 +369,7 @@ async fn reboot(shared: Arc<Shared>, call: Arc<Call>, name: &'static str) -> Rep
 fn pause(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let operation = Operation::begin(&shared, &call, "pause").await?;
-        operation.work().await;
+        operation.work().await?;
         backing::sleep(&shared, call.text(0)).await;
         operation.finish(|world| {
             world
@@ -383,7 +383,7 @@ fn pause(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
 async fn unpause(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let vm = call.text(0);
     let operation = Operation::begin(&shared, &call, "unpause").await?;
-    operation.work().await;
+    operation.work().await?;
     // A VM that was started paused has not booted yet.
     let plan = shared.with(|world| {
         if world.running.contains_key(vm) {
@@ -440,7 +440,7 @@ fn pool_migrate(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Ok(operation)
         };
         let operation = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         operation.finish(|world| {
             world.counters.domains += 1;
             let domain = world.counters.domains;

@@ -28,7 +28,7 @@ async fn revert(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let reverting = shared
         .patiently(|world| Operation::begin_for(&shared, world, &call, &vm, "reverting"))
         .await?;
-    operation.work().await;
+    operation.work().await?;
     if shared.with(|world| power_of(world, &vm))? != Power::Halted {
         backing::stop(&shared, &vm, false).await;
         shared.with(|world| {

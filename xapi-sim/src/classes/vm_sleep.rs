@@ -155,7 +155,7 @@ fn suspend(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let vm = call.text(0);
         let operation = Operation::begin(&shared, &call, "suspend").await?;
-        operation.work().await;
+        operation.work().await?;
         backing::sleep(&shared, vm).await;
         operation.finish(|world| {
             mean_to_run(world, vm, false)?;
@@ -200,7 +200,7 @@ fn resume(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
             Ok((operation, host, plan))
         };
         let (operation, host, plan) = shared.patiently(begin).await?;
-        operation.work().await;
+        operation.work().await?;
         let booted = backing::boot(&shared, plan).await?;
         operation.finish(|world| {
             let image = world.db.text("VM", vm, "suspend_VDI")?;

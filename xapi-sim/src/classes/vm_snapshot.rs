@@ -27,7 +27,7 @@ pub(crate) const TABLE: Table = &[
 async fn snapshot(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let vm = call.text(0);
     let operation = Operation::begin(&shared, &call, "snapshot").await?;
-    operation.work().await;
+    operation.work().await?;
     let ignored: Vec<String> = call
         .arg(2)
         .items()
@@ -56,7 +56,7 @@ async fn snapshot(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
 async fn checkpoint(shared: Arc<Shared>, call: Arc<Call>) -> Reply {
     let vm = call.text(0);
     let operation = Operation::begin(&shared, &call, "checkpoint").await?;
-    operation.work().await;
+    operation.work().await?;
     let still = backing::freeze(&shared, vm).await;
     let copy = duplicate(
         &shared,

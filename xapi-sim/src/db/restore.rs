@@ -1,5 +1,7 @@
 //! A database that takes the place of another.
 
+use std::sync::Arc;
+
 use super::{Db, Row};
 use crate::dbtext;
 
@@ -67,7 +69,7 @@ impl Db {
                     read.unwrap_or_else(|| default.clone())
                 });
                 let row = Row {
-                    fields: fields.collect(),
+                    fields: Arc::new(fields.collect()),
                     created: number("__ctime").unwrap_or_default(),
                     modified: number("__mtime").unwrap_or_default(),
                 };

@@ -1,6 +1,7 @@
 //! The rows of a class, and what their columns begin with.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use xapi_client::meta::{self, Class, Field, Type};
 
@@ -17,7 +18,7 @@ pub(crate) struct Table {
     release: Release,
     pub(super) columns: HashMap<&'static str, usize>,
     /// For each field, whether it stays inside the server.
-    hidden: Vec<bool>,
+    hidden: Arc<[bool]>,
     /// For each field, what it is when nobody says.
     pub(super) defaults: Vec<Value>,
     /// For each field, whether writing it has to write the other side of a relation.
@@ -30,9 +31,32 @@ pub(crate) struct Table {
 /// An object.
 #[derive(Debug)]
 pub(crate) struct Row {
-    pub(super) fields: Vec<Value>,
+    /// Shared with those who have taken a [`Snapshot`]; who writes then writes a copy.
+    pub(super) fields: Arc<Vec<Value>>,
     pub(crate) created: i64,
     pub(crate) modified: i64,
+}
+
+/// What a row was at some time. Taking one is cheap; its record can be made without the database.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    class: &'static Class,
+    hidden: Arc<[bool]>,
+    fields: Arc<Vec<Value>>,
+}
+
+impl Snapshot {
+    /// Everything that clients see of the row.
+    pub(crate) fn record(&self) -> Value {
+        let fields = self.class.fields.iter();
+        let fields = fields.zip(self.fields.iter()).zip(self.hidden.iter());
+        Value::Struct(
+            fields
+                .filter(|(_, hidden)| !**hidden)
+                .map(|((field, value), _)| (field.name.to_owned(), value.clone()))
+                .collect(),
+        )
+    }
 }
 
 /// What is remembered of a deleted object.
@@ -59,18 +83,18 @@ impl Table {
         }
     }
 
+    /// What a row is now.
+    pub(crate) fn snapshot(&self, row: &Row) -> Snapshot {
+        Snapshot {
+            class: self.class,
+            hidden: Arc::clone(&self.hidden),
+            fields: Arc::clone(&row.fields),
+        }
+    }
+
     /// Everything that clients see of a row.
     pub(crate) fn record(&self, row: &Row) -> Value {
-        Value::Struct(
-            self.class
-                .fields
-                .iter()
-                .zip(&row.fields)
-                .zip(&self.hidden)
-                .filter(|(_, hidden)| !**hidden)
-                .map(|((field, value), _)| (field.name.to_owned(), value.clone()))
-                .collect(),
-        )
+        self.snapshot(row).record()
     }
 
     /// The columns of a row, internal fields included, as the database writes them.
@@ -78,7 +102,7 @@ impl Table {
         &'t self,
         row: &'t Row,
     ) -> impl Iterator<Item = (&'static Field, String)> + 't {
-        let fields = self.class.fields.iter().zip(&row.fields);
+        let fields = self.class.fields.iter().zip(row.fields.iter());
         fields
             .filter(|(field, _)| self.release.has(field.absent_in_xcpng))
             .map(|(field, value)| (field, dbtext::write(value)))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{HANDLERS, SIMULATED};
+use super::table::{HANDLERS, SIMULATED};
 use crate::http::{Head, Response, plain};
 use crate::json;
 use crate::value::Value;

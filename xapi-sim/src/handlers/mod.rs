@@ -21,207 +21,21 @@ mod request;
 mod restore;
 mod rrd;
 mod services;
+mod table;
 mod vhd;
 mod vm_export;
 mod vm_import;
 mod xva;
 
 use crate::failure::Failure;
-use crate::http::{Connection, Head, Response, exception, forbidden, unauthorised};
+use crate::fault::{Spoil, TransferVerdict};
+use crate::http::{Connection, Head, Response, Way, exception, forbidden, injected, unauthorised};
+use crate::outage;
 use crate::rpc::Face;
 use crate::value::Value;
-use request::{Denied, Request, Task};
-
-/// A handler of the server.
-#[derive(Debug)]
-struct Handler {
-    /// The name that the server gives to it.
-    name: &'static str,
-    method: &'static str,
-    path: &'static str,
-    role: &'static str,
-}
-
-const fn handler(
-    name: &'static str,
-    method: &'static str,
-    path: &'static str,
-    role: &'static str,
-) -> Handler {
-    Handler {
-        name,
-        method,
-        path,
-        role,
-    }
-}
-
-/// Every handler but those of calls.
-const HANDLERS: &[Handler] = &[
-    handler("get_services", "GET", "/services", "read-only"),
-    handler("post_services", "POST", "/services", "pool-admin"),
-    handler("put_services", "PUT", "/services", "pool-admin"),
-    handler(
-        "get_services_xenops",
-        "GET",
-        "/services/xenops",
-        "vm-power-admin",
-    ),
-    handler(
-        "post_services_xenops",
-        "POST",
-        "/services/xenops",
-        "vm-power-admin",
-    ),
-    handler(
-        "put_services_xenops",
-        "PUT",
-        "/services/xenops",
-        "vm-power-admin",
-    ),
-    handler("get_services_sm", "GET", "/services/SM", "vm-power-admin"),
-    handler("post_services_sm", "POST", "/services/SM", "vm-power-admin"),
-    handler("put_services_sm", "PUT", "/services/SM", "vm-power-admin"),
-    handler(
-        "post_remote_db_access",
-        "POST",
-        "/remote_db_access",
-        "pool-admin",
-    ),
-    handler(
-        "post_remote_db_access_v2",
-        "POST",
-        "/remote_db_access_v2",
-        "pool-admin",
-    ),
-    handler("put_import", "PUT", "/import", "vm-admin"),
-    handler("put_import_metadata", "PUT", "/import_metadata", "vm-admin"),
-    handler("put_import_raw_vdi", "PUT", "/import_raw_vdi", "vm-admin"),
-    handler("get_export", "GET", "/export", "vm-admin"),
-    handler("get_export_metadata", "GET", "/export_metadata", "vm-admin"),
-    handler("get_export_raw_vdi", "GET", "/export_raw_vdi", "vm-admin"),
-    handler("connect_console", "CONNECT", "/console", "vm-operator"),
-    handler("connect_console_ws", "GET", "/console", "vm-operator"),
-    handler("post_cli", "POST", "/cli", "read-only"),
-    handler("get_host_backup", "GET", "/host_backup", "pool-admin"),
-    handler("put_host_restore", "PUT", "/host_restore", "pool-admin"),
-    handler(
-        "get_host_logs_download",
-        "GET",
-        "/host_logs_download",
-        "pool-operator",
-    ),
-    handler(
-        "put_pool_patch_upload",
-        "PUT",
-        "/pool_patch_upload",
-        "pool-operator",
-    ),
-    handler("get_vncsnapshot", "GET", "/vncsnapshot", "vm-operator"),
-    handler(
-        "get_pool_xml_db_sync",
-        "GET",
-        "/pool/xmldbdump",
-        "pool-admin",
-    ),
-    handler(
-        "put_pool_xml_db_sync",
-        "PUT",
-        "/pool/xmldbdump",
-        "pool-admin",
-    ),
-    handler("get_config_sync", "GET", "/sync_config_files", "pool-admin"),
-    handler(
-        "get_system_status",
-        "GET",
-        "/system-status",
-        "pool-operator",
-    ),
-    handler("vm_rrd", "GET", "/vm_rrd", "read-only"),
-    handler("get_vm_rrds", "GET", "/vm_rrds", "read-only"),
-    handler("host_rrd", "GET", "/host_rrd", "read-only"),
-    handler("get_host_rrds", "GET", "/host_rrds", "read-only"),
-    handler("sr_rrd", "GET", "/sr_rrd", "read-only"),
-    handler("rrd_updates", "GET", "/rrd_updates", "read-only"),
-    handler("rrd", "PUT", "/rrd", "pool-admin"),
-    handler("get_blob", "GET", "/blob", "read-only"),
-    handler("put_blob", "PUT", "/blob", "vm-power-admin"),
-    handler("put_messages", "PUT", "/messages", "vm-power-admin"),
-    handler("connect_remotecmd", "CONNECT", "/remotecmd", "pool-admin"),
-    handler("get_wlb_report", "GET", "/wlb_report", "read-only"),
-    handler(
-        "get_wlb_diagnostics",
-        "GET",
-        "/wlb_diagnostics",
-        "read-only",
-    ),
-    handler("get_audit_log", "GET", "/audit_log", "read-only"),
-    handler("get_pool_update_download", "GET", "/update/", "read-only"),
-    handler("get_repository", "GET", "/repository", "local-root-only"),
-    handler(
-        "get_enabled_repository",
-        "GET",
-        "/repository/enabled",
-        "pool-operator",
-    ),
-    handler("get_host_updates", "GET", "/host_updates", "pool-operator"),
-    handler("get_updates", "GET", "/updates", "pool-operator"),
-    handler("put_bundle", "PUT", "/bundle", "pool-operator"),
-];
-
-/// The handlers that the simulator carries out.
-const SIMULATED: &[&str] = &[
-    "connect_console",
-    "connect_console_ws",
-    "get_audit_log",
-    "get_blob",
-    "put_blob",
-    "get_vncsnapshot",
-    "get_host_backup",
-    "put_host_restore",
-    "get_host_logs_download",
-    "get_host_updates",
-    "get_updates",
-    "put_bundle",
-    "get_pool_update_download",
-    "get_services",
-    "post_services",
-    "put_services",
-    "get_services_sm",
-    "post_services_sm",
-    "put_services_sm",
-    "get_services_xenops",
-    "post_services_xenops",
-    "put_services_xenops",
-    "get_system_status",
-    "get_wlb_report",
-    "get_wlb_diagnostics",
-    "put_pool_xml_db_sync",
-    "get_export",
-    "get_export_metadata",
-    "get_export_raw_vdi",
-    "get_pool_xml_db_sync",
-    "put_import",
-    "put_import_metadata",
-    "put_import_raw_vdi",
-    "host_rrd",
-    "rrd_updates",
-    "sr_rrd",
-    "vm_rrd",
-];
-
-/// Whether a request of this method and path goes to a handler and not to the calls.
-pub(crate) fn serves(method: &str, path: &str) -> bool {
-    find(method, path).is_some()
-}
-
-/// The handler with the longest path that the given one begins with.
-fn find(method: &str, path: &str) -> Option<&'static Handler> {
-    HANDLERS
-        .iter()
-        .filter(|handler| handler.method == method && path.starts_with(handler.path))
-        .max_by_key(|handler| handler.path.len())
-}
+use request::{Asked, Denied, Request, Task};
+use table::{Handler, find};
+pub(crate) use table::{has, serves};
 
 /// Answers a request that is no call. `None` when the answer has been written and the connection is
 /// to end.
@@ -241,37 +55,148 @@ pub(crate) async fn respond(
             _ => refused.ending(),
         });
     };
-    let request = match Request::accept(face, head, handler.name, handler.role) {
+    let asked = Asked::new(face, head, handler);
+    let verdict = asked.strike();
+    let place = asked.note();
+    let answer = carry_out(face, head, connection, handler, verdict).await;
+    let failure = answer.failure.as_deref();
+    face.shared.with(|world| world.log.answered(place, failure));
+    answer.response
+}
+
+/// What a request comes to: an answer that is still to be written, and what the log says of it.
+struct Outcome {
+    response: Option<Response>,
+    failure: Option<String>,
+}
+
+impl Outcome {
+    /// The connection ends, and all has been said.
+    fn ended() -> Self {
+        Outcome {
+            response: None,
+            failure: None,
+        }
+    }
+
+    fn refused(response: Response, failure: impl Into<String>) -> Self {
+        Outcome {
+            response: Some(response),
+            failure: Some(failure.into()),
+        }
+    }
+
+    fn failed(failure: &Failure) -> Self {
+        Self::refused(exception(&request::text_of(failure)), failure.code.as_str())
+    }
+}
+
+/// Does what is asked for, as far as rules let it happen.
+async fn carry_out(
+    face: &Face,
+    head: &Head,
+    connection: &mut Connection,
+    handler: &'static Handler,
+    verdict: TransferVerdict,
+) -> Outcome {
+    if verdict.crash.is_none() && !verdict.delay.is_zero() {
+        tokio::time::sleep(verdict.delay).await;
+    }
+    match verdict.spoil {
+        Some(Spoil::Disconnect) if verdict.skips => return Outcome::ended(),
+        Some(Spoil::Status(status)) if verdict.skips => {
+            return Outcome::refused(injected(status), format!("HTTP {status}"));
+        }
+        _ => {}
+    }
+    let mut request = match Request::accept(face, head, handler.name, handler.role) {
         Ok(request) => request,
-        Err(Denied::Unauthorised) => return Some(unauthorised(handler.name)),
-        Err(Denied::Forbidden) => return Some(forbidden().ending()),
+        Err(Denied::Unauthorised) => {
+            return Outcome::refused(unauthorised(handler.name), "HTTP 401");
+        }
+        Err(Denied::Forbidden) => return Outcome::refused(forbidden().ending(), "HTTP 403"),
         Err(Denied::UnknownScheme(text)) => {
-            return Some(exception(&format!(
-                "Failure(\"Unknown authorization header: {text}\")"
-            )));
+            let text = format!("Failure(\"Unknown authorization header: {text}\")");
+            return Outcome::refused(exception(&text), "INTERNAL_ERROR");
         }
     };
-    let result = match handler.name {
-        "get_export" => vm_export::export(&request, connection).await,
-        "get_export_metadata" => vm_export::export_metadata(&request, connection).await,
-        "put_import" => vm_import::import(&request, connection).await,
-        "put_import_metadata" => vm_import::import_metadata(&request, connection).await,
-        "connect_console" | "connect_console_ws" => console::connect(&request, connection).await,
-        "host_rrd" => rrd::of_host(&request, connection).await,
-        "rrd_updates" => rrd::updates(&request, connection).await,
-        "sr_rrd" => rrd::of_sr(&request, connection).await,
-        "vm_rrd" => rrd::of_vm(&request, connection).await,
-        "get_audit_log" => logs::audit(&request, connection).await,
-        "get_system_status" => logs::status(&request, connection).await,
-        "get_pool_xml_db_sync" => database::dump(&request, connection).await,
-        "put_pool_xml_db_sync" => restore::restore(&request, connection).await,
-        "get_host_backup" => backup::backup(&request, connection).await,
-        "put_host_restore" => backup::restore(&request, connection).await,
-        "get_host_logs_download" => logs::download(&request, connection).await,
-        "get_vncsnapshot" => console::snapshot(&request),
-        "get_blob" => blob::get(&request, connection).await,
-        "put_blob" => blob::put(&request, connection).await,
-        "get_services" | "get_services_sm" => services::list(&request, connection).await,
+    if let Some(failure) = verdict.before {
+        request.fail_given_task(&failure);
+        return Outcome::failed(&failure);
+    }
+    request.late = verdict.late;
+    connection.way = Way {
+        left: match verdict.spoil {
+            Some(Spoil::Truncate(bytes)) => Some(bytes),
+            _ => None,
+        },
+        pause: match verdict.spoil {
+            Some(Spoil::Slow(pause)) => Some(pause),
+            _ => None,
+        },
+        mute: matches!(verdict.spoil, Some(Spoil::Disconnect | Spoil::Status(_))),
+        cut: false,
+    };
+    let result = match verdict.crash {
+        None => run(&request, connection, handler).await,
+        Some(reboot) => {
+            let host = request.host.clone();
+            tokio::select! {
+                biased;
+                _ = run(&request, connection, handler) => {}
+                () = tokio::time::sleep(verdict.delay) => {}
+            }
+            match outage::crash(&face.shared, &host) {
+                Ok(()) => outage::boot_after(&face.shared, host, reboot),
+                Err(failure) => return Outcome::failed(&failure),
+            }
+            // There is nobody left to answer.
+            Err(Trouble::Gone)
+        }
+    };
+    let way = std::mem::take(&mut connection.way);
+    match (verdict.spoil, request.late.take(), result) {
+        (Some(Spoil::Disconnect), ..) => Outcome::ended(),
+        (Some(Spoil::Status(status)), ..) => {
+            Outcome::refused(injected(status), format!("HTTP {status}"))
+        }
+        // It has begun to answer: this goes behind what has been sent.
+        (_, Some(failure), _) => Outcome::failed(&failure),
+        (_, None, _) if way.cut => Outcome::ended(),
+        (_, None, Ok(()) | Err(Trouble::Gone)) => Outcome::ended(),
+        (_, None, Err(Trouble::Failed(failure))) => Outcome::failed(&failure),
+        (_, None, Err(Trouble::Exception(text))) => {
+            Outcome::refused(exception(&text), "INTERNAL_ERROR")
+        }
+    }
+}
+
+async fn run(
+    request: &Request,
+    connection: &mut Connection,
+    handler: &'static Handler,
+) -> Result<(), Trouble> {
+    match handler.name {
+        "get_export" => vm_export::export(request, connection).await,
+        "get_export_metadata" => vm_export::export_metadata(request, connection).await,
+        "put_import" => vm_import::import(request, connection).await,
+        "put_import_metadata" => vm_import::import_metadata(request, connection).await,
+        "connect_console" | "connect_console_ws" => console::connect(request, connection).await,
+        "host_rrd" => rrd::of_host(request, connection).await,
+        "rrd_updates" => rrd::updates(request, connection).await,
+        "sr_rrd" => rrd::of_sr(request, connection).await,
+        "vm_rrd" => rrd::of_vm(request, connection).await,
+        "get_audit_log" => logs::audit(request, connection).await,
+        "get_system_status" => logs::status(request, connection).await,
+        "get_pool_xml_db_sync" => database::dump(request, connection).await,
+        "put_pool_xml_db_sync" => restore::restore(request, connection).await,
+        "get_host_backup" => backup::backup(request, connection).await,
+        "put_host_restore" => backup::restore(request, connection).await,
+        "get_host_logs_download" => logs::download(request, connection).await,
+        "get_vncsnapshot" => console::snapshot(request),
+        "get_blob" => blob::get(request, connection).await,
+        "put_blob" => blob::put(request, connection).await,
+        "get_services" | "get_services_sm" => services::list(request, connection).await,
         // Those of other daemons, which no model has.
         "get_services_xenops"
         | "post_services_xenops"
@@ -283,29 +208,25 @@ pub(crate) async fn respond(
         // No update has been uploaded.
         "get_pool_update_download" => services::missing(connection).await,
         "get_host_updates" | "get_updates" => {
-            refuse(&request, Failure::code("NO_REPOSITORY_ENABLED"))
+            refuse(request, Failure::code("NO_REPOSITORY_ENABLED"))
         }
-        "put_bundle" => refuse(&request, Failure::code("BUNDLE_REPO_NOT_ENABLED")),
+        "put_bundle" => refuse(request, Failure::code("BUNDLE_REPO_NOT_ENABLED")),
         "get_wlb_report" if request.query("report").is_none() => {
             Err(Trouble::Exception("Failure(\"Bad request\")".to_owned()))
         }
         "get_wlb_report" | "get_wlb_diagnostics" => {
-            refuse(&request, Failure::code("WLB_NOT_INITIALIZED"))
+            refuse(request, Failure::code("WLB_NOT_INITIALIZED"))
         }
-        "get_export_raw_vdi" => raw_vdi::export(&request, connection).await,
-        "put_import_raw_vdi" => raw_vdi::import(&request, connection).await,
+        "get_export_raw_vdi" => raw_vdi::export(request, connection).await,
+        "put_import_raw_vdi" => raw_vdi::import(request, connection).await,
         name => {
             tracing::warn!(handler = name, "this handler is not simulated");
             let method = format!("{} {}", handler.method, handler.path);
-            face.shared
+            request
+                .shared
                 .with(|world| world.log.unimplemented.insert(method));
-            refuse(&request, Failure::new("NOT_IMPLEMENTED", [name]))
+            refuse(request, Failure::new("NOT_IMPLEMENTED", [name]))
         }
-    };
-    match result {
-        Ok(()) | Err(Trouble::Gone) => None,
-        Err(Trouble::Failed(failure)) => Some(exception(&request::text_of(&failure))),
-        Err(Trouble::Exception(text)) => Some(exception(&text)),
     }
 }
 
@@ -388,27 +309,5 @@ impl From<Failure> for Trouble {
 impl From<std::io::Error> for Trouble {
     fn from(_: std::io::Error) -> Self {
         Trouble::Gone
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_path_counts() {
-        let name = |method, path| find(method, path).map(|handler| handler.name);
-        assert_eq!(name("GET", "/export"), Some("get_export"));
-        assert_eq!(name("GET", "/export_raw_vdi"), Some("get_export_raw_vdi"));
-        assert_eq!(name("GET", "/services/SM/nfs"), Some("get_services_sm"));
-        assert_eq!(name("GET", "/nothing"), None);
-        assert_eq!(name("POST", "/export"), None);
-    }
-
-    #[test]
-    fn what_is_simulated_is_in_the_table() {
-        for name in SIMULATED {
-            assert!(HANDLERS.iter().any(|handler| handler.name == *name));
-        }
     }
 }

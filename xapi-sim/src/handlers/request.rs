@@ -8,11 +8,14 @@ use base64::prelude::BASE64_STANDARD;
 use tokio::sync::watch;
 
 use super::blob;
+use super::table::Handler;
 use crate::classes::{session, task};
 use crate::failure::{Failure, Reply};
+use crate::fault::{Spoil, TransferVerdict};
 use crate::http::Head;
 use crate::rbac;
 use crate::rpc::Face;
+use crate::value::Value;
 use crate::world::{Shared, World};
 
 /// A request of somebody who may make it.
@@ -26,6 +29,74 @@ pub(super) struct Request {
     temporary: bool,
     cookies: Vec<(String, String)>,
     query: Vec<(String, String)>,
+    /// How it fails after it has begun to answer, as a rule asks.
+    pub(super) late: Option<Failure>,
+}
+
+/// A request before anybody has looked who asks.
+pub(super) struct Asked<'a> {
+    face: &'a Face,
+    handler: &'static Handler,
+    /// What it is called with, but for what lets it in.
+    params: Vec<(String, String)>,
+    session: Option<String>,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(face: &'a Face, head: &Head, handler: &'static Handler) -> Self {
+        const SECRETS: [&str; 2] = ["session_id", "pool_secret"];
+        let mut params = pairs(head.header("cookie").unwrap_or_default(), &[';', ',', '&']);
+        params.extend(pairs(&head.query, &['&']));
+        let session = params.iter().find(|(key, _)| key == "session_id");
+        let session = session.map(|(_, value)| value.clone());
+        params.retain(|(key, _)| !SECRETS.contains(&key.as_str()));
+        Asked {
+            face,
+            handler,
+            params,
+            session,
+        }
+    }
+
+    /// What the rules do to it.
+    pub(super) fn strike(&self) -> TransferVerdict {
+        let values = self.params.iter().map(|(_, value)| value.as_str());
+        let values: Vec<Value> = values.map(Value::from).collect();
+        let Handler { method, path, .. } = self.handler;
+        self.face.shared.with(|world| {
+            let verdict = world
+                .faults
+                .strike_transfer(&world.db, method, path, &values);
+            if verdict.spoil == Some(Spoil::Expire)
+                && let Some(session) = &self.session
+            {
+                session::close(world, session);
+            }
+            verdict
+        })
+    }
+
+    /// Notes it in the log of calls, and gives its place there.
+    pub(super) fn note(&self) -> usize {
+        let Handler { method, path, .. } = self.handler;
+        let named = |names: &[&str]| {
+            let found = self
+                .params
+                .iter()
+                .find(|(key, _)| names.contains(&key.as_str()));
+            found.map(|(_, value)| value.as_str())
+        };
+        self.face.shared.with(|world| {
+            let called = named(&["ref", "uuid", "vm_uuid"]);
+            let vm = called.and_then(|called| match world.db.exists("VM", called) {
+                true => Some(called.to_owned()),
+                false => world.db.by_uuid("VM", called),
+            });
+            world
+                .log
+                .arrive_transfer(&format!("{method} {path}"), &self.params, vm)
+        })
+    }
 }
 
 /// Why a request is not carried out.
@@ -53,6 +124,7 @@ impl Request {
             head: head.clone(),
             session: String::new(),
             temporary: false,
+            late: None,
             shared,
         };
         if name == "get_blob" && blob::is_public(&request) {
@@ -185,6 +257,7 @@ impl Request {
             shared: Arc::clone(&self.shared),
             reference,
             given: given.is_some(),
+            late: self.late.clone(),
             cancelled,
             open: true,
         })
@@ -231,6 +304,8 @@ pub(super) struct Task {
     pub(super) reference: String,
     /// Whether the client made it, and so destroys it.
     given: bool,
+    /// How it fails in place of whatever comes of it.
+    late: Option<Failure>,
     /// Whether somebody has cancelled it.
     pub(super) cancelled: watch::Receiver<bool>,
     open: bool,
@@ -268,6 +343,8 @@ impl Task {
 
     fn close(&mut self, reply: &Reply) {
         self.open = false;
+        let late = self.late.take().map(Err);
+        let reply = late.as_ref().unwrap_or(reply);
         self.shared.with(|world| {
             world.cancels.remove(&self.reference);
             task::finish(world, &self.reference, reply);

@@ -34,6 +34,15 @@ pub(crate) fn unauthorised(realm: &str) -> Response {
     response
 }
 
+/// The page of a rule that asks for a status.
+pub(crate) fn injected(status: u16) -> Response {
+    page(
+        format!("{status} Injected"),
+        format!("<h1>HTTP {status}</h1>"),
+        true,
+    )
+}
+
 pub(super) fn not_implemented(method: &str) -> Response {
     let text = format!(
         "<h1>HTTP 501 Method Not Implemented</h1><p>Unknown {method} not supported.<br /></p>"

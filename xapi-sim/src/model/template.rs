@@ -38,6 +38,12 @@ impl TemplateSpec {
         !self.default && self.disk.is_some()
     }
 
+    /// Whether its VCPUs fill its sockets, without which none of its VMs starts.
+    pub(crate) fn has_whole_sockets(&self) -> bool {
+        let cores = self.cores_per_socket.unwrap_or(1);
+        self.vcpus > 0 && cores > 0 && self.vcpus % cores == 0
+    }
+
     /// A built-in template: no disk of its own, but a provision text that asks for one of so many
     /// bytes (0: for none) on an SR that whoever deploys it has to fill in.
     pub fn built_in(name: impl Into<String>, disk: i64) -> Self {

@@ -54,7 +54,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// `HANDLE_INVALID` for a host that does not exist.
+    /// `HANDLE_INVALID` for a host that does not exist, `INVALID_VALUE` for a name that several have.
     pub fn crash_host(&self, host: &str) -> Result<(), Failure> {
         outage::crash(&self.shared, &outage::find(&self.shared, "host", host)?)
     }
@@ -66,7 +66,7 @@ impl Sim {
     ///
     /// As [`crash_host`](Sim::crash_host).
     pub fn boot_host(&self, host: &str) -> Result<(), Failure> {
-        outage::boot(&self.shared, &outage::find(&self.shared, "host", host)?)
+        outage::boot(&self.shared, &outage::find(&self.shared, "host", host)?).map(drop)
     }
 
     /// Makes another host the coordinator; sessions and tasks are lost.
@@ -75,7 +75,7 @@ impl Sim {
     ///
     /// As [`crash_host`](Sim::crash_host), and `CANNOT_CONTACT_HOST` for a host that is down.
     pub fn fail_over(&self, host: &str) -> Result<(), Failure> {
-        outage::fail_over(&self.shared, &outage::find(&self.shared, "host", host)?)
+        outage::fail_over(&self.shared, &outage::find(&self.shared, "host", host)?).map(drop)
     }
 
     /// Lets an SR take nothing more, or again what fits, by its name, uuid or reference. A full one
@@ -83,9 +83,11 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// `HANDLE_INVALID` for an SR that does not exist.
+    /// `HANDLE_INVALID` for an SR that does not exist, `INVALID_VALUE` for a name that several have,
+    /// as each host has its own `Local storage`.
     pub fn fill_sr(&self, sr: &str, full: bool) -> Result<(), Failure> {
-        outage::fill_sr(&self.shared, sr, full)
+        let sr = outage::find(&self.shared, "SR", sr)?;
+        outage::fill_sr(&self.shared, &sr, full)
     }
 
     /// Moves the clock of the pool by so many seconds, backwards if negative. Sessions and tasks
@@ -101,7 +103,9 @@ impl Sim {
     ///
     /// As [`crash_host`](Sim::crash_host).
     pub fn skew_clock(&self, host: &str, seconds: i64) -> Result<(), Failure> {
-        outage::skew_clock(&self.shared, host, seconds)
+        let host = outage::find(&self.shared, "host", host)?;
+        outage::skew_clock(&self.shared, &host, seconds);
+        Ok(())
     }
 
     /// Lets a function answer a method by its wire name, after all checks. It gets the parameters
@@ -115,9 +119,22 @@ impl Sim {
         self.shared.hook(method.into(), Arc::new(answer));
     }
 
-    /// Puts the host into emergency mode, in which nearly every call answers with this failure
-    /// (`HOST_STILL_BOOTING` for example), or takes it out again.
+    /// Puts the coordinator into emergency mode, in which nearly every call to it answers with this
+    /// failure (`HOST_STILL_BOOTING` for example), or takes it out again.
     pub fn set_emergency(&self, failure: Option<Failure>) {
-        self.shared.with(|world| world.emergency = failure);
+        let coordinator = self.shared.with(|world| world.coordinator());
+        outage::set_emergency(&self.shared, &coordinator, failure);
+    }
+
+    /// The same for any host: `HOST_MASTER_CANNOT_TALK_BACK` and `HOST_UNKNOWN_TO_MASTER` are what
+    /// members come to.
+    ///
+    /// # Errors
+    ///
+    /// As [`crash_host`](Sim::crash_host).
+    pub fn set_emergency_of(&self, host: &str, failure: Option<Failure>) -> Result<(), Failure> {
+        let host = outage::find(&self.shared, "host", host)?;
+        outage::set_emergency(&self.shared, &host, failure);
+        Ok(())
     }
 }

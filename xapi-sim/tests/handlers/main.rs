@@ -8,6 +8,7 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod config_drive;
+mod faults;
 mod raw_vdi;
 mod statistics;
 mod xva;

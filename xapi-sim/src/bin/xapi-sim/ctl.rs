@@ -68,8 +68,12 @@ enum Command {
         #[arg(allow_negative_numbers = true)]
         seconds: i64,
     },
-    /// Puts the coordinator into emergency mode, or without a code takes it out again.
+    /// Puts a host into emergency mode, or without a code takes it out again.
     Emergency {
+        /// Name, uuid or reference of the host; by default the coordinator. Members come to
+        /// HOST_MASTER_CANNOT_TALK_BACK or HOST_UNKNOWN_TO_MASTER.
+        #[arg(long)]
+        host: Option<String>,
         /// The failure that nearly every call gets, HOST_STILL_BOOTING for example.
         code: Option<String>,
         /// Its parameters; HOST_IS_SLAVE has the address of the coordinator.
@@ -92,8 +96,9 @@ enum Fault {
     /// Adds a rule in the form of a TOML file's [[fault]], as KEY=VALUE: method=VM.clone times=1
     /// fail=SR_BACKEND_FAILURE_44,,"no space",
     Add {
-        /// method or class, object, after, times, probability, delay, fail, disconnect,
-        /// http_status, truncate, slow_body, expire_session, crash_host, after_effect.
+        /// method (of the API, or the path of an HTTP handler: /export) or class, object, after,
+        /// times, probability, delay, fail, disconnect, http_status, truncate, slow_body,
+        /// expire_session, crash_host, after_effect.
         #[arg(required = true, value_name = "KEY=VALUE")]
         rule: Vec<String>,
     },
@@ -122,8 +127,13 @@ enum Plugin {
 pub(crate) async fn run(options: Ctl) -> Result<(), Failed> {
     let (method, path, body) = request(&options.command)?;
     let text = send(&options.file, method, path, body).await?;
-    if text.trim() != "{}" {
-        write_out(&text)?;
+    match options.command {
+        Command::CallsPerVm if text.trim() == "{}" => {
+            eprintln!("xapi-sim: no call so far is about a VM");
+            write_out(&text)?;
+        }
+        _ if text.trim() != "{}" => write_out(&text)?,
+        _ => {}
     }
     Ok(())
 }
@@ -153,12 +163,11 @@ fn request(command: &Command) -> Result<(Method, &'static str, String), Failed> 
             "/skew-clock",
             &[("host", quoted(host)), ("seconds", seconds.to_string())],
         ),
-        Command::Emergency { code, params } => {
+        Command::Emergency { host, code, params } => {
             let failure: Vec<String> = code.iter().chain(params).map(|text| quoted(text)).collect();
-            post(
-                "/emergency",
-                &[("fail", format!("[{}]", failure.join(",")))],
-            )
+            let mut pairs = vec![("fail", format!("[{}]", failure.join(",")))];
+            pairs.extend(host.iter().map(|host| ("host", quoted(host))));
+            post("/emergency", &pairs)
         }
         Command::Calls => get("/calls"),
         Command::CallsPerVm => get("/calls-per-vm"),
@@ -176,14 +185,21 @@ fn fault(rule: &[String]) -> Result<String, Failed> {
         let value = match key {
             "fail" => list(value),
             "method" | "class" | "object" => quoted(value),
-            _ if value == "true" || value == "false" || value.parse::<f64>().is_ok() => {
-                value.to_owned()
-            }
-            _ => quoted(value),
+            _ if value == "true" || value == "false" => value.to_owned(),
+            _ => number(value).unwrap_or_else(|| quoted(value)),
         };
         pairs.push((key, value));
     }
     Ok(object(&pairs))
+}
+
+/// A number as JSON has it, which knows no `.2`.
+fn number(text: &str) -> Option<String> {
+    if let Ok(whole) = text.parse::<i64>() {
+        return Some(whole.to_string());
+    }
+    let number = text.parse().ok().and_then(serde_json::Number::from_f64)?;
+    Some(number.to_string())
 }
 
 /// An answer of a plugin as JSON. Its values are texts.

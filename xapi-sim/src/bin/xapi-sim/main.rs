@@ -12,6 +12,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use secrecy::ExposeSecret as _;
@@ -32,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves a pool until Ctrl-C or TERM.
+    /// Serves a pool until Ctrl-C, TERM or HUP.
     Serve(Serve),
     /// Does something to a pool that is being served, or asks what happened in it.
     Ctl(ctl::Ctl),
@@ -52,9 +53,14 @@ struct Coverage {
 
 #[derive(Debug, Args)]
 struct Serve {
-    /// TOML file that describes the pool, how it behaves and what goes wrong in it.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["hosts", "vms", "seed", "release"])]
+    /// TOML file that describes the pool, how it behaves and what goes wrong in it. Options count
+    /// before what it says.
+    #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// What the pool begins as: single-host (if nothing else is said), pool-of-three, fleet (of
+    /// 10,000 VMs) or empty. A model names its own.
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = preset)]
+    preset: Option<Model>,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -83,18 +89,22 @@ struct Serve {
     /// Port of 127.0.0.1 for `xapi-sim ctl`; 0 takes a free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     control_port: u16,
-    /// Number of hosts in the pool.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
-    hosts: usize,
+    /// Number of hosts in the pool, 1 unless the preset or model has more.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    hosts: Option<usize>,
     /// Number of halted VMs that are there from the start.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    vms: usize,
-    /// Release of XCP-ng that the pool runs: 8.2, 8.3 or newest.
-    #[arg(long, default_value = "8.3")]
-    release: Release,
-    /// Seed of references, uuids and chances: pools with the same one have the same references.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    #[arg(long, value_name = "N")]
+    vms: Option<usize>,
+    /// Release of XCP-ng that the pool runs: 8.2, 8.3 (if nothing else is said) or newest.
+    #[arg(long)]
+    release: Option<Release>,
+    /// Seed of references, uuids and chances: pools with the same one have the same references. It
+    /// is 1 if nothing else is said.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds that a failed login takes; a host takes about 2.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    login_delay: Option<Duration>,
     /// Boots no guests: VMs report an address at which nobody answers.
     #[arg(long)]
     no_guests: bool,
@@ -106,6 +116,17 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(count) => Ok(count),
         Err(error) => Err(format!("{error}; give a number, 1 or more")),
     }
+}
+
+fn preset(name: &str) -> Result<Model, String> {
+    let known = Model::PRESETS.join(", ");
+    Model::preset(name).ok_or_else(|| format!("there is no preset {name}; there are {known}"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.ok_or_else(|| format!("{text} is no number of seconds, 0 or more"))
 }
 
 #[tokio::main]
@@ -129,6 +150,9 @@ async fn main() -> ExitCode {
         }
     }
 }
+
+/// So many VMs are not made in a moment.
+const MANY: usize = 1000;
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -171,14 +195,16 @@ async fn serve(options: Serve) -> Result<(), Failed> {
             .map_err(|error| format!("{}: {error}", path.display()))?,
         None => {
             let mut scenario = Scenario::default();
-            scenario.model = Model::single_host()
-                .hosts(options.hosts)
-                .vms(options.vms)
-                .seed(options.seed)
-                .release(options.release);
+            let preset = options.preset.clone();
+            scenario.model = preset.unwrap_or_else(Model::single_host);
             scenario
         }
     };
+    scenario.model = adjusted(scenario.model, &options);
+    assert_members(&scenario.model, &options)?;
+    if let Some(delay) = options.login_delay {
+        scenario.options.login_delay = delay;
+    }
     if let Some(path) = &options.password_file {
         let text = read(path)?;
         let line = text.lines().next().unwrap_or_default();
@@ -199,6 +225,11 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     // Before anything that would have to be undone.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let vms = scenario.model.vm_count();
+    if vms >= MANY {
+        eprintln!("xapi-sim: making a pool of {vms} VMs, which takes some seconds");
+    }
     let sim = scenario.start().await?;
     let mut servers = Vec::new();
     servers.push(if options.plain {
@@ -215,6 +246,8 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        // The terminal has been closed.
+        _ = hangup.recv() => {}
     }
     control.shutdown().await;
     for server in servers {
@@ -222,6 +255,38 @@ async fn serve(options: Serve) -> Result<(), Failed> {
     }
     sim.shutdown().await;
     Ok(())
+}
+
+/// The pool with what options say of it.
+fn adjusted(mut model: Model, options: &Serve) -> Model {
+    if let Some(hosts) = options.hosts {
+        model = model.hosts(hosts);
+    }
+    if let Some(vms) = options.vms {
+        model = model.vms(vms);
+    }
+    if let Some(seed) = options.seed {
+        model = model.seed(seed);
+    }
+    if let Some(release) = options.release {
+        model = model.release(release);
+    }
+    model
+}
+
+/// Refuses addresses for more hosts than the pool has, before it is made.
+fn assert_members(model: &Model, options: &Serve) -> Result<(), Failed> {
+    let (hosts, members) = (model.host_count(), options.member.len());
+    if members < hosts {
+        return Ok(());
+    }
+    let text = format!(
+        "--member is given {members} times, and beside its coordinator the pool has {} hosts; \
+         add --hosts {}",
+        hosts - 1,
+        members + 1
+    );
+    Err(text.into())
 }
 
 /// Tells how the pool can be reached. Secrets go into files that only this user can read and that
