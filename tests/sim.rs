@@ -290,7 +290,10 @@ fn a_pool_without_guests_is_served_and_controlled_as_any() {
         "preset = \"pool-of-three\"\n[behaviour]\nguests = \"simulated\"\n",
     )
     .unwrap();
-    for args in [&["--model", "model.toml"][..], &["--no-guests", "--hosts", "3"]] {
+    for args in [
+        &["--model", "model.toml"][..],
+        &["--no-guests", "--hosts", "3"],
+    ] {
         let mut child = bioxen(folder, &[&["sim", "lab.toml"], args].concat())
             .stdout(Stdio::piped())
             .spawn()

@@ -221,7 +221,7 @@ impl Db {
             .map(|((field, _), value)| (field, value.clone()))
             .collect();
         let row = Row {
-            fields: Arc::new(fields),
+            fields: fields.into(),
             created: generation,
             modified: generation,
         };

@@ -1,7 +1,5 @@
 //! A database that takes the place of another.
 
-use std::sync::Arc;
-
 use super::{Db, Row};
 use crate::dbtext;
 
@@ -69,7 +67,7 @@ impl Db {
                     read.unwrap_or_else(|| default.clone())
                 });
                 let row = Row {
-                    fields: Arc::new(fields.collect()),
+                    fields: fields.collect(),
                     created: number("__ctime").unwrap_or_default(),
                     modified: number("__mtime").unwrap_or_default(),
                 };

@@ -32,7 +32,7 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Row {
     /// Shared with those who have taken a [`Snapshot`]; who writes then writes a copy.
-    pub(super) fields: Arc<Vec<Value>>,
+    pub(super) fields: Arc<[Value]>,
     pub(crate) created: i64,
     pub(crate) modified: i64,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Row {
 pub(crate) struct Snapshot {
     class: &'static Class,
     hidden: Arc<[bool]>,
-    fields: Arc<Vec<Value>>,
+    fields: Arc<[Value]>,
 }
 
 impl Snapshot {

@@ -10,6 +10,7 @@ mod block;
 mod blocks;
 mod console;
 mod database;
+mod internal;
 mod logs;
 pub(crate) mod measured;
 mod ova;
@@ -22,6 +23,7 @@ mod restore;
 mod rrd;
 mod services;
 mod table;
+mod thin_cli;
 mod vhd;
 mod vm_export;
 mod vm_import;
@@ -108,6 +110,13 @@ async fn carry_out(
             return Outcome::refused(injected(status), format!("HTTP {status}"));
         }
         _ => {}
+    }
+    if handler.name == "post_cli" {
+        return match thin_cli::serve(&face.shared, head, connection).await {
+            Ok(()) | Err(Trouble::Gone) => Outcome::ended(),
+            Err(Trouble::Failed(failure)) => Outcome::failed(&failure),
+            Err(Trouble::Exception(text)) => Outcome::refused(exception(&text), "INTERNAL_ERROR"),
+        };
     }
     let mut request = match Request::accept(face, head, handler.name, handler.role) {
         Ok(request) => request,
@@ -205,9 +214,12 @@ async fn run(
         | "put_services"
         | "post_services_sm"
         | "put_services_sm" => services::missing(connection).await,
-        // No update has been uploaded.
-        "get_pool_update_download" => services::missing(connection).await,
-        "get_host_updates" | "get_updates" => {
+        "connect_remotecmd" => internal::remote_command(request),
+        "get_config_sync" => internal::config_files(request, connection).await,
+        "rrd" => internal::put_statistics(request, connection).await,
+        // No update has been uploaded, and no repository has been fetched.
+        "get_pool_update_download" | "get_repository" => services::missing(connection).await,
+        "get_enabled_repository" | "get_host_updates" | "get_updates" => {
             refuse(request, Failure::code("NO_REPOSITORY_ENABLED"))
         }
         "put_bundle" => refuse(request, Failure::code("BUNDLE_REPO_NOT_ENABLED")),

@@ -24,7 +24,8 @@ const fn handler(
     }
 }
 
-/// Every handler but those of calls.
+/// Every handler but those of calls. The datamodel also names `/vm_rrds` and `/host_rrds`; nothing
+/// of their own is behind them, so they come to those whose path they begin with.
 pub(super) const HANDLERS: &[Handler] = &[
     handler("get_services", "GET", "/services", "read-only"),
     handler("post_services", "POST", "/services", "pool-admin"),
@@ -106,9 +107,7 @@ pub(super) const HANDLERS: &[Handler] = &[
         "pool-operator",
     ),
     handler("vm_rrd", "GET", "/vm_rrd", "read-only"),
-    handler("get_vm_rrds", "GET", "/vm_rrds", "read-only"),
     handler("host_rrd", "GET", "/host_rrd", "read-only"),
-    handler("get_host_rrds", "GET", "/host_rrds", "read-only"),
     handler("sr_rrd", "GET", "/sr_rrd", "read-only"),
     handler("rrd_updates", "GET", "/rrd_updates", "read-only"),
     handler("rrd", "PUT", "/rrd", "pool-admin"),
@@ -150,6 +149,12 @@ pub(super) const SIMULATED: &[&str] = &[
     "get_host_logs_download",
     "get_host_updates",
     "get_updates",
+    "get_repository",
+    "get_enabled_repository",
+    "post_cli",
+    "connect_remotecmd",
+    "get_config_sync",
+    "rrd",
     "put_bundle",
     "get_pool_update_download",
     "get_services",

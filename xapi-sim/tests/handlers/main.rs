@@ -9,6 +9,7 @@ mod client;
 mod common;
 mod config_drive;
 mod faults;
+mod internal;
 mod raw_vdi;
 mod statistics;
 mod xva;

@@ -120,17 +120,11 @@ async fn consoles_are_found_and_show_nothing() {
 #[tokio::test]
 async fn handlers_that_are_not_simulated_say_so_and_are_listed() {
     let served = served().await;
-    let answer = served.get("/sync_config_files").await;
-    assert!(
-        answer
-            .text()
-            .contains("NOT_IMPLEMENTED: [ get_config_sync ]")
-    );
-    assert_eq!(served.pool.sim.unimplemented(), ["GET /sync_config_files"]);
+    let answer = served.put("/messages", b"").await;
+    assert!(answer.text().contains("NOT_IMPLEMENTED: [ put_messages ]"));
+    assert_eq!(served.pool.sim.unimplemented(), ["PUT /messages"]);
     let task = served.task().await;
-    served
-        .get(&format!("/sync_config_files?task_id={task}"))
-        .await;
+    served.put(&format!("/messages?task_id={task}"), b"").await;
     let (status, _, error) = served.outcome(&task).await;
     assert_eq!(
         (status.as_str(), error[0].as_str()),

@@ -34,7 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves a pool until Ctrl-C, TERM or HUP.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Does something to a pool that is being served, or asks what happened in it.
     Ctl(ctl::Ctl),
     /// Lists the messages that are implemented, or those that are not.
@@ -138,7 +138,7 @@ async fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let result = match Cli::parse().command {
-        Command::Serve(options) => serve(options).await,
+        Command::Serve(options) => serve(*options).await,
         Command::Ctl(options) => ctl::run(options).await,
         Command::Coverage(options) => coverage(options).await,
     };
