@@ -163,7 +163,8 @@ pub trait LuaVm: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Fails with [`ErrorKind::Unsupported`] for types whose VMs end with their program
-    /// ([`keep`](Capabilities::keep)).
+    /// ([`keep`](Capabilities::keep)), and with [`ErrorKind::AlreadyExists`] when another VM is known by
+    /// its id: of several programs that make one of the same id at the same time, one can keep it.
     async fn keep(&self) -> Result<()> {
         Err(self.unsupported("outlive their program"))
     }

@@ -61,6 +61,31 @@ async fn all(client: &Client) -> Result<BTreeMap<Ref<Vm>, Known>> {
         .map_err(Error::pool("list its VMs"))
 }
 
+/// Another VM that has the same id.
+pub(crate) struct Rival {
+    pub(crate) vm: Ref<Vm>,
+    pub(crate) uuid: String,
+    /// Whether it outlives the program that made it.
+    pub(crate) is_kept: bool,
+}
+
+/// The VMs of this id that this project has made, but for one.
+pub(crate) async fn rivals(client: &Client, id: &VmId, uuid: &str) -> Result<Vec<Rival>> {
+    let is_rival = |known: &Known| {
+        known.uuid != uuid
+            && is_made_by_us(&known.uuid, &known.other_config)
+            && known.other_config.get(VM_ID).map(String::as_str) == Some(id.as_str())
+    };
+    let all = all(client).await?.into_iter();
+    let rivals = all.filter(|(_, known)| is_rival(known));
+    let rivals = rivals.map(|(vm, known)| Rival {
+        vm,
+        is_kept: is_kept(&known.other_config),
+        uuid: known.uuid,
+    });
+    Ok(rivals.collect())
+}
+
 /// Takes over the VM that this selects.
 pub(crate) async fn adopt(
     shared: &Arc<Shared>,

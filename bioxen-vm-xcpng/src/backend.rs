@@ -67,12 +67,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) async fn client(&self) -> Result<&Client, Error> {
-        let client = self.pool.client(&self.settings).await?;
+        let ledger = self.ledger().await?;
+        let client = self.pool.client(&self.settings, ledger.run()).await?;
         // Whoever cleans up after us ends it.
         let note = async || {
             let session = client.session_ref().map_err(Error::pool("log in"))?;
             let session = Entry::Session(session.as_str().to_owned().into());
-            let ledger = self.ledger().await?;
             ledger.note(session).await.map_err(Error::Ledger)
         };
         self.session.get_or_try_init(note).await?;
@@ -443,7 +443,7 @@ async fn stand_still(
     let making = Entry::Making(name.clone());
     ledger.note(making).await.map_err(Error::Ledger)?;
     let call = || client.vm().snapshot(vm, name, None).into_task();
-    let error = match carry_out(client, ledger, call, DOING).await {
+    let error = match carry_out(client, call, DOING).await {
         Err(error) => error,
         taken => return taken,
     };

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use xapi_client::{Client, Error as CallError, ErrorCode, Failure, TaskCall, TaskHandle};
 
 use crate::error::{Error, Result};
-use crate::ledger::{Entry, Ledger};
 
 /// How long to wait before a busy pool is asked again; twice as long after each further time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -93,44 +92,27 @@ pub(crate) fn is_chain_too_long(error: &CallError) -> bool {
     })
 }
 
-/// Sends a call as a task that is on record before, and waits for its end; again while the pool is
-/// busy.
+/// Sends a call as a task, and waits for its end; again while the pool is busy.
 pub(crate) async fn carry_out<'c, R: DeserializeOwned + 'static>(
     client: &Client,
-    ledger: &Ledger,
     call: impl Fn() -> TaskCall<'c, R>,
     doing: &'static str,
 ) -> Result<R> {
-    let once = || async {
-        match begin(client, ledger, call(), doing).await {
-            Ok(task) => end(&task).await.map(Ok),
-            Err(Error::Pool { source, .. }) => Err(*source),
-            // The record of what we do cannot be kept.
-            Err(error) => Ok(Err(error)),
-        }
-    };
+    let once = || async { end(&begin(client, call()).await?).await };
     let carried = patiently(client, None, once).await;
-    carried.map_err(Error::pool(doing))?
+    carried.map_err(Error::pool(doing))
 }
 
-/// Sends a call as a task that is on record before. A call whose answer got lost is found again by
-/// what its task was marked with.
+/// Sends a call as a task. A call whose answer got lost is found again by what its task was marked with.
 pub(crate) async fn begin<R: DeserializeOwned + 'static>(
     client: &Client,
-    ledger: &Ledger,
     call: TaskCall<'_, R>,
-    doing: &'static str,
-) -> Result<TaskHandle<R>> {
+) -> xapi_client::Result<TaskHandle<R>> {
     let tag = call.tag().clone();
-    let started = Entry::Task(tag.to_string());
-    ledger.note(started).await.map_err(Error::Ledger)?;
     match call.await {
-        Err(lost @ CallError::UnknownOutcome { .. }) => {
-            let found = client.reconcile(&tag).await.map_err(Error::pool(doing))?;
-            // It never arrived.
-            found.ok_or_else(|| Error::pool(doing)(lost))
-        }
-        task => task.map_err(Error::pool(doing)),
+        // Unless it is found, it never arrived.
+        Err(lost @ CallError::UnknownOutcome { .. }) => client.reconcile(&tag).await?.ok_or(lost),
+        task => task,
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) struct Template {
     pub(crate) is_halted: bool,
     is_a_template: bool,
     memory: [i64; 3],
+    memory_overhead: i64,
 }
 
 impl Template {
@@ -107,8 +108,22 @@ impl Template {
         self.memory[0]
     }
 
+    /// What the hypervisor needs besides for a VM with this much memory, from what it needs for the
+    /// template: most of it is tables that grow with the memory.
+    pub(crate) fn overhead(&self, memory: i64) -> i64 {
+        let [.., of_template] = self.memory;
+        let grown = i128::from(self.memory_overhead) * i128::from(memory);
+        i64::try_from(grown / i128::from(of_template.max(1))).unwrap_or(i64::MAX)
+    }
+
+    /// The most vcpus that a VM of it has.
+    pub(crate) fn vcpus(&self, wish: &Wish) -> i64 {
+        wish.vcpus.map_or(self.vcpus_max, i64::from)
+    }
+
     pub(crate) fn new(reference: Ref<Vm>, record: VmRecord) -> Self {
         Self {
+            memory_overhead: record.memory_overhead,
             reference,
             uuid: record.uuid.as_str().to_owned(),
             name: record.name_label,

@@ -284,6 +284,9 @@ pub enum Error {
     /// A VM is to be kept, and there is no place for the keys to it.
     #[error("the keys to a VM that is kept must be kept too; set state_dir to a private directory")]
     NoStateDir,
+    /// A VM is to be kept, and another one is known by its id.
+    #[error("the pool has a VM of this id already; destroy it or choose another id")]
+    IdTaken,
     /// A name that no snapshot can have.
     #[error("{name:?} cannot be the name of a snapshot; choose another one")]
     SnapshotName {

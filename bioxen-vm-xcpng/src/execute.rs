@@ -9,12 +9,13 @@ use xapi_client::{Client, DiskFormat, Ref, Watch};
 use crate::calls::{begin, end, is_chain_too_long, patiently};
 use crate::config_drive::{SIZE, network_config};
 use crate::deploy::{Disks, Drive, Named, NewDisk, Plan, Setting};
+use crate::disks;
 use crate::error::{COLLECTED, Error, Result, chain};
 use crate::find;
 use crate::first_contact::FirstContact;
 use crate::ledger::{Entry, Ledger};
 use crate::progress::{Reporter, Stage};
-use crate::remove::{remove, remove_disk};
+use crate::remove::{remove, remove_disk, remove_task};
 
 /// How often a clean-up is tried.
 const CLEANUPS: u32 = 3;
@@ -128,9 +129,13 @@ impl Deployment<'_> {
             });
         // A config drive may name their MAC addresses, and comes after the disks.
         self.apply_all(&first, vm, record).await?;
-        let (applied, drive) =
-            tokio::join!(self.apply_all(&rest, vm, record), self.drive(vm, record));
+        let (applied, marked, drive) = tokio::join!(
+            self.apply_all(&rest, vm, record),
+            disks::mark(self.client, vm, &self.plan.marks),
+            self.drive(vm, record)
+        );
         applied?;
+        marked.map_err(Error::pool("mark the disks of the VM as ours"))?;
         drive
     }
 
@@ -206,15 +211,7 @@ impl Deployment<'_> {
         let (source, name) = (&self.plan.template.reference, &self.plan.working_name);
         let copy = || async {
             let call = self.client.vm().copy(source, name, target).into_task();
-            let task = match begin(self.client, self.ledger, call, DOING).await {
-                Err(Error::Pool { source, .. }) => return Err(*source),
-                // Only the record of what we do can fail otherwise.
-                begun => begun,
-            };
-            let task = match task {
-                Ok(task) => task,
-                Err(error) => return Ok(Err(error)),
-            };
+            let task = begin(self.client, call).await?;
             tokio::select! {
                 result = end(&task) => result.map(Ok),
                 () = self.cancel.cancelled() => {
@@ -448,6 +445,13 @@ impl Deployment<'_> {
         };
         for vm in vms {
             remove(self.client, &vm).await?;
+        }
+        // That of an upload whose answer got lost.
+        if self.plan.has_drive() {
+            let name = &self.plan.drive_name;
+            for task in self.client.task().get_by_name_label(name).await? {
+                remove_task(self.client, &task).await?;
+            }
         }
         for name in self.plan.loose_disks() {
             for disk in self.client.vdi().get_by_name_label(name).await? {

@@ -13,7 +13,7 @@ use crate::deploy::{Drive, FirstDisk, Found, Named, Template, Told};
 use crate::error::{Error, Result};
 use crate::execute::AttachedDrive;
 use crate::marks::is_config_drive;
-use crate::placement;
+use crate::placement::{self, Need, Networks};
 use crate::settings::{Handover, Wish};
 use crate::template::is_built_in;
 
@@ -106,7 +106,21 @@ pub(crate) async fn find(
         Some(memory) => i64::try_from(memory.0).unwrap_or(i64::MAX),
         None => template.least_memory(),
     };
-    placement::check(client, memory, &storage).await?;
+    let need = Need {
+        memory: memory.saturating_add(template.overhead(memory)),
+        vcpus: template.vcpus(wish),
+        storage,
+        networks: match &networks[..] {
+            [] => Networks::OfTemplate(template.reference.clone()),
+            wanted => {
+                let named = wanted
+                    .iter()
+                    .map(|it| (it.reference.clone(), it.name.clone()));
+                Networks::Named(named.collect())
+            }
+        },
+    };
+    placement::check(client, &need).await?;
     Ok(Found {
         template,
         sr,

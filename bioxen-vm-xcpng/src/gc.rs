@@ -7,7 +7,7 @@ use std::io;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use xapi_client::api::{Network, Task, TaskStatusType, Vdi, Vif, Vm};
-use xapi_client::{Client, Ref, TaskHandle, TaskTag};
+use xapi_client::{Client, Ref, TaskHandle};
 
 use crate::calls::end;
 use crate::error::{Error, Result, chain};
@@ -15,8 +15,10 @@ use crate::find::pool_uuid;
 use crate::keyring::{Keyring, Lock};
 use crate::ledger::{EndedRuns, Life};
 use crate::marks::{OF_VM, Run};
-use crate::pool::ORIGINATOR;
-use crate::remove::{remove, remove_disk, remove_interface, remove_network, remove_snapshot};
+use crate::pool::{ORIGINATOR, TASK_OF_RUN};
+use crate::remove::{
+    remove, remove_disk, remove_interface, remove_network, remove_snapshot, remove_task,
+};
 use crate::settings::Settings;
 
 /// Something that a run has left on a pool.
@@ -46,6 +48,8 @@ pub enum LeftoverKind {
     Snapshot,
     /// A config drive that no VM has.
     ConfigDrive,
+    /// A disk of a VM that somebody else has removed.
+    Disk,
     /// An interface that a VM of somebody else was given.
     Interface,
     /// A network that no VM is on.
@@ -64,6 +68,7 @@ impl fmt::Display for LeftoverKind {
             Self::Vm => "VM",
             Self::Snapshot => "snapshot",
             Self::ConfigDrive => "config drive",
+            Self::Disk => "disk",
             Self::Interface => "interface",
             Self::Network => "network",
             Self::Task => "task",
@@ -88,11 +93,10 @@ struct Found {
 }
 
 enum Thing {
-    Task {
-        task: Ref<Task>,
-        tag: Option<String>,
-        is_pending: bool,
-    },
+    /// One that nothing works on any more.
+    Task(Ref<Task>),
+    /// One that the pool still works on.
+    Work(Ref<Task>),
     Vm(Ref<Vm>),
     Snapshot(Ref<Vm>),
     Drive(Ref<Vdi>),
@@ -131,7 +135,7 @@ pub(crate) async fn collect(
         let found = match kind {
             LeftoverKind::Task => tasks(client, &ended).await?,
             LeftoverKind::Vm => vms(client, &ended, &mut keys).await?,
-            LeftoverKind::ConfigDrive => drives(client, &ended).await?,
+            LeftoverKind::ConfigDrive => loose_disks(client, &ended).await?,
             LeftoverKind::Interface => interfaces(client, &ended, &going).await?,
             LeftoverKind::Network => networks(client, &ended, &going, &going_interfaces).await?,
             LeftoverKind::Key => std::mem::take(&mut keys).into_iter().map(key).collect(),
@@ -167,11 +171,8 @@ impl Thing {
     async fn remove(self, client: &Client, settings: &Settings, uuid: &str) -> Result<()> {
         const DOING: &str = "remove it";
         let removed = match self {
-            Self::Task {
-                task,
-                tag,
-                is_pending,
-            } => end_task(client, &task, tag.as_deref(), is_pending).await,
+            Self::Task(task) => remove_task(client, &task).await,
+            Self::Work(task) => see_to_its_end(client, task).await,
             Self::Vm(vm) => remove(client, &vm).await,
             Self::Snapshot(snapshot) => remove_snapshot(client, &snapshot).await,
             Self::Drive(disk) => remove_disk(client, &disk).await,
@@ -234,50 +235,38 @@ async fn tasks(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
         .map_err(Error::pool("list its tasks"))?;
     let ours = tasks.into_iter().filter_map(|(task, record)| {
         let KnownTask { known, status } = record;
-        let tag = known.other_config.get(TaskTag::KEY).cloned();
-        let by_tag = tag.as_deref().and_then(|tag| ended.of_task(tag));
-        // Uploads are called as the drive that they fill.
-        let by_name = || if_ended(ended, Run::of(&known.name_label, &known.other_config)?);
-        let run = by_tag.or_else(by_name)?;
-        let is_pending = matches!(status, TaskStatusType::Pending | TaskStatusType::Cancelling);
+        let is_over = !matches!(status, TaskStatusType::Pending | TaskStatusType::Cancelling);
+        let marked = known.other_config.get(TASK_OF_RUN);
+        if let Some(run) = marked.filter(|run| matches!(ended.life(run), Life::Dead)) {
+            let run = run.clone();
+            return Some(Found {
+                left: leftover(LeftoverKind::Task, known, run),
+                thing: match is_over {
+                    true => Thing::Task(task),
+                    false => Thing::Work(task),
+                },
+            });
+        }
+        // Uploads are called as the drive that they fill. Nothing works on the task of a transfer
+        // whose client is gone, so nothing else ends it.
+        let run = if_ended(ended, Run::of(&known.name_label, &known.other_config)?)?;
         Some(Found {
             left: leftover(LeftoverKind::Task, known, run),
-            thing: Thing::Task {
-                task,
-                tag,
-                is_pending,
-            },
+            thing: Thing::Task(task),
         })
     });
     Ok(ours.collect())
 }
 
-/// Ends a task and clears it away.
-async fn end_task(
-    client: &Client,
-    task: &Ref<Task>,
-    tag: Option<&str>,
-    is_pending: bool,
-) -> xapi_client::Result<()> {
-    if is_pending
-        && let Some(tag) = tag.and_then(|tag| tag.parse().ok())
-        && let Some(handle) = client.reconcile::<serde_json::Value>(&tag).await?
-    {
-        let handle: TaskHandle<serde_json::Value> = handle;
-        // It may end well all the same; what it made is found afterwards.
-        handle.cancel().await?;
-        let _ = end(&handle).await;
-        return Ok(());
+/// Waits until the pool works on something no more. What it made is found afterwards.
+async fn see_to_its_end(client: &Client, task: Ref<Task>) -> xapi_client::Result<()> {
+    let handle: TaskHandle<serde_json::Value> = client.attach("task", task);
+    // It may end well all the same, or not be one that can be cancelled.
+    if let Err(error) = handle.cancel().await {
+        tracing::debug!(%error, "a task of an ended run is waited for");
     }
-    let tasks = client.task();
-    if is_pending {
-        // Nothing works on the task of a transfer whose client is gone, so nothing else ends it.
-        tasks.set_status(task, TaskStatusType::Cancelled).await?;
-    }
-    match tasks.destroy(task).await {
-        Err(error) if error.failure().is_some_and(|failure| failure.is_gone()) => Ok(()),
-        result => result,
-    }
+    let _ = end(&handle).await;
+    Ok(())
 }
 
 /// VMs, and the snapshots of other VMs that clones were to be made from.
@@ -341,7 +330,7 @@ async fn vms(client: &Client, ended: &EndedRuns, keys: &mut Vec<Lock>) -> Result
     Ok(ours.collect())
 }
 
-async fn drives(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
+async fn loose_disks(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
     #[derive(Deserialize)]
     struct KnownVdi {
         #[serde(flatten)]
@@ -362,10 +351,16 @@ async fn drives(client: &Client, ended: &EndedRuns) -> Result<Vec<Found>> {
             return None;
         }
         let known = record.known;
-        let run = Run::of_drive(&known.name_label)?;
+        let (kind, run) = match Run::of_drive(&known.name_label) {
+            Some(run) => (LeftoverKind::ConfigDrive, run),
+            None => {
+                let run = Run::of_disk(&known.uuid, &known.other_config)?;
+                (LeftoverKind::Disk, run)
+            }
+        };
         let run = if_ended(ended, run)?;
         Some(Found {
-            left: leftover(LeftoverKind::ConfigDrive, known, run),
+            left: leftover(kind, known, run),
             thing: Thing::Drive(disk),
         })
     });

@@ -31,8 +31,6 @@ pub(crate) enum Entry {
     Hosts(Vec<String>),
     /// A VM that is about to be made under this name, with all that belongs to it.
     Making(String),
-    /// A task that is about to be started with this tag.
-    Task(String),
     /// The session that the run works in. Whoever has it can do what the run could, for as long as it
     /// lives; the file is as private as a password is.
     Session(#[serde(serialize_with = "expose")] SecretString),
@@ -114,7 +112,7 @@ impl Book {
         match entry {
             Entry::Making(name) => drop(self.open.insert(name.clone())),
             Entry::Removed(name) => drop(self.open.remove(name)),
-            Entry::Hosts(_) | Entry::Task(_) | Entry::Session(_) => {}
+            Entry::Hosts(_) | Entry::Session(_) => {}
         }
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
@@ -211,15 +209,6 @@ impl EndedRuns {
         }
     }
 
-    /// The run that started the task with this tag.
-    pub(crate) fn of_task(&self, tag: &str) -> Option<String> {
-        let started = |ended: &&EndedRun| {
-            let mut entries = ended.entries.iter();
-            entries.any(|entry| matches!(entry, Entry::Task(of_run) if of_run == tag))
-        };
-        Some(self.runs.iter().find(started)?.run.clone())
-    }
-
     /// The sessions that runs at these hosts worked in, each with its run.
     pub(crate) fn sessions(&self, hosts: &[String]) -> Vec<(String, SecretString)> {
         let there = self.runs.iter().filter(|ended| ended.is_at(hosts));
@@ -259,7 +248,7 @@ impl EndedRun {
             match entry {
                 Entry::Making(name) => drop(open.insert(name)),
                 Entry::Removed(name) => drop(open.remove(name)),
-                Entry::Hosts(_) | Entry::Task(_) | Entry::Session(_) => {}
+                Entry::Hosts(_) | Entry::Session(_) => {}
             }
         }
         let found = removed.iter().filter(|run| **run == self.run).count();
@@ -313,13 +302,10 @@ mod tests {
         let dir = dir.path();
         let ledger = begin(dir, "a");
         ledger.note(Entry::Making("vm".into())).await.unwrap();
-        ledger.note(Entry::Task("VM.copy#1".into())).await.unwrap();
         kill(ledger);
         let ended = EndedRuns::read(Some(dir)).unwrap();
         assert!(matches!(ended.life("a"), Life::Dead));
         assert!(matches!(ended.life("b"), Life::Unknown));
-        assert_eq!(ended.of_task("VM.copy#1").as_deref(), Some("a"));
-        assert_eq!(ended.of_task("VM.copy#2"), None);
         assert!(
             matches!(EndedRuns::read(Some(dir)).unwrap().life("a"), Life::Alive),
             "somebody collects already"

@@ -8,6 +8,7 @@ mod cloud_init;
 mod config;
 mod config_drive;
 mod deploy;
+mod disks;
 mod doctor;
 mod error;
 mod execute;

@@ -10,7 +10,7 @@ const OWNER: &str = "bioxen:owner";
 pub(crate) const OWNER_NAME: &str = "bioxen";
 pub(crate) const VM_ID: &str = "bioxen:vm-id";
 pub(crate) const RUN: &str = "bioxen:run";
-/// The VM's own UUID: what copies a VM copies its marks, and the copy is not ours.
+/// The own UUID of a VM or a disk: what copies it copies its marks, and the copy is not ours.
 const UUID: &str = "bioxen:uuid";
 /// The UUID of the VM whose interface it is: what copies a VM copies the marks of its interfaces.
 pub(crate) const OF_VM: &str = "bioxen:vm";
@@ -88,11 +88,15 @@ impl Run {
         if let Some(run) = Self::of_unfinished(name) {
             return Some(run);
         }
-        let is_original = other_config.get(UUID).is_some_and(|own| own == uuid);
-        if is_a_template || !is_original {
+        if is_a_template || !is_original(uuid, other_config) {
             return None;
         }
         Self::of(name, other_config)
+    }
+
+    /// Whose a disk is, if it is that of a VM of ours, and no copy of such a one.
+    pub(crate) fn of_disk(uuid: &str, other_config: &BTreeMap<String, String>) -> Option<Self> {
+        Self::of_marked(other_config).filter(|_| is_original(uuid, other_config))
     }
 
     /// Whose a thing is, if it is ours.
@@ -151,6 +155,10 @@ impl Run {
     pub(crate) fn is_expired(&self) -> bool {
         self.expires <= seconds_now()
     }
+}
+
+fn is_original(uuid: &str, other_config: &BTreeMap<String, String>) -> bool {
+    other_config.get(UUID).is_some_and(|own| own == uuid)
 }
 
 fn has_owner(other_config: &BTreeMap<String, String>) -> bool {

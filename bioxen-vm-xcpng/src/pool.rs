@@ -14,6 +14,11 @@ use crate::settings::{Password, Settings, Tls};
 /// What our sessions are counted under on the pool.
 pub(crate) const ORIGINATOR: &str = concat!("bioxen/", env!("CARGO_PKG_VERSION"));
 
+/// Under which key the pool marks the tasks of a run.
+const RUN_OF_TASK: &str = "bioxen-run";
+/// What the pool makes of that key.
+pub(crate) const TASK_OF_RUN: &str = "http:bioxen-run";
+
 /// How long a program may take to print a password; it may ask a person.
 const PASSWORD_LIMIT: Duration = Duration::from_secs(60);
 
@@ -25,12 +30,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The client, logged in.
-    pub(crate) async fn client(&self, settings: &Settings) -> Result<&Client> {
+    /// The client of a run, logged in.
+    pub(crate) async fn client(&self, settings: &Settings, run: &str) -> Result<&Client> {
         if *self.closed.lock().await {
             return Err(Error::Closed);
         }
-        self.client.get_or_try_init(|| log_in(settings)).await
+        self.client.get_or_try_init(|| log_in(settings, run)).await
     }
 
     /// Logs out, as far as that can be done. Later calls fail.
@@ -46,8 +51,8 @@ impl Pool {
     }
 }
 
-async fn log_in(settings: &Settings) -> Result<Client> {
-    let access = Access::new(settings).await?;
+async fn log_in(settings: &Settings, run: &str) -> Result<Client> {
+    let access = Access::new(settings).await?.of_run(run);
     let mut failure = None;
     for host in &settings.hosts {
         let login = access.log_in(host).await;
@@ -77,6 +82,8 @@ pub(crate) struct Access {
     username: String,
     password: SecretString,
     trust: Trust,
+    /// Which run of this program does something on the pool.
+    run: Option<String>,
 }
 
 impl Access {
@@ -95,11 +102,23 @@ impl Access {
             username: settings.username.clone(),
             password,
             trust,
+            run: None,
         }
     }
 
+    /// Marks what the pool works on for this run: what is still at work when it is killed is about to
+    /// make something.
+    fn of_run(mut self, run: &str) -> Self {
+        self.run = Some(run.to_owned());
+        self
+    }
+
     pub(crate) async fn log_in(&self, host: &str) -> Result<Client, CallError> {
-        Client::builder(host)
+        let mut builder = Client::builder(host);
+        if let Some(run) = &self.run {
+            builder = builder.task_mark(RUN_OF_TASK, run);
+        }
+        builder
             .credentials(&self.username, self.password.clone())
             .originator(ORIGINATOR)
             .user_agent(ORIGINATOR)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
-use xapi_client::api::{Network, Vdi, Vif, Vm, VmPowerState};
+use xapi_client::api::{Network, Task, TaskStatusType, Vdi, Vif, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
 use crate::calls::{free, patiently};
@@ -44,6 +44,16 @@ pub(crate) async fn remove(client: &Client, vm: &Ref<Vm>) -> Result<()> {
             result => return result,
         }
     }
+}
+
+/// Removes a task that nothing works on: one that has ended, or that of a transfer whose client is gone.
+pub(crate) async fn remove_task(client: &Client, task: &Ref<Task>) -> Result<()> {
+    let tasks = client.task();
+    let cancelled = tasks.set_status(task, TaskStatusType::Cancelled).await;
+    if unless_gone(cancelled)?.is_some() {
+        unless_gone(tasks.destroy(task).await)?;
+    }
+    Ok(())
 }
 
 /// Removes a snapshot.
@@ -186,7 +196,7 @@ pub(crate) async fn remove_network(client: &Client, network: &Ref<Network>) -> R
     unless_gone(client.network().destroy(network).await).map(drop)
 }
 
-fn unless_gone<T>(result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn unless_gone<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Err(Error::Api(failure)) if failure.is_gone() => Ok(None),
         result => result.map(Some),

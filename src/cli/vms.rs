@@ -193,7 +193,7 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
     }
     let manager = VmManager::new(crate::factory());
     let backend = crate::factory().open(&args.vm_type, config)?;
-    if let Err(error) = only(&*backend, &args.id, 0).await {
+    if let Err(error) = is_free(&*backend, &args.id).await {
         backend.close().await?;
         return Err(error);
     }
@@ -201,7 +201,6 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
     let work = async {
         let created = manager.create_vm(args.id.as_str(), &args.vm_type, Value::Null);
         let vm = created.await?;
-        only(&*backend, &args.id, 1).await?;
         manager.keep_vm(args.id.as_str()).await?;
         tell(&vm.info().await?, &args.common, short)?;
         Ok(ExitCode::SUCCESS)
@@ -209,14 +208,20 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
     super::with_vms(&manager, &interrupts, work).await
 }
 
-/// Refuses an id that more VMs have than these, as the other commands would not know which one is
-/// meant. Of several that make one at once, whoever sees another gives up.
-async fn only(pool: &dyn Backend, id: &VmId, of: usize) -> anyhow::Result<()> {
+/// Refuses an id that a VM has already, before anything is made. Of several programs that make one at the
+/// same time, one will be able to keep it.
+async fn is_free(pool: &dyn Backend, id: &VmId) -> anyhow::Result<()> {
     let all = pool.list().await?;
-    if all.iter().filter(|info| info.id == *id).count() <= of {
+    let Some(taken) = all.iter().find(|info| info.id == *id) else {
         return Ok(());
-    }
-    let message = "the pool has a VM of this id already; destroy it or choose another id";
+    };
+    let message = match taken.details.get("kept").map(String::as_str) {
+        Some("false") => {
+            "another program is making a VM of this id; choose another id, or run `bioxen gc` if that \
+             program has been killed"
+        }
+        _ => "the pool has a VM of this id already; destroy it or choose another id",
+    };
     Err(Error::new(ErrorKind::AlreadyExists, message)
         .with_operation("create")
         .with_vm(id)
@@ -368,12 +373,11 @@ pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<Exi
 pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<ExitCode> {
     let pool = pool(&args.common, settings)?;
     let work = on_pool(pool, async |pool| {
-        only(pool, &args.id, 0).await?;
+        is_free(pool, &args.id).await?;
         let vm = adopt(pool, &args.vm).await?;
         let made = vm.clone_vm(args.id.clone()).await?;
         let kept = async {
             made.start().await?;
-            only(pool, &args.id, 1).await?;
             made.keep().await?;
             tell(&made.info().await?, &args.common, short)
         };

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span, field};
 
+use crate::api::Task;
 use crate::call::{Call, Prepared, SyncOnly};
 use crate::error::{Error, ErrorCode, Result};
 use crate::event::Watch;
@@ -55,6 +56,7 @@ struct Inner {
     limit: Semaphore,
     timeout: Duration,
     next_id: AtomicU64,
+    task_mark: Option<(String, String)>,
 }
 
 impl Client {
@@ -76,6 +78,7 @@ impl Client {
             timeout: TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
             user_agent: NAME.to_owned(),
+            task_mark: None,
         }
     }
 
@@ -124,6 +127,12 @@ impl Client {
             record.other_config.get(TaskTag::KEY).map(String::as_str) == Some(tag.as_str())
         });
         Ok(ours.map(|(task, _)| TaskHandle::new(self.clone(), tag.method().to_owned(), task)))
+    }
+
+    /// A handle of a task that is known by its reference. `R` is what its method returns.
+    #[must_use]
+    pub fn attach<R>(&self, method: &str, task: Ref<Task>) -> TaskHandle<R> {
+        TaskHandle::new(self.clone(), method.to_owned(), task)
     }
 
     /// Watches classes, or single objects: see [`Watch`]. A subscription is a class (`vm`), one object
@@ -370,6 +379,7 @@ impl Inner {
             .encode(id, &prepared.method, session, &prepared.params)?;
         let mut request = Request::new(&prepared.method, body, timeout);
         request.task_tag.clone_from(&prepared.tag);
+        request.task_mark.clone_from(&self.task_mark);
         A::exchange(&*live.transport, live.protocol, request).await
     }
 }
@@ -424,6 +434,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     connect_timeout: Duration,
     user_agent: String,
+    task_mark: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -509,6 +520,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Has the server mark the tasks of this client's calls, so that they can be told from those of others,
+    /// also after this program was killed: their field `other_config` has the value under the key `http:`
+    /// and this one. Not every call has a task; those that take long do, for as long as they take, also
+    /// where they are not sent as one. The key may have small letters, digits and `-`, the value printable
+    /// ASCII. Keep both short: the head of a request must not exceed 1,006 bytes.
+    pub fn task_mark(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.task_mark = Some((key.into(), value.into()));
+        self
+    }
+
     /// Logs in. A member of a pool names the coordinator, and the client follows it there.
     ///
     /// # Errors
@@ -526,6 +547,9 @@ impl ClientBuilder {
             return Err(Error::Config(
                 "a client that may send 0 calls at once can send none; give at least 1".to_owned(),
             ));
+        }
+        if let Some((key, value)) = &self.task_mark {
+            check_mark(key, value)?;
         }
         let settings = Settings {
             trust: self.trust,
@@ -558,9 +582,27 @@ impl ClientBuilder {
             limit: Semaphore::new(self.max_concurrent_calls.min(Semaphore::MAX_PERMITS)),
             timeout: self.timeout,
             next_id: AtomicU64::new(1),
+            task_mark: self.task_mark,
         };
         Ok(Client {
             inner: Arc::new(inner),
         })
     }
+}
+
+/// Fails where a mark of tasks cannot be a header.
+fn check_mark(key: &str, value: &str) -> Result<()> {
+    let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_value = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    if key.is_empty() || !key.bytes().all(is_key) {
+        return Err(Error::Config(format!(
+            "tasks cannot be marked under the key `{key}`; use small letters, digits and `-`"
+        )));
+    }
+    if value.is_empty() || value.trim() != value || !value.bytes().all(is_value) {
+        return Err(Error::Config(format!(
+            "tasks cannot be marked with `{value}`; use printable ASCII"
+        )));
+    }
+    Ok(())
 }

@@ -32,6 +32,8 @@ const ASK_FOR_CERTIFICATE: (&str, &str) = (
     "x-xenapi-request-host-certificate-thumbprint",
     "sha-256:master",
 );
+/// What the name of a header starts with that the server marks the task of the call with.
+const TASK_MARK: &str = "x-http-other-config-";
 /// Where the answer has that fingerprint.
 const CERTIFICATE: &str = "x-xenapi-response-host-certificate-thumbprint";
 
@@ -127,13 +129,16 @@ impl Http {
         let tag = request.task_tag.as_ref().map_or(0, |tag| {
             TaskTag::HEADER.len() + ": \r\n".len() + tag.as_str().len()
         });
+        let mark = request.task_mark.as_ref().map_or(0, |(key, value)| {
+            TASK_MARK.len() + key.len() + ": \r\n".len() + value.len()
+        });
         let (name, value) = ASK_FOR_CERTIFICATE;
         let question = if self.asks_for_certificate(request) {
             name.len() + ": \r\n".len() + value.len()
         } else {
             0
         };
-        fixed.len() + self.settings.user_agent.len() + self.host.len() + tag + question
+        fixed.len() + self.settings.user_agent.len() + self.host.len() + tag + mark + question
     }
 
     fn check_limits(&self, request: &Request) -> Result<()> {
@@ -200,6 +205,9 @@ impl Http {
             .header(CONTENT_TYPE, content_type);
         if let Some(tag) = &request.task_tag {
             post = post.header(TaskTag::HEADER, tag.as_str());
+        }
+        if let Some((key, value)) = &request.task_mark {
+            post = post.header(format!("{TASK_MARK}{key}"), value);
         }
         let asks = self.asks_for_certificate(request);
         if asks {

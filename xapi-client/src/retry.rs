@@ -64,7 +64,7 @@ pub(crate) fn replay(method: &str, params: &[Value]) -> Replay {
         // Adding a tag that is there, or removing one that is not, does nothing.
         | (_, "add_tags" | "remove_tags") => Replay::Harmless,
         (_, "destroy") => Replay::Destroys,
-        _ if ["get_", "assert_", "set_", "remove_from_"]
+        _ if ["get_", "compute_", "assert_", "set_", "remove_from_"]
             .iter()
             .any(|prefix| message.starts_with(prefix)) =>
         {
@@ -160,6 +160,7 @@ mod tests {
             ("VM.get_record", Replay::Harmless),
             ("VM.get_all_records_where", Replay::Harmless),
             ("VM.assert_can_boot_here", Replay::Harmless),
+            ("host.compute_free_memory", Replay::Harmless),
             ("event.from", Replay::Harmless),
             ("VM.set_memory_limits", Replay::Harmless),
             ("VM.remove_from_other_config", Replay::Harmless),

@@ -64,6 +64,8 @@ pub struct Request {
     pub body: Bytes,
     /// What the server should mark the task of this call with; over HTTP it goes as a header.
     pub task_tag: Option<TaskTag>,
+    /// A key and a value that the server should mark the task with besides, in the same way.
+    pub task_mark: Option<(String, String)>,
     /// How long to wait for the whole answer.
     pub timeout: Duration,
 }
@@ -77,6 +79,7 @@ impl Request {
             protocol: Protocol::JsonRpc,
             body: body.into(),
             task_tag: None,
+            task_mark: None,
             timeout,
         }
     }

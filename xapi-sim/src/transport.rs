@@ -41,6 +41,7 @@ impl Transport for InProcess {
             protocol,
             body,
             task_tag,
+            task_mark,
             timeout,
             ..
         } = request;
@@ -58,7 +59,8 @@ impl Transport for InProcess {
         };
         // What a header would have been to a server.
         let tags = task_tag.map(|tag| ("xapi-client".to_owned(), tag.to_string()));
-        let answer = rpc::answer(&self.face, codec, &body, tags.into_iter().collect());
+        let tags = tags.into_iter().chain(task_mark).collect();
+        let answer = rpc::answer(&self.face, codec, &body, tags);
         let broke = |method: String, reason: String| Error::Transport {
             method,
             host: HOST.to_owned(),

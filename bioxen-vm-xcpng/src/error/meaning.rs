@@ -33,7 +33,7 @@ impl Error {
             | Self::NoDefaultStorage
             | Self::NoInterface { .. }
             | Self::Topology { .. } => ErrorKind::Config,
-            Self::TemplateExists { .. } => ErrorKind::AlreadyExists,
+            Self::TemplateExists { .. } | Self::IdTaken => ErrorKind::AlreadyExists,
             Self::BuiltIn { .. } | Self::ForeignTemplate { .. } => ErrorKind::Denied,
             Self::Unreachable { .. } | Self::NoTls { .. } => ErrorKind::Unavailable,
             Self::SnapshotExists { .. } => ErrorKind::AlreadyExists,
@@ -85,6 +85,7 @@ impl Error {
             Self::NoPlace { .. } => Check::Boot,
             Self::NoWayIn => Check::Ssh,
             Self::TemplateExists { .. }
+            | Self::IdTaken
             | Self::BuiltIn { .. }
             | Self::ForeignTemplate { .. }
             | Self::Image { .. } => Check::Template,

@@ -4,6 +4,7 @@ use bioxen_vm_core::LuaVm as _;
 use xapi_client::ErrorCode;
 
 use super::{Template, guest};
+use crate::disks;
 use crate::error::{Error, Result};
 use crate::find::{BY_DRIVE, FIRST_CONTACT};
 use crate::first_contact::{FirstContact, PREFIX};
@@ -43,6 +44,7 @@ pub(super) async fn turn(vm: &XcpngVm, name: &str) -> Result<Template> {
     api.set_xenstore_data(reference, &data)
         .await
         .map_err(failed())?;
+    disks::let_go(client, reference).await.map_err(failed())?;
     match api.set_is_a_template(reference, true).await {
         // It was sent again, as its first answer got lost.
         Err(error)

@@ -66,10 +66,9 @@ impl XcpngVm {
             });
         }
         let client = self.shared.client().await?;
-        let ledger = self.shared.ledger().await?;
         let take = async {
             let call = || client.vm().snapshot(&self.vm, name, None).into_task();
-            let lost = match carry_out(client, ledger, call, "take a snapshot of the VM").await {
+            let lost = match carry_out(client, call, "take a snapshot of the VM").await {
                 Ok(_) => None,
                 // Only what is there can tell.
                 Err(Error::Pool { doing, source }) if is_unknown(&source) => {
@@ -109,10 +108,9 @@ impl XcpngVm {
         self.leave_guest().await;
         living.fresh = None;
         let client = self.shared.client().await?;
-        let ledger = self.shared.ledger().await?;
         let revert = async {
             let call = || client.vm().revert(&snapshot).into_task();
-            carry_out(client, ledger, call, "revert the VM to its snapshot").await?;
+            carry_out(client, call, "revert the VM to its snapshot").await?;
             // What tells when it expires is as old as the snapshot, and so may be the way in.
             self.shared.renew(client, &self.vm).await?;
             living.key_in = match living.key_in {
@@ -164,10 +162,9 @@ impl XcpngVm {
         match record.power_state {
             VmPowerState::Running | VmPowerState::Paused if record.resident_on == host => Ok(()),
             VmPowerState::Running => {
-                let ledger = self.shared.ledger().await?;
                 let options = BTreeMap::from([("live".to_owned(), "true".to_owned())]);
                 let call = || vm.pool_migrate(&self.vm, &host, &options).into_task();
-                let moving = carry_out(client, ledger, call, "move the VM to another host");
+                let moving = carry_out(client, call, "move the VM to another host");
                 self.reporter.stage(Stage::Migrate, moving).await
             }
             VmPowerState::Halted => vm

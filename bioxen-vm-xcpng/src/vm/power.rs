@@ -96,9 +96,8 @@ impl XcpngVm {
         let vm = client.vm();
         let result = match state {
             VmPowerState::Suspended => {
-                let ledger = self.shared.ledger().await?;
                 let call = || vm.resume(&self.vm, false, false).into_task();
-                return already("running", carry_out(client, ledger, call, STARTING).await);
+                return already("running", carry_out(client, call, STARTING).await);
             }
             VmPowerState::Paused => {
                 let call = || async { vm.unpause(&self.vm).uncounted().timeout(limit).await };
@@ -176,14 +175,11 @@ impl XcpngVm {
     /// Whether its system ends when it is asked to.
     async fn asked_to_end(&self, client: &Client) -> Result<bool> {
         const DOING: &str = "shut down the VM";
-        let ledger = self.shared.ledger().await?;
         let limit = self.shared.settings().stop_timeout;
         let call = client.vm().clean_shutdown(&self.vm).into_task();
-        let task = match begin(client, ledger, call, DOING).await {
-            Err(Error::Pool { source, .. }) if source.failure().is_some() => {
-                return self.refused(*source);
-            }
-            begun => begun?,
+        let task = match begin(client, call).await {
+            Err(error) if error.failure().is_some() => return self.refused(error),
+            begun => begun.map_err(Error::pool(DOING))?,
         };
         match timeout(limit, end(&task)).await {
             Ok(Ok(())) => Ok(true),
@@ -215,13 +211,12 @@ impl XcpngVm {
             return Err(stands(&state, "start it first"));
         }
         self.leave_guest().await;
-        let ledger = self.shared.ledger().await?;
         let reboot = async {
             let call = || client.vm().clean_reboot(&self.vm).into_task();
-            match carry_out(client, ledger, call, "reboot the VM").await {
+            match carry_out(client, call, "reboot the VM").await {
                 Err(Error::Pool { source, .. }) if is_deaf(&source) => {
                     let call = || client.vm().hard_reboot(&self.vm).into_task();
-                    carry_out(client, ledger, call, "reset the VM").await
+                    carry_out(client, call, "reset the VM").await
                 }
                 result => result,
             }
@@ -254,10 +249,9 @@ impl XcpngVm {
             other => return Err(stands(&other, "only what runs can be suspended")),
         }
         self.leave_guest().await;
-        let ledger = self.shared.ledger().await?;
         let suspend = async {
             let call = || client.vm().suspend(&self.vm).into_task();
-            let suspended = carry_out(client, ledger, call, "suspend the VM").await;
+            let suspended = carry_out(client, call, "suspend the VM").await;
             already("suspended", suspended)
         };
         self.reporter.stage(Stage::Suspend, suspend).await

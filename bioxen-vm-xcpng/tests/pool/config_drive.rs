@@ -145,11 +145,16 @@ async fn a_vm_costs_few_calls_and_fewer_round_trips_none_of_them_polling() {
         per_vm[lab.named("bioxen-vm1").await.as_str()]
     );
     // Whoever adds one adds one for each VM of a large pool.
-    assert!(made <= 21, "{made}");
+    assert!(made <= 24, "{made}");
     assert!(trips <= 14, "{trips}");
     for (at, name) in names.iter().enumerate() {
         let again = names[..at].contains(name) && *name != "event.from";
-        assert!(!again && !name.contains("get_"), "{name} is asked again");
+        // Its disks are marked as the VM is, beside the rest; only then is known which they are.
+        let of_disks = ["VBD.get_all_records_where", "VDI.get_record"].contains(name);
+        assert!(
+            !again && (of_disks || !name.contains("get_")),
+            "{name} is asked again"
+        );
     }
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();

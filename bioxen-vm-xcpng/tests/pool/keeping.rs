@@ -1,6 +1,7 @@
 //! VMs that outlive their program, and those that somebody else made.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bioxen_vm_core::{Backend, ErrorKind, Script, VmId, VmState};
 use bioxen_vm_xcpng::{LeftoverKind, XcpngBackend};
@@ -271,5 +272,40 @@ async fn few_vms_are_listed_without_asking_for_all_that_the_pool_has() {
     assert!(listed[0].address.is_some(), "{listed:?}");
     vm.destroy().await.unwrap();
     backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_that_make_a_vm_of_one_id_at_the_same_time_one_keeps_it() {
+    let lab = Lab::records_only().await;
+    let state = tempfile::tempdir().unwrap();
+    let config = lab.config(json!({"state_dir": state.path()}));
+    // Some of the others see it when it is complete, and some before.
+    for pause in [0, 3, 30] {
+        let before = lab.inventory().await;
+        let mut makers = tokio::task::JoinSet::new();
+        for number in 0..5 {
+            let backend = XcpngBackend::new(config.clone()).unwrap();
+            makers.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(number * pause)).await;
+                let vm = backend.create(id("mine")).await.unwrap();
+                let kept = vm.keep().await;
+                if let Err(error) = &kept {
+                    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+                    vm.destroy().await.unwrap();
+                }
+                backend.close().await.unwrap();
+                kept.is_ok()
+            });
+        }
+        let kept = makers.join_all().await;
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), 1, "{kept:?}");
+        assert_eq!(lab.inventory().await["VM"].len(), before["VM"].len() + 1);
+        let backend = XcpngBackend::new(config.clone()).unwrap();
+        let vm = backend.adopt(id("mine"), "mine").await.unwrap();
+        vm.destroy().await.unwrap();
+        backend.close().await.unwrap();
+        assert_eq!(lab.inventory().await, before);
+    }
     lab.end().await;
 }

@@ -99,12 +99,39 @@ pub(crate) async fn after_each_call(
     calls: impl RangeBounds<u64> + Iterator<Item = u64>,
     whole: impl AsyncFn(&Lab) -> usize,
 ) -> Killed {
+    // The call does its work, and no answer comes.
+    let unanswered = |rule: FaultRule| rule.slow_body(Duration::from_secs(3600));
+    let after = After::new(lab, &config).await;
+    at_each_call(after, program, config, calls, whole, unanswered).await
+}
+
+/// Kills a program during each of these of its calls, and cleans up while the pool still works on the call.
+pub(crate) async fn during_each_call(
+    lab: &Lab,
+    program: &str,
+    config: Value,
+    calls: impl RangeBounds<u64> + Iterator<Item = u64>,
+    whole: impl AsyncFn(&Lab) -> usize,
+) -> Killed {
+    let slow = |rule: FaultRule| rule.delay(Duration::from_millis(400));
     let mut after = After::new(lab, &config).await;
+    after.waits = false;
+    at_each_call(after, program, config, calls, whole, slow).await
+}
+
+async fn at_each_call(
+    mut after: After<'_>,
+    program: &str,
+    config: Value,
+    calls: impl RangeBounds<u64> + Iterator<Item = u64>,
+    whole: impl AsyncFn(&Lab) -> usize,
+    fault: impl Fn(FaultRule) -> FaultRule,
+) -> Killed {
+    let lab = after.lab;
     for number in calls {
         let begun = lab.sim.calls().len();
-        // The call does its work, and no answer comes.
         let rule = FaultRule::method("*").after(number).times(1);
-        lab.sim.inject(rule.slow_body(Duration::from_secs(3600)));
+        lab.sim.inject(fault(rule));
         let mut program = start(program, &config, None);
         let ended = lab.until(begun + number as usize + 1, &mut program).await;
         program.kill().unwrap();
@@ -154,6 +181,8 @@ struct After<'l> {
     sessions: Option<usize>,
     /// What the program needs to know besides is not for those who clean up.
     cleaner: Value,
+    /// Whether those who clean up come when the pool has ended what it was asked for.
+    waits: bool,
     killed: Killed,
 }
 
@@ -166,6 +195,7 @@ impl<'l> After<'l> {
             before: lab.inventory().await,
             sessions: None,
             cleaner,
+            waits: true,
             killed: Killed { steps: 0, left: 0 },
         }
     }
@@ -173,10 +203,26 @@ impl<'l> After<'l> {
     /// Whatever a program has left that ran so far is collected, and then all is as it was before.
     async fn is_clean(&mut self, ran: &str, whole: &impl AsyncFn(&Lab) -> usize) {
         let lab = self.lab;
-        lab.until_idle().await;
-        let told = collect(&self.cleaner, true).await;
-        let found = collect(&self.cleaner, false).await;
-        assert_eq!(told.len(), found.len(), "ran {ran}");
+        if self.waits {
+            lab.until_idle().await;
+            let told = collect(&self.cleaner, true).await;
+            let found = collect(&self.cleaner, false).await;
+            assert_eq!(told.len(), found.len(), "ran {ran}");
+            self.is_as_before(ran, found, whole).await;
+        } else {
+            let found = collect(&self.cleaner, false).await;
+            lab.until_idle().await;
+            self.is_as_before(ran, found, whole).await;
+        }
+    }
+
+    async fn is_as_before(
+        &mut self,
+        ran: &str,
+        found: Vec<Leftover>,
+        whole: &impl AsyncFn(&Lab) -> usize,
+    ) {
+        let lab = self.lab;
         for one in &found {
             assert_eq!(one.problem, None, "ran {ran}: {one:?}");
         }

@@ -5,10 +5,11 @@ use std::path::Path;
 use bioxen_vm_core::{Backend, BackendConfig, Script, VmId};
 use bioxen_vm_xcpng::{LeftoverKind, XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
+use xapi_client::api::TaskStatusType;
 use xapi_sim::{FaultRule, GuestMode, Model, SimOptions};
 
 use crate::config_drive::{changes, model};
-use crate::kill::{Killed, after_each_call, at_each_ssh_step, collect, given};
+use crate::kill::{Killed, after_each_call, at_each_ssh_step, collect, during_each_call, given};
 use crate::lab::Lab;
 
 const DEPLOYING: &str = "leftovers::deploying_program";
@@ -75,6 +76,19 @@ async fn a_program_killed_after_any_call_leaves_nothing_that_is_not_collected() 
     let config = config(&lab, state.path(), json!({}));
     let Killed { steps, left } = after_each_call(&lab, DEPLOYING, config, 0.., none).await;
     assert!(steps > 15 && left > 10, "{steps} {left}");
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pool_still_works_on_for_a_killed_program_is_waited_for() {
+    let options = SimOptions::default().with_guests(GuestMode::Simulated);
+    let lab = Lab::with(Model::pool_of_three(), options).await;
+    let state = tempfile::tempdir().unwrap();
+    let host = lab.hosts().await.remove(1);
+    let config = lab.json(json!({"state_dir": state.path(), "more": host}));
+    // Those before make nothing, but for the session of a login that is not answered.
+    let Killed { steps, left } = during_each_call(&lab, DRIVING, config, 9.., none).await;
+    assert!(steps > 30 && left > 30, "{steps} {left}");
     lab.end().await;
 }
 
@@ -168,6 +182,12 @@ async fn whatever_is_done_to_a_vm_is_done_once_or_not_at_all_when_an_answer_is_l
         backend.close().await.unwrap();
         let mut after = lab.inventory().await;
         // A finished task whose clearing away got lost is cleared away by the pool.
+        let tasks = lab.client().task().get_all_records().await.unwrap();
+        let pending: Vec<_> = tasks
+            .values()
+            .filter(|task| task.status == TaskStatusType::Pending)
+            .collect();
+        assert!(pending.is_empty(), "answer {number} is lost: {pending:?}");
         after.insert("task", before["task"].clone());
         assert_eq!(after, before, "answer {number} is lost");
         if number > calls {
@@ -351,5 +371,48 @@ async fn a_snapshot_that_has_lost_its_vm_is_collected_with_its_run() {
     let kinds: Vec<_> = found.iter().map(|left| left.kind).collect();
     assert!(kinds.contains(&LeftoverKind::Snapshot), "{kinds:?}");
     assert_eq!(lab.inventory().await, before);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_whose_vm_somebody_destroyed_is_collected_unless_the_vm_was_kept() {
+    let lab = Lab::records_only().await;
+    let before = lab.inventory().await;
+    let state = tempfile::tempdir().unwrap();
+    let config = lab.json(json!({"state_dir": state.path(), "disks": [{"size": "1GB"}]}));
+    let backend: XcpngConfig = serde_json::from_value(config.clone()).unwrap();
+    let backend = backend.build().unwrap();
+    let api = lab.client().vm();
+    let mut disks = Vec::new();
+    for (id, is_kept) in [("short", false), ("long", true)] {
+        let vm = backend.create(VmId::new(id).unwrap()).await.unwrap();
+        if is_kept {
+            vm.keep().await.unwrap();
+        }
+        let uuid = vm.info().await.unwrap().details["uuid"].clone();
+        let vm = api.get_by_uuid(&uuid).await.unwrap();
+        for device in api.get_vbds(&vm).await.unwrap() {
+            let disk = lab.client().vbd().get_vdi(&device).await.unwrap();
+            if disk.is_null() {
+                continue;
+            }
+            let copied = lab.client().vdi().clone(&disk, None).await;
+            disks.push((disk, is_kept));
+            // Somebody's copy of it is somebody's.
+            disks.push((copied.unwrap(), true));
+        }
+        // As the pool does it: the disks stay.
+        api.destroy(&vm).await.unwrap();
+    }
+    assert_eq!(disks.len(), 8);
+    drop(backend);
+    let found = collect(&config, false).await;
+    let of_disks = found.iter().filter(|left| left.kind == LeftoverKind::Disk);
+    assert_eq!(of_disks.count(), 2, "{found:?}");
+    let mut expected = before;
+    let stay = disks.iter().filter(|(_, stays)| *stays);
+    let stay = stay.map(|(disk, _)| disk.as_str().to_owned());
+    expected.get_mut("VDI").unwrap().extend(stay);
+    assert_eq!(lab.inventory().await, expected);
     lab.end().await;
 }
