@@ -518,7 +518,7 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
         assert_eq!(text.lines().count(), 1, "{text}");
     }
     let output = pkg(home, &["install", "x; reboot"]);
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(125));
     let profiles = stdout(home, &["profiles", "bioxen-ai"]);
     assert!(
         profiles.contains("# gabby-lua is unavailable"),

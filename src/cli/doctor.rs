@@ -1,17 +1,16 @@
 //! `bioxen doctor`: tells what keeps VMs from being made on a pool, and what to do.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_xcpng::{Check, Doctor, Finding, Told, Verdict, XcpngConfig};
 
 use super::interrupt::Interrupts;
-use super::telemetry::{is_json, say};
-use super::{CLEAR_LINE, no_pool_remedy, print, warn, with_defaults};
+use super::telemetry::say;
+use super::waiting::{Line, seconds};
+use super::{no_pool_remedy, print, warn, with_defaults};
 use crate::settings::Settings;
 
 /// The exit code when something keeps VMs from being made or used.
@@ -101,7 +100,7 @@ pub(super) async fn run_with(
         let mut line = locked(&line);
         let finding = match told {
             Told::Found(finding) => finding,
-            Told::Begun(check) => return line.begin(check),
+            Told::Begun(check) => return begin(&mut line, check),
             _ => return,
         };
         line.clear();
@@ -131,66 +130,23 @@ pub(super) async fn run_with(
 
 /// Lets the seconds pass in the line that says what is being looked at.
 async fn keep_drawn(line: &Mutex<Line>) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut seconds = seconds();
     loop {
-        second.tick().await;
+        seconds.tick().await;
         locked(line).draw();
     }
-}
-
-/// What is being looked at, for whoever waits: on a terminal in a line that goes again, elsewhere in
-/// lines, of what takes long.
-struct Line {
-    is_drawn: bool,
-    begun: Option<(Check, Instant)>,
 }
 
 fn locked(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
     line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Line {
-    fn new() -> Self {
-        Self {
-            is_drawn: !is_json() && io::stderr().is_terminal(),
-            begun: None,
-        }
-    }
-
-    fn begin(&mut self, check: Check) {
-        if !self.is_drawn {
-            if let Some(doing) = doing(check) {
-                say("INFO", &format!("{check}: {doing}"));
-            }
-            return;
-        }
-        self.begun = Some((check, Instant::now()));
-        self.draw();
-    }
-
-    fn draw(&self) {
-        let Some((check, begun)) = self.begun.filter(|_| self.is_drawn) else {
-            return;
-        };
-        let doing = doing(check).unwrap_or("looking");
-        let seconds = match begun.elapsed().as_secs() {
-            0 => String::new(),
-            seconds => format!(" ({seconds} s)"),
-        };
-        self.write(&format!("{check}: {doing}{seconds}"));
-    }
-
-    /// Makes way for something else on the terminal.
-    fn clear(&mut self) {
-        self.begun = None;
-        if self.is_drawn {
-            self.write("");
-        }
-    }
-
-    fn write(&self, text: &str) {
-        // There is nobody left to tell when even this cannot be written.
-        let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
+/// Tells what is being looked at: on a terminal in the line, elsewhere in lines, of what takes long.
+fn begin(line: &mut Line, check: Check) {
+    match (line.is_drawn(), doing(check)) {
+        (true, doing) => line.begin(format!("{check}: {}", doing.unwrap_or("looking"))),
+        (false, Some(doing)) => say("INFO", &format!("{check}: {doing}")),
+        (false, None) => {}
     }
 }
 

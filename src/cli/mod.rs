@@ -56,6 +56,8 @@ mod telemetry;
 mod template;
 #[cfg(feature = "xcpng")]
 mod vms;
+#[cfg(feature = "xcpng")]
+mod waiting;
 mod work;
 
 /// The exit code when BioXen itself failed; all others are those of the Lua program.
@@ -256,13 +258,25 @@ impl Command {
 pub fn main() -> ExitCode {
     // Before anything else: a local VM starts with every program that it runs.
     bioxen_vm_basic::worker::run_if_asked();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and the version are no failure. Of the others the code is ours, not that of clap, which may
+        // be a program's.
+        Err(error) => {
+            // Nobody may be there to read it.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { FAILED } else { 0 });
+        }
+    };
     let ended = telemetry::start(cli.verbose, cli.log).and_then(|telemetry| {
         let ended = start(cli);
         telemetry.end();
         ended
     });
     ended.unwrap_or_else(|error| {
+        if error.is::<NoReader>() {
+            return ExitCode::from(NO_READER);
+        }
         report(&error);
         ExitCode::from(FAILED)
     })
@@ -419,10 +433,23 @@ fn warn(text: &str) {
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot write to standard output")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(NoReader.into()),
+        written => written.context("cannot write to standard output"),
+    }
 }
+
+/// Nobody reads what is printed any more, as behind `| head`: no failure to tell anybody of.
+#[derive(Debug)]
+struct NoReader;
+
+impl std::fmt::Display for NoReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads standard output any more")
+    }
+}
+
+impl std::error::Error for NoReader {}
 
 /// Whether a stream takes colours: a terminal, unless the user wants none.
 fn is_coloured(stream: &impl std::io::IsTerminal) -> bool {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::ground::handle;
 use super::interrupt::Interrupts;
 use super::table::Table;
+use super::waiting::told;
 use super::{config, configured, print, warn};
 use crate::settings::Settings;
 
@@ -172,7 +173,7 @@ pub(super) async fn on_pool<T>(
     pool: XcpngBackend,
     work: impl AsyncFnOnce(&XcpngBackend) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let result = work(&pool).await;
+    let result = told(pool.subscribe(), work(&pool)).await;
     let closed = pool.close().await;
     let result = result?;
     closed?;
