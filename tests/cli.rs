@@ -684,3 +684,29 @@ fn in_a_log_of_json_errors_and_warnings_are_objects_too() {
         assert!(lines[0]["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 }
+
+#[test]
+fn what_is_not_understood_has_our_exit_code_and_a_reader_that_has_gone_is_no_failure() {
+    for (args, code) in [
+        (&["run", "--nosuch"][..], 125),
+        (&["create", "a b"], 125),
+        (&["--help"], 0),
+        (&["--version"], 0),
+    ] {
+        assert_eq!(bioxen(args).status.code(), Some(code), "{args:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["completions", "bash"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (Some(141), String::new())
+    );
+}

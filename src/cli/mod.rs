@@ -16,6 +16,7 @@ use configuration::{
     Place, config, configured, state_home, user_dir, warn_of_readers, with_defaults,
 };
 use interrupt::Interrupts;
+use streams::NO_READER;
 
 mod config;
 mod configuration;

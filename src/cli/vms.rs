@@ -193,7 +193,14 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
         return Ok(ExitCode::SUCCESS);
     }
     let manager = VmManager::new(crate::factory());
-    let backend = crate::factory().open(&args.vm_type, config)?;
+    let (backend, stages): (Arc<dyn Backend>, _) = match args.vm_type == XcpngConfig::VM_TYPE {
+        true => {
+            let pool = XcpngConfig::from_value(config)?.build()?;
+            let stages = pool.subscribe();
+            (Arc::new(pool), Some(stages))
+        }
+        false => (crate::factory().open(&args.vm_type, config)?, None),
+    };
     if let Err(error) = is_free(&*backend, &args.id).await {
         backend.close().await?;
         return Err(error);
@@ -206,7 +213,11 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
         tell(&vm.info().await?, &args.common, short)?;
         Ok(ExitCode::SUCCESS)
     };
-    super::with_vms(&manager, &interrupts, work).await
+    let work = super::with_vms(&manager, &interrupts, work);
+    match stages {
+        Some(stages) => told(stages, work).await,
+        None => work.await,
+    }
 }
 
 /// Refuses an id that a VM has already, before anything is made. Of several programs that make one at the
