@@ -78,7 +78,9 @@ async fn a_wrong_value_is_named_by_its_key() {
     let error = manager().create_vm("a", "echo", config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(
-        error.to_string().contains("fail_start: invalid type"),
+        error
+            .to_string()
+            .contains("fail_start: true or false is needed"),
         "{error}"
     );
 }

@@ -49,7 +49,7 @@ impl XcpngVm {
                 (reference, snapshot)
             })
             .collect();
-        all.sort_by(|(_, a), (_, b)| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        all.sort_by(|(_, a), (_, b)| (a.created, &a.name, &a.id).cmp(&(b.created, &b.name, &b.id)));
         Ok(all)
     }
 

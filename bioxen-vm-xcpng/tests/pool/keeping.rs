@@ -52,7 +52,7 @@ async fn a_kept_vm_is_found_again_reached_and_never_collected_until_it_is_destro
     }
     let error = second.adopt(id("x"), "nobody").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().contains("bioxen-mine"), "{error}");
+    assert!(error.to_string().contains("\"mine\""), "{error}");
 
     let vm = second.adopt(id("found"), "mine").await.unwrap();
     vm.start().await.unwrap();

@@ -36,7 +36,7 @@ async fn a_pool_is_reached_by_each_host_whose_certificate_is_trusted() {
     let pool = lab.config(nobody).build().unwrap();
     let error = pool.list().await.unwrap_err().to_string();
     assert!(
-        error.contains(&pin_of_other) && error.contains("list"),
+        error.contains(&pin_of_other) && error.contains("each host of a pool"),
         "{error}"
     );
     lab.sim.shutdown().await;
