@@ -83,10 +83,11 @@ deny:
 package:
 	$(CARGO) package --workspace --no-verify --allow-dirty
 
-# cargo-nextest where it is installed (CI); otherwise the same tests under cargo's own runner.
+# cargo-nextest where it is installed (CI); otherwise the same tests under cargo's own runner. Some tests
+# wait, so one more than there are processors runs at once.
 nextest: demo-packages test-packages test-tools data
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		set -x; $(CARGO) nextest run --workspace --all-features; \
+		set -x; $(CARGO) nextest run --workspace --all-features --test-threads $$(($$(nproc) + 1)); \
 	else \
 		set -x; $(CARGO) test --workspace --all-features --lib --bins --tests; \
 	fi

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
-use xapi_client::api::{Network, Task, TaskStatusType, Vdi, Vif, Vm, VmPowerState};
+use xapi_client::api::{Network, Task, TaskStatusType, Vbd, Vdi, Vif, Vm, VmPowerState};
 use xapi_client::{Client, Error, ErrorCode, Ref, Result};
 
 use crate::calls::{free, patiently};
@@ -107,20 +107,33 @@ async fn own_disks(client: &Client, vm: &Ref<Vm>) -> Result<Vec<Ref<Vdi>>> {
         let Some(users) = unless_gone(client.vdi().get_vbds(&drive.vdi).await)? else {
             continue;
         };
-        if users
+        let others = users
             .iter()
-            .all(|user| drives.iter().any(|(drive, _)| drive == user))
-        {
-            own.push(drive.vdi.clone());
-        } else {
+            .filter(|user| !drives.iter().any(|(it, _)| it == *user));
+        let mut is_shared = false;
+        for other in others {
+            is_shared |= !is_of_a_host(client, other).await?;
+        }
+        if is_shared {
             tracing::info!(
                 disk = drive.vdi.as_str(),
                 "a disk that another VM uses stays"
             );
+        } else {
+            own.push(drive.vdi.clone());
         }
     }
     own.dedup();
     Ok(own)
+}
+
+/// Whether a host itself uses a disk: for a transfer, which ends once its client is gone.
+async fn is_of_a_host(client: &Client, user: &Ref<Vbd>) -> Result<bool> {
+    let Some(vm) = unless_gone(client.vbd().get_vm(user).await)? else {
+        return Ok(true);
+    };
+    let is_of_a_host = unless_gone(client.vm().get_is_control_domain(&vm).await)?;
+    Ok(is_of_a_host.unwrap_or(true))
 }
 
 /// Ends a VM at once, whatever it does.

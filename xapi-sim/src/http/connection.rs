@@ -4,9 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until};
 
 /// How much room for bytes to come is made at least, so that large bodies come in large pieces.
 const READ_AHEAD: usize = 64 * 1024;
+/// How much is taken in of a body that waits, so as to see whether its sender is still there.
+const MOST_AHEAD: usize = 64 * 1024 * 1024;
 
 /// What carries bytes both ways: a socket, with or without TLS.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -74,10 +77,25 @@ impl Connection {
 
     /// How many of so many bytes that have come come through.
     async fn admit(&mut self, length: usize) -> usize {
-        if let Some(pause) = self.way.pause.take() {
-            tokio::time::sleep(pause).await;
+        match self.way.pause.take() {
+            Some(pause) if !self.waits(pause).await => 0,
+            _ => self.take(length),
         }
-        self.take(length)
+    }
+
+    /// Waits for so long; tells whether the client was there all the time.
+    async fn waits(&mut self, pause: Duration) -> bool {
+        let end = Instant::now() + pause;
+        while self.buffer.len() < MOST_AHEAD {
+            tokio::select! {
+                () = sleep_until(end) => return true,
+                came = self.fill() => if !came {
+                    return false;
+                },
+            }
+        }
+        sleep_until(end).await;
+        true
     }
 
     /// Counts bytes against those that are left.
