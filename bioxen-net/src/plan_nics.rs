@@ -83,6 +83,8 @@ impl<'a> On<'a> {
 #[derive(Default)]
 struct Claims {
     devices: BTreeSet<(Ref<Vm>, String)>,
+    /// Those that some interface names: one that names none leaves them.
+    named: BTreeSet<(Ref<Vm>, String)>,
     macs: BTreeSet<Mac>,
     /// On which network.
     addresses: BTreeSet<(NetworkSelector, IpAddr)>,
@@ -100,8 +102,12 @@ pub(crate) fn plan(
 ) {
     let mut claims = Claims::default();
     for nic in &wanted.nics {
-        let vm = nic.vm.as_ref().map(|name| there.guests.find(name));
-        if let (Some(Ok(vm)), Ok(on)) = (vm, On::find(nic, wanted, networks)) {
+        let Some(Ok(vm)) = nic.vm.as_ref().map(|name| there.guests.find(name)) else {
+            continue;
+        };
+        let named = nic.device.map(|device| (vm.clone(), device.to_string()));
+        claims.named.extend(named);
+        if let Ok(on) = On::find(nic, wanted, networks) {
             let meant = existing(nic, vm, &on, there);
             claims.vifs.extend(meant.map(|(vif, _)| vif.clone()));
         }
@@ -260,8 +266,10 @@ fn choose_device(
             Names(free.to_vec())
         )),
         None => {
-            let is_free =
-                |device: &&String| !claims.devices.contains(&(vm.clone(), (*device).clone()));
+            let is_free = |device: &&String| {
+                let device = (vm.clone(), (*device).clone());
+                !claims.devices.contains(&device) && !claims.named.contains(&device)
+            };
             let device = free.iter().find(is_free).cloned();
             device.ok_or_else(|| format!("VM {name} has no room for another interface"))
         }

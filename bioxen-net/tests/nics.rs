@@ -312,6 +312,7 @@ async fn all_problems_of_wanted_interfaces_are_told_at_once() {
         .with_nic("reader", NicSpec::new("lab").with_locking(locked(255)))
         .with_nic("reader", NicSpec::new("WAN").with_device(3))
         .with_nic("reader", NicSpec::new("storage").with_device(1))
+        .with_nic("reader", NicSpec::new("storage").with_device(1))
         .with_nic(
             "reader",
             NicSpec::new("LAN").with_mac(mac("02:00:00:00:00:01")),
@@ -331,6 +332,20 @@ async fn all_problems_of_wanted_interfaces_are_told_at_once() {
         assert!(told.contains(part), "{part:?} in {told:?}");
     }
     assert_eq!(pool.picture().await, before);
+    pool.done().await;
+}
+
+#[tokio::test]
+async fn an_interface_without_a_number_leaves_those_that_others_name() {
+    let pool = Pool::of(1).await;
+    pool.vm("reader").await;
+    let wish = Wanted::new()
+        .with_network(NetworkSpec::new("lab"))
+        .with_nic("reader", NicSpec::new("lab"))
+        .with_nic("reader", NicSpec::new("storage").with_device(1));
+    let plan = pool.networks.apply(&wish).await.unwrap().to_string();
+    assert!(plan.contains("attach VM reader to network lab as interface 2"), "{plan}");
+    assert!(pool.networks.plan(&wish).await.unwrap().is_empty());
     pool.done().await;
 }
 
