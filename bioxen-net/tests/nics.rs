@@ -344,7 +344,10 @@ async fn an_interface_without_a_number_leaves_those_that_others_name() {
         .with_nic("reader", NicSpec::new("lab"))
         .with_nic("reader", NicSpec::new("storage").with_device(1));
     let plan = pool.networks.apply(&wish).await.unwrap().to_string();
-    assert!(plan.contains("attach VM reader to network lab as interface 2"), "{plan}");
+    assert!(
+        plan.contains("attach VM reader to network lab as interface 2"),
+        "{plan}"
+    );
     assert!(pool.networks.plan(&wish).await.unwrap().is_empty());
     pool.done().await;
 }
