@@ -188,8 +188,8 @@ impl Curator {
         })
     }
 
-    /// Compares the files of the tree with what the last change of a curator left, by their SHA-256,
-    /// and its rocks with a lock.
+    /// Compares the files of the tree with what curators have put there, by their SHA-256, and its rocks
+    /// with a lock. Whatever else was in the tree when a curator first changed it counts as put there.
     ///
     /// # Errors
     /// Fails when the machine cannot be asked or a broken tree cannot be repaired.

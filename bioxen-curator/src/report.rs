@@ -150,7 +150,7 @@ pub struct RockInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Verified {
-    /// How many files are as the last change of the curator left them.
+    /// How many files are as the curator left them.
     pub unchanged: usize,
     /// Files that have another content.
     pub changed: Vec<String>,

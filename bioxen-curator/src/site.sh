@@ -81,7 +81,10 @@ save() {
         [ -e "$tree/$part" ] || continue
         cp -RPp "$tree/$part" "$before.partial/$n" || return
     done
-    [ ! -e "$sums" ] || cp -p "$sums" "$before.partial/sums" || return
+    if [ -e "$sums" ]; then
+        cp -p "$sums" "$before.partial/sums" || return
+        (cd "$tree" && sum_all) >"$before.partial/were" || return
+    fi
     mv "$before.partial" "$before"
 }
 
@@ -108,9 +111,38 @@ restore() {
     put "$before" && mv "$before" "$before.done" && rm -rf "$before.done"
 }
 
+# Writes down what the files are that this change wrote. The others keep what was written down of them,
+# so that what somebody else has changed, added or removed never passes for installed; a file that is
+# missing does so as long as a rock names it.
+note_sums() {
+    (cd "$tree" && sum_all) >"$sums.all" || return
+    if [ -e "$sums" ]; then
+        cat "$rocks"/*/*/rock_manifest 2>/dev/null | awk '
+            { path = substr($0, index($0, "  ") + 2) }
+            FILENAME == ARGV[1] { were[path] = $1; next }
+            FILENAME == ARGV[2] { are[path] = $1; if (were[path] != $1) print; next }
+            FILENAME == ARGV[3] {
+                if (!(path in are)) { if (!(path in were)) missing[path] = $0 }
+                else if (were[path] == are[path]) print
+                next
+            }
+            {
+                for (path in missing) {
+                    name = path
+                    sub(/.*\//, "", name)
+                    if (index($0, name)) { print missing[path]; delete missing[path] }
+                }
+            }
+        ' "$before/were" "$sums.all" "$sums" - >"$sums.new" || return
+        rm -f "$sums.all"
+    else
+        mv "$sums.all" "$sums.new" || return
+    fi
+    mv "$sums.new" "$sums"
+}
+
 # The change is complete: what was there before is now the previous set.
 commit() {
-    (cd "$tree" && sum_all) >"$sums.new" && mv "$sums.new" "$sums" || return
     if [ -d "$previous" ]; then
         mv "$previous" "$previous.gone" || return
     fi
@@ -315,7 +347,7 @@ change() {
         step=$((step + 1))
     done
     list_new
-    commit || fail
+    note_sums && commit || fail
     rm -rf "$scratch"
     prune
     list
@@ -367,6 +399,7 @@ place() {
         [ -e "$own/incoming/$part" ] || continue
         mkdir -p "$tree/${part%/*}" && mv "$own/incoming/$part" "$tree/$part" || fail
     done
+    mv "$came" "$sums" || fail
     rm -rf "$own/incoming"
     list_new
     commit || fail

@@ -234,6 +234,24 @@ async fn verify_finds_every_file_that_is_not_as_it_was() {
     let lock = curator.lock(&requests(&["alpha"])).await.unwrap();
     let found = curator.verify(Some(&lock)).await.unwrap();
     assert_eq!(words(&found.unlocked), "alpha 2.0-1");
+
+    // A later change, and the way back, make none of it pass for installed.
+    curator.install_package("alpha").await.unwrap();
+    curator.undo().await.unwrap();
+    curator.undo().await.unwrap();
+    let later = curator.verify(None).await.unwrap();
+    assert_eq!(later.changed, found.changed);
+    assert_eq!(later.missing, found.missing);
+    assert_eq!(later.foreign, found.foreign);
+
+    // What belonged to a rock is missed no longer than the rock is there, and a rock that is installed
+    // again is as it should be.
+    let names = ["alpha", "beta", "gamma"].map(|name| RockName::new(name).unwrap());
+    curator.remove(&names, true).await.unwrap();
+    curator.install_package("gamma").await.unwrap();
+    let mended = curator.verify(None).await.unwrap();
+    assert_eq!(mended.foreign, found.foreign);
+    assert!(mended.changed.is_empty() && mended.missing.is_empty());
 }
 
 #[tokio::test]
