@@ -44,9 +44,7 @@ impl Examined {
     async fn vm(lab: &Lab, changes: Value) -> Self {
         let before = lab.inventory().await;
         let examined = Self::with(Doctor::new(lab.config(changes))).await;
-        let mut after = lab.inventory().await;
-        after.insert("task", before["task"].clone());
-        assert_eq!(after, before, "nothing is left");
+        lab.holds_only(&before, "afterwards").await;
         examined
     }
 

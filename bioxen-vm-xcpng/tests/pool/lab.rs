@@ -99,6 +99,13 @@ impl Lab {
         inventory
     }
 
+    /// Insists that the pool has what it had before, but for finished tasks, which it clears away by itself.
+    pub(crate) async fn holds_only(&self, before: &Inventory, when: &str) {
+        let mut after = self.inventory().await;
+        after.insert("task", before["task"].clone());
+        assert_eq!(after, *before, "{when}");
+    }
+
     /// Ends the pool. Insists that nothing was asked of it that it does not know.
     pub(crate) async fn end(self) {
         assert_eq!(self.sim.unimplemented(), Vec::<String>::new());

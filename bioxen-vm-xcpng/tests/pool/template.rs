@@ -102,9 +102,7 @@ async fn a_template_is_made_whose_vms_are_nobody_elses() {
     let gone = backend.remove_template(MADE, false).await.unwrap();
     assert_eq!(gone.uuid, template.uuid);
     backend.close().await.unwrap();
-    let mut after = lab.inventory().await;
-    after.insert("task", before["task"].clone());
-    assert_eq!(after, before);
+    lab.holds_only(&before, "afterwards").await;
     lab.end().await;
 }
 
@@ -152,9 +150,7 @@ async fn what_is_missing_is_installed_by_the_package_manager_or_told() {
     ] {
         assert!(error.contains(words), "{error}");
     }
-    let mut after = lab.inventory().await;
-    after.insert("task", before["task"].clone());
-    assert_eq!(after, before);
+    lab.holds_only(&before, "afterwards").await;
     lab.end().await;
 }
 
@@ -220,9 +216,7 @@ async fn a_step_that_fails_leaves_nothing() {
             error.to_string().contains("turn the VM into a template"),
             "{error}"
         );
-        let mut after = lab.inventory().await;
-        after.insert("task", before["task"].clone());
-        assert_eq!(after, before, "{method}");
+        lab.holds_only(&before, method).await;
     }
     let fixed = json!({"ssh": {
         "user": "root", "identity_file": "/k", "host_key": "ssh-ed25519 AAAA",
@@ -269,9 +263,7 @@ async fn a_template_is_made_from_an_image_whose_upload_leaves_nothing_else() {
     let outcome = build.vm().execute(Script::new("print(_VERSION)")).await;
     assert_eq!(outcome.unwrap().stdout_text(), "Lua 5.4\n");
     build.abandon().await.unwrap();
-    let mut after = lab.inventory().await;
-    after.insert("task", before["task"].clone());
-    assert_eq!(after, before);
+    lab.holds_only(&before, "afterwards").await;
 
     let template = from_image(&config).begin().await.unwrap();
     let template = template.finish().await.unwrap();
@@ -296,9 +288,7 @@ async fn a_template_is_made_from_an_image_whose_upload_leaves_nothing_else() {
     std::fs::write(&path, b"QFI\xfb").unwrap();
     let error = from_image(&config).begin().await.unwrap_err().to_string();
     assert!(error.contains("qemu-img convert"), "{error}");
-    let mut after = lab.inventory().await;
-    after.insert("task", before["task"].clone());
-    assert_eq!(after, before);
+    lab.holds_only(&before, "afterwards").await;
     lab.end().await;
 }
 
@@ -431,9 +421,7 @@ async fn a_lost_answer_of_a_build_ends_in_one_template_or_none() {
     let as_before = async |what: &str| {
         lab.sim.clear_faults();
         let made = whole_template(&lab).await;
-        let mut after = lab.inventory().await;
-        after.insert("task", before["task"].clone());
-        assert_eq!(after, before, "{what}");
+        lab.holds_only(&before, what).await;
         made
     };
     for method in REPEATED {

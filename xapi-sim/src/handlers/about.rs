@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::table::{HANDLERS, SIMULATED};
+use super::table::HANDLERS;
 use crate::http::{Head, Response, plain};
 use crate::json;
 use crate::value::Value;
@@ -16,7 +16,7 @@ pub(super) fn respond(shared: &Arc<Shared>, head: &Head) -> Response {
     let known = i64::try_from(implemented.len() + missing.len()).unwrap_or(i64::MAX);
     let handlers = HANDLERS.iter().map(|handler| {
         let name = format!("{} {}", handler.method, handler.path);
-        (name, Value::Bool(SIMULATED.contains(&handler.name)))
+        (name, Value::Bool(handler.is_simulated))
     });
     let document = Value::Struct(vec![
         (

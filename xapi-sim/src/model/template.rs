@@ -156,6 +156,7 @@ impl TemplateSpec {
 
 /// Some built-in templates of XCP-ng, with the disk that each asks for, the least memory (a clone
 /// begins with twice as much) and the releases that have it.
+#[rustfmt::skip] // One to a line.
 pub(super) const BUILT_IN: &[(&str, i64, i64, Since)] = &[
     ("AlmaLinux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
     ("AlmaLinux 9", 15 * GIB, 2 * GIB, Since::Xcpng83),
@@ -172,77 +173,22 @@ pub(super) const BUILT_IN: &[(&str, i64, i64, Since)] = &[
     ("Generic Linux UEFI", 10 * GIB, GIB, Since::Xcpng83),
     ("Oracle Linux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
     ("Other install media", 0, GIB / 8, Since::Xcpng82),
-    (
-        "Red Hat Enterprise Linux 8",
-        10 * GIB,
-        2 * GIB,
-        Since::Xcpng82,
-    ),
-    (
-        "Red Hat Enterprise Linux 9",
-        15 * GIB,
-        2 * GIB,
-        Since::Xcpng83,
-    ),
+    ("Red Hat Enterprise Linux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
+    ("Red Hat Enterprise Linux 9", 15 * GIB, 2 * GIB, Since::Xcpng83),
     ("Rocky Linux 8", 10 * GIB, 2 * GIB, Since::Xcpng82),
     ("Rocky Linux 9", 15 * GIB, 2 * GIB, Since::Xcpng83),
-    (
-        "SUSE Linux Enterprise 15 (64-bit)",
-        8 * GIB,
-        GIB,
-        Since::Xcpng82,
-    ),
-    (
-        "Ubuntu Bionic Beaver 18.04",
-        10 * GIB,
-        GIB,
-        Since::OnlyXcpng82,
-    ),
+    ("SUSE Linux Enterprise 15 (64-bit)", 8 * GIB, GIB, Since::Xcpng82),
+    ("Ubuntu Bionic Beaver 18.04", 10 * GIB, GIB, Since::OnlyXcpng82),
     ("Ubuntu Focal Fossa 20.04", 10 * GIB, GIB, Since::Xcpng82),
-    (
-        "Ubuntu Jammy Jellyfish 22.04",
-        10 * GIB,
-        GIB,
-        Since::Xcpng83,
-    ),
+    ("Ubuntu Jammy Jellyfish 22.04", 10 * GIB, GIB, Since::Xcpng83),
     ("Ubuntu Noble Numbat 24.04", 10 * GIB, GIB, Since::Xcpng83),
-    (
-        "Ubuntu Xenial Xerus 16.04",
-        8 * GIB,
-        GIB / 2,
-        Since::OnlyXcpng82,
-    ),
+    ("Ubuntu Xenial Xerus 16.04", 8 * GIB, GIB / 2, Since::OnlyXcpng82),
     ("Windows 7 (64-bit)", 32 * GIB, 2 * GIB, Since::OnlyXcpng82),
-    (
-        "Windows 8.1 (64-bit)",
-        32 * GIB,
-        2 * GIB,
-        Since::OnlyXcpng82,
-    ),
+    ("Windows 8.1 (64-bit)", 32 * GIB, 2 * GIB, Since::OnlyXcpng82),
     ("Windows 10 (64-bit)", 32 * GIB, 2 * GIB, Since::Xcpng82),
     ("Windows 11", 64 * GIB, 4 * GIB, Since::Xcpng83),
-    (
-        "Windows Server 2012 R2 (64-bit)",
-        32 * GIB,
-        GIB,
-        Since::OnlyXcpng82,
-    ),
-    (
-        "Windows Server 2016 (64-bit)",
-        32 * GIB,
-        GIB,
-        Since::Xcpng82,
-    ),
-    (
-        "Windows Server 2019 (64-bit)",
-        32 * GIB,
-        GIB,
-        Since::Xcpng82,
-    ),
-    (
-        "Windows Server 2022 (64-bit)",
-        32 * GIB,
-        GIB,
-        Since::Xcpng83,
-    ),
+    ("Windows Server 2012 R2 (64-bit)", 32 * GIB, GIB, Since::OnlyXcpng82),
+    ("Windows Server 2016 (64-bit)", 32 * GIB, GIB, Since::Xcpng82),
+    ("Windows Server 2019 (64-bit)", 32 * GIB, GIB, Since::Xcpng82),
+    ("Windows Server 2022 (64-bit)", 32 * GIB, GIB, Since::Xcpng83),
 ];
