@@ -1,11 +1,15 @@
-use std::fmt;
+//! Why the curator could not do what it was asked for.
+
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bioxen_vm_core::ErrorKind;
 use bioxen_vm_core::words::nearest_first;
+
+pub use parts::{Log, Servers, Unreachable};
+
+mod parts;
 
 /// The result of the curator's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -447,7 +451,7 @@ impl Error {
             | Self::TimedOut { log, .. }
             | Self::Journal { log, .. }
             | Self::Answer { log, .. }
-            | Self::Publish { log, .. } => Some(&log.0),
+            | Self::Publish { log, .. } => Some(log.as_str()),
             Self::Invalid(_)
             | Self::Machine { .. }
             | Self::Vm { .. }
@@ -477,7 +481,6 @@ fn versions(offered: &[String]) -> String {
     }
 }
 
-/// What is there instead.
 /// What a tree has, the most similar first.
 fn has(rock: &str, there: &[String]) -> String {
     match there {
@@ -489,6 +492,7 @@ fn has(rock: &str, there: &[String]) -> String {
     }
 }
 
+/// What is there instead.
 fn offered(there: &[String]) -> String {
     match there {
         [] => "there are none".into(),
@@ -499,71 +503,6 @@ fn offered(there: &[String]) -> String {
 impl From<Error> for bioxen_vm_core::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error.to_string()).with_source(error)
-    }
-}
-
-/// The output of LuaRocks and of what it ran, both streams.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Log(Arc<str>);
-
-impl Log {
-    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The log as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Log {
-    /// Tells the length only: a log may have thousands of lines.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Log({} bytes)", self.0.len())
-    }
-}
-
-impl fmt::Display for Log {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The servers that were asked, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Servers(pub(crate) Vec<String>);
-
-impl fmt::Display for Servers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
-            [] => f.write_str("the servers that LuaRocks is set up with"),
-            servers => f.write_str(&servers.join(", ")),
-        }
-    }
-}
-
-/// The servers that could not be read, each with the reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreachable(pub(crate) Vec<(String, String)>);
-
-impl Unreachable {
-    /// The servers and the reasons.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(server, reason)| (server.as_str(), reason.as_str()))
-    }
-}
-
-impl fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (server, reason)) in self.0.iter().enumerate() {
-            let and = if i == 0 { "" } else { " and " };
-            write!(f, "{and}{server} could not be read ({reason})")?;
-        }
-        Ok(())
     }
 }
 

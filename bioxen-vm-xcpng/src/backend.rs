@@ -8,30 +8,26 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bioxen_vm_core::{Backend, BackendConfig, LuaVm, Result, VmId, VmInfo};
-use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, broadcast, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OnceCell, broadcast};
 use tokio_util::task::TaskTracker;
 use xapi_client::api::Vm;
 use xapi_client::{Client, Ref};
 
 use crate::adopt;
-use crate::calls::carry_out;
 use crate::config::{CloneMode, XcpngConfig};
 use crate::deploy::{Found, Plan};
-use crate::error::{Error, chain};
-use crate::execute::Deployment;
+use crate::error::Error;
 use crate::find::find;
 use crate::first_contact::FirstContact;
-use crate::gc::{self, Leftover};
+use crate::gc;
 use crate::ledger::{Entry, Ledger};
+use crate::leftover::Leftover;
 use crate::living::{Living, renew};
+use crate::making::{deploy, plan};
 use crate::marks::Run;
 use crate::pool::Pool;
 use crate::progress::{Progress, Reporter, Stage};
-use crate::remove::remove_snapshot;
 use crate::settings::{Settings, Wish};
-use crate::vm::{Names, XcpngVm};
 
 /// For how long what was found on the pool is used for further VMs.
 const FRESH: Duration = Duration::from_secs(60);
@@ -56,13 +52,13 @@ pub(crate) struct Shared {
     ledger: OnceCell<Ledger>,
     /// That our session is on record.
     session: OnceCell<()>,
-    progress: broadcast::Sender<Progress>,
+    pub(crate) progress: broadcast::Sender<Progress>,
     /// Deployments and clean-ups under way.
-    work: TaskTracker,
+    pub(crate) work: TaskTracker,
     /// What the configuration names, as it was found on the pool not long ago.
-    found: tokio::sync::Mutex<Option<(Instant, Found)>>,
+    pub(crate) found: tokio::sync::Mutex<Option<(Instant, Found)>>,
     /// The VMs that belong to this run.
-    living: Arc<Living>,
+    pub(crate) living: Arc<Living>,
 }
 
 impl Shared {
@@ -112,7 +108,7 @@ impl Shared {
 
     /// What the configuration names. What was found a moment ago is used again, so that of many VMs
     /// only the first costs a look; those that come meanwhile wait for it.
-    async fn find(
+    pub(crate) async fn find(
         &self,
         client: &Client,
         origin: &Origin,
@@ -148,7 +144,7 @@ pub(crate) enum Origin {
 }
 
 /// A clone of a VM is as that VM is.
-fn as_it_is(wish: &Wish) -> Wish {
+pub(crate) fn as_it_is(wish: &Wish) -> Wish {
     Wish {
         memory: None,
         vcpus: None,
@@ -318,194 +314,6 @@ impl Backend for XcpngBackend {
         self.shared.work.wait().await;
         self.shared.pool.close().await;
         Ok(())
-    }
-}
-
-/// Makes a VM. When the future is dropped, what there is of it is removed in the background.
-pub(crate) async fn deploy(
-    shared: Arc<Shared>,
-    id: VmId,
-    origin: Origin,
-) -> Result<Arc<XcpngVm>, Error> {
-    let cancel = CancellationToken::new();
-    // Cancels when this future is dropped; after the end there is nothing to cancel.
-    let _guard = cancel.clone().drop_guard();
-    let (done, result) = oneshot::channel();
-    let reporter = Reporter::new(id.clone(), shared.progress.clone());
-    let work = shared.work.clone();
-    work.spawn(async move {
-        let made = create(&shared, &id, &origin, &reporter, &cancel).await;
-        // Whoever is gone by now lets the VM go with the unread message.
-        if let Err(Err(error @ Error::LeftBehind { .. })) = done.send(made) {
-            tracing::warn!(vm = %id, error = %chain(&error), "nobody waited for the deployment");
-        }
-    });
-    match result.await {
-        Ok(made) => Ok(made?.keep()),
-        Err(_) => Err(Error::Cancelled),
-    }
-}
-
-async fn create(
-    shared: &Arc<Shared>,
-    id: &VmId,
-    origin: &Origin,
-    reporter: &Reporter,
-    cancel: &CancellationToken,
-) -> Result<Made, Error> {
-    let mut contact = FirstContact::new(&shared.settings.login)?;
-    let ledger = shared.ledger().await?;
-    // A login is not cancelled half-way: its session would be lost.
-    let client = reporter.stage(Stage::Connect, shared.client()).await?;
-    let calls = client.calls_sent();
-    // Nothing is made before there is a plan, so this much can simply be dropped.
-    let plan = tokio::select! {
-        plan = plan(shared, client, id, origin, &contact, reporter) => plan?,
-        () = cancel.cancelled() => return Err(Error::Cancelled),
-    };
-    tracing::debug!(vm = %id, "the plan:\n{plan}");
-    contact.decide(plan.has_drive());
-    let mut plan = plan;
-    // What runs cannot be cloned, but what its disks hold now can.
-    let standing = match origin {
-        Origin::Vm { vm, .. } if !plan.template.is_halted => {
-            let snapshot = stand_still(client, ledger, vm, &plan).await?;
-            plan.template.reference = snapshot.clone();
-            Some(snapshot)
-        }
-        _ => None,
-    };
-    let deployment = Deployment {
-        client,
-        id,
-        plan: &plan,
-        contact: &contact,
-        reporter,
-        ledger,
-        cancel,
-    };
-    let deployed = deployment.run().await;
-    if let Some(snapshot) = standing {
-        let what = "remove the snapshot that the clone was made from";
-        let removed = remove_snapshot(client, &snapshot).await;
-        let settled = Entry::Removed(plan.source_name.clone());
-        match removed {
-            Ok(()) => ledger.note(settled).await.map_err(Error::Ledger)?,
-            // A later clean-up finds it by its name; the clone is as good.
-            Err(error) => tracing::warn!(vm = %id, %error, "could not {what}"),
-        }
-    }
-    let deployed = match deployed {
-        Err(error) => {
-            // It may be that what the plan is about has changed.
-            *shared.found.lock().await = None;
-            return Err(error);
-        }
-        deployed => deployed?,
-    };
-    // Those of deployments at the same time are among them.
-    tracing::info!(vm = %id, calls = client.calls_sent() - calls, "the VM is made");
-    let (run, expiry) = (shared.ledger().await?.run(), shared.settings.expiry);
-    shared.living.add(&deployed.reference, client, run, expiry);
-    let template = match origin {
-        Origin::Template => plan.template.name,
-        Origin::Vm { template, .. } => template.clone(),
-    };
-    let vm = XcpngVm::new(
-        id.clone(),
-        Arc::clone(shared),
-        deployed,
-        Names {
-            name: plan.name,
-            working_name: plan.working_name,
-            template,
-        },
-        contact,
-        reporter.clone(),
-    );
-    Ok(Made {
-        vm: Arc::new(vm),
-        shared: Arc::clone(shared),
-        runtime: Handle::current(),
-        kept: false,
-    })
-}
-
-/// Makes the snapshot of a VM that a clone is made from.
-async fn stand_still(
-    client: &Client,
-    ledger: &Ledger,
-    vm: &Ref<Vm>,
-    plan: &Plan,
-) -> Result<Ref<Vm>, Error> {
-    const DOING: &str = "take a snapshot of the VM";
-    let name = &plan.source_name;
-    let making = Entry::Making(name.clone());
-    ledger.note(making).await.map_err(Error::Ledger)?;
-    let call = || client.vm().snapshot(vm, name, None).into_task();
-    let error = match carry_out(client, call, DOING).await {
-        Err(error) => error,
-        taken => return taken,
-    };
-    // It may be there all the same.
-    let found = client.vm().get_by_name_label(name).await;
-    for snapshot in found.map_err(Error::pool(DOING))? {
-        remove_snapshot(client, &snapshot)
-            .await
-            .map_err(Error::pool(DOING))?;
-    }
-    let gone = Entry::Removed(name.clone());
-    ledger.note(gone).await.map_err(Error::Ledger)?;
-    Err(error)
-}
-
-async fn plan(
-    shared: &Shared,
-    client: &Client,
-    id: &VmId,
-    origin: &Origin,
-    contact: &FirstContact,
-    reporter: &Reporter,
-) -> Result<Plan, Error> {
-    let find_and_plan = async {
-        let found = shared.find(client, origin, contact).await?;
-        let run = Run::now(shared.ledger().await?.run(), shared.settings.expiry);
-        let wish = match origin {
-            Origin::Template => &shared.settings.wish,
-            Origin::Vm { .. } => &as_it_is(&shared.settings.wish),
-        };
-        Plan::new(id, &run, &random_name(), wish, found)
-    };
-    reporter.stage(Stage::Plan, find_and_plan).await
-}
-
-/// A VM on its way to its owner. It is destroyed when it never gets there.
-struct Made {
-    vm: Arc<XcpngVm>,
-    shared: Arc<Shared>,
-    runtime: Handle,
-    kept: bool,
-}
-
-impl Made {
-    fn keep(mut self) -> Arc<XcpngVm> {
-        self.kept = true;
-        Arc::clone(&self.vm)
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let vm = Arc::clone(&self.vm);
-        let destroy = async move {
-            if let Err(error) = vm.destroy().await {
-                tracing::warn!(%error, "a VM that nobody waited for is left behind");
-            }
-        };
-        self.shared.work.spawn_on(destroy, &self.runtime);
     }
 }
 

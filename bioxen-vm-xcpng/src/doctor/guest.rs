@@ -9,10 +9,11 @@ use std::time::Duration;
 use bioxen_vm_core::{Backend as _, Command, LuaVm, PackageSite, VmId};
 
 use super::{Check, Finding, Report, Told, after};
-use crate::backend::{Origin, XcpngBackend, deploy, random_name};
+use crate::backend::{Origin, XcpngBackend, random_name};
 use crate::config::XcpngConfig;
 use crate::error::{Error, Result, chain};
 use crate::first_contact::FirstContact;
+use crate::making::deploy;
 use crate::progress::{Progress, Stage, StageState};
 use crate::settings::{Handover, Settings};
 use crate::vm::XcpngVm;

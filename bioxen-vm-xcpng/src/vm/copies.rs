@@ -9,11 +9,12 @@ use xapi_client::api::{Host, Vm, VmPowerState};
 use xapi_client::{DateTime, Error as CallError, Ref};
 
 use super::{KeyIn, Living, XcpngVm};
-use crate::backend::{Origin, deploy};
+use crate::backend::Origin;
 use crate::calls::carry_out;
 use crate::deploy::Named;
 use crate::error::{Error, Result};
 use crate::find::{choose, config_drive};
+use crate::making::deploy;
 use crate::marks::is_unfinished;
 use crate::progress::Stage;
 use crate::remove::remove_snapshot;
