@@ -75,7 +75,42 @@ fn help(path: &[String], text: &mut String) {
 fn help_of_all_commands() {
     let mut text = String::new();
     help(&[], &mut text);
+    // A usage line is one that can be copied.
+    let mut wide = text.lines().filter(|line| line.chars().count() > 80);
+    let first = wide.find(|line| !line.starts_with("Usage: ") && !line.starts_with("$ "));
+    assert_eq!(first, None, "wider than a terminal of 80 columns");
     compare("help.txt", &text);
+}
+
+/// The commands of which help tells, without the program's name.
+fn commands() -> Vec<Vec<String>> {
+    let mut text = String::new();
+    help(&[], &mut text);
+    let heads = text.lines().filter_map(|line| {
+        let words = line.strip_prefix("$ bioxen")?.strip_suffix("--help")?;
+        Some(words.split_whitespace().map(str::to_owned).collect())
+    });
+    heads.collect()
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    let status = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["man", "--dir"])
+        .arg(&pages)
+        .status();
+    assert!(status.unwrap().success());
+    let commands = commands();
+    assert!(commands.len() > 40, "{commands:?}");
+    for command in commands {
+        let name = [&["bioxen".to_owned()], &*command].concat();
+        let page = fs::read_to_string(pages.join(format!("{}.1", name.join("-")))).unwrap();
+        assert!(page.contains(".SH OPTIONS"), "{name:?}: {page}");
+        let synopsis = page.split(".SH SYNOPSIS").nth(1).unwrap();
+        assert!(synopsis.contains(&name.join(" ")), "{name:?}: {page}");
+    }
 }
 
 /// A pool of two hosts with a VM that is not ours and two networks that are.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_vm_core::VmManager;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::Settings;
 #[cfg(feature = "xcpng")]
@@ -33,6 +33,7 @@ mod hints;
 mod init;
 mod interrupt;
 mod lines;
+mod manual;
 mod map;
 mod metrics;
 #[cfg(all(feature = "net", feature = "xcpng"))]
@@ -140,6 +141,26 @@ impl Types {
     }
 }
 
+/// The width of help for whoever has no terminal.
+const PLAIN_WIDTH: usize = 80;
+
+/// What can be said to the program. Help is as wide as a terminal up to what is easily read.
+fn command() -> clap::Command {
+    use std::io::IsTerminal as _;
+    // Help behind a pipe is mostly for a pager, on the terminal that standard error still is.
+    let is_seen = std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
+    match is_seen {
+        true => Cli::command(),
+        false => Cli::command().term_width(PLAIN_WIDTH),
+    }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print a script with which a shell completes this program's commands and options
@@ -201,6 +222,8 @@ enum Command {
     /// Remove what killed programs have left on a pool
     #[cfg(feature = "xcpng")]
     Gc(gc::Args),
+    /// Write the manual pages of this program, one for each command
+    Man(manual::Args),
     /// Run a program over the records of files, in several VMs made for it
     Map(Box<map::Args>),
     /// Look at the networks of a pool and make some, also for VMs of their own
@@ -238,7 +261,7 @@ impl Command {
             Self::Config(args) => !args.makes_a_file(),
             #[cfg(feature = "sim")]
             Self::Sim(_) => false,
-            Self::Completions(_) | Self::Types(_) => false,
+            Self::Completions(_) | Self::Man(_) | Self::Types(_) => false,
             _ => true,
         }
     }
@@ -259,7 +282,7 @@ impl Command {
 pub fn main() -> ExitCode {
     // Before anything else: a local VM starts with every program that it runs.
     bioxen_vm_basic::worker::run_if_asked();
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         // Help and the version are no failure. Of the others the code is ours, not that of clap, which may
         // be a program's.
@@ -361,6 +384,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Doctor(args) => Box::pin(doctor::run(args, settings)).await,
             #[cfg(feature = "xcpng")]
             Command::Gc(args) => gc::run(args, settings).await,
+            Command::Man(args) => args.run(),
             Command::Map(args) => Box::pin(map::run(*args, settings)).await,
             #[cfg(all(feature = "net", feature = "xcpng"))]
             Command::Net(command) => Box::pin(net::run(command, settings)).await,

@@ -29,8 +29,8 @@ const DIFFERENT: u8 = 1;
 
 /// What the exit code says, for the help.
 const ENDINGS: &str = "\
-Exit codes: 0 when the same came of it, 1 when something else did, 125 when BioXen itself failed or the
-inputs are not those of the record, 128 and its number for a signal that ended bioxen.";
+Exit codes: 0 when the same came of it, 1 when something else did, 125 when BioXen itself failed or \
+the inputs are not those of the record, 128 and its number for a signal that ended bioxen.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = ENDINGS)]

@@ -22,9 +22,9 @@ use crate::settings::Settings;
 
 /// What the exit code says, for the help.
 const ENDINGS: &str = "\
-Exit codes: that of the program, but 123 when it was out of memory, 124 when its time was up, 152 when
-its processor time was, 122 when it met another limit (processes, disk), 128 and its number for another
-signal, 125 when BioXen itself failed.";
+Exit codes: that of the program, but 123 when it was out of memory, 124 when its time was up, 152 \
+when its processor time was, 122 when it met another limit (processes, disk), 128 and its number \
+for another signal, 125 when BioXen itself failed.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = ENDINGS)]
