@@ -13,20 +13,25 @@
 //! socket. On a socket, [`Sim::serve`] speaks JSON-RPC 1.0 and 2.0 and XML-RPC over HTTPS, so that
 //! any client in any language can use it.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use xapi_client::Client;
-//! use xapi_sim::{Model, Sim, SimOptions};
+//! use xapi_client::api::VmPowerState;
+//! use xapi_sim::{GuestMode, LUA_TEMPLATE, Model, Sim, SimOptions};
 //!
-//! let sim = Sim::start(Model::single_host(), SimOptions::default()).await?;
+//! // Records only; by default VMs of this template are guests, which run.
+//! let options = SimOptions::default().with_guests(GuestMode::Simulated);
+//! let sim = Sim::start(Model::single_host(), options).await?;
 //! let client = Client::over(sim.transport())
 //!     .credentials(sim.credentials().user(), sim.credentials().password().clone())
 //!     .login()
 //!     .await?;
-//! for vm in client.vm().get_all().await? {
-//!     // ...
-//! #   let _ = vm;
-//! }
+//! let template = client.vm().get_by_name_label(LUA_TEMPLATE).await?.remove(0);
+//! let vm = client.vm().clone(&template, "mine").await?;
+//! client.vm().provision(&vm).await?;
+//! client.vm().start(&vm, false, false).await?;
+//! assert_eq!(client.vm().get_power_state(&vm).await?, VmPowerState::Running);
 //! client.close().await?;
 //! sim.shutdown().await;
 //! # Ok(())
