@@ -8,6 +8,7 @@
 //! Names may hold any bytes. They travel as arguments, never as shell text.
 
 mod local;
+mod moved;
 mod there;
 mod tree;
 
@@ -15,11 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::watch;
 
 use crate::{Error, ErrorKind, LuaVm, Result, Runner};
 use local::{Found, Part};
+use moved::{Counted, Counter};
 use there::{Codes, encoded, hex_of};
 
+pub use moved::Moved;
 pub use tree::Synced;
 
 /// A file up to this size is sent without asking first what an earlier transfer has left.
@@ -48,6 +52,7 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Files {
     runner: Arc<dyn Runner>,
+    counter: Counter,
 }
 
 /// What a transfer did.
@@ -64,7 +69,14 @@ impl Files {
     /// The files that the commands of a runner see.
     #[must_use]
     pub fn new(runner: Arc<dyn Runner>) -> Self {
-        Self { runner }
+        let counter = Counter::default();
+        Self { runner, counter }
+    }
+
+    /// How far the copies are, of these files and of their clones, all together.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Moved> {
+        self.counter.subscribe()
     }
 
     /// The files of a VM, which must run.
@@ -126,12 +138,15 @@ impl Files {
             let said = self.ask(command("ask")).await?;
             resumed = said.trim().parse().map_err(|_| Codes::said(said))?;
         }
+        self.counter.begin(found.size, resumed);
         let mut file = tokio::fs::File::open(local).await.map_err(Codes::here)?;
         let whence = std::io::SeekFrom::Start(resumed);
         file.seek(whence).await.map_err(Codes::here)?;
-        let input = crate::Input::stream(file.take(found.size - resumed));
+        let rest = Counted::new(file.take(found.size - resumed), self.counter.clone());
+        let input = crate::Input::stream(rest);
         let command = command(&resumed.to_string()).with_stdin(input);
         self.ask(command).await?;
+        self.counter.finish();
         Ok(Copied {
             bytes: found.size,
             resumed,
@@ -178,8 +193,10 @@ impl Files {
         let Some((size, mode, sum)) = there::parse_look(&said) else {
             return Err(Codes::said(said));
         };
-        let mut part = Part::open(local, &sum, size).map_err(Codes::here)?;
+        let counter = self.counter.clone();
+        let mut part = Part::open(local, &sum, size, counter).map_err(Codes::here)?;
         let resumed = part.size();
+        self.counter.begin(size, resumed);
         if resumed < size || size == 0 {
             let command = self
                 .script(include_str!("files/get.sh"))
@@ -189,6 +206,7 @@ impl Files {
             there::checked(outcome.map_err(Codes::Runner)?, part.said())?;
         }
         if part.finish(&sum, mode).await.map_err(Codes::here)? {
+            self.counter.finish();
             Ok(Copied {
                 bytes: size,
                 resumed,

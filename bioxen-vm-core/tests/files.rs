@@ -140,6 +140,35 @@ async fn a_file_travels_both_ways_with_any_name_content_and_permissions() {
 }
 
 #[tokio::test]
+async fn how_far_copies_are_is_told_in_bytes_and_files() {
+    let (_dir, here, there) = folders();
+    fs::write(here.join("a"), [b'a'; 1000]).unwrap();
+    fs::create_dir(here.join("folder")).unwrap();
+    fs::write(here.join("folder/b"), [b'b'; 500]).unwrap();
+    fs::write(here.join("folder/c"), [b'c'; 24]).unwrap();
+    let files = files();
+    let progress = files.progress();
+    let told = || {
+        let moved = *progress.borrow();
+        let bytes = (moved.bytes, moved.total);
+        (bytes, (moved.files, moved.total_files))
+    };
+    assert_eq!(told(), ((0, 0), (0, 0)));
+    files.put(&here.join("a"), &there).await.unwrap();
+    assert_eq!(told(), ((1000, 1000), (1, 1)));
+    let (from, to) = (here.join("folder"), there.join("folder"));
+    files.push(&from, &to, false).await.unwrap();
+    assert_eq!(told(), ((1524, 1524), (3, 3)));
+    // What is as it should be does not move.
+    files.push(&from, &to, false).await.unwrap();
+    files
+        .get(&there.join("a"), &here.join("back"))
+        .await
+        .unwrap();
+    assert_eq!(told(), ((2524, 2524), (4, 4)));
+}
+
+#[tokio::test]
 async fn a_folder_gets_a_file_under_its_own_name_and_what_was_there_is_replaced() {
     let (_dir, here, there) = folders();
     let file = here.join("x.fa");

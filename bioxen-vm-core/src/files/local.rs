@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::moved::Counter;
 use super::there::{hex, hex_of};
 use super::{folder, internal};
 use crate::{Error, ErrorKind, OutputSink, OutputStream, Result};
@@ -96,11 +97,12 @@ pub(super) struct Part {
     size: u64,
     problem: Option<io::Error>,
     said: Vec<u8>,
+    counter: Counter,
 }
 
 impl Part {
     /// Opens what an earlier transfer has left, or a new one.
-    pub(super) fn open(target: &Path, sum: &str, whole: u64) -> io::Result<Self> {
+    pub(super) fn open(target: &Path, sum: &str, whole: u64, counter: Counter) -> io::Result<Self> {
         if target.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -124,6 +126,7 @@ impl Part {
             size,
             problem: None,
             said: Vec::new(),
+            counter,
         })
     }
 
@@ -181,7 +184,10 @@ impl OutputSink for Part {
             return ControlFlow::Continue(());
         }
         match self.file.write_all(&piece) {
-            Ok(()) => ControlFlow::Continue(()),
+            Ok(()) => {
+                self.counter.add(piece.len());
+                ControlFlow::Continue(())
+            }
             Err(error) => {
                 self.problem = Some(error);
                 ControlFlow::Break(())

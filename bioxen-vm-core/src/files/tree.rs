@@ -74,6 +74,8 @@ struct Changes {
     remove: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     copy: Vec<PathBuf>,
+    /// How many bytes the files to copy have.
+    bytes: u64,
     modes: Vec<(u32, PathBuf)>,
     done: Synced,
 }
@@ -120,8 +122,9 @@ impl Files {
         self.change(remote, removals).await.map_err(told)?;
         let folders = changes.folders.iter().map(|path| ("make".to_owned(), path));
         self.change(remote, folders).await.map_err(told)?;
+        let announced = self.announced(&changes);
         let files = changes.copy.iter().map(|path| {
-            let (files, from, to) = (self.clone(), local.join(path), remote.join(path));
+            let (files, from, to) = (announced.clone(), local.join(path), remote.join(path));
             async move { files.put(&from, &to).await }
         });
         changes.done.bytes = at_once(files).await?;
@@ -175,8 +178,9 @@ impl Files {
         for path in &changes.folders {
             fs::create_dir(local.join(path)).map_err(failed(&local.join(path)))?;
         }
+        let announced = self.announced(&changes);
         let files = changes.copy.iter().map(|path| {
-            let (files, from, to) = (self.clone(), remote.join(path), local.join(path));
+            let (files, from, to) = (announced.clone(), remote.join(path), local.join(path));
             async move { files.get(&from, &to).await }
         });
         changes.done.bytes = at_once(files).await?;
@@ -186,6 +190,15 @@ impl Files {
             fs::set_permissions(&path, mode).map_err(failed(&path))?;
         }
         Ok(changes.done)
+    }
+
+    /// These files, counting copies that their totals have already.
+    fn announced(&self, changes: &Changes) -> Self {
+        let files = changes.copy.len() as u64;
+        Self {
+            runner: Arc::clone(&self.runner),
+            counter: self.counter.announce(files, changes.bytes),
+        }
     }
 
     async fn list(&self, remote: &Path) -> std::result::Result<Tree, Codes> {
@@ -302,7 +315,8 @@ fn compare(
             ) if size == other && sum_of(path).map_err(|error| (path.clone(), error))? == *sum => {
                 changes.done.unchanged += 1;
             }
-            (Entry::File { .. }, _) => {
+            (Entry::File { size, .. }, _) => {
+                changes.bytes += size;
                 changes.done.copied += 1;
                 changes.copy.push(path.clone());
                 // It arrives with its permissions.
