@@ -63,6 +63,24 @@ impl Curator {
         })
     }
 
+    /// The environment of this name, which must be there.
+    ///
+    /// # Errors
+    /// Fails with [`Error::NoEnvironment`], which names those that are there, as
+    /// [`environment`](Self::environment), and when the machine cannot be asked.
+    pub async fn existing_environment(&self, name: &str) -> Result<Environment> {
+        let environment = self.environment(name)?;
+        let there = self.environments().await?;
+        if there.iter().any(|known| known == name) {
+            return Ok(environment);
+        }
+        Err(Error::NoEnvironment {
+            name: name.to_owned(),
+            machine: self.open()?.machine().to_owned(),
+            there,
+        })
+    }
+
     /// The names of the environments that are there, sorted.
     ///
     /// # Errors
