@@ -249,6 +249,29 @@ fn a_program_in_a_file_gets_arguments_and_standard_input() {
 }
 
 #[test]
+fn a_program_may_come_over_standard_input_and_then_reads_nothing() {
+    let mut data = tempfile::NamedTempFile::new().unwrap();
+    data.write_all(b"ACGT").unwrap();
+    let data = data.path().to_str().unwrap();
+    for (options, read) in [(&[][..], ""), (&["--stdin", data][..], "ACGT")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+            .arg("run")
+            .args(options)
+            .args(["-", "first"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let program = b"print(arg[0], arg[1], io.read('a'))\nerror('here')";
+        child.stdin.take().unwrap().write_all(program).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(stdout(&output), format!("stdin\tfirst\t{read}\n"));
+        assert!(stderr(&output).contains("stdin:2: here"), "{output:?}");
+    }
+}
+
+#[test]
 fn a_program_that_lacks_a_rock_or_a_file_is_followed_by_what_gives_it() {
     let error = stderr(&bioxen(&["run", "-e", "require 'no_such.module'"]));
     assert!(error.contains("`--package ROCK`"), "{error}");

@@ -170,6 +170,35 @@ fn it_ends_with_the_known_figures_of_phage_lambda_and_leaves_nothing() {
 }
 
 #[test]
+fn a_program_is_told_each_stage_in_an_object() {
+    let _turn = alone();
+    let output = demo().arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let told: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let stages = told.iter().filter(|line| line["event"] == "stage");
+    let names: Vec<_> = stages
+        .map(|stage| {
+            assert!(stage["milliseconds"].is_u64(), "{stage}");
+            stage["name"].as_str().unwrap()
+        })
+        .collect();
+    assert!(names.contains(&"open the pool"), "{names:?}");
+    assert!(
+        names.contains(&"the same in a VM of type basic"),
+        "{names:?}"
+    );
+    let note = told
+        .iter()
+        .find(|line| line["text"] == "gives the same bytes");
+    assert_eq!(note.unwrap()["event"], "note");
+    assert_eq!(told.last().unwrap()["event"], "finished");
+}
+
+#[test]
 fn ctrl_c_half_way_leaves_nothing() {
     let _turn = alone();
     for stage in [

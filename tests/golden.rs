@@ -82,15 +82,17 @@ fn help_of_all_commands() {
     compare("help.txt", &text);
 }
 
-/// The commands of which help tells, without the program's name.
-fn commands() -> Vec<Vec<String>> {
+/// The commands of which help tells, without the program's name, and what it tells.
+fn commands() -> Vec<(Vec<String>, String)> {
     let mut text = String::new();
     help(&[], &mut text);
-    let heads = text.lines().filter_map(|line| {
-        let words = line.strip_prefix("$ bioxen")?.strip_suffix("--help")?;
-        Some(words.split_whitespace().map(str::to_owned).collect())
+    let parts = text.split("$ bioxen").skip(1);
+    let of = parts.map(|part| {
+        let (head, told) = part.split_once("--help\n").unwrap();
+        let words = head.split_whitespace().map(str::to_owned);
+        (words.collect(), told.to_owned())
     });
-    heads.collect()
+    of.collect()
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn every_command_has_a_manual_page() {
     assert!(status.unwrap().success());
     let commands = commands();
     assert!(commands.len() > 40, "{commands:?}");
-    for command in commands {
+    for (command, _) in commands {
         let name = [&["bioxen".to_owned()], &*command].concat();
         let page = fs::read_to_string(pages.join(format!("{}.1", name.join("-")))).unwrap();
         assert!(page.contains(".SH OPTIONS"), "{name:?}: {page}");
@@ -241,6 +243,34 @@ async fn tables_and_json() {
     compare("json.txt", &json);
 }
 
+/// Commands that leave standard output to programs, people and shells.
+const WITHOUT_JSON: [&str; 5] = ["completions", "exec", "man", "run", "shell"];
+
+#[test]
+fn every_command_with_a_result_prints_it_as_json_and_is_in_the_page_on_that() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
+    let page = fs::read_to_string(page).unwrap();
+    // Every second part stands between backticks.
+    let named: Vec<_> = page.split('`').skip(1).step_by(2).collect();
+    let (_, packages) = page.split_once("## Packages").unwrap();
+    let (packages, _) = packages.split_once("\n## ").unwrap();
+    for (command, told) in commands() {
+        if told.contains("\nCommands:\n") {
+            continue;
+        }
+        let name = command.join(" ");
+        let has_json = told.contains(" --json");
+        assert_ne!(has_json, WITHOUT_JSON.contains(&name.as_str()), "{name}");
+        let is_named = match name.strip_prefix("pkg ") {
+            Some(name) => packages.contains(&format!("`{name}`")),
+            None => named
+                .iter()
+                .any(|code| *code == name || code.starts_with(&format!("{name} "))),
+        };
+        assert!(is_named, "docs/json.md says nothing of {name}");
+    }
+}
+
 /// The names of the fields of a JSON value and of all that it holds.
 fn keys(value: &serde_json::Value, all: &mut BTreeSet<String>) {
     match value {
@@ -286,6 +316,8 @@ async fn errors() {
         vec!["run"],
         vec!["run", "missing.lua"],
         vec!["run", "-e", "error('no')"],
+        vec!["run", "--stdin", "-", "-"],
+        vec!["run", "--tree", "nowhere", "-e", "print(1)"],
         vec!["run", "--type", "docker", "-e", "print(1)"],
         of(&[]),
         of(&["--set", "template=worcer"]),
@@ -297,6 +329,8 @@ async fn errors() {
             "--set",
             "xcpng_host=127.0.0.1:1",
         ]),
+        of(&["--set", "template=worker", "--tree", "nowhere"]),
+        vec!["create", "lab", "--type", "basic"],
         vec!["ls", "--set", "username=nobody"],
         vec!["ls", "--set", "tls.fingerprint=00"],
         vec!["info", "nobody"],

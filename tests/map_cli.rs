@@ -141,6 +141,34 @@ fn a_folder_has_the_result_and_json_tells_all() {
     assert!(last["times"]["vms"][0]["run"].as_f64().unwrap() > 0.0);
     let result = fs::read_to_string(lab.folder.path().join("out/result")).unwrap();
     assert_eq!(result, "10 records\n");
+    assert_eq!(last["output"], Value::Null);
+
+    // Without a folder the last object has the result itself, which must be text.
+    let sum = ["--by", "fasta", "--json", "--reduce"];
+    let run = |reduce| {
+        [
+            &sum[..],
+            &[reduce, "count.lua", "reads.fa", "--", "records"],
+        ]
+        .concat()
+    };
+    let printed = lab.prints(&run("sum.lua"));
+    let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(last["output"], "10 records\n");
+    assert_eq!(last["result"], Value::Null);
+    lab.file("bytes.lua", r"io.write('\xff')");
+    let refused = lab.map(&run("bytes.lua"));
+    assert_eq!(refused.status.code(), Some(125));
+    let said = said(&refused);
+    assert!(
+        said.contains("not UTF-8") && said.contains("--out FOLDER"),
+        "{said}"
+    );
+
+    let told = lab.map(&["--by", "fasta", "--out", "more", "count.lua", "reads.fa"]);
+    let told = String::from_utf8(told.stderr).unwrap();
+    let last = told.lines().last().unwrap();
+    assert_eq!(last, "bioxen: the result is more/result");
 }
 
 #[test]

@@ -490,6 +490,106 @@ fn a_program_that_is_killed_in_a_build_is_cleaned_up_by_the_next_one() {
     assert!(!left.contains("sleep"), "{left}");
 }
 
+/// Runs `bioxen run` with the homes of `pkg`.
+fn run(home: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .arg("run")
+        .args(args)
+        .env("HOME", home)
+        .env_remove("XDG_DATA_HOME")
+        .env("XDG_CONFIG_HOME", home)
+        .env("XDG_STATE_HOME", home)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_program_finds_the_rocks_of_the_tree_or_environment_that_it_is_run_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    let install = ["install", "bio_compute", "--server", "bioxen"];
+    stdout(home, &[&install[..], &["--env", "old"]].concat());
+    stdout(home, &[&install[..], &["--tree", "tree"]].concat());
+    let program = ["-e", "print((pcall(require, 'bio_compute')))"];
+    for (options, finds) in [
+        (&["--env", "old"][..], "true\n"),
+        (&["--tree", "tree"], "true\n"),
+        (&[], "false\n"),
+    ] {
+        let output = run(home, &[options, &program[..]].concat());
+        assert_eq!(output.stdout, finds.as_bytes(), "{options:?}: {output:?}");
+    }
+    // A session does, too.
+    let mut shell = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["shell", "--env", "old"])
+        .env("HOME", home)
+        .env_remove("XDG_DATA_HOME")
+        .env("XDG_CONFIG_HOME", home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = b"print(type(require('bio_compute')))\n";
+    std::io::Write::write_all(&mut shell.stdin.take().unwrap(), line).unwrap();
+    let output = shell.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"table\n");
+    // What is recorded finds them again.
+    let recorded = [&["--env", "old", "--record", "run.json"][..], &program].concat();
+    assert!(run(home, &recorded).status.success());
+    let replayed = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args(["replay", "run.json", "--json"])
+        .env("HOME", home)
+        .env_remove("XDG_DATA_HOME")
+        .env("XDG_CONFIG_HOME", home)
+        .current_dir(home)
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    assert_eq!(told["same"], true, "{replayed:?}");
+    // The rocks of a VM are not where its programs look.
+    let both = ["--env", "old", "-p", "bio_compute", "--server", "bioxen"];
+    let refused = run(home, &[&both[..], &program].concat());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("--package installs rocks in the VM"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_environment_that_is_not_there_is_named_with_how_to_make_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    let install = ["install", "bio_compute", "--server", "bioxen"];
+    stdout(home, &[&install[..], &["--env", "old"]].concat());
+    let made = "`bioxen pkg --env odl install ROCK` makes it";
+    for args in [
+        &["list"][..],
+        &["verify"],
+        &["undo"],
+        &["export"],
+        &["path"],
+        &["remove", "x"],
+        &["upgrade"],
+        &["info", "bio_compute"],
+    ] {
+        let output = pkg(home, &[args, &["--env", "odl"]].concat());
+        assert_eq!(output.status.code(), Some(125), "{args:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("no environment \"odl\"; there are old"),
+            "{said}"
+        );
+        assert!(said.contains(made), "{said}");
+    }
+    let output = run(home, &["--env", "odl", "-e", "print(1)"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(made), "{said}");
+    assert_eq!(stdout(home, &["list", "--env", "old"]).lines().count(), 1);
+}
+
 #[test]
 fn wrong_input_is_one_line_that_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();

@@ -147,6 +147,36 @@ fn what_came_otherwise_is_told() {
         "{}",
         said(&again)
     );
+    // The same for a program, of which standard output has nothing else.
+    let again = bioxen(&folder, &["replay", "run.json", "--json"], b"");
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    let told: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(told["same"], false);
+    assert_eq!(told["status"], "exit code 0");
+    let differences = told["differences"].as_array().unwrap();
+    let what: Vec<_> = differences.iter().map(|other| &other["what"]).collect();
+    assert_eq!(what, ["returned", "stdout"]);
+    assert_eq!(differences[0]["then"].as_array().unwrap().len(), 1);
+    assert!(differences[1]["now"]["sha256"].is_string());
+}
+
+#[test]
+fn a_record_of_a_newer_form_names_the_program_to_take() {
+    let newer = r#"{"format": 2, "bioxen": "7.1.0", "unheard": "of"}"#;
+    let folder = folder(&[("run.json", newer), ("other.json", "{}")]);
+    let replayed = bioxen(&folder, &["replay", "run.json"], b"");
+    assert_eq!(replayed.status.code(), Some(125));
+    let told = said(&replayed);
+    assert!(
+        told.contains("run.json has the form 2 of records"),
+        "{told}"
+    );
+    assert!(
+        told.contains("replay it with BioXen 7.1.0, which wrote it"),
+        "{told}"
+    );
+    let other = said(&bioxen(&folder, &["replay", "other.json"], b""));
+    assert!(other.contains("is no record that"), "{other}");
 }
 
 #[test]

@@ -99,10 +99,12 @@ fn the_other_commands_use_the_pool_until_it_ends() {
     );
     assert_eq!(read.stdout, b">x\nACGT\n>x\nACGT\n");
     run(folder, &[&["cp", "lab:input", "back"], &lab[..]].concat());
-    run(
+    let copied = run(
         folder,
-        &[&["cp", "lab:genome.fa", "one.fa"], &lab[..]].concat(),
+        &[&["cp", "--json", "lab:genome.fa", "one.fa"], &lab[..]].concat(),
     );
+    let copied: serde_json::Value = serde_json::from_slice(&copied.stdout).unwrap();
+    assert_eq!((&copied["files"], &copied["bytes"]), (&1.into(), &8.into()));
     for file in ["back/genome.fa", "one.fa"] {
         assert_eq!(
             std::fs::read(folder.join(file)).unwrap(),
@@ -279,6 +281,38 @@ fn a_pool_is_set_up_from_options_an_older_file_and_a_decision_of_trust() {
         assert!(event["message"].is_string(), "{line}");
     }
     end(pool, Signal::SIGINT);
+}
+
+#[test]
+fn a_program_is_told_how_a_pool_is_reached_in_one_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut child = bioxen(folder, &["sim", "lab.toml", "--no-guests", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let pool = Served(child);
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let settings = std::fs::read_to_string(told["settings"].as_str().unwrap()).unwrap();
+    for key in ["host", "fingerprint"] {
+        let value = told[key].as_str().unwrap();
+        assert!(settings.contains(value), "{key}: {settings}");
+        assert!(key == "fingerprint" || told["url"].as_str().unwrap().ends_with(value));
+    }
+    assert_eq!(told["guests"], serde_json::json!([]));
+    let control = std::fs::read_to_string(told["control"]["file"].as_str().unwrap()).unwrap();
+    assert!(control.starts_with(told["control"]["url"].as_str().unwrap()));
+    // The secrets stay in their files.
+    let password = settings.lines().find(|line| line.starts_with("password"));
+    let password = password.unwrap().split('"').nth(1).unwrap();
+    assert!(!line.contains(password), "{line}");
+    end(pool, Signal::SIGTERM);
+    let mut more = String::new();
+    said.read_to_string(&mut more).unwrap();
+    assert_eq!(more, "");
 }
 
 #[test]

@@ -289,3 +289,39 @@ async fn a_pool_that_lets_nobody_in_is_written_only_when_its_user_says_so() {
     let ssh = "ssh = { user = \"bio\", port = 2222 }";
     assert!(written.contains(ssh), "{written}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_in_a_pool_and_a_copy_say_how_far_they_are_in_a_line_that_goes_again() {
+    let pool = Pool::of(Model::single_host(), SimOptions::default()).await;
+    let terminal = Terminal::open();
+    let settings = format!(
+        "[xcpng]\nxcpng_host = '{}'\npassword = '{PASSWORD}'\ntemplate = 'lua-bio-template'\n\
+         ssh.user = '{}'\nssh.port = {PORT}\ntls.fingerprint = '{}'\n",
+        pool.server.address(),
+        pool.sim.guest_user().unwrap(),
+        pool.server.fingerprint().unwrap()
+    );
+    terminal.file("pool.toml", &settings);
+    terminal.types(
+        "clear; bioxen -c pool.toml run -t xcpng -p bio_compute --server bioxen \
+         -e 'io.write(\"do\", \"ne\")'; echo \" code $?\"",
+    );
+    terminal.shows("VM run: ");
+    terminal.shows("installing bio_compute");
+    // What the program writes stands where the line was.
+    let screen = terminal.shows("\ndone code 0");
+    assert!(!screen.contains("VM run: "), "{screen}");
+    assert!(!screen.contains("installing"), "{screen}");
+
+    terminal.types("clear; bioxen -c pool.toml create lab; echo code $?");
+    terminal.shows("code 0");
+    let big = terminal.home.path().join("big.fa");
+    fs::File::create(big).unwrap().set_len(96 << 20).unwrap();
+    terminal.types("clear; bioxen -c pool.toml cp big.fa lab:; echo code $?");
+    terminal.shows("big.fa: looking at what is there");
+    terminal.shows(" of 96.0 MiB");
+    let screen = terminal.shows("code 0");
+    assert!(!screen.contains("MiB"), "{screen}");
+    pool.server.shutdown().await;
+    pool.sim.shutdown().await;
+}

@@ -233,7 +233,11 @@ async fn what_bioxen_has_not_made_is_destroyed_on_express_request_only() {
 async fn a_type_whose_vms_end_with_their_program_says_so() {
     let pool = pool().await;
     let said = pool.refused(&["create", "--type", "basic", "lab"]).await;
-    assert!(said.contains("\"basic\" end with the program"), "{said}");
+    assert!(
+        said.contains("VMs of type basic end with the program"),
+        "{said}"
+    );
+    assert!(said.contains("`bioxen run --type basic`"), "{said}");
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
 }

@@ -7,39 +7,110 @@ use std::process::ExitCode;
 #[cfg(feature = "xcpng")]
 use anyhow::bail;
 use bioxen_vm_core::LuaVm;
-use bioxen_vm_core::files::{Files, Synced};
+use bioxen_vm_core::files::{Copied, Files, Synced};
+use serde::Serialize;
 
+use super::waiting::copying;
 use super::warn;
 
 #[cfg(feature = "xcpng")]
 use crate::settings::Settings;
 
-/// Copies a file or folder into a VM. A folder is made equal, without removing what else is there.
-pub(super) async fn put(files: &Files, local: &Path, remote: Option<&Path>) -> anyhow::Result<()> {
-    if local.is_dir() {
-        let synced = files.push(local, &named(local, remote), false).await?;
-        tell_left_out(local, &synced);
-    } else {
-        files.put(local, remote.unwrap_or(Path::new("."))).await?;
+/// What was copied.
+#[derive(Debug, Serialize)]
+pub(super) struct Done {
+    /// How many files.
+    files: usize,
+    /// How many files were as they should be.
+    unchanged: usize,
+    /// How many bytes the copied files have.
+    bytes: u64,
+    /// How many of them were there from a copy that broke off.
+    resumed: u64,
+    /// What is neither file nor folder.
+    left_out: Vec<PathBuf>,
+}
+
+impl From<Copied> for Done {
+    fn from(copied: Copied) -> Self {
+        Self {
+            files: 1,
+            unchanged: 0,
+            bytes: copied.bytes,
+            resumed: copied.resumed,
+            left_out: Vec::new(),
+        }
     }
-    Ok(())
+}
+
+impl From<Synced> for Done {
+    fn from(synced: Synced) -> Self {
+        Self {
+            files: synced.copied,
+            unchanged: synced.unchanged,
+            bytes: synced.bytes,
+            resumed: 0,
+            left_out: synced.skipped,
+        }
+    }
+}
+
+/// Copies a file or folder into a VM. A folder is made equal, without removing what else is there.
+pub(super) async fn put(
+    files: &Files,
+    local: &Path,
+    remote: Option<&Path>,
+) -> anyhow::Result<Done> {
+    let copy = async {
+        anyhow::Ok(match local.is_dir() {
+            true => files
+                .push(local, &named(local, remote), false)
+                .await?
+                .into(),
+            false => {
+                let remote = remote.unwrap_or(Path::new("."));
+                Done::from(files.put(local, remote).await?)
+            }
+        })
+    };
+    let done = copying(files, &called(local), copy).await?;
+    tell_left_out(local, &done);
+    Ok(done)
 }
 
 /// Copies a file or folder out of a VM, in the same way.
-pub(super) async fn get(files: &Files, remote: &Path, local: Option<&Path>) -> anyhow::Result<()> {
-    if files.is_folder(remote).await? {
-        let synced = files.pull(remote, &named(remote, local), false).await?;
-        tell_left_out(remote, &synced);
-    } else {
-        files.get(remote, local.unwrap_or(Path::new("."))).await?;
-    }
-    Ok(())
+pub(super) async fn get(
+    files: &Files,
+    remote: &Path,
+    local: Option<&Path>,
+) -> anyhow::Result<Done> {
+    let copy = async {
+        anyhow::Ok(match files.is_folder(remote).await? {
+            true => files
+                .pull(remote, &named(remote, local), false)
+                .await?
+                .into(),
+            false => {
+                let local = local.unwrap_or(Path::new("."));
+                Done::from(files.get(remote, local).await?)
+            }
+        })
+    };
+    let done = copying(files, &called(remote), copy).await?;
+    tell_left_out(remote, &done);
+    Ok(done)
+}
+
+/// What a file or folder is called while it is copied.
+fn called(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().replace(char::is_control, "?")
 }
 
 /// Warns of what is neither file nor folder, and so stayed where it was.
-fn tell_left_out(folder: &Path, synced: &Synced) {
+fn tell_left_out(folder: &Path, done: &Done) {
     const LISTED: usize = 5;
-    let left_out = &synced.skipped;
+    let left_out = &done.left_out;
     if left_out.is_empty() {
         return;
     }
@@ -159,6 +230,7 @@ impl<'a> End<'a> {
 #[cfg(feature = "xcpng")]
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     use super::interrupt::Interrupts;
+    use super::print;
     use super::vms::{adopt, on_pool, pool};
 
     let (from, to) = (End::of(&args.from), End::of(&args.to));
@@ -184,11 +256,17 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
                     let remote = path.unwrap_or(Path::new("."));
                     get(&files, remote, Some(local)).await
                 }
-                _ => Ok(()),
+                _ => bail!("neither end is in a VM"),
             }
         };
         match interrupts.unless(copy).await {
-            Ok(done) => done.map(|()| ExitCode::SUCCESS),
+            Ok(done) => {
+                let done = done?;
+                if args.common.json() {
+                    print(&format!("{}\n", serde_json::to_string(&done)?))?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
         }
     });

@@ -34,14 +34,96 @@ pub(super) struct Args {
     /// Pack the rocks of the sources in this folder, instead of those that come with this program
     #[arg(long, value_name = "FOLDER")]
     rocks: Option<PathBuf>,
+
+    /// Tell what goes on as JSON, an object to a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    fn telling(&self) -> Telling {
+        Telling { as_json: self.json }
+    }
+}
+
+/// How what goes on is told.
+#[derive(Debug, Clone, Copy)]
+struct Telling {
+    as_json: bool,
+}
+
+impl Telling {
+    /// Awaits work, and says what it is and how long it took.
+    async fn stage<T, E: Into<anyhow::Error>>(
+        self,
+        name: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> anyhow::Result<T> {
+        let begun = Instant::now();
+        let result = work.await.map_err(Into::into)?;
+        self.line(name, begun.elapsed())?;
+        Ok(result)
+    }
+
+    /// Awaits work of the pool's backend, and says what it goes through and how long each stage took.
+    async fn watched<T, E: Into<anyhow::Error>>(
+        self,
+        progress: &mut broadcast::Receiver<Progress>,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> anyhow::Result<T> {
+        let mut work = std::pin::pin!(work);
+        let result = loop {
+            tokio::select! {
+                biased;
+                Ok(step) = progress.recv() => self.step(&step)?,
+                result = &mut work => break result,
+            }
+        };
+        // What it said with its last breath.
+        while let Ok(step) = progress.try_recv() {
+            self.step(&step)?;
+        }
+        result.map_err(Into::into)
+    }
+
+    fn step(self, step: &Progress) -> anyhow::Result<()> {
+        match step.state {
+            StageState::Finished(took) => self.line(&step.stage.to_string(), took),
+            _ => Ok(()),
+        }
+    }
+
+    fn line(self, name: &str, took: Duration) -> anyhow::Result<()> {
+        let milliseconds = took.as_millis();
+        self.tell(
+            || format!("{name:<44}{:>10}", time(took)),
+            json!({"event": "stage", "name": name, "milliseconds": milliseconds as u64}),
+        )
+    }
+
+    fn note(self, text: &str) -> anyhow::Result<()> {
+        let text = text.trim_end();
+        self.tell(
+            || format!("    {text}"),
+            json!({"event": "note", "text": text}),
+        )
+    }
+
+    fn tell(self, text: impl FnOnce() -> String, object: Value) -> anyhow::Result<()> {
+        print(&match self.as_json {
+            true => format!("{object}\n"),
+            false => format!("{}\n", text()),
+        })
+    }
 }
 
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     let fasta = std::fs::read(&args.fasta)
         .with_context(|| format!("cannot read the genome {}", args.fasta.display()))?;
+    let telling = args.telling();
     let interrupts = Interrupts::listen()?;
     let begun = Instant::now();
-    let pool = match interrupts.unless(Box::pin(open(&settings))).await {
+    let pool = match interrupts.unless(Box::pin(open(&settings, telling))).await {
         Ok(pool) => pool?,
         Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
     };
@@ -49,29 +131,35 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     pool.close().await;
     match result? {
         Ended::Finished => {
-            print(&format!(
-                "\nAll of it took {}. Nothing is left behind.\n",
-                time(begun.elapsed())
-            ))?;
+            let took = begun.elapsed();
+            telling.tell(
+                || format!("\nAll of it took {}. Nothing is left behind.", time(took)),
+                json!({"event": "finished", "milliseconds": took.as_millis() as u64}),
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         Ended::Interrupted(interrupted) => {
-            print("\nInterrupted. Nothing is left behind.\n")?;
+            telling.tell(
+                || "\nInterrupted. Nothing is left behind.".to_owned(),
+                json!({"event": "interrupted"}),
+            )?;
             Ok(ExitCode::from(interrupted.exit_code()))
         }
     }
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Pool> {
-    let pool = stage("open the pool", Pool::open(settings.config("xcpng"))).await?;
+async fn open(settings: &Settings, telling: Telling) -> anyhow::Result<Pool> {
+    let pool = telling
+        .stage("open the pool", Pool::open(settings.config("xcpng")))
+        .await?;
     match pool.embedded() {
         Some(embedded) => {
-            note(&format!("embedded XAPI simulator at {}", embedded.url()))?;
+            telling.note(&format!("embedded XAPI simulator at {}", embedded.url()))?;
             for line in embedded.isolation() {
-                note(&format!("guests: {line}"))?;
+                telling.note(&format!("guests: {line}"))?;
             }
         }
-        None => note("as configured")?,
+        None => telling.note("as configured")?,
     }
     Ok(pool)
 }
@@ -101,7 +189,8 @@ async fn on_pool(
             fasta,
         )))
         .await;
-    let cleaned = watched(&mut progress, manager.shutdown_all()).await;
+    let telling = args.telling();
+    let cleaned = telling.watched(&mut progress, manager.shutdown_all()).await;
     match result {
         Ok(Ok(())) => {
             cleaned?;
@@ -128,22 +217,28 @@ async fn job(
     local_config: Value,
     fasta: Vec<u8>,
 ) -> anyhow::Result<()> {
-    watched(progress, manager.create_vm(REMOTE, "xcpng", Value::Null)).await?;
+    let telling = args.telling();
+    telling
+        .watched(progress, manager.create_vm(REMOTE, "xcpng", Value::Null))
+        .await?;
     let calls = pool.client().await?.calls_sent();
-    note(&format!("{calls} calls of the pool's API"))?;
+    telling.note(&format!("{calls} calls of the pool's API"))?;
     let greeting = "print(_VERSION, io.popen('uname -n'):read())";
-    let hello = stage(
-        "run Lua in it",
-        execute(manager, REMOTE, Script::new(greeting)),
-    )
-    .await?;
-    note(&hello.stdout_text())?;
+    let hello = telling
+        .stage(
+            "run Lua in it",
+            execute(manager, REMOTE, Script::new(greeting)),
+        )
+        .await?;
+    telling.note(&hello.stdout_text())?;
 
     let rocks = OwnRocks::of(args.rocks.as_deref()).await?;
     let installer = PackageInstaller::new(Arc::clone(manager)).with_servers([rocks.server.clone()]);
     let install = installer.install_package_in_vm(PACKAGE, REMOTE, "xcpng");
-    let report = stage(&format!("install {PACKAGE} in it"), install).await?;
-    note(&report.to_string())?;
+    let report = telling
+        .stage(&format!("install {PACKAGE} in it"), install)
+        .await?;
+    telling.note(&report.to_string())?;
 
     let name = args
         .fasta
@@ -153,9 +248,11 @@ async fn job(
         .into_owned();
     let script = Script::new(PROGRAM).with_name("demo.lua").with_stdin(fasta);
     let remote = execute(manager, REMOTE, script.clone());
-    let remote = stage(&format!("analyse {name} in it"), remote).await?;
+    let remote = telling
+        .stage(&format!("analyse {name} in it"), remote)
+        .await?;
     for line in remote.stdout_text().lines() {
-        note(line)?;
+        telling.note(line)?;
     }
 
     let local = async {
@@ -165,13 +262,15 @@ async fn job(
             .await?;
         execute(manager, LOCAL, script).await
     };
-    let local = stage("the same in a VM of type basic", local).await?;
+    let local = telling
+        .stage("the same in a VM of type basic", local)
+        .await?;
     ensure!(
         local.stdout == remote.stdout,
         "the VMs do not agree: {}",
         local.stdout_text()
     );
-    note("gives the same bytes")
+    telling.note("gives the same bytes")
 }
 
 /// Runs a program that is expected to succeed.
@@ -191,52 +290,6 @@ async fn execute(manager: &VmManager, vm: &str, script: Script) -> anyhow::Resul
 enum Ended {
     Finished,
     Interrupted(Interrupted),
-}
-
-/// Awaits work, and says what it is and how long it took.
-async fn stage<T, E: Into<anyhow::Error>>(
-    name: &str,
-    work: impl Future<Output = Result<T, E>>,
-) -> anyhow::Result<T> {
-    let begun = Instant::now();
-    let result = work.await.map_err(Into::into)?;
-    line(name, begun.elapsed())?;
-    Ok(result)
-}
-
-/// Awaits work of the pool's backend, and says what it goes through and how long each stage took.
-async fn watched<T, E: Into<anyhow::Error>>(
-    progress: &mut broadcast::Receiver<Progress>,
-    work: impl Future<Output = Result<T, E>>,
-) -> anyhow::Result<T> {
-    let mut work = std::pin::pin!(work);
-    let result = loop {
-        tokio::select! {
-            biased;
-            Ok(step) = progress.recv() => show(&step)?,
-            result = &mut work => break result,
-        }
-    };
-    // What it said with its last breath.
-    while let Ok(step) = progress.try_recv() {
-        show(&step)?;
-    }
-    result.map_err(Into::into)
-}
-
-fn show(step: &Progress) -> anyhow::Result<()> {
-    match step.state {
-        StageState::Finished(took) => line(&step.stage.to_string(), took),
-        _ => Ok(()),
-    }
-}
-
-fn line(name: &str, took: Duration) -> anyhow::Result<()> {
-    print(&format!("{name:<44}{:>10}\n", time(took)))
-}
-
-fn note(text: &str) -> anyhow::Result<()> {
-    print(&format!("    {}\n", text.trim_end()))
 }
 
 fn time(took: Duration) -> String {

@@ -5,10 +5,14 @@ use std::sync::Arc;
 #[cfg(feature = "xcpng")]
 use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_core::{LuaVm, Value, VmId, VmManager};
+#[cfg(feature = "xcpng")]
+use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
 
 use super::config;
 #[cfg(feature = "xcpng")]
 use super::configured;
+#[cfg(feature = "xcpng")]
+use super::waiting::told;
 use crate::settings::Settings;
 
 /// Which VM, as the user says it.
@@ -43,6 +47,9 @@ pub(super) struct Ground {
     pub(super) set: Vec<String>,
     pub(super) config: Value,
     pub(super) existing: Option<String>,
+    /// The pool that the VM is on, where it is on one.
+    #[cfg(feature = "xcpng")]
+    pool: Option<Arc<XcpngBackend>>,
 }
 
 impl Kind {
@@ -66,12 +73,20 @@ impl Ground {
         for assignment in set {
             settings.set(&vm_type, assignment)?;
         }
+        let config = config(&settings, &vm_type)?;
+        #[cfg(feature = "xcpng")]
+        if vm_type == XcpngConfig::VM_TYPE {
+            let pool = XcpngConfig::from_value(config.clone())?.build()?;
+            return Ok(Self::on_pool(pool, set, config, None));
+        }
         Ok(Self {
             manager: Arc::new(VmManager::new(crate::factory())),
-            config: config(&settings, &vm_type)?,
+            config,
             vm_type,
             set: set.to_vec(),
             existing: None,
+            #[cfg(feature = "xcpng")]
+            pool: None,
         })
     }
 
@@ -82,23 +97,45 @@ impl Ground {
         set: &[String],
         mut settings: Settings,
     ) -> anyhow::Result<Self> {
-        let vm_type = bioxen_vm_xcpng::XcpngConfig::VM_TYPE.to_owned();
         for assignment in set {
-            settings.set(&vm_type, assignment)?;
+            settings.set(XcpngConfig::VM_TYPE, assignment)?;
         }
-        let config = configured(&settings, &vm_type)?;
-        let manager = for_existing(VmManager::new(crate::factory()), config.clone())?;
-        Ok(Self {
-            manager: Arc::new(manager),
-            vm_type,
-            set: set.to_vec(),
-            config,
-            existing: Some(which),
-        })
+        let config = configured(&settings, XcpngConfig::VM_TYPE)?;
+        let pool = XcpngConfig::from_value(config.clone())?.build_without_template()?;
+        Ok(Self::on_pool(pool, set, config, Some(which)))
     }
 
-    /// Makes the VM, under this id, or finds and starts the one that is there.
+    #[cfg(feature = "xcpng")]
+    fn on_pool(
+        pool: XcpngBackend,
+        set: &[String],
+        config: Value,
+        existing: Option<String>,
+    ) -> Self {
+        let pool = Arc::new(pool);
+        let manager = VmManager::new(crate::factory());
+        Self {
+            manager: Arc::new(manager.with_backend(Arc::<XcpngBackend>::clone(&pool))),
+            vm_type: XcpngConfig::VM_TYPE.to_owned(),
+            set: set.to_vec(),
+            config,
+            existing,
+            pool: Some(pool),
+        }
+    }
+
+    /// Makes the VM, under this id, or finds and starts the one that is there, and tells its stages
+    /// meanwhile.
     pub(super) async fn enter(&self, id: &str) -> anyhow::Result<Arc<dyn LuaVm>> {
+        let entered = Box::pin(self.enter_untold(id));
+        #[cfg(feature = "xcpng")]
+        if let Some(pool) = &self.pool {
+            return told(pool.subscribe(), entered).await;
+        }
+        entered.await
+    }
+
+    async fn enter_untold(&self, id: &str) -> anyhow::Result<Arc<dyn LuaVm>> {
         let (manager, config) = (&self.manager, self.config.clone());
         Ok(match &self.existing {
             Some(which) => {

@@ -1,7 +1,7 @@
 //! `bioxen map`: runs a program over the records of files, in several VMs made for it.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::num::NonZero;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -109,8 +109,9 @@ pub(super) struct Args {
     #[arg(long, requires = "out")]
     resume: bool,
 
-    /// Tell what goes on as JSON on standard output, an object to a line
-    #[arg(long, requires = "out")]
+    /// Tell what goes on as JSON on standard output, an object to a line; the last has the result,
+    /// which has to be text where it is not in a file of --out
+    #[arg(long)]
     json: bool,
 
     /// Serve numbers of the run for Prometheus at this address, `127.0.0.1:9464` for example, on the
@@ -253,12 +254,17 @@ async fn show(args: &Args, mapped: Mapped) -> anyhow::Result<ExitCode> {
             LuaValue::Nil => None,
             value => Some(value.to_json()?),
         };
+        let (result, output) = match args.out {
+            Some(_) => (Some(&mapped.result), None),
+            None => (None, Some(text(&mapped)?)),
+        };
         let line = json!({
             "event": "mapped",
             "shards": mapped.shards,
             "resumed": mapped.resumed,
             "records": mapped.records,
-            "result": mapped.result,
+            "result": result,
+            "output": output,
             "value": value,
             "times": mapped.times,
         });
@@ -267,6 +273,8 @@ async fn show(args: &Args, mapped: Mapped) -> anyhow::Result<ExitCode> {
     }
     say("INFO", &mapped.times.to_string());
     if args.out.is_some() {
+        let result = mapped.result.display();
+        say("INFO", &format!("bioxen: the result is {result}"));
         return Ok(ExitCode::SUCCESS);
     }
     // On a thread of its own, so that signals are heard while the reader takes its time.
@@ -283,4 +291,17 @@ async fn show(args: &Args, mapped: Mapped) -> anyhow::Result<ExitCode> {
             )
     });
     copying.await.context("cannot write the result")?
+}
+
+/// The result as text, which a JSON object can hold.
+fn text(mapped: &Mapped) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = mapped.open()?.read_to_string(&mut text);
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => anyhow::anyhow!(
+            "the result is not UTF-8, which JSON cannot hold; --out FOLDER puts it into a file"
+        ),
+        _ => anyhow::Error::new(error).context("cannot read the result"),
+    })?;
+    Ok(text)
 }

@@ -32,6 +32,7 @@ mod hints;
 #[cfg(feature = "xcpng")]
 mod init;
 mod interrupt;
+mod library;
 mod lines;
 mod manual;
 mod map;
@@ -58,7 +59,6 @@ mod telemetry;
 mod template;
 #[cfg(feature = "xcpng")]
 mod vms;
-#[cfg(feature = "xcpng")]
 mod waiting;
 mod work;
 

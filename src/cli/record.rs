@@ -19,7 +19,7 @@ use super::ground::Ground;
 use super::run::Program;
 use super::streams::Sums;
 use super::telemetry::now;
-use super::work::Trace;
+use super::work::{Stage, Trace};
 use crate::sums::{Sum, sum_of};
 
 /// The form of records.
@@ -48,6 +48,13 @@ pub(super) struct Record {
     pub(super) vm: Place,
     pub(super) seconds: Seconds,
     pub(super) outcome: Outcome,
+}
+
+/// What every form of records has.
+#[derive(Debug, Deserialize)]
+struct Form {
+    format: u32,
+    bioxen: String,
 }
 
 /// A program.
@@ -106,6 +113,12 @@ pub(super) struct Place {
     pub(super) set: Vec<String>,
     /// The whole configuration, without secrets.
     pub(super) configuration: BTreeMap<String, Value>,
+    /// The environment whose rocks programs found, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) env: Option<String>,
+    /// The tree of this machine whose rocks programs found, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tree: Option<PathBuf>,
     /// What was known of the VM: its address, and as its type has them uuid, host, template.
     pub(super) info: Option<Value>,
 }
@@ -149,19 +162,24 @@ impl Record {
     pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
         let cannot = || format!("cannot read the record {}", file.display());
         let text = std::fs::read(file).with_context(cannot)?;
-        let record: Self = serde_json::from_slice(&text).with_context(|| {
+        let none = || {
             format!(
                 "{} is no record that `bioxen run --record` has written",
                 file.display()
             )
-        })?;
+        };
+        // A newer form may have other keys.
+        let of: Form = serde_json::from_slice(&text).with_context(none)?;
         ensure!(
-            record.format == FORMAT,
-            "{} has the form {}, and this program knows {FORMAT}; take the program that wrote it",
+            of.format == FORMAT,
+            "{} has the form {} of records, and this program, BioXen {}, knows form {FORMAT}; replay it \
+             with BioXen {}, which wrote it, or a newer one",
             file.display(),
-            record.format
+            of.format,
+            env!("CARGO_PKG_VERSION"),
+            of.bioxen
         );
-        Ok(record)
+        serde_json::from_slice(&text).with_context(none)
     }
 }
 
@@ -221,7 +239,7 @@ impl Draft {
         program: &Program,
         timeout: Option<Duration>,
         stdin: Option<Watched>,
-        (put, get): (&[String], &[String]),
+        stage: &Stage,
         ground: &Ground,
     ) -> anyhow::Result<Self> {
         if file.symlink_metadata().is_ok() {
@@ -237,7 +255,7 @@ impl Draft {
             folder.display(),
             file.display()
         );
-        let put = put.iter().map(|text| {
+        let put = stage.put.iter().map(|text| {
             let (local, remote) = ends(text);
             let remote = match (local.is_dir(), remote) {
                 (false, Some(remote)) => remote.to_owned(),
@@ -246,7 +264,7 @@ impl Draft {
             };
             Copied::of(local, remote)
         });
-        let get = get.iter().map(|text| {
+        let get = stage.get.iter().map(|text| {
             let (remote, local) = ends(text);
             Ok(Copied {
                 local: absolute(named(remote, local))?,
@@ -279,6 +297,8 @@ impl Draft {
                     .cloned()
                     .collect(),
                 configuration: without_secrets(&ground.config),
+                env: stage.library.env.clone(),
+                tree: stage.library.tree.as_ref().map(absolute).transpose()?,
                 info: None,
             },
             seconds: Seconds {
@@ -369,8 +389,11 @@ impl Code {
     fn of(program: &Program) -> anyhow::Result<Self> {
         ensure!(
             program.path.is_some() || std::str::from_utf8(&program.code).is_ok(),
-            "the text of -e is not UTF-8, which a record cannot hold; give it in a file, or leave \
-             --record out"
+            "{} is not UTF-8, which a record cannot hold; give it in a file, or leave --record out",
+            match program.was_typed {
+                true => "the program on standard input",
+                false => "the text of -e",
+            }
         );
         Ok(Self {
             name: program.name.clone(),

@@ -1,6 +1,7 @@
 //! `bioxen replay`: runs again what a record tells of, and says whether the same came of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -10,17 +11,20 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use bioxen_curator::Lock;
 use bioxen_vm_core::Value;
+use serde::Serialize;
+use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::config::without_secrets;
 use super::ground::Ground;
 use super::interrupt::Interrupts;
+use super::library::Library;
 use super::record::{Content, Copied, Ended, Outcome, Record, Stdin, contents, in_json};
 use super::run::{Program, input};
 use super::streams::Streams;
 use super::telemetry::say;
 use super::work::{Rocks, Stage, Trace, Work};
-use super::{servers, warn, with_vms};
+use super::{print, servers, warn, with_vms};
 use crate::settings::Settings;
 use crate::sums::{Sum, Summed};
 
@@ -53,6 +57,10 @@ pub(super) struct Args {
     /// a record
     #[arg(long = "set", short = 's', value_name = "KEY=VALUE")]
     set: Vec<String>,
+
+    /// Print what came of it as JSON, and not what the program prints
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
@@ -69,15 +77,24 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         unchanged(copied)?;
     }
     let set: Vec<_> = record.vm.set.iter().chain(&args.set).cloned().collect();
-    let ground = ground(&record, &set, settings)?;
+    let mut ground = ground(&record, &set, settings)?;
+    let library = Library {
+        env: record.vm.env.clone(),
+        tree: record.vm.tree.clone(),
+    };
+    library.open(&mut ground, record.lock.is_some()).await?;
     tell_other_configuration(&record, &ground);
     // What is copied out of the VM must not replace what the first run has left.
     let got =
         tempfile::tempdir().context("cannot make a folder for what is copied out of the VM")?;
-    let work = work(&record, &program, stdin.as_ref(), args.servers, got.path())?;
+    let mut work = work(&record, &program, stdin.as_ref(), args.servers, got.path())?;
+    work.stage.library = library;
 
     let interrupts = Interrupts::listen()?;
     let mut streams = Streams::new()?.summed();
+    if args.json {
+        streams = streams.without_stdout()?;
+    }
     let mut trace = Trace::default();
     let done = work.perform(&ground, &mut streams, Some(&mut trace));
     let code = with_vms(&ground.manager, &interrupts, done).await?;
@@ -91,13 +108,27 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         stdout: Content::from(&sums.stdout),
         stderr: Content::from(&sums.stderr),
     };
-    let mut differences = differences(then, &now);
+    let mut differences = differences(then, &now)?;
     for (index, copied) in record.get.iter().enumerate() {
         let files = match copied.files.is_empty() {
             true => BTreeMap::new(),
             false => contents(&got.path().join(index.to_string()))?,
         };
-        differences.extend(other_files(&copied.remote, &copied.files, &files));
+        differences.extend(other_files(&copied.remote, &copied.files, &files)?);
+    }
+    let code = match differences.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(DIFFERENT),
+    };
+    if args.json {
+        let told = json!({
+            "record": args.record,
+            "same": differences.is_empty(),
+            "status": now.status,
+            "differences": differences,
+        });
+        print(&format!("{told}\n"))?;
+        return Ok(code);
     }
     if differences.is_empty() {
         say(
@@ -109,12 +140,11 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
                 now.stdout.bytes
             ),
         );
-        return Ok(ExitCode::SUCCESS);
     }
     for difference in differences {
         say("WARN", &format!("bioxen: {difference}"));
     }
-    Ok(ExitCode::from(DIFFERENT))
+    Ok(code)
 }
 
 /// The program, as it was.
@@ -134,6 +164,7 @@ fn program(record: &Record) -> anyhow::Result<Program> {
     Ok(Program {
         name: then.name.clone(),
         path: then.path.clone(),
+        was_typed: false,
         code,
         arguments: record.arguments.iter().map(Into::into).collect(),
     })
@@ -204,7 +235,8 @@ fn stdin(named: Option<PathBuf>, then: Option<&Stdin>) -> anyhow::Result<Option<
 /// Refuses files that have changed, by name.
 fn unchanged(copied: &Copied) -> anyhow::Result<()> {
     let now = contents(&copied.local)?;
-    let changed = other_files(&copied.local, &copied.files, &now);
+    let changed = other_files(&copied.local, &copied.files, &now)?;
+    let changed: Vec<_> = changed.iter().map(ToString::to_string).collect();
     ensure!(
         changed.is_empty(),
         "what was copied into the VM is not what it was: {}",
@@ -265,6 +297,7 @@ fn work(
                 None => Rocks::Named(Vec::new()),
             },
             servers,
+            library: Library::default(),
             put: put.collect::<anyhow::Result<_>>()?,
             get: get.collect::<anyhow::Result<_>>()?,
         },
@@ -287,50 +320,85 @@ fn tell_other_configuration(record: &Record, ground: &Ground) {
     }
 }
 
-fn differences(then: &Ended, now: &Ended) -> Vec<String> {
+/// What came of it otherwise.
+#[derive(Debug, Serialize)]
+struct Difference {
+    /// `status`, `returned`, `stdout`, `stderr`, or the path of a file.
+    what: String,
+    then: Value,
+    now: Value,
+}
+
+impl Difference {
+    fn of(what: &str, then: &impl Serialize, now: &impl Serialize) -> anyhow::Result<Self> {
+        Ok(Self {
+            what: what.to_owned(),
+            then: serde_json::to_value(then)?,
+            now: serde_json::to_value(now)?,
+        })
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.what.as_str() {
+            "status" => "ended otherwise",
+            "returned" => "returned otherwise",
+            "stdout" => "standard output differs",
+            "stderr" => "standard error differs",
+            file => &format!("{file} differs"),
+        };
+        let shown = |value: &Value| match (value, &*self.what) {
+            (Value::String(text), _) => text.clone(),
+            (Value::Null, "returned") => "nothing that JSON can hold".to_owned(),
+            (Value::Null, _) => "nothing".to_owned(),
+            (Value::Object(content), _) => {
+                let (bytes, sum) = (&content["bytes"], &content["sha256"]);
+                format!(
+                    "{bytes} bytes, SHA-256 {}",
+                    sum.as_str().unwrap_or_default()
+                )
+            }
+            (value, _) => value.to_string(),
+        };
+        let (then, now) = (shown(&self.then), shown(&self.now));
+        write!(f, "{what}: {then} then, {now} now")
+    }
+}
+
+fn differences(then: &Ended, now: &Ended) -> anyhow::Result<Vec<Difference>> {
     let mut found = Vec::new();
     if then.status != now.status {
-        found.push(format!(
-            "ended otherwise: {} then, {} now",
-            then.status, now.status
-        ));
+        found.push(Difference::of("status", &then.status, &now.status)?);
     }
     if then.returned != now.returned {
-        let shown = |values: &Option<Vec<Value>>| match values {
-            Some(values) => Value::Array(values.clone()).to_string(),
-            None => "nothing that JSON can hold".to_owned(),
-        };
-        let (then, now) = (shown(&then.returned), shown(&now.returned));
-        found.push(format!("returned otherwise: {then} then, {now} now"));
+        found.push(Difference::of("returned", &then.returned, &now.returned)?);
     }
-    let streams = [
-        ("standard output", &then.stdout, &now.stdout),
-        ("standard error", &then.stderr, &now.stderr),
-    ];
-    for (name, then, now) in streams {
-        found.extend(difference(name, Some(then), Some(now)));
+    for (name, then, now) in [
+        ("stdout", &then.stdout, &now.stdout),
+        ("stderr", &then.stderr, &now.stderr),
+    ] {
+        if then != now {
+            found.push(Difference::of(name, then, now)?);
+        }
     }
-    found
+    Ok(found)
 }
 
 fn other_files(
     root: &Path,
     then: &BTreeMap<PathBuf, Content>,
     now: &BTreeMap<PathBuf, Content>,
-) -> Vec<String> {
+) -> anyhow::Result<Vec<Difference>> {
     let names: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
-    let name = |name: &Path| match name.as_os_str().is_empty() {
+    let path = |name: &Path| match name.as_os_str().is_empty() {
         true => root.display().to_string(),
         false => root.join(name).display().to_string(),
     };
-    let different = |path: &&PathBuf| difference(&name(path), then.get(*path), now.get(*path));
-    names.iter().filter_map(different).collect()
-}
-
-fn difference(name: &str, then: Option<&Content>, now: Option<&Content>) -> Option<String> {
-    let shown = |content: Option<&Content>| match content {
-        Some(content) => format!("{} bytes, SHA-256 {}", content.bytes, content.sha256),
-        None => "nothing".to_owned(),
-    };
-    (then != now).then(|| format!("{name} differs: {} then, {} now", shown(then), shown(now)))
+    names
+        .into_iter()
+        .map(|name| (name, then.get(name), now.get(name)))
+        .filter(|(_, then, now)| then != now)
+        .map(|(name, then, now)| Difference::of(&path(name), &then, &now))
+        .collect()
 }

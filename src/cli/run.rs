@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -81,8 +81,9 @@ pub(super) struct Job {
     )]
     code: Option<OsString>,
 
-    /// The program (not with -e) and its arguments; options of bioxen go before it. After -e arguments
-    /// that begin with a dash go behind `--`
+    /// The program (not with -e) and its arguments; options of bioxen go before it. `-` takes standard
+    /// input as the program, which then has none of its own. After -e arguments that begin with a dash
+    /// go behind `--`
     #[arg(trailing_var_arg = true, value_name = "FILE [ARGUMENT]")]
     arguments: Vec<OsString>,
 }
@@ -100,22 +101,24 @@ pub(super) async fn exec(args: Exec, settings: Settings) -> anyhow::Result<ExitC
     execute(ground, args.job, program).await
 }
 
-async fn execute(ground: Ground, job: Job, program: Program) -> anyhow::Result<ExitCode> {
+async fn execute(mut ground: Ground, job: Job, program: Program) -> anyhow::Result<ExitCode> {
+    let stage = job.needs.stage();
+    stage.library.open(&mut ground, stage.installs()).await?;
     let seen = job.record.as_ref().map(|_| Seen::default());
-    let (stdin, path) = input(job.stdin.as_deref(), seen.clone())?;
+    let (stdin, path) = match &job.stdin {
+        // Our own was the program.
+        None if program.was_typed => (None, None),
+        named => input(named.as_deref(), seen.clone())?,
+    };
     let reads = stdin.is_some();
     let script = program.script(stdin, job.timeout);
     script.validate()?;
     let watched = seen.filter(|_| reads).map(|seen| Watched { path, seen });
-    let copies = (job.needs.put.as_slice(), job.needs.get.as_slice());
     let draft = job
         .record
-        .map(|file| Draft::new(file, &program, job.timeout, watched, copies, &ground));
+        .map(|file| Draft::new(file, &program, job.timeout, watched, &stage, &ground));
     let draft = draft.transpose()?;
-    let work = Work {
-        script,
-        stage: job.needs.stage(),
-    };
+    let work = Work { script, stage };
     let interrupts = Interrupts::listen()?;
     let Some(draft) = draft else {
         let mut streams = Streams::new()?;
@@ -134,8 +137,10 @@ async fn execute(ground: Ground, job: Job, program: Program) -> anyhow::Result<E
 /// A program and its arguments.
 pub(super) struct Program {
     pub(super) name: String,
-    /// Where it is, unless it is the text of `-e`.
+    /// Where it is, unless it is the text of `-e` or came from standard input.
     pub(super) path: Option<PathBuf>,
+    /// Whether it was standard input.
+    pub(super) was_typed: bool,
     pub(super) code: Vec<u8>,
     /// Any bytes, as the system hands them over.
     pub(super) arguments: Vec<OsString>,
@@ -151,6 +156,9 @@ impl Program {
                     .next()
                     .context("give a Lua file, or Lua text with -e")?
                     .into();
+                if file.as_os_str() == "-" {
+                    return Self::typed(job, arguments.collect());
+                }
                 let name = file.display().to_string();
                 let code = std::fs::read(&file)
                     .with_context(|| format!("cannot read the program {name}"))?;
@@ -160,8 +168,30 @@ impl Program {
         Ok(Self {
             name,
             path,
+            was_typed: false,
             code,
             arguments: arguments.collect(),
+        })
+    }
+
+    /// The program that standard input is, under the name that `lua` gives it.
+    fn typed(job: &Job, arguments: Vec<OsString>) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            job.stdin
+                .as_ref()
+                .is_none_or(|file| file.as_os_str() != "-"),
+            "standard input cannot be both the program and what it reads; name a file for one of them"
+        );
+        let mut code = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut code)
+            .context("cannot read the program from standard input")?;
+        Ok(Self {
+            name: "stdin".to_owned(),
+            path: None,
+            was_typed: true,
+            code,
+            arguments,
         })
     }
 

@@ -49,9 +49,10 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     } else {
         (Interrupts::listen()?, None)
     };
-    let ground = args.kind.ground(settings)?;
-    let manager = &ground.manager;
+    let mut ground = args.kind.ground(settings)?;
     let stage = args.needs.stage();
+    stage.library.open(&mut ground, stage.installs()).await?;
+    let manager = &ground.manager;
     let servers = stage.servers()?;
     let work = async {
         let entering = async {
@@ -65,6 +66,9 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
             () = pressed(&mut ctrl_c) => return Ok(ExitCode::from(INTERRUPTED)),
         };
         let mut options = SessionOptions::named("shell");
+        for (name, value) in stage.library.variables(&ground, &*vm).await? {
+            options = options.with_env(name, value);
+        }
         // Nobody interrupts a script.
         options.interruptible = lines.is_typed() && !args.fast;
         let shell = Shell {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use secrecy::ExposeSecret as _;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use xapi_sim::{GuestMode, Scenario};
 
 use super::interrupt::Interrupts;
@@ -42,6 +42,10 @@ pub(super) struct Args {
     /// Boot no guests: VMs start at once and report an address at which nobody answers
     #[arg(long)]
     no_guests: bool,
+
+    /// Tell how the pool is reached as JSON, in one line, once it is ready
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -54,7 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(pool) => pool?,
         Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
     };
-    let served = serve(&pool, &args.settings, &interrupts).await;
+    let served = serve(&pool, &args, &interrupts).await;
     pool.shutdown().await;
     served
 }
@@ -62,9 +66,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Serves until the program is told to end, which is how this command is meant to end.
 async fn serve(
     pool: &EmbeddedPool,
-    settings: &Path,
+    args: &Args,
     interrupts: &Interrupts,
 ) -> anyhow::Result<ExitCode> {
+    let settings = &*args.settings;
     let mut config = pool.config();
     // What is recorded of this pool, and the keys to its VMs, end with it.
     let about = pool
@@ -89,15 +94,26 @@ async fn serve(
         let run = format!("bioxen run --type xcpng --config {file} -e 'print(_VERSION)'");
         (isolation.join("; "), run)
     };
-    let told = print(&format!(
-        "pool:     {} (settings in {file})\n\
-         guests:   {guests}\n\
-         control:  xapi-sim ctl --file {}\n\
-         try:      {example}\n\
-         ready; end with Ctrl-C\n",
-        pool.url(),
-        controlled.display(),
-    ));
+    let ready = json!({
+        "url": pool.url(),
+        "host": config["xcpng_host"],
+        "fingerprint": config["tls"]["fingerprint"],
+        "settings": std::path::absolute(settings)?,
+        "guests": isolation,
+        "control": {"url": control.url(), "file": controlled},
+    });
+    let told = match args.json {
+        true => print(&format!("{ready}\n")),
+        false => print(&format!(
+            "pool:     {} (settings in {file})\n\
+             guests:   {guests}\n\
+             control:  xapi-sim ctl --file {}\n\
+             try:      {example}\n\
+             ready; end with Ctrl-C\n",
+            pool.url(),
+            controlled.display(),
+        )),
+    };
     if told.is_ok() {
         // The only answer is that the signal came.
         let _ = interrupts.unless(std::future::pending::<()>()).await;

@@ -76,6 +76,13 @@ impl Streams {
         })
     }
 
+    /// Lets nobody see standard output, which is for something else.
+    pub(super) fn without_stdout(mut self) -> anyhow::Result<Self> {
+        let nowhere = File::options().write(true).open("/dev/null");
+        self.stdout = Arc::new(nowhere.context("cannot use /dev/null")?);
+        Ok(self)
+    }
+
     /// Sums up what passes.
     pub(super) fn summed(mut self) -> Self {
         self.sums = Some(Sums::default());

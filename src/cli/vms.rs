@@ -4,7 +4,7 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bioxen_vm_core::{
     Backend, BackendConfig as _, Error, ErrorKind, LuaVm, VmId, VmInfo, VmManager, VmState,
 };
@@ -186,26 +186,37 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
     }
     let interrupts = Interrupts::listen()?;
     let config = config(&settings, &args.vm_type)?;
-    if args.dry_run && args.vm_type == XcpngConfig::VM_TYPE {
-        let pool = XcpngConfig::from_value(config)?.build()?;
+    if args.vm_type != XcpngConfig::VM_TYPE {
+        // One that is unknown is told as such.
+        crate::factory()
+            .open(&args.vm_type, config)?
+            .close()
+            .await?;
+        bail!(
+            "VMs of type {type_} end with the program that made them, so none can be created to stay; \
+             `bioxen run --type {type_}` and `bioxen shell --type {type_}` make one for what they do, \
+             and --type {} makes one on a pool",
+            XcpngConfig::VM_TYPE,
+            type_ = args.vm_type,
+        );
+    }
+    let pool = XcpngConfig::from_value(config)?.build()?;
+    if args.dry_run {
         let plan = on_pool(pool, async |pool| Ok(pool.plan(&args.id).await?)).await?;
-        print(&format!("{plan}\n"))?;
+        for step in plan.to_string().lines() {
+            print(&match args.common.json {
+                true => format!("{}\n", json!({"step": step})),
+                false => format!("{step}\n"),
+            })?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    let manager = VmManager::new(crate::factory());
-    let (backend, stages): (Arc<dyn Backend>, _) = match args.vm_type == XcpngConfig::VM_TYPE {
-        true => {
-            let pool = XcpngConfig::from_value(config)?.build()?;
-            let stages = pool.subscribe();
-            (Arc::new(pool), Some(stages))
-        }
-        false => (crate::factory().open(&args.vm_type, config)?, None),
-    };
-    if let Err(error) = is_free(&*backend, &args.id).await {
-        backend.close().await?;
+    if let Err(error) = is_free(&pool, &args.id).await {
+        pool.close().await?;
         return Err(error);
     }
-    let manager = manager.with_backend(Arc::clone(&backend));
+    let stages = pool.subscribe();
+    let manager = VmManager::new(crate::factory()).with_backend(Arc::new(pool));
     let work = async {
         let created = manager.create_vm(args.id.as_str(), &args.vm_type, Value::Null);
         let vm = created.await?;
@@ -213,11 +224,7 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
         tell(&vm.info().await?, &args.common, short)?;
         Ok(ExitCode::SUCCESS)
     };
-    let work = super::with_vms(&manager, &interrupts, work);
-    match stages {
-        Some(stages) => told(stages, work).await,
-        None => work.await,
-    }
+    told(stages, super::with_vms(&manager, &interrupts, work)).await
 }
 
 /// Refuses an id that a VM has already, before anything is made. Of several programs that make one at the

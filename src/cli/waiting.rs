@@ -3,11 +3,21 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use bioxen_curator::{Curator, Progress as RockStep};
+use bioxen_vm_core::files::{Files, Moved};
+#[cfg(feature = "xcpng")]
 use bioxen_vm_xcpng::{Progress, StageState};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use unicode_width::UnicodeWidthChar as _;
 
 use super::CLEAR_LINE;
 use super::telemetry::is_json;
+
+/// How wide the line may be: what goes on in a second row of a terminal could not be taken away.
+const WIDTH: usize = 79;
+
+/// How often the line tells how far a copy is.
+const OFTEN: Duration = Duration::from_millis(200);
 
 /// The line.
 pub(super) struct Line {
@@ -42,7 +52,8 @@ impl Line {
             0 => String::new(),
             seconds => format!(" ({seconds} s)"),
         };
-        self.write(&format!("{what}{seconds}"));
+        let room = WIDTH - seconds.len();
+        self.write(&format!("{}{seconds}", shortened(what, room)));
     }
 
     /// Makes way for something else on the terminal.
@@ -64,23 +75,128 @@ impl Drop for Line {
     }
 }
 
+/// As much of a text as there is room for.
+fn shortened(text: &str, room: usize) -> String {
+    let mut width = 0;
+    let fitting = text.chars().take_while(|letter| {
+        width += letter.width().unwrap_or(0);
+        width < room
+    });
+    let short: String = fitting.collect();
+    match short.len() == text.len() {
+        true => short,
+        false => short + "…",
+    }
+}
+
 /// How often the line tells how long something has taken.
 pub(super) fn seconds() -> tokio::time::Interval {
     tokio::time::interval(Duration::from_secs(1))
 }
 
-/// Does work on VMs of a pool, and tells their stages meanwhile.
-pub(super) async fn told<T>(mut stages: Receiver<Progress>, work: impl Future<Output = T>) -> T {
+/// Does work on VMs of a pool, and tells their stages meanwhile. The work is boxed, here and below, as it
+/// would be there once for each function that it is handed to.
+#[cfg(feature = "xcpng")]
+pub(super) fn told<T>(
+    stages: Receiver<Progress>,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    let line = |step: Progress| match step.state {
+        StageState::Started => Some(format!("VM {}: {}", step.vm, step.stage)),
+        _ => None,
+    };
+    shown(stages, line, Box::pin(work))
+}
+
+/// Does work on rocks, and tells what is done meanwhile.
+pub(super) fn installing<T>(
+    curator: &Curator,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    let line = |step: RockStep| match step {
+        RockStep::Started { rock, number, of } => {
+            Some(format!("installing {rock} ({number} of {of})"))
+        }
+        RockStep::Finished { .. } => None,
+        step => Some(step.to_string()),
+    };
+    shown(curator.subscribe(), line, Box::pin(work))
+}
+
+/// Copies files, and tells how far that is meanwhile.
+pub(super) async fn copying<T>(files: &Files, name: &str, work: impl Future<Output = T>) -> T {
+    let progress = files.progress();
+    let before = *progress.borrow();
+    let tell = async {
+        let mut line = Line::new();
+        let mut often = tokio::time::interval(OFTEN);
+        let begun = Instant::now();
+        while line.is_drawn() {
+            often.tick().await;
+            let moved = *progress.borrow();
+            line.begin(so_far(name, &before, &moved, begun.elapsed()));
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        done = Box::pin(work) => done,
+        never = tell => never,
+    }
+}
+
+/// How far a copy is that has taken this long.
+fn so_far(name: &str, before: &Moved, now: &Moved, took: Duration) -> String {
+    let (bytes, total) = (now.bytes - before.bytes, now.total - before.total);
+    let (files, all) = (
+        now.files - before.files,
+        now.total_files - before.total_files,
+    );
+    let resumed = now.resumed - before.resumed;
+    if all == 0 {
+        return format!("{name}: looking at what is there");
+    }
+    let files = match all {
+        1 => String::new(),
+        _ => format!(", {files} of {all} files"),
+    };
+    let rate = match took.as_secs_f64() {
+        seconds if seconds < 0.5 || bytes == resumed => String::new(),
+        seconds => {
+            let sent = (bytes - resumed) as f64;
+            format!(", {}/s", size(sent / seconds))
+        }
+    };
+    let (bytes, total) = (size(bytes as f64), size(total as f64));
+    format!("{name}: {bytes} of {total}{files}{rate}")
+}
+
+fn size(bytes: f64) -> String {
+    let units = [(3, "GiB"), (2, "MiB"), (1, "KiB")];
+    let unit = units
+        .into_iter()
+        .map(|(power, unit)| (1024_f64.powi(power), unit))
+        .find(|(one, _)| bytes >= *one);
+    match unit {
+        Some((one, unit)) => format!("{:.1} {unit}", bytes / one),
+        None => format!("{bytes:.0} bytes"),
+    }
+}
+
+/// Does work, and shows meanwhile what is told of it: of each thing the line that it makes, if it does.
+async fn shown<N: Clone, T>(
+    mut news: Receiver<N>,
+    text: impl Fn(N) -> Option<String>,
+    work: impl Future<Output = T>,
+) -> T {
     let tell = async {
         let mut line = Line::new();
         let mut seconds = seconds();
         while line.is_drawn() {
             tokio::select! {
-                stage = stages.recv() => match stage {
-                    Ok(Progress { vm, stage, state: StageState::Started, .. }) => {
-                        line.begin(format!("VM {vm}: {stage}"));
-                    }
-                    Ok(_) => line.clear(),
+                told = news.recv() => match told.map(&text) {
+                    Ok(Some(text)) => line.begin(text),
+                    Ok(None) => line.clear(),
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => break,
                 },
@@ -94,5 +210,47 @@ pub(super) async fn told<T>(mut stages: Receiver<Progress>, work: impl Future<Ou
         biased;
         done = work => done,
         never = tell => never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(bytes: u64, total: u64, files: u64, total_files: u64) -> Moved {
+        let mut moved = Moved::default();
+        (moved.bytes, moved.total) = (bytes, total);
+        (moved.files, moved.total_files) = (files, total_files);
+        moved
+    }
+
+    #[test]
+    fn a_copy_tells_its_bytes_its_files_and_its_rate() {
+        let (none, second) = (Moved::default(), Duration::from_secs(2));
+        let told = |now: &Moved| so_far("x", &none, now, second);
+        assert_eq!(told(&none), "x: looking at what is there");
+        assert_eq!(told(&moved(0, 1000, 0, 1)), "x: 0 bytes of 1000 bytes");
+        let half = moved(3 << 20, 6 << 20, 0, 1);
+        assert_eq!(told(&half), "x: 3.0 MiB of 6.0 MiB, 1.5 MiB/s");
+        let folder = moved(2048, 3 << 30, 2, 7);
+        assert_eq!(
+            told(&folder),
+            "x: 2.0 KiB of 3.0 GiB, 2 of 7 files, 1.0 KiB/s"
+        );
+        // What an earlier copy has brought is there, but did not come in this time.
+        let mut resumed = half;
+        resumed.resumed = 2 << 20;
+        assert_eq!(told(&resumed), "x: 3.0 MiB of 6.0 MiB, 512.0 KiB/s");
+        let next = moved(4 << 20, 7 << 20, 1, 2);
+        let told = so_far("y", &half, &next, Duration::ZERO);
+        assert_eq!(told, "y: 1.0 MiB of 1.0 MiB");
+    }
+
+    #[test]
+    fn a_line_stays_in_its_row() {
+        assert_eq!(shortened("abc", 4), "abc");
+        assert_eq!(shortened("abcd", 4), "abc…");
+        assert_eq!(shortened("äöü", 3), "äö…");
+        assert_eq!(shortened("日本語", 5), "日本…");
     }
 }

@@ -10,7 +10,9 @@ use bioxen_vm_core::{LuaVm, Returned, Script, Status, VmInfo};
 
 use super::copies::Copies;
 use super::ground::Ground;
+use super::library::Library;
 use super::streams::{Streams, exit_code};
+use super::waiting::installing;
 use super::{hints, servers};
 
 /// What is to be done.
@@ -36,6 +38,9 @@ pub(super) struct Needs {
     #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
     servers: Vec<String>,
 
+    #[command(flatten)]
+    library: Library,
+
     /// Copy this file or folder into the VM first; programs start in the folder that relative paths
     /// are meant from
     #[arg(long, value_name = "LOCAL[:REMOTE]")]
@@ -51,6 +56,7 @@ impl Needs {
         Stage {
             rocks: Rocks::Named(self.packages),
             servers: self.servers,
+            library: self.library,
             put: self.put,
             get: self.get,
         }
@@ -62,6 +68,8 @@ pub(super) struct Stage {
     pub(super) rocks: Rocks,
     /// Where rocks come from, as the user writes it.
     pub(super) servers: Vec<String>,
+    /// The rocks that programs find.
+    pub(super) library: Library,
     pub(super) put: Vec<String>,
     pub(super) get: Vec<String>,
 }
@@ -134,12 +142,16 @@ impl Work {
         }
         let copies = self.stage.copies(&*vm).await?;
         copies.put().await?;
+        let mut script = self.script;
+        for (name, value) in self.stage.library.variables(ground, &*vm).await? {
+            script = script.with_env(name, value);
+        }
         if let Some(trace) = &mut trace {
             trace.program_began = Some(Instant::now());
         }
         let (id, manager) = (vm.id().as_str(), &ground.manager);
-        let arguments = self.script.args.clone();
-        let outcome = manager.execute_streaming(id, self.script, streams).await?;
+        let arguments = script.args.clone();
+        let outcome = manager.execute_streaming(id, script, streams).await?;
         if let Some(end) = streams.failure() {
             return end;
         }
@@ -160,9 +172,9 @@ impl Work {
 impl Stage {
     /// Where rocks come from, for whoever wants to know before a VM is made for nothing.
     pub(super) fn servers(&self) -> anyhow::Result<Vec<RocksServer>> {
-        match &self.rocks {
-            Rocks::Named(names) if names.is_empty() => Ok(Vec::new()),
-            _ => servers::servers(&self.servers),
+        match self.installs() {
+            true => servers::servers(&self.servers),
+            false => Ok(Vec::new()),
         }
     }
 
@@ -185,31 +197,42 @@ impl Stage {
         servers: Vec<RocksServer>,
         locks: bool,
     ) -> anyhow::Result<Option<Lock>> {
+        if !self.installs() {
+            return Ok(None);
+        }
         let installer = PackageInstaller::new(Arc::clone(&ground.manager)).with_servers(servers);
         let (id, vm_type) = (vm.id().as_str(), ground.vm_type.as_str());
-        Ok(match &self.rocks {
-            Rocks::Named(names) if names.is_empty() => None,
-            Rocks::Named(names) if locks => {
-                let requests: Vec<RockRequest> = names
-                    .iter()
-                    .map(|name| name.parse())
-                    .collect::<Result<_, _>>()?;
-                let curator = installer.curator(id, vm_type).await?;
-                let lock = curator.lock(&requests).await?;
-                curator.install_locked(&lock).await?;
-                Some(lock)
-            }
-            Rocks::Named(names) => {
-                for name in names {
-                    installer.install_package_in_vm(name, id, vm_type).await?;
+        let curator = self
+            .library
+            .curator(installer.curator(id, vm_type).await?)?;
+        let install = async {
+            Ok(match &self.rocks {
+                Rocks::Named(names) if locks => {
+                    let requests: Vec<RockRequest> = names
+                        .iter()
+                        .map(|name| name.parse())
+                        .collect::<Result<_, _>>()?;
+                    let lock = curator.lock(&requests).await?;
+                    curator.install_locked(&lock).await?;
+                    Some(lock)
                 }
-                None
-            }
-            Rocks::Locked(lock) => {
-                let curator = installer.curator(id, vm_type).await?;
-                curator.install_locked(lock).await?;
-                Some((**lock).clone())
-            }
-        })
+                Rocks::Named(names) => {
+                    for name in names {
+                        curator.install_package(name).await?;
+                    }
+                    None
+                }
+                Rocks::Locked(lock) => {
+                    curator.install_locked(lock).await?;
+                    Some((**lock).clone())
+                }
+            })
+        };
+        installing(&curator, install).await
+    }
+
+    /// Whether rocks are to be installed in the VM.
+    pub(super) fn installs(&self) -> bool {
+        !matches!(&self.rocks, Rocks::Named(names) if names.is_empty())
     }
 }

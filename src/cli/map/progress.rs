@@ -102,6 +102,8 @@ pub(super) struct Progress {
     is_over: bool,
     done: usize,
     of: usize,
+    /// How many VMs have been made.
+    vms: usize,
     busy: usize,
     /// How programs failed, as far as it was told whole, and on which shard first.
     failures: BTreeMap<String, String>,
@@ -119,6 +121,7 @@ impl Progress {
         }
         match event {
             MapEvent::Split { shards, done, .. } => (self.done, self.of) = (*done, *shards),
+            MapEvent::Ready { .. } => self.vms += 1,
             MapEvent::Started { .. } => self.busy += 1,
             MapEvent::Finished { done, .. } => {
                 self.done = *done;
@@ -150,9 +153,11 @@ impl Progress {
             let filled = Self::WIDTH * self.done / self.of.max(1);
             let (full, rest) = ("#".repeat(filled), "-".repeat(Self::WIDTH - filled));
             let (done, of, busy) = (self.done, self.of, self.busy);
-            text.push_str(&format!(
-                "[{full}{rest}] {done} of {of} shards, {busy} running"
-            ));
+            let now = match self.vms {
+                0 => "making VMs".to_owned(),
+                _ => format!("{busy} running"),
+            };
+            text.push_str(&format!("[{full}{rest}] {done} of {of} shards, {now}"));
         }
         // There is nobody left to tell when even this cannot be written.
         let _ = io::stderr().write_all(text.as_bytes());

@@ -14,6 +14,7 @@ use super::interrupt::Interrupts;
 use super::{configured, print, with_vms};
 use crate::settings::Settings;
 use target::Target;
+pub(super) use target::{LUA, machine, tree_of};
 use tree::with_progress;
 use without_tree::without_tree;
 
@@ -148,6 +149,15 @@ impl Command {
         )
     }
 
+    /// Whether there is nothing to do in an environment that is not there.
+    fn needs_an_environment(&self) -> bool {
+        self.needs_a_tree()
+            || matches!(
+                self,
+                Self::Info { .. } | Self::Recommend { .. } | Self::Path
+            )
+    }
+
     fn changes_a_tree(&self) -> bool {
         matches!(
             self,
@@ -189,7 +199,9 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         if args.command.needs_a_tree() {
             args.target.must_be_there()?;
         }
-        let curator = args.target.curator(args.target.local_site()?)?;
+        let site = args.target.local_site()?;
+        let must_be_there = args.command.needs_an_environment();
+        let curator = args.target.curator(site, must_be_there).await?;
         let work = with_progress(&args, curator.clone());
         return match interrupts.unless(Box::pin(work)).await {
             Ok(result) => result,
@@ -220,7 +232,9 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         vm.start().await?;
         let site = vm.curator().await?.site().clone();
         args.target.suits(vm.id().as_str(), &site)?;
-        with_progress(&args, args.target.curator(site)?).await
+        let must_be_there = args.command.needs_an_environment();
+        let curator = args.target.curator(site, must_be_there).await?;
+        with_progress(&args, curator).await
     };
     with_vms(&manager, &interrupts, Box::pin(work)).await
 }

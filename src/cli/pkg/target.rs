@@ -10,10 +10,11 @@ use bioxen_vm_core::PackageSite;
 use bioxen_vm_core::local::LocalRunner;
 use bioxen_vm_core::words::parse_duration;
 
+use super::super::library::environment;
 use super::super::{servers, user_dir};
 
 /// The Lua version of trees where none is given.
-const LUA: &str = "5.4";
+pub(in super::super) const LUA: &str = "5.4";
 
 /// Which rocks, and where they come from.
 #[derive(Debug, clap::Args)]
@@ -105,24 +106,16 @@ impl Target {
 
     pub(super) fn local_site(&self) -> anyhow::Result<PackageSite> {
         let lua = self.lua()?;
-        let tree = match &self.tree {
-            Some(tree) if tree.is_file() => {
-                bail!("{} is a file; a tree is a folder", tree.display())
-            }
-            Some(tree) => std::path::absolute(tree).context("cannot tell where the tree is")?,
-            None => user_dir("XDG_DATA_HOME", ".local/share")
-                .context("there is no home for the tree; name one with --tree")?
-                .join(format!("rocks-{lua}")),
-        };
-        let tree = tree
-            .into_os_string()
-            .into_string()
-            .map_err(|tree| anyhow::anyhow!("{} is no UTF-8; name another tree", tree.display()))?;
+        let tree = tree_of(self.tree.as_deref(), lua)?;
         Ok(PackageSite::new(Arc::new(machine()), lua, tree))
     }
 
-    /// The curator of a tree, or of an environment in it.
-    pub(super) fn curator(&self, site: PackageSite) -> anyhow::Result<Curator> {
+    /// The curator of a tree, or of an environment in it, which may have to be there.
+    pub(super) async fn curator(
+        &self,
+        site: PackageSite,
+        must_be_there: bool,
+    ) -> anyhow::Result<Curator> {
         let mut curator = Curator::new(site).with_servers(self.servers()?);
         if let Some(timeout) = self.timeout {
             curator = curator.with_timeout(timeout);
@@ -131,9 +124,22 @@ impl Target {
             curator = curator.with_cache(cache);
         }
         Ok(match &self.env {
+            Some(name) if must_be_there => {
+                let there = environment(&curator, name, &self.as_said()).await?;
+                there.curator().clone()
+            }
             Some(name) => curator.environment(name)?.curator().clone(),
             None => curator,
         })
+    }
+
+    /// How the user has named the tree.
+    fn as_said(&self) -> String {
+        match (&self.vm, &self.tree) {
+            (Some(vm), _) => format!(" --vm {vm}"),
+            (None, Some(tree)) => format!(" --tree {}", tree.display()),
+            (None, None) => String::new(),
+        }
     }
 
     /// Whether the user has named servers.
@@ -165,8 +171,24 @@ impl Target {
     }
 }
 
+/// A tree of this machine as an absolute path: this one, or that of the user.
+pub(in super::super) fn tree_of(named: Option<&Path>, lua: &str) -> anyhow::Result<String> {
+    let tree = match named {
+        Some(tree) if tree.is_file() => {
+            bail!("{} is a file; a tree is a folder", tree.display())
+        }
+        Some(tree) => std::path::absolute(tree).context("cannot tell where the tree is")?,
+        None => user_dir("XDG_DATA_HOME", ".local/share")
+            .context("there is no home for the tree; name one with --tree")?
+            .join(format!("rocks-{lua}")),
+    };
+    tree.into_os_string()
+        .into_string()
+        .map_err(|tree| anyhow::anyhow!("{} is no UTF-8; name another tree", tree.display()))
+}
+
 /// Runs commands of this machine with the proxies that the user has set.
-pub(super) fn machine() -> LocalRunner {
+pub(in super::super) fn machine() -> LocalRunner {
     let names = [
         "http_proxy",
         "https_proxy",

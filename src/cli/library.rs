@@ -1,0 +1,145 @@
+//! The rocks that programs find instead of those of their VM: an environment, or a tree of this machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{bail, ensure};
+use bioxen_curator::{Curator, Environment, Error, LuaVmPackages as _};
+use bioxen_vm_core::{LuaVm, PackageSite, Value, lua};
+use serde_json::json;
+
+use super::ground::Ground;
+use super::pkg::{LUA, machine, tree_of};
+
+/// The VM type whose VMs can see a tree of this machine.
+const LOCAL: &str = "basic";
+
+/// Which rocks, as the user says it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Library {
+    /// Let programs find the rocks of this environment, and no others but those of the system. It is
+    /// one of the VM, where --package installs; for a VM of this machine it is one of the tree
+    #[arg(long, value_name = "NAME")]
+    pub(super) env: Option<String>,
+
+    /// Let programs of a VM of this machine find the rocks that `bioxen pkg install` has put into
+    /// this tree [default with --env: bioxen/rocks-LUA among the data of this user]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) tree: Option<PathBuf>,
+}
+
+impl Library {
+    fn is_named(&self) -> bool {
+        self.env.is_some() || self.tree.is_some()
+    }
+
+    /// Whether it is of this machine, not of the VM.
+    fn is_local(&self, ground: &Ground) -> bool {
+        self.is_named() && ground.vm_type == LOCAL && ground.existing.is_none()
+    }
+
+    /// Sees to it before a VM is made that its programs may read the rocks.
+    pub(super) async fn open(&self, ground: &mut Ground, installs: bool) -> anyhow::Result<()> {
+        if !self.is_local(ground) {
+            ensure!(
+                self.tree.is_none(),
+                "--tree is a tree of this machine, which VMs of type {} do not see; --package installs \
+                 rocks in the VM, and --env NAME takes those of an environment there",
+                ground.vm_type
+            );
+            return Ok(());
+        }
+        ensure!(
+            !installs,
+            "--package installs rocks in the VM, where programs look for none with --env or --tree; \
+             install them with `bioxen pkg install` and the same options"
+        );
+        let tree = self.local_tree()?;
+        let Value::Object(config) = &mut ground.config else {
+            bail!("the configuration of VM type {LOCAL} is no table");
+        };
+        if !config.get("read").is_some_and(Value::is_array) {
+            config.insert("read".into(), json!([]));
+        }
+        if let Some(Value::Array(read)) = config.get_mut("read") {
+            read.push(Value::from(self.existing(&tree).await?));
+        }
+        Ok(())
+    }
+
+    fn local_tree(&self) -> anyhow::Result<String> {
+        let tree = tree_of(self.tree.as_deref(), LUA)?;
+        let said = self.tree.as_deref().unwrap_or(Path::new(&tree)).display();
+        ensure!(
+            Path::new(&tree).is_dir(),
+            "there is no tree {said}; `bioxen pkg install` makes one"
+        );
+        Ok(tree)
+    }
+
+    /// The folder of the rocks in a tree of this machine.
+    async fn existing(&self, tree: &str) -> anyhow::Result<String> {
+        let Some(name) = &self.env else {
+            return Ok(tree.to_owned());
+        };
+        let site = PackageSite::new(Arc::new(machine()), LUA, tree);
+        let there = environment(&Curator::new(site), name, "").await?;
+        Ok(there.curator().site().tree.clone())
+    }
+
+    /// The curator that installs what a program asks for.
+    pub(super) fn curator(&self, of_vm: Curator) -> anyhow::Result<Curator> {
+        Ok(match &self.env {
+            Some(name) => of_vm.environment(name)?.curator().clone(),
+            None => of_vm,
+        })
+    }
+
+    /// The variables by which Lua finds the rocks, once all are installed.
+    pub(super) async fn variables(
+        &self,
+        ground: &Ground,
+        vm: &dyn LuaVm,
+    ) -> anyhow::Result<Vec<(String, String)>> {
+        if self.is_local(ground) {
+            let version = vm.package_site().await?.lua_version;
+            let tree = self.existing(&self.local_tree()?).await?;
+            let has = |folder: &str| Path::new(&tree).join(folder).join(&version).is_dir();
+            ensure!(
+                has("share/lua") || has("lib/lua"),
+                "{tree} has no rocks for Lua {version}, which the VM has; `bioxen pkg --lua {version} \
+                 install ROCK` installs some, into this tree with --tree"
+            );
+            return Ok(lua::search_path(&version, &tree).into());
+        }
+        Ok(match &self.env {
+            Some(name) => {
+                let target = match &ground.existing {
+                    Some(which) => format!(" --vm {which}"),
+                    None => String::new(),
+                };
+                let there = environment(&vm.curator().await?, name, &target).await?;
+                there.variables().into()
+            }
+            None => Vec::new(),
+        })
+    }
+}
+
+/// The environment of this name, or how to make it. The target is what the user says to name the tree.
+pub(super) async fn environment(
+    curator: &Curator,
+    name: &str,
+    target: &str,
+) -> anyhow::Result<Environment> {
+    curator.existing_environment(name).await.map_err(|error| {
+        let is_missing = matches!(error, Error::NoEnvironment { .. });
+        let error = anyhow::Error::from(error);
+        match is_missing {
+            true => {
+                anyhow::anyhow!("{error}; `bioxen pkg{target} --env {name} install ROCK` makes it")
+            }
+            false => error,
+        }
+    })
+}
