@@ -135,6 +135,12 @@ impl VmGroup {
         })
     }
 
+    /// The backend that makes its VMs, for what else a program asks of the pool.
+    #[must_use]
+    pub fn backend(&self) -> &XcpngBackend {
+        &self.backend
+    }
+
     /// Makes the network and the VMs, which are stopped then. What is wrong with the network is told
     /// before anything is made. When something fails, what was made before is removed again.
     ///

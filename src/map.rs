@@ -268,7 +268,6 @@ impl Map {
         let result = Box::pin(self.work(&mut crew, &job, waiting, begun, &mut times)).await;
         times.vms = crew.end().await;
         let value = result?;
-        job.folder.tidy();
         times.total = begun.elapsed();
         let table = serde_json::to_vec_pretty(&times).unwrap_or_default();
         job.folder.write_times(&table)?;
@@ -300,13 +299,13 @@ impl Map {
         let results = match &self.reduce {
             Some(_) => {
                 crew.run(BTreeSet::from([Task::Reduce])).await?;
-                shards..shards + 1
+                gather::Results::Reduced(shards)
             }
-            None => 0..shards,
+            None => gather::Results::OfShards(shards),
         };
         let folder = Arc::clone(&job.folder);
         let merging = tokio::task::spawn_blocking(move || {
-            gather::merge(&folder, results)?;
+            gather::merge(&folder, &results)?;
             Ok(folder)
         });
         let folder = joined(merging.await)?;
@@ -320,15 +319,21 @@ impl Map {
     /// What is done before any VM is made. Blocks.
     fn prepare(&self) -> Result<Prepared> {
         let folder = Folder::open(self.folder.as_deref())?;
-        let before = folder.plan()?;
-        if before.is_some() && !self.resume {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "{} has the results of a run; go on with it (--resume), or take another folder",
-                    folder.path().display()
-                ),
-            ));
+        let mut before = folder.plan()?;
+        match folder.done() {
+            // There is nothing that a run with another program could spoil.
+            0 if before.take().is_some() => folder.forget()?,
+            done if before.is_some() && !self.resume => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "{} has what a run has done ({done} shards); go on with it (--resume), or take \
+                         another folder",
+                        folder.path().display()
+                    ),
+                ));
+            }
+            _ => {}
         }
         let shards = self
             .shards

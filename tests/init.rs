@@ -259,9 +259,24 @@ async fn a_password_from_a_pipe_is_kept_and_trust_is_told_as_json() {
     let pin = pool.server.fingerprint().unwrap().to_string();
     let host = pool.server.address().to_string();
     let mine = ["trust", &host, "--config", file.to_str().unwrap()];
-    let shown = json!({"host": host, "fingerprint": pin, "trusted": false, "file": null});
-    assert_eq!(pool.json(&mine).await, [shown]);
     let trusted = json!({"host": host, "fingerprint": pin, "trusted": true, "file": file.to_str()});
+    // The pool's own variables outweigh the file, and name the same certificate.
+    let by_variable = json!({"host": host, "fingerprint": pin, "trusted": true, "file": null});
+    assert_eq!(pool.json(&mine).await, [by_variable]);
+    let alone = |mut command: Command| {
+        let output = command
+            .env_remove("BIOXEN_XCPNG_TLS__FINGERPRINT")
+            .output()
+            .unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let by_itself = [&mine[..], &["--json"]].concat();
+    assert_eq!(alone(pool.command(&by_itself)), trusted);
+    let wrong = if pin.starts_with("00") { "11" } else { "00" };
+    let other = format!("{wrong}{}", &pin[2..]);
+    fs::write(&file, written.replace(&pin, &other)).unwrap();
+    let shown = json!({"host": host, "fingerprint": pin, "trusted": false, "file": null});
+    assert_eq!(alone(pool.command(&by_itself)), shown);
     let trust = [&mine[..], &["--fingerprint", &pin]].concat();
     assert_eq!(pool.json(&trust).await, [trusted]);
 }

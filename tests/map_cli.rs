@@ -305,6 +305,37 @@ fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
     }
 }
 
+#[test]
+fn a_run_that_failed_leaves_neither_unpacked_input_nor_a_folder_that_only_it_can_use() {
+    let lab = Lab::new();
+    let packed = Command::new("gzip")
+        .arg("reads.fa")
+        .current_dir(&lab.folder)
+        .status();
+    assert!(packed.unwrap().success());
+    lab.file("wrong.lua", "error('on purpose')");
+    let args = ["--by", "fasta", "--vms", "1", "--out", "out"];
+    let failed = lab.map(&[&args[..], &["wrong.lua", "reads.fa.gz"]].concat());
+    assert_eq!(failed.status.code(), Some(125));
+    assert!(!said(&failed).contains("--resume"), "{}", said(&failed));
+    assert!(!lab.folder.path().join("out/input-1").exists());
+    lab.prints(&[&args[..], &["count.lua", "reads.fa.gz"]].concat());
+    assert!(!lab.folder.path().join("out/input-1").exists());
+}
+
+#[test]
+fn what_a_reduce_program_returns_and_json_cannot_hold_is_told_as_such() {
+    let lab = Lab::new();
+    lab.file("nan.lua", "for _ in ... do end return 0/0");
+    let args = ["--by", "fasta", "--vms", "1", "--reduce", "nan.lua"];
+    let failed = lab.map(&[&args[..], &["count.lua", "reads.fa"]].concat());
+    let said = said(&failed);
+    assert!(
+        said.contains("what the reduce program returned cannot be written as JSON"),
+        "{said}"
+    );
+}
+
 /// Begins a run that does not come further than the second shard, ends it by a signal once it is
 /// there, and lets it go on.
 fn ends_and_goes_on(signal: Signal) -> (Option<i32>, String) {
@@ -352,7 +383,7 @@ fn ends_and_goes_on(signal: Signal) -> (Option<i32>, String) {
     fs::write(flag, "").unwrap();
     let output = lab.map(&args);
     assert!(
-        said(&output).contains("out has the results of a run; go on with it (--resume)"),
+        said(&output).contains("out has what a run has done (1 shards); go on with it (--resume)"),
         "{}",
         said(&output)
     );

@@ -375,6 +375,16 @@ fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
         .output()
         .unwrap();
     assert!(lua.status.success(), "{lua:?}");
+    // What the shell had stays behind it.
+    let both = format!("{path} echo \"$LUA_PATH_5_4\"");
+    let mut sh = Command::new("sh");
+    let sh = sh
+        .args(["-c", &both])
+        .env("LUA_PATH", "/mine/?.lua;;")
+        .output()
+        .unwrap();
+    let both = String::from_utf8(sh.stdout).unwrap();
+    assert!(both.trim().ends_with("init.lua;/mine/?.lua;;"), "{both}");
 
     assert!(with(&["bundle", "bio_compute", "--into", "b.tar.gz"]).starts_with("1 rocks"));
     let said = stdout(
@@ -521,20 +531,7 @@ fn a_program_finds_the_rocks_of_the_tree_or_environment_that_it_is_run_with() {
         let output = run(home, &[options, &program[..]].concat());
         assert_eq!(output.stdout, finds.as_bytes(), "{options:?}: {output:?}");
     }
-    // A session does, too, and so do programs over records.
-    std::fs::write(home.join("p.lua"), "print((pcall(require, 'bio_compute')))").unwrap();
-    std::fs::write(home.join("records"), "1\n").unwrap();
-    let mapped = Command::new(env!("CARGO_BIN_EXE_bioxen"))
-        .args([
-            "map", "--by", "lines", "--vms", "1", "--env", "old", "p.lua", "records",
-        ])
-        .env("HOME", home)
-        .env_remove("XDG_DATA_HOME")
-        .env("XDG_CONFIG_HOME", home)
-        .current_dir(home)
-        .output()
-        .unwrap();
-    assert_eq!(mapped.stdout, b"true\n", "{mapped:?}");
+    // A session does, too.
     let mut shell = Command::new(env!("CARGO_BIN_EXE_bioxen"))
         .args(["shell", "--env", "old"])
         .env("HOME", home)

@@ -95,6 +95,8 @@ fn a_check_tells_all_problems_at_once_in_the_order_of_their_lines() {
             (pool, Some(7)),
             // The file is not there.
             (pool, Some(8)),
+            // Too little, which only a look at the whole can tell.
+            (Some("basic"), Some(10)),
             (Some("basic"), Some(11)),
             (pool, None)
         ],
@@ -106,12 +108,28 @@ fn a_check_tells_all_problems_at_once_in_the_order_of_their_lines() {
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["line"], 1);
     assert!(told["problem"].as_str().unwrap().contains("not valid TOML"));
-    // For other commands both are errors.
-    for wrong in ["[xcpng\n", settings] {
-        let output = with_settings(wrong, &[], &["ls"]);
-        assert_eq!(output.status.code(), Some(125), "{output:?}");
-        assert!(text(&output.stderr).contains("pool.toml line 1: "));
+    // For other commands they are errors, also for those that need no template.
+    let unknown = "[xcpng]\nxcpng_host = 'pool'\nfoo = 1\n";
+    for (wrong, line) in [("[xcpng\n", 1), (settings, 1), (unknown, 3)] {
+        for command in [
+            &["ls"][..],
+            &["info", "lab"],
+            &["gc"],
+            &["exec", "lab", "-e", ""],
+        ] {
+            let output = with_settings(wrong, &[], command);
+            assert_eq!(output.status.code(), Some(125), "{output:?}");
+            let said = text(&output.stderr);
+            assert!(said.contains(&format!("pool.toml line {line}: ")), "{said}");
+        }
     }
+    // A doctor leaves nothing out without saying so.
+    let output = with_settings(unknown, &[], &["doctor"]);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("cleanup") && said.contains("not looked at, as it needs config"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -145,6 +145,15 @@ fn a_file_of_somebody_else_is_not_replaced_but_that_of_a_killed_pool_is() {
         text.contains("start it again with `bioxen sim lab.toml`"),
         "{text}"
     );
+    // What has nothing to do with the pool does not speak of it.
+    for command in [
+        &["run", "--config", "lab.toml", "absent.lua"][..],
+        &["ls", "--config", "lab.toml", "--set", "vcpus=0"],
+    ] {
+        let output = bioxen(folder, command).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!text.contains("bioxen sim"), "{text}");
+    }
     let pool = serve(folder);
     let second = bioxen(folder, &["sim", "lab.toml"]).output().unwrap();
     let text = String::from_utf8_lossy(&second.stderr);

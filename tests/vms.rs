@@ -42,6 +42,9 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
     );
     let said = pool.refused(&["create", "lab", "--set", &template]).await;
     assert!(said.contains("has a VM of this id already"), "{said}");
+    let plan = ["create", "lab2", "--dry-run", "--set", &template];
+    let plan = pool.json(&plan).await;
+    assert_eq!(plan.last().unwrap()["step"], "name it \"bioxen-lab2\"");
     // Whatever is no id is named as it was typed.
     for command in [&["info", "tag:nope"][..], &["exec", "tag:nope", "-e", "x"]] {
         let said = pool.refused(command).await;
@@ -80,7 +83,8 @@ async fn a_vm_of_the_pool_is_made_driven_and_removed_by_name() {
         ("info", "running"),
     ] {
         let told = pool.json(&[command, "bioxen-lab"]).await;
-        assert_eq!(told[0]["state"], state, "{command}");
+        let told = (&told[0]["id"], &told[0]["state"]);
+        assert_eq!(told, (&"lab".into(), &state.into()), "{command}");
     }
 
     // Simulated disks hold still only while nobody writes to them.
@@ -196,6 +200,11 @@ async fn a_command_that_is_interrupted_ends_what_it_has_begun() {
             matches!(ended.status.code(), None | Some(0 | 130)),
             "{ended:?}"
         );
+        // One that was ended leaves none.
+        if ended.status.code() == Some(130) {
+            let said = pool.refused(&["info", &id]).await;
+            assert!(said.contains("cannot find it"), "{said}");
+        }
     }
     let left = pool.json(&["gc", "--dry-run"]).await;
     assert!(left.is_empty(), "{left:?}");

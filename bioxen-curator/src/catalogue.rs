@@ -118,6 +118,12 @@ impl Catalogue {
         self
     }
 
+    /// Why no server has this rock, where that is known.
+    #[must_use]
+    pub fn unavailable(&self, name: &RockName) -> Option<&str> {
+        self.rocks.get(name)?.unavailable.as_deref()
+    }
+
     /// The rocks of a profile, with those that it includes.
     ///
     /// # Errors
@@ -144,8 +150,7 @@ impl Catalogue {
         }
         for rock in &profile.rocks {
             let request: RockRequest = rock.parse()?;
-            let entry = self.rocks.get(&request.name);
-            match entry.and_then(|entry| entry.unavailable.clone()) {
+            match self.unavailable(&request.name).map(str::to_owned) {
                 Some(reason) => into.unavailable.push((request.name, reason)),
                 None if into.requests.contains(&request) => {}
                 None => into.requests.push(request),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Error, Result, RockRequest};
+use crate::{Catalogue, Error, Result, RockRequest};
 
 /// What a file of the older library asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,8 +49,9 @@ pub fn import(text: &str) -> Result<Imported> {
         .and_then(|system| word(system, "lua_version"))
         .or_else(|| word(fields, "lua_version"));
     imported.lua_version = version.as_deref().and_then(language_version);
+    let known = Catalogue::built_in()?;
     for (name, version) in packages(fields.get("packages")) {
-        imported.take(&name, version.as_deref());
+        imported.take(&name, version.as_deref(), &known);
     }
     let profiles = fields.get("profiles").and_then(Value::as_object);
     for (name, profile) in profiles.into_iter().flatten() {
@@ -62,7 +63,7 @@ pub fn import(text: &str) -> Result<Imported> {
 }
 
 impl Imported {
-    fn take(&mut self, name: &str, version: Option<&str>) {
+    fn take(&mut self, name: &str, version: Option<&str>, known: &Catalogue) {
         if MISTAKEN.contains(&name) {
             let reason = "it is a key of a profile that was taken for a package";
             self.refused.push((name.to_owned(), reason.to_owned()));
@@ -76,6 +77,10 @@ impl Imported {
         // A version that nobody can read is no reason to lose the package.
         let request = text.parse().or_else(|_| name.parse::<RockRequest>());
         match request {
+            Ok(RockRequest { name, .. }) if known.unavailable(&name).is_some() => {
+                let reason = known.unavailable(&name).unwrap_or_default();
+                self.refused.push((name.to_string(), reason.to_owned()));
+            }
             Ok(request) => self.requests.push(request),
             Err(error) => self.refused.push((name.to_owned(), error.to_string())),
         }

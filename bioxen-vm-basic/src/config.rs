@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bioxen_vm_core::{BackendConfig, Result, words};
+use bioxen_vm_core::{BackendConfig, ConfigProblem, Result, words};
 use serde::{Deserialize, Serialize};
 
 use crate::BasicBackend;
@@ -260,53 +260,16 @@ impl BasicConfig {
     /// # Errors
     /// Fails with [`ErrorKind::Config`](bioxen_vm_core::ErrorKind::Config) and names all problems at once.
     pub fn validate(&self) -> Result<()> {
-        let mut problems = Vec::new();
-        if let Some(program) = &self.lua_executable
-            && (program.trim().is_empty() || program.contains('\0'))
-        {
-            problems.push(format!(
-                "lua_executable {program:?} is no program; give a name or a path, lua5.4 for \
-                 example"
-            ));
-        }
-        for (key, time) in [
-            ("execution_timeout", self.execution_timeout),
-            ("cpu_time", self.cpu_time),
-        ] {
-            if time.is_some_and(|time| time.is_zero()) {
-                problems.push(format!(
-                    "{key} is 0, which no program can meet; leave it out for no limit"
-                ));
-            }
-        }
-        for (key, paths) in [("read", &self.read), ("write", &self.write)] {
-            for path in paths {
-                if !path.is_absolute() {
-                    problems.push(format!(
-                        "{key} names {path:?}, which is no absolute path; begin it with /"
-                    ));
-                }
-            }
-        }
-        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
-            problems.push(format!(
-                "memory is {memory} bytes, which is too little for Lua; give at least 1MB"
-            ));
-        }
-        if self.in_process {
-            problems.extend(self.beyond_a_thread());
-        }
+        let problems = self.contradictions();
         if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Self::wrong(&problems))
+            return Ok(());
         }
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        Err(Self::wrong(&problems))
     }
-}
 
-impl BasicConfig {
     /// What is asked for that only a process of its own can give.
-    fn beyond_a_thread(&self) -> Vec<String> {
+    fn beyond_a_thread(&self) -> Vec<ConfigProblem> {
         let asked = [
             ("lua_executable", self.lua_executable.is_some()),
             ("cpu_time", self.cpu_time.is_some()),
@@ -316,17 +279,18 @@ impl BasicConfig {
         let asked = asked.iter().filter(|(_, asked)| *asked);
         let mut problems: Vec<_> = asked
             .map(|(key, _)| {
-                format!(
+                let message = format!(
                     "{key} needs processes of its own, which in_process rules out; leave one out"
-                )
+                );
+                ConfigProblem::new(*key, message)
             })
             .collect();
         if cfg!(panic = "abort") {
-            problems.push(
+            problems.push(ConfigProblem::new(
+                "in_process",
                 "in_process needs panics that unwind, and this program is built with panic = \
-                 \"abort\"; leave it out"
-                    .to_owned(),
-            );
+                 \"abort\"; leave it out",
+            ));
         }
         problems
     }
@@ -338,6 +302,51 @@ impl BackendConfig for BasicConfig {
 
     fn build(self) -> Result<BasicBackend> {
         BasicBackend::new(self)
+    }
+
+    fn contradictions(&self) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        let mut tell = |key: &str, message: String| problems.push(ConfigProblem::new(key, message));
+        if let Some(program) = &self.lua_executable
+            && (program.trim().is_empty() || program.contains('\0'))
+        {
+            tell(
+                "lua_executable",
+                format!(
+                    "lua_executable {program:?} is no program; give a name or a path, lua5.4 for \
+                     example"
+                ),
+            );
+        }
+        for (key, time) in [
+            ("execution_timeout", self.execution_timeout),
+            ("cpu_time", self.cpu_time),
+        ] {
+            if time.is_some_and(|time| time.is_zero()) {
+                tell(
+                    key,
+                    format!("{key} is 0, which no program can meet; leave it out for no limit"),
+                );
+            }
+        }
+        for (key, paths) in [("read", &self.read), ("write", &self.write)] {
+            for path in paths.iter().filter(|path| !path.is_absolute()) {
+                tell(
+                    key,
+                    format!("{key} names {path:?}, which is no absolute path; begin it with /"),
+                );
+            }
+        }
+        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
+            tell(
+                "memory",
+                format!("memory is {memory} bytes, which is too little for Lua; give at least 1MB"),
+            );
+        }
+        if self.in_process {
+            problems.extend(self.beyond_a_thread());
+        }
+        problems
     }
 }
 
@@ -372,6 +381,25 @@ mod tests {
             serde_json::from_str::<BasicConfig>("{}").unwrap(),
             BasicConfig::default()
         );
+    }
+
+    #[test]
+    fn every_key_has_its_row_with_its_default() {
+        let page = include_str!("../../docs/basic-configuration.md");
+        let rows = page.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let (key, _kind, default) = (cells.next()?, cells.next()?, cells.next()?);
+            let default = serde_json::from_str(default.trim_matches('`')).unwrap();
+            Some((key.trim_end_matches('`').to_owned(), default))
+        });
+        let documented: serde_json::Map<_, _> = rows.collect();
+        let all = serde_json::to_value(BasicConfig::default()).unwrap();
+        let keys = |map: &serde_json::Map<String, serde_json::Value>| -> Vec<String> {
+            map.keys().cloned().collect()
+        };
+        assert_eq!(keys(&documented), keys(all.as_object().unwrap()));
+        let config = BasicConfig::from_value(documented.into()).unwrap();
+        assert_eq!(config, BasicConfig::default());
     }
 
     #[test]

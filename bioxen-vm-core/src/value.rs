@@ -162,10 +162,7 @@ impl LuaValue {
 }
 
 fn no_json(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("JSON cannot hold {what}; read the LuaValue itself"),
-    )
+    Error::new(ErrorKind::Unsupported, format!("JSON cannot hold {what}"))
 }
 
 impl fmt::Display for LuaValue {

@@ -206,7 +206,7 @@ pub enum Error {
         template: String,
     },
     /// A call to the pool failed.
-    #[error("the pool could not {doing}")]
+    #[error("the pool could not {doing}{}", remedy::behind(source))]
     Pool {
         /// What was being done, in words.
         doing: &'static str,
@@ -408,6 +408,13 @@ pub enum Error {
         /// The user.
         user: String,
     },
+    /// A template is to be made of a VM whose files are those of this machine.
+    #[error(
+        "the VM's files are those of this machine, which would be changed and cleaned for the template; \
+         use a pool whose VMs have files of their own: a simulator may make file systems where it runs \
+         as root, or has bubblewrap"
+    )]
+    ThisMachine,
     /// The image of a disk cannot be used.
     #[error("the image {} cannot be used: {reason}", path.display())]
     Image {

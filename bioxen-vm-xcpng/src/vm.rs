@@ -24,7 +24,7 @@ use crate::execute::{AttachedDrive, Deployed};
 use crate::first_contact::FirstContact;
 use crate::guest::Guest;
 use crate::ledger::Entry;
-use crate::marks::{OWNER_NAME, is_kept, is_made_by_us};
+use crate::marks::{OWNER_NAME, VM_ID, is_kept, is_made_by_us};
 use crate::progress::{Reporter, Stage};
 use crate::remove::remove;
 
@@ -427,7 +427,12 @@ impl XcpngVm {
         let record = client.vm().get_record(&self.vm).await;
         let record = record.map_err(Error::pool("tell about the VM"))?;
         let state = state(&record.power_state);
-        let mut info = VmInfo::new(self.id.clone(), self.vm_type(), state);
+        let is_ours = is_made_by_us(&self.uuid, &record.other_config);
+        // One that was found is called here as whoever asked calls it.
+        let own_id = record.other_config.get(VM_ID).filter(|_| is_ours);
+        let id = own_id.and_then(|id| VmId::new(id.as_str()).ok());
+        let id = id.unwrap_or_else(|| self.id.clone());
+        let mut info = VmInfo::new(id, self.vm_type(), state);
         let connected = self.guest.read().await.as_deref().map(Guest::address);
         info.address = match (connected, record.guest_metrics.non_null()) {
             (None, Some(metrics)) if record.power_state == VmPowerState::Running => {
@@ -449,7 +454,6 @@ impl XcpngVm {
         ] {
             info.details.insert(key.to_owned(), value.to_owned());
         }
-        let is_ours = is_made_by_us(&self.uuid, &record.other_config);
         let maker = if is_ours { OWNER_NAME } else { "somebody else" };
         info.details.insert("made_by".to_owned(), maker.to_owned());
         if is_ours {

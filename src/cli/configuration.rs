@@ -95,14 +95,32 @@ impl Place {
 /// The configuration of a VM type as the user gave it, once nothing is wrong with it.
 pub(super) fn config(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
     let config = configured(settings, vm_type)?;
-    let mut problems = settings.check(&crate::factory(), vm_type, &config)?;
-    problems.extend(settings.missing_files(vm_type, &config));
+    refuse_what_is_wrong(settings, vm_type, &config)?;
+    Ok(config)
+}
+
+/// The same for VMs of a pool that are there, which need no template.
+#[cfg(feature = "xcpng")]
+pub(super) fn config_without_template(settings: &Settings) -> anyhow::Result<Value> {
+    let vm_type = bioxen_vm_xcpng::XcpngConfig::VM_TYPE;
+    let config = configured(settings, vm_type)?;
+    let mut whole = config.clone();
+    if whole.get("template").is_none() {
+        whole["template"] = "any".into();
+    }
+    refuse_what_is_wrong(settings, vm_type, &whole)?;
+    Ok(config)
+}
+
+fn refuse_what_is_wrong(settings: &Settings, vm_type: &str, config: &Value) -> anyhow::Result<()> {
+    let mut problems = settings.check(&crate::factory(), vm_type, config)?;
+    problems.extend(settings.missing_files(vm_type, config));
     ensure!(
         problems.is_empty(),
         "the configuration of VM type {vm_type:?} is wrong: {}",
         joined(&problems)
     );
-    Ok(config)
+    Ok(())
 }
 
 /// What to do where no key of a pool is set.
@@ -122,7 +140,7 @@ pub(super) fn no_pool_remedy(settings: &Settings) -> String {
 }
 
 /// The same as [`with_defaults`], for what cannot do without a pool.
-pub(super) fn configured(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
+fn configured(settings: &Settings, vm_type: &str) -> anyhow::Result<Value> {
     #[cfg(feature = "xcpng")]
     ensure!(
         vm_type != "xcpng" || settings.has(vm_type),

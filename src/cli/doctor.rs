@@ -71,8 +71,11 @@ pub(super) async fn run_with(
                 no_pool_remedy(&settings),
             ),
         };
-        for problem in problems {
-            let finding = Finding::failed(Check::Config, problem, &remedy);
+        let wrong = problems
+            .into_iter()
+            .map(|problem| Finding::failed(Check::Config, problem, &remedy));
+        let skipped = Check::ALL.into_iter().skip(1);
+        for finding in wrong.chain(skipped.map(|check| Finding::skipped(check, Check::Config))) {
             tally.count(&finding);
             show(&finding, args.json)?;
         }

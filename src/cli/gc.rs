@@ -7,7 +7,7 @@ use bioxen_vm_core::{Backend as _, BackendConfig as _};
 use bioxen_vm_xcpng::{Leftover, XcpngConfig};
 
 use super::vms::to_the_end;
-use super::{FAILED, configured, print};
+use super::{FAILED, config_without_template, print};
 use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ async fn collect(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode>
     for assignment in &args.set {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
-    let config = XcpngConfig::from_value(configured(&settings, XcpngConfig::VM_TYPE)?)?;
+    let config = XcpngConfig::from_value(config_without_template(&settings)?)?;
     let backend = config.build_without_template()?;
     let collected = backend.collect(args.dry_run).await;
     backend.close().await?;

@@ -10,7 +10,7 @@ use bioxen_vm_xcpng::{XcpngBackend, XcpngConfig};
 
 use super::config;
 #[cfg(feature = "xcpng")]
-use super::configured;
+use super::config_without_template;
 #[cfg(feature = "xcpng")]
 use super::waiting::told;
 use crate::settings::Settings;
@@ -100,7 +100,7 @@ impl Ground {
         for assignment in set {
             settings.set(XcpngConfig::VM_TYPE, assignment)?;
         }
-        let config = configured(&settings, XcpngConfig::VM_TYPE)?;
+        let config = config_without_template(&settings)?;
         let pool = XcpngConfig::from_value(config.clone())?.build_without_template()?;
         Ok(Self::on_pool(pool, set, config, Some(which)))
     }

@@ -23,12 +23,17 @@ impl Interrupts {
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
+            SignalKind::quit(),
         ])
     }
 
     /// The same for a program to which Ctrl-C means something else.
     pub(super) fn listen_without_ctrl_c() -> anyhow::Result<Self> {
-        Self::listen_to(&[SignalKind::terminate(), SignalKind::hangup()])
+        Self::listen_to(&[
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ])
     }
 
     fn listen_to(kinds: &[SignalKind]) -> anyhow::Result<Self> {

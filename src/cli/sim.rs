@@ -153,6 +153,17 @@ fn read_model(path: &Path) -> anyhow::Result<Scenario> {
     Scenario::from_toml(&text).with_context(|| format!("the model {} is wrong", path.display()))
 }
 
+/// Whether it is that a pool could not be reached.
+pub(super) fn is_unreachable(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let of_vm = cause.downcast_ref().map(bioxen_vm_core::Error::kind);
+        of_vm.or_else(|| cause.downcast_ref().map(bioxen_vm_xcpng::Error::kind))
+    };
+    error
+        .chain()
+        .any(|cause| kind(cause) == Some(bioxen_vm_core::ErrorKind::Unavailable))
+}
+
 /// Whether a settings file is of a pool that is served no more, as its `bioxen sim` was killed.
 pub(super) fn has_ended(path: &Path) -> bool {
     let is_ours = std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bioxen_curator::{Curator, RockRequest};
 use bioxen_vm_core::BackendConfig as _;
 use bioxen_vm_xcpng::{TemplateBuild, TemplateBuilder, XcpngConfig};
 use clap::Subcommand;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use serde_json::json;
 
 use super::interrupt::Interrupts;
@@ -15,8 +16,8 @@ use super::own_rocks::OwnRocks;
 use super::table::Table;
 use super::telemetry::say;
 use super::vms::{Common, on_pool, pool, to_the_end};
-use super::{configured, doctor, print, warn};
-use crate::settings::{Settings, joined};
+use super::{config, doctor, print, warn};
+use crate::settings::Settings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -52,7 +53,8 @@ struct Build {
 
     /// Install the rocks of the sources in this folder, instead of those that come with this program;
     /// `--rocks ""` for none
-    #[arg(long, value_name = "FOLDER")]
+    // The usual parser of paths refuses none.
+    #[arg(long, value_name = "FOLDER", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     rocks: Option<PathBuf>,
 
     #[command(flatten)]
@@ -118,13 +120,7 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
         Some(none) if none.as_os_str().is_empty() => None,
         folder => Some(OwnRocks::of(folder).await?),
     };
-    let config = configured(&settings, XcpngConfig::VM_TYPE)?;
-    let problems = settings.check(&crate::factory(), XcpngConfig::VM_TYPE, &config)?;
-    ensure!(
-        problems.is_empty(),
-        "the configuration is wrong: {}",
-        joined(&problems)
-    );
+    let config = config(&settings, XcpngConfig::VM_TYPE)?;
     let mut builder = TemplateBuilder::new(XcpngConfig::from_value(config)?).named(&args.name);
     if let Some(image) = &args.image {
         builder = builder.from_image(image);

@@ -15,7 +15,7 @@ use super::ground::handle;
 use super::interrupt::Interrupts;
 use super::table::Table;
 use super::waiting::told;
-use super::{config, configured, print, warn};
+use super::{config, config_without_template, print, warn};
 use crate::settings::Settings;
 
 /// What every command about VMs of a pool takes.
@@ -141,7 +141,7 @@ pub(super) fn pool(common: &Common, mut settings: Settings) -> anyhow::Result<Xc
     for assignment in &common.set {
         settings.set(XcpngConfig::VM_TYPE, assignment)?;
     }
-    let config = XcpngConfig::from_value(configured(&settings, XcpngConfig::VM_TYPE)?)?;
+    let config = XcpngConfig::from_value(config_without_template(&settings)?)?;
     Ok(config.build_without_template()?)
 }
 
@@ -229,7 +229,7 @@ pub(super) async fn create(args: Create, mut settings: Settings) -> anyhow::Resu
 
 /// Refuses an id that a VM has already, before anything is made. Of several programs that make one at the
 /// same time, one will be able to keep it.
-async fn is_free(pool: &dyn Backend, id: &VmId) -> anyhow::Result<()> {
+pub(super) async fn is_free(pool: &dyn Backend, id: &VmId) -> anyhow::Result<()> {
     let all = pool.list().await?;
     let Some(taken) = all.iter().find(|info| info.id == *id) else {
         return Ok(());
@@ -390,24 +390,39 @@ pub(super) async fn list(args: Common, settings: Settings) -> anyhow::Result<Exi
 }
 
 pub(super) async fn clone(args: Clone, settings: Settings) -> anyhow::Result<ExitCode> {
+    let interrupts = Interrupts::listen()?;
     let pool = pool(&args.common, settings)?;
-    let work = on_pool(pool, async |pool| {
-        is_free(pool, &args.id).await?;
-        let vm = adopt(pool, &args.vm).await?;
-        let made = vm.clone_vm(args.id.clone()).await?;
-        let kept = async {
+    on_pool(pool, async |pool| {
+        let making = async {
+            is_free(pool, &args.id).await?;
+            let vm = adopt(pool, &args.vm).await?;
+            Ok::<_, anyhow::Error>(vm.clone_vm(args.id.clone()).await?)
+        };
+        // What is there of a clone by then goes with the future.
+        let made = match interrupts.unless(making).await {
+            Ok(made) => made?,
+            Err(interrupted) => return Ok(ExitCode::from(interrupted.exit_code())),
+        };
+        let keeping = async {
             made.start().await?;
             made.keep().await?;
             tell(&made.info().await?, &args.common, short)
         };
-        if let Err(error) = kept.await {
-            let left = made.destroy().await;
-            left.context(format!("{error:#}, and the clone could not be removed"))?;
-            return Err(error);
+        let failed = match interrupts.unless(keeping).await {
+            Ok(Ok(())) => return Ok(ExitCode::SUCCESS),
+            Ok(Err(error)) => Err(error),
+            Err(interrupted) => Ok(ExitCode::from(interrupted.exit_code())),
+        };
+        let left = made.destroy().await;
+        match &failed {
+            Ok(_) => left.context("interrupted, and the clone could not be removed")?,
+            Err(error) => {
+                left.with_context(|| format!("{error:#}, and the clone could not be removed"))?;
+            }
         }
-        Ok(ExitCode::SUCCESS)
-    });
-    to_the_end(work).await
+        failed
+    })
+    .await
 }
 
 pub(super) async fn migrate(args: Migrate, settings: Settings) -> anyhow::Result<ExitCode> {

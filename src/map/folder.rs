@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use super::LOCK;
 use super::records::Format;
 use super::split::{Shards, sum_of, unreadable};
 use crate::sums::Sum;
@@ -122,9 +123,34 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    lock: Option<Flock<File>>,
+    lock: Option<InUse>,
     /// Goes with the run, when the user wants no folder.
     _temporary: Option<PrivateDir>,
+}
+
+/// That a run uses a folder. When it ends, however it does, what only the run needs is removed, and then
+/// others may use the folder.
+#[derive(Debug)]
+pub(super) struct InUse {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Drop for InUse {
+    /// Removes unpacked inputs, and what was not finished.
+    fn drop(&mut self) {
+        for folder in [&self.path, &self.path.join("shards")] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if name.starts_with("input-") || name.ends_with(".part") || name.starts_with(".tmp")
+                {
+                    // What stays is overwritten by the next run.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
 }
 
 impl Folder {
@@ -154,9 +180,13 @@ impl Folder {
             }
             Err((_, errno)) => return Err(unusable(&path, errno.into())),
         };
+        let in_use = InUse {
+            path: path.clone(),
+            _lock: lock,
+        };
         Ok(Self {
             path,
-            lock: Some(lock),
+            lock: Some(in_use),
             _temporary: temporary,
         })
     }
@@ -167,7 +197,7 @@ impl Folder {
 
     /// What keeps other runs away, for whoever lives as long as the run: the folder itself lives until
     /// the last task of a run that was dropped has ended.
-    pub(super) fn take_lock(&mut self) -> Option<Flock<File>> {
+    pub(super) fn take_lock(&mut self) -> Option<InUse> {
         self.lock.take()
     }
 
@@ -185,6 +215,30 @@ impl Folder {
             );
             Error::new(ErrorKind::Config, message).with_source(error)
         })
+    }
+
+    /// How many shards are done.
+    pub(super) fn done(&self) -> usize {
+        let entries = fs::read_dir(self.path.join("shards")).into_iter().flatten();
+        let of_one = |name: &Path| name.extension().is_some_and(|kind| kind == "json");
+        entries
+            .flatten()
+            .filter(|entry| of_one(&entry.path()))
+            .count()
+    }
+
+    /// Forgets what a run was begun with that has come to nothing.
+    pub(super) fn forget(&self) -> Result<()> {
+        for name in ["plan.json", LOCK] {
+            let path = self.path.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unusable(&path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Begins with a plan, or goes on when it is the one that there is.
@@ -302,21 +356,6 @@ impl Folder {
             Ok(())
         })();
         written.map_err(|error| unusable(&path, error))
-    }
-
-    /// Removes what only a run needs: unpacked inputs, and what was not finished.
-    pub(super) fn tidy(&self) {
-        for folder in [&self.path, &self.path.join("shards")] {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                if name.starts_with("input-") || name.ends_with(".part") || name.starts_with(".tmp")
-                {
-                    // What stays is overwritten by the next run.
-                    let _ = fs::remove_file(entry.path());
-                }
-            }
-        }
     }
 
     fn of(&self, shard: usize, kind: &str) -> PathBuf {

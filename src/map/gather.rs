@@ -11,14 +11,26 @@ use super::split::unreadable;
 /// The file in the folder that has the result.
 pub(super) const RESULT: &str = "result";
 
+/// What is put together.
+pub(super) enum Results {
+    /// The results of so many shards.
+    OfShards(usize),
+    /// That of the reduce program, which stands behind them.
+    Reduced(usize),
+}
+
 /// Writes the outputs of these results one after the other, each followed by a line of JSON when a
 /// value was returned.
-pub(super) fn merge(folder: &Folder, results: std::ops::Range<usize>) -> Result<()> {
+pub(super) fn merge(folder: &Folder, results: &Results) -> Result<()> {
     // Told apart from what goes wrong while the result is written.
     let mut failed = None;
     let written = folder.write_with(RESULT, |to| {
-        for index in results {
-            match append(folder, index, to) {
+        let all = match *results {
+            Results::OfShards(count) => 0..count,
+            Results::Reduced(index) => index..index + 1,
+        };
+        for index in all {
+            match append(folder, index, results, to) {
                 Ok(()) => {}
                 Err(Problem::There(error)) => return Err(error),
                 Err(Problem::Here(error)) => {
@@ -39,7 +51,12 @@ enum Problem {
     There(io::Error),
 }
 
-fn append(folder: &Folder, index: usize, to: &mut impl io::Write) -> Result<(), Problem> {
+fn append(
+    folder: &Folder,
+    index: usize,
+    of: &Results,
+    to: &mut impl io::Write,
+) -> Result<(), Problem> {
     let path = folder.output(index);
     let output = File::open(&path).map_err(|error| Problem::Here(unreadable(&path, error)));
     io::copy(&mut output?, to).map_err(Problem::There)?;
@@ -48,11 +65,16 @@ fn append(folder: &Folder, index: usize, to: &mut impl io::Write) -> Result<(), 
         return Ok(());
     }
     let json = value.to_json().map_err(|error| {
-        let message = format!(
-            "what shard {} returned cannot be written as JSON; gather with a reduce program, which \
-             gets values as they are",
-            index + 1
-        );
+        let message = match of {
+            Results::OfShards(_) => format!(
+                "what shard {} returned cannot be written as JSON; gather with a reduce program, which \
+                 gets values as they are",
+                index + 1
+            ),
+            Results::Reduced(_) => "what the reduce program returned cannot be written as JSON; let it \
+                                    print or return it as text"
+                .to_owned(),
+        };
         Problem::Here(Error::new(ErrorKind::Unsupported, message).with_source(error))
     })?;
     writeln!(to, "{json}").map_err(Problem::There)

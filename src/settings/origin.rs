@@ -41,13 +41,15 @@ impl Origin {
         }
     }
 
-    /// Where relative paths start.
-    pub(super) fn folder(&self) -> &Path {
+    /// Where relative paths start: in the folder of the file, and elsewhere where the program does.
+    pub(super) fn folder(&self) -> PathBuf {
         match self {
             Self::File { path, .. } | Self::Pool { path, .. } => {
-                path.parent().unwrap_or(Path::new(""))
+                // The file may have been named by a relative path.
+                let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                whole.parent().map(Path::to_owned).unwrap_or_default()
             }
-            Self::Variable(_) | Self::Option => Path::new(""),
+            Self::Variable(_) | Self::Option => std::env::current_dir().unwrap_or_default(),
         }
     }
 }

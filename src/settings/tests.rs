@@ -116,7 +116,7 @@ fn paths_start_from_the_file_that_names_them_or_from_home() {
         json!({
             "password_file": format!("{here}/secret"), "tls": {"ca_file": "/home/bio/ca.pem"},
             "ssh": {"identity_file": "/abs", "known_hosts": "/home/bio/known"},
-            "state_dir": "here",
+            "state_dir": std::env::current_dir().unwrap().join("here"),
         })
     );
     assert_eq!(

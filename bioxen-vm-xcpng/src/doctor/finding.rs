@@ -200,7 +200,9 @@ impl Finding {
         }
     }
 
-    pub(crate) fn skipped(check: Check, needed: Check) -> Self {
+    /// Says that a check was left out, as what it needs had failed.
+    #[must_use]
+    pub fn skipped(check: Check, needed: Check) -> Self {
         Self {
             check,
             verdict: Verdict::Skipped,

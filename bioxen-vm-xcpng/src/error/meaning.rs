@@ -28,6 +28,7 @@ impl Error {
             | Self::SameAddress
             | Self::TemplateKeys
             | Self::NotRoot { .. }
+            | Self::ThisMachine
             | Self::Image { .. }
             | Self::ImageNetwork
             | Self::NoDefaultStorage
@@ -88,6 +89,7 @@ impl Error {
             | Self::IdTaken
             | Self::BuiltIn { .. }
             | Self::ForeignTemplate { .. }
+            | Self::ThisMachine
             | Self::Image { .. } => Check::Template,
             Self::NoDefaultStorage => Check::Storage,
             Self::ImageNetwork | Self::NoInterface { .. } => Check::Network,

@@ -49,9 +49,32 @@ impl Error {
     }
 }
 
+/// What to do about a call that the pool refuses, behind what could not be done, where that is known for
+/// sure.
+pub(super) fn behind(error: &CallError) -> String {
+    let remedy = error.failure().and_then(|failure| known(&failure.code));
+    remedy.map_or_else(String::new, |remedy| format!("{BETWEEN}{remedy}"))
+}
+
+/// What to do about a failure that means one thing.
+fn known(code: &ErrorCode) -> Option<&'static str> {
+    const FULL: &str = "SR_BACKEND_FAILURE_44";
+    Some(match code {
+        ErrorCode::SrFull => ROOM,
+        ErrorCode::Unrecognized(code) if code == FULL => ROOM,
+        ErrorCode::RbacPermissionDenied => {
+            "set username to a user with the role vm-power-admin or a higher one"
+        }
+        ErrorCode::VmRequiresSr => {
+            "its disks are on storage that only one host sees: make such VMs on storage that hosts share \
+             (sr, with clone = \"copy\"), or move the disks along with `xe vm-migrate`"
+        }
+        _ => return None,
+    })
+}
+
 /// What to do about a call that the pool refuses.
 fn of_call(error: &CallError) -> String {
-    const FULL: &str = "SR_BACKEND_FAILURE_44";
     let code = match error {
         CallError::Api(failure) => &failure.code,
         CallError::Untrusted {
@@ -67,18 +90,13 @@ fn of_call(error: &CallError) -> String {
         }
         _ => return "try again; the pool may have been busy or restarting".to_owned(),
     };
-    match code {
-        ErrorCode::SrFull => ROOM,
-        ErrorCode::Unrecognized(code) if code == FULL => ROOM,
+    let general = match code {
         ErrorCode::Unrecognized(code) if code.starts_with("SR_BACKEND_FAILURE") => {
             "look into /var/log/SMlog of the pool's hosts for why the storage refuses"
         }
-        ErrorCode::RbacPermissionDenied => {
-            "set username to a user with the role vm-power-admin or a higher one"
-        }
         _ => "look into /var/log/xensource.log of the pool's coordinator for what led to it",
-    }
-    .to_owned()
+    };
+    known(code).unwrap_or(general).to_owned()
 }
 
 const ROOM: &str = "make room on the storage (`bioxen gc` removes what killed runs left), or set sr with \

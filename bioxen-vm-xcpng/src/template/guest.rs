@@ -1,5 +1,6 @@
 //! What is done in the VM that becomes a template.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bioxen_vm_core::{Command, Outcome, Runner, Status};
@@ -106,10 +107,13 @@ struct Root<'r> {
 
 impl<'r> Root<'r> {
     async fn find(runner: &'r dyn Runner, vm: &XcpngVm) -> Result<Self> {
-        const WHO: &str =
-            "[ \"$(id -u)\" = 0 ] && exit 0; sudo -n true 2>/dev/null && exit 1; exit 2";
+        const WHO: &str = "cat /proc/sys/kernel/random/boot_id; readlink /proc/self/ns/mnt
+            [ \"$(id -u)\" = 0 ] && exit 0; sudo -n true 2>/dev/null && exit 1; exit 2";
         let command = Command::new("sh").args(["-c", WHO]);
         let outcome = runner.run(command).await.map_err(failed)?;
+        if is_this_machine(&outcome.stdout_text()).await {
+            return Err(Error::ThisMachine);
+        }
         let sudo: &[_] = match outcome.status {
             Status::Exited(0) => &[],
             Status::Exited(1) => &["sudo", "-n"],
@@ -130,6 +134,16 @@ impl<'r> Root<'r> {
             .with_timeout(LIMIT);
         self.runner.run(command).await.map_err(failed)
     }
+}
+
+/// Whether a kernel that was started as this one was and the files that it shows are ours: then what is
+/// done to the VM's system is done to ours.
+async fn is_this_machine(told: &str) -> bool {
+    let kernel = tokio::fs::read_to_string("/proc/sys/kernel/random/boot_id").await;
+    let files = tokio::fs::read_link("/proc/self/ns/mnt").await;
+    let mut told = told.lines();
+    matches!((kernel, files), (Ok(kernel), Ok(files))
+        if told.next() == Some(kernel.trim()) && told.next().map(Path::new) == Some(&files))
 }
 
 fn failed(error: bioxen_vm_core::Error) -> Error {

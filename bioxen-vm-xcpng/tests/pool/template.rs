@@ -5,8 +5,8 @@ use std::path::Path;
 use bioxen_vm_core::{Backend as _, BackendConfig as _, ErrorKind, Script, VmId};
 use bioxen_vm_xcpng::{TemplateBuilder, XcpngBackend, XcpngConfig};
 use serde_json::{Value, json};
-use xapi_sim::guest::{PORT, Rung};
-use xapi_sim::{FaultRule, GuestReport, SimOptions, TemplateSpec};
+use xapi_sim::guest::{GuestOptions, PORT, Rung};
+use xapi_sim::{FaultRule, GuestMode, GuestReport, Model, SimOptions, TemplateSpec};
 
 use crate::config_drive::{NETWORK, changes, model};
 use crate::kill::{after_each_call, at_each_ssh_step, given};
@@ -102,6 +102,24 @@ async fn a_template_is_made_whose_vms_are_nobody_elses() {
     let gone = backend.remove_template(MADE, false).await.unwrap();
     assert_eq!(gone.uuid, template.uuid);
     backend.close().await.unwrap();
+    lab.holds_only(&before, "afterwards").await;
+    lab.end().await;
+}
+
+/// As root such a guest could change and clean this machine's system.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_whose_files_are_those_of_this_machine_becomes_no_template() {
+    let guests = GuestMode::RealWith(GuestOptions::default().with_rung(Rung::Plain));
+    let options = SimOptions::default().with_guests(guests);
+    let lab = Lab::with(Model::single_host(), options).await;
+    let before = lab.inventory().await;
+    let error = builder(&lab.json(json!({}))).begin().await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("files are those of this machine"),
+        "{error}"
+    );
     lab.holds_only(&before, "afterwards").await;
     lab.end().await;
 }

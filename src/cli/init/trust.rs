@@ -11,7 +11,7 @@ use toml_edit::{Array, Item, Table, value};
 use super::ask::Person;
 use super::file::{heading, open, save, table};
 use crate::cli::{Place, print};
-use crate::settings::Settings;
+use crate::settings::{Origin, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Trust {
@@ -43,23 +43,34 @@ pub(in crate::cli) async fn trust(
         .or(known)
         .context("name a host: the settings have no xcpng_host")?;
     let shown = presented_by(host).await?;
-    let told = |file: Option<&std::path::Path>| {
+    let pinned = pinned(&settings, &configured, shown).filter(|_| known == Some(host));
+    let told = |is_trusted: bool, file: Option<&std::path::Path>| {
         let file = file.map(|file| file.display().to_string());
         let json = json!({
-            "host": host, "fingerprint": shown.to_string(), "trusted": file.is_some(), "file": file,
+            "host": host, "fingerprint": shown.to_string(), "trusted": is_trusted, "file": file,
         });
         match args.json {
             true => print(&format!("{json}\n")),
             false => Ok(()),
         }
     };
+    if let (None, Some(origin)) = (args.fingerprint, pinned) {
+        show(person, host, shown)?;
+        person.tell(&format!("it is trusted already: {origin}\n"))?;
+        let file = match origin {
+            Origin::File { path, .. } | Origin::Pool { path, .. } => Some(&**path),
+            _ => None,
+        };
+        told(true, file)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.fingerprint.is_none() && !person.is_there() {
         show(person, host, shown)?;
         person.tell(&format!(
             "{HOW}\nthen trust it, with the same --config and --pool:\n  \
              bioxen trust {host} --fingerprint {shown}\n"
         ))?;
-        told(None)?;
+        told(false, None)?;
         return Ok(ExitCode::SUCCESS);
     }
     let pin = decide(person, host, shown, args.fingerprint).await?;
@@ -70,7 +81,7 @@ pub(in crate::cli) async fn trust(
             heading(&place),
             file.display()
         ))?;
-        told(None)?;
+        told(false, None)?;
         return Ok(ExitCode::SUCCESS);
     };
     ensure!(
@@ -107,8 +118,21 @@ pub(in crate::cli) async fn trust(
     }
     save(&file, &document)?;
     person.tell(&format!("trusted from now on, in {}\n", file.display()))?;
-    told(Some(&file))?;
+    told(true, Some(&file))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the settings name this certificate.
+fn pinned<'s>(
+    settings: &'s Settings,
+    configured: &Value,
+    shown: Fingerprint,
+) -> Option<&'s Origin> {
+    let pins = configured.get("tls")?.get("fingerprint")?;
+    let one = std::slice::from_ref(pins);
+    let mut pins = pins.as_array().map_or(one, Vec::as_slice).iter();
+    pins.find(|pin| pin.as_str().and_then(|pin| pin.parse().ok()) == Some(shown))?;
+    settings.origin(XcpngConfig::VM_TYPE, "tls.fingerprint")
 }
 
 /// How many hosts of the pool the settings name.

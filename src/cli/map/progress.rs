@@ -29,8 +29,8 @@ impl<'a> Hint<'a> {
 
 impl Drop for Hint<'_> {
     fn drop(&mut self) {
-        let is_begun = locked(&self.1).is_begun;
-        if let Some(folder) = self.0.filter(|_| is_begun) {
+        let has_results = locked(&self.1).has_results;
+        if let Some(folder) = self.0.filter(|_| has_results) {
             let folder = folder.display();
             say(
                 "INFO",
@@ -52,7 +52,11 @@ pub(super) async fn tell(
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => return Ok(()),
         };
-        locked(&progress).is_begun |= matches!(event, MapEvent::Split { .. });
+        locked(&progress).has_results |= match event {
+            MapEvent::Split { done, .. } => done > 0,
+            MapEvent::Finished { .. } => true,
+            _ => false,
+        };
         if as_json {
             print(&format!("{}\n", serde_json::to_string(&event)?))?;
         } else {
@@ -97,7 +101,7 @@ pub(super) fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 pub(super) struct Progress {
     is_drawn: bool,
     /// Whether the inputs were read and cut, so that there is something to go on with.
-    is_begun: bool,
+    has_results: bool,
     /// Whether no more is to be told.
     is_over: bool,
     done: usize,

@@ -12,7 +12,7 @@ use super::Made;
 use super::lines::{each, push};
 use crate::cli::config;
 use crate::cli::interrupt::Interrupts;
-use crate::cli::vms::Common;
+use crate::cli::vms::{Common, is_free};
 use crate::group::{GroupSpec, Preset, VmGroup};
 use crate::settings::Settings;
 
@@ -108,6 +108,9 @@ pub(super) async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Re
     }
     let group = VmGroup::new(config, spec)?;
     let work = async {
+        for id in &args.vms {
+            is_free(group.backend(), id).await?;
+        }
         group.create().await?;
         group.start().await?;
         let mut members = Vec::new();

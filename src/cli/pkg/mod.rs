@@ -9,9 +9,11 @@ use bioxen_curator::{LuaVmPackages as _, RockName, RockRequest};
 use bioxen_vm_core::{VmId, VmManager};
 use serde::Serialize;
 
+#[cfg(feature = "xcpng")]
+use super::config_without_template;
 use super::ground::for_existing;
 use super::interrupt::Interrupts;
-use super::{configured, print, with_vms};
+use super::{config, print, with_vms};
 use crate::settings::Settings;
 use target::Target;
 pub(super) use target::{LUA, machine, tree_of};
@@ -218,7 +220,11 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
         settings.set(&args.target.vm_type, assignment)?;
     }
     let vm_type = &*args.target.vm_type;
-    let config = configured(&settings, vm_type)?;
+    let config = match vm_type {
+        #[cfg(feature = "xcpng")]
+        "xcpng" => config_without_template(&settings)?,
+        _ => config(&settings, vm_type)?,
+    };
     let manager = VmManager::new(crate::factory());
     let manager = Arc::new(match vm_type {
         "xcpng" => for_existing(manager, config.clone())?,

@@ -131,8 +131,18 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
         Command::Path => {
             let site = curator.site();
             let variables = bioxen_vm_core::lua::search_path(&site.lua_version, &site.tree);
+            // What the shell has already comes after it, as with the path of programs.
             let line = |(name, value): &(String, String)| {
-                format!("export {name}='{}'\n", value.replace('\'', "'\\''"))
+                let ours = value.strip_suffix(';').unwrap_or(value);
+                let general = &name[..name.find("PATH").map_or(name.len(), |at| at + 4)];
+                let theirs = match general == name {
+                    true => format!("${{{name}:-;}}"),
+                    false => format!("${{{name}:-${{{general}:-;}}}}"),
+                };
+                format!(
+                    "export {name}='{}'\"{theirs}\"\n",
+                    ours.replace('\'', "'\\''")
+                )
             };
             show(args, &variables, variables.iter().map(line).collect())?;
         }
