@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bioxen_vm_core::{
-    Answer, Chunk, LuaVm, OutputSink as _, OutputStream, Session, SessionOptions, Status, VmManager,
+    Answer, Chunk, ErrorKind, LuaVm, OutputSink as _, OutputStream, Session, SessionOptions,
+    Status, VmManager,
 };
 use bytes::Bytes;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -232,7 +233,12 @@ impl Shell<'_> {
                         Ok(()) => heard.as_mut().reset(Instant::now() + PATIENCE),
                         Err(error) => {
                             is_told = true;
-                            still_runs(&error.to_string());
+                            match error.kind() {
+                                ErrorKind::Unsupported => {
+                                    still_runs("a session that is --fast cannot be interrupted");
+                                }
+                                _ => still_runs(&error.to_string()),
+                            }
                         }
                     }
                 }

@@ -215,7 +215,7 @@ pub(super) fn exit_code(status: Status) -> ExitCode {
             OUT_OF_CPU_TIME
         }
         other => {
-            warn(&format!("the program was ended: {other}"));
+            warn(&format!("the program was {other}"));
             OTHER_LIMIT
         }
     })

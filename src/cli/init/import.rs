@@ -79,6 +79,12 @@ impl Imported {
             let (name, known) = (&name, known);
             let is_nothing = known.is_null() || known.as_str().is_some_and(str::is_empty);
             if is_nothing || DECIDED.contains(&name.as_str()) {
+                if name == "verify_ssl" && *known == Value::Bool(false) {
+                    warn(
+                        "verify_ssl = false is not taken over: the certificate that is shown is trusted \
+                         by its fingerprint, and no other",
+                    );
+                }
                 continue;
             }
             if let Some((_, option)) = ASKED.iter().find(|(start, _)| name.starts_with(start)) {
