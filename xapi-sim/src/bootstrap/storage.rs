@@ -51,6 +51,8 @@ pub(super) fn add(
         if tools {
             let values = vec![
                 ("name_label", Value::from("guest-tools.iso")),
+                // Images of CDs are known by the names of their files.
+                ("location", Value::from("guest-tools.iso")),
                 ("SR", Value::from(reference.as_str())),
                 ("type", Value::from("user")),
                 ("read_only", Value::Bool(true)),
@@ -124,6 +126,23 @@ impl Manners {
                 "",
                 "",
                 vec![("server", "192.0.2.100"), ("serverpath", "/export")],
+            ),
+            ("smb", _) => ("", "", "", vec![("server", r"\\192.0.2.100\export")]),
+            ("lvmoiscsi", _) => (
+                "",
+                "",
+                "",
+                vec![
+                    ("target", "192.0.2.100"),
+                    ("targetIQN", "iqn.2001-05.com.example:simulated"),
+                    ("SCSIid", "3600140500000000000000000000000001"),
+                ],
+            ),
+            ("lvmohba", _) => (
+                "",
+                "",
+                "",
+                vec![("SCSIid", "3600140500000000000000000000000001")],
             ),
             _ => (
                 "",

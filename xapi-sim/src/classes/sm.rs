@@ -200,6 +200,48 @@ impl Driver {
     pub(crate) fn has(&self, feature: &str) -> bool {
         self.features.iter().any(|(name, _)| *name == feature)
     }
+
+    /// Refuses a device configuration with which the driver cannot find its storage.
+    pub(crate) fn verify(&self, config: &Value) -> Result<(), Failure> {
+        let lacks = |key: &&&str| {
+            let text = config.get(key).and_then(Value::as_str);
+            text.unwrap_or_default().is_empty()
+        };
+        match self.required.iter().find(lacks) {
+            None => Ok(()),
+            Some(key) => Err(missing(key)),
+        }
+    }
+}
+
+/// What drivers say when they lack a key of the device configuration.
+fn missing(key: &str) -> Failure {
+    let parameter = format!("The request is missing the {key} parameter");
+    let (code, text) = match key {
+        "location" => (94, parameter),
+        "target" => (95, parameter),
+        "targetIQN" => {
+            let text = "The request is missing or has an incorrect target IQN parameter";
+            (96, text.to_owned())
+        }
+        "serverpath" => (101, parameter),
+        "server" => (102, parameter),
+        "SCSIid" => {
+            let text = "The SCSIid parameter is missing or incorrect";
+            (107, text.to_owned())
+        }
+        _ => (90, parameter),
+    };
+    Failure::new(format!("SR_BACKEND_FAILURE_{code}"), ["", &text, ""])
+}
+
+/// Refuses a device configuration that the driver of an SR cannot do anything with.
+pub(crate) fn verify(kind: &str, config: &Value) -> Result<(), Failure> {
+    match driver(kind) {
+        Ok(driver) => driver.verify(config),
+        // What only a model can have asks for nothing.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Whether the driver of an SR can do something. The SR of the guest tools takes and loses nothing.

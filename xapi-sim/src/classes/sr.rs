@@ -1,7 +1,7 @@
 //! Storage repositories.
 
 use super::operation::{self, Mark};
-use super::{Table, done, plain, sm, vdi, vdi_introduce};
+use super::{Table, done, plain, sm, sr_create, vdi, vdi_introduce};
 use crate::dispatch::Handler::{Held, Now};
 use crate::failure::{Failure, Reply};
 use crate::value::Value;
@@ -13,7 +13,7 @@ pub(crate) const TABLE: Table = &[
     ("SR.get_supported_types", Now(get_supported_types)),
     ("SR.set_name_label", Now(plain)),
     ("SR.set_name_description", Now(plain)),
-    ("SR.set_shared", Now(plain)),
+    ("SR.set_shared", Now(set_shared)),
     ("SR.forget", Held(|_, call| this_sr(call, "forget"), forget)),
     ("SR.get_live_hosts", Now(get_live_hosts)),
     (
@@ -138,12 +138,12 @@ fn is_thick(kind: &str) -> bool {
 pub(crate) fn layout(world: &World, sr: &str, size: i64) -> Result<(i64, i64), Failure> {
     const MIB: i64 = 1 << 20;
     const MAX: i64 = 2_088_960 * MIB;
-    if !(MIB..=MAX).contains(&size) {
+    if !(0..=MAX).contains(&size) {
         let text = "VDI Invalid size [opterr=VDI size must be between 1 MB and 2088960 MB]";
         return Err(Failure::new("SR_BACKEND_FAILURE_79", ["", text, ""]));
     }
-    // Blocks of a VHD are 2 MiB.
-    let rounded = (size + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    // Blocks of a VHD are 2 MiB, and it has one at least.
+    let rounded = (size.max(1) + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
     let kind = world.db.text("SR", sr, "type")?;
     Ok((rounded, if is_thick(&kind) { rounded } else { MIB }))
 }
@@ -214,6 +214,30 @@ fn get_live_hosts(world: &mut World, call: &Call) -> Reply {
     Ok(Value::strings(hosts))
 }
 
+/// An SR that several hosts are to have stays shared.
+fn set_shared(world: &mut World, call: &Call) -> Reply {
+    let pbds = world.db.list("SR", call.text(0), "PBDs")?;
+    if !call.flag(1) && pbds.len() > 1 {
+        return Err(Failure::new("SR_HAS_MULTIPLE_PBDS", pbds));
+    }
+    plain(world, call)
+}
+
+/// Refuses a second host for an SR that is not shared.
+fn assert_sharable(world: &World, sr: &str) -> Result<(), Failure> {
+    let db = &world.db;
+    if db.flag("SR", sr, "shared")? {
+        return Ok(());
+    }
+    for pbd in db.list("SR", sr, "PBDs")? {
+        if db.flag("PBD", &pbd, "currently_attached")? {
+            let host = db.text("PBD", &pbd, "host")?;
+            return Err(Failure::new("SR_NOT_SHARABLE", [sr, &host]));
+        }
+    }
+    Ok(())
+}
+
 /// Forgets an SR that is attached nowhere: its records go, its data are not touched.
 fn forget(world: &mut World, call: &Call) -> Reply {
     let sr = call.text(0);
@@ -237,7 +261,17 @@ fn attach(world: &mut World, call: &Call, attached: bool) -> Reply {
         return done();
     }
     check(world, &sr, call.message.name)?;
-    if !attached {
+    if attached {
+        assert_sharable(world, &sr)?;
+        let kind = world.db.text("SR", &sr, "type")?;
+        sm::verify(&kind, world.db.get("PBD", pbd, "device_config")?)?;
+        if world.db.int("SR", &sr, "physical_size")? < 0 {
+            world
+                .db
+                .set("SR", &sr, "physical_size", sr_create::DEFAULT_SIZE)?;
+            account(world, &sr)?;
+        }
+    } else {
         let used = disks_in_use(world, &sr, &world.db.text("PBD", pbd, "host")?)?;
         if !used.is_empty() {
             return Err(Failure::new("VDI_IN_USE", used));

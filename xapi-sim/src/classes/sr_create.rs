@@ -1,5 +1,5 @@
-//! SRs and PBDs that come and go. What would lie below an SR is not modelled: all that its driver
-//! is asked for succeeds.
+//! SRs and PBDs that come and go. What would lie below an SR is not modelled: a driver that is told
+//! all that it has to know finds its storage.
 
 use super::operation::Mark;
 use super::{Table, done, sm, sr};
@@ -38,7 +38,7 @@ pub(crate) const TABLE: Table = &[
 ];
 
 /// The space on an SR whose creator does not say.
-const DEFAULT_SIZE: i64 = 1 << 40;
+pub(super) const DEFAULT_SIZE: i64 = 1 << 40;
 
 /// What a new SR is called and of what kind it is.
 struct Description {
@@ -86,6 +86,7 @@ impl Description {
             ("shared", Value::Bool(self.shared)),
             ("sm_config", self.config),
             ("physical_size", Value::Int(self.size)),
+            ("physical_utilisation", Value::Int(self.size.min(0))),
         ];
         let sr = world.create("SR", values)?;
         sr::refresh(world, &sr)?;
@@ -98,6 +99,9 @@ impl Description {
 fn create(world: &mut World, call: &Call) -> Reply {
     world.db.require("host", call.text(0))?;
     let mut description = Description::read(call, 3, 8);
+    let driver = sm::driver(&description.kind)?;
+    assert_no_coordinator(&call.arg(1))?;
+    driver.verify(&call.arg(1))?;
     description.size = match call.int(2) {
         size if size > 0 => size,
         _ => DEFAULT_SIZE,
@@ -127,7 +131,8 @@ fn create(world: &mut World, call: &Call) -> Reply {
 fn introduce(world: &mut World, call: &Call) -> Reply {
     let mut description = Description::read(call, 1, 6);
     description.uuid = Some(call.text(0).to_owned()).filter(|uuid| !uuid.is_empty());
-    description.size = DEFAULT_SIZE;
+    // Nobody has looked at it yet.
+    description.size = -1;
     description.add(world).map(Value::String)
 }
 
@@ -135,6 +140,15 @@ fn introduce(world: &mut World, call: &Call) -> Reply {
 fn destroy(world: &mut World, call: &Call) -> Reply {
     let sr = call.text(0);
     sr::check(world, sr, "destroy")?;
+    let spared = world.db.key("SR", sr, "other_config", "indestructible")?;
+    if spared.as_deref() == Some("true") {
+        return Err(Failure::new("SR_INDESTRUCTIBLE", [sr]));
+    }
+    for host in world.db.references("host") {
+        if world.db.text("host", &host, "local_cache_sr")? == sr {
+            return Err(Failure::new("SR_IS_CACHE_SR", [host]));
+        }
+    }
     let pbds = world.db.list("SR", sr, "PBDs")?;
     let vdis = world.db.list("SR", sr, "VDIs")?;
     for pbd in pbds {
@@ -153,6 +167,18 @@ fn destroy(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// Refuses the key by which hosts tell a driver who of them leads.
+pub(super) fn assert_no_coordinator(config: &Value) -> Result<(), Failure> {
+    const KEY: &str = "SRmaster";
+    match config.get(KEY).and_then(Value::as_str) {
+        None => Ok(()),
+        Some(value) => {
+            let params = [KEY, value, "This key is for internal use only"];
+            Err(Failure::new("VALUE_NOT_SUPPORTED", params))
+        }
+    }
+}
+
 /// A PBD is made detached, one for each pair of host and SR.
 fn create_pbd(world: &mut World, call: &Call) -> Reply {
     let (host, sr) = (call.field_text("host"), call.field_text("SR"));
@@ -162,6 +188,7 @@ fn create_pbd(world: &mut World, call: &Call) -> Reply {
         }
     }
     world.db.require("host", &host)?;
+    assert_no_coordinator(&call.field("device_config"))?;
     let mut values = call.fields.clone();
     values.push(("currently_attached", Value::Bool(false)));
     let pbd = world.create("PBD", values)?;

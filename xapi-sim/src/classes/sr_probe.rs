@@ -48,39 +48,8 @@ fn asked(world: &World, call: &Call) -> Result<&'static Driver, Failure> {
         let text = "The SR backend does not support probing";
         return Err(Failure::new("SR_BACKEND_FAILURE_1", ["", text, ""]));
     }
-    for key in driver.required {
-        let given = call.arg(1);
-        let text = given.get(key).and_then(Value::as_str).unwrap_or_default();
-        if text.is_empty() {
-            return Err(missing(driver, key));
-        }
-    }
+    driver.verify(&call.arg(1))?;
     Ok(driver)
-}
-
-/// What a driver says when it lacks a key of the device configuration.
-fn missing(driver: &Driver, key: &str) -> Failure {
-    let (code, text) = match (driver.kind, key) {
-        ("nfs", "serverpath") => (
-            101,
-            "The request is missing the serverpath parameter".to_owned(),
-        ),
-        (_, "server") => (
-            100,
-            "The request is missing the server parameter".to_owned(),
-        ),
-        ("lvmoiscsi", "target") => (93, "The request is missing the target parameter".to_owned()),
-        ("lvmoiscsi", "targetIQN") => (
-            94,
-            "The request is missing the targetIQN parameter".to_owned(),
-        ),
-        (_, "SCSIid") => (
-            107,
-            "The SCSIid parameter is missing or incorrect".to_owned(),
-        ),
-        _ => (90, format!("The request is missing the {key} parameter")),
-    };
-    Failure::new(format!("SR_BACKEND_FAILURE_{code}"), ["", &text, ""])
 }
 
 /// The SRs of the pool that a device configuration leads to.

@@ -83,11 +83,12 @@ fn create(world: &mut World, call: &Call) -> Reply {
         return Err(Failure::new("VDI_INCOMPATIBLE_TYPE", ["", "cbt_metadata"]));
     }
     let sr = call.field_text("SR");
-    if world.db.flag("SR", &sr, "is_tools_sr")? {
-        return Err(Failure::new("SR_OPERATION_NOT_SUPPORTED", [sr]));
-    }
+    sr::check(world, &sr, "vdi_create")?;
     let size = call.field("virtual_size").as_int().unwrap_or_default();
-    add(world, call.fields.clone(), size).map(Value::String)
+    let mut values = call.fields.clone();
+    // Where a disk lies is for the driver to say.
+    values.retain(|(name, _)| *name != "location");
+    add(world, values, size).map(Value::String)
 }
 
 /// Adds a disk of at least this size to the SR that the values name.
@@ -111,8 +112,10 @@ pub(crate) fn add(
     sr::assert_space(world, &sr, space)?;
     let uuid = world.seed.uuid();
     values.retain(|(name, _)| *name != "virtual_size");
+    if !values.iter().any(|(name, _)| *name == "location") {
+        values.push(("location", Value::from(uuid.as_str())));
+    }
     values.extend([
-        ("location", Value::from(uuid.as_str())),
         ("uuid", Value::String(uuid)),
         ("virtual_size", Value::Int(virtual_size)),
         ("physical_utilisation", Value::Int(space)),
@@ -275,6 +278,7 @@ fn destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
         let vdi = call.text(0);
         let begin = |world: &mut World| {
             check(world, vdi, "destroy")?;
+            sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
             let marks = of_disk(world, vdi, "destroy", Some("vdi_destroy"))?;
             Operation::begin_all(&shared, world, &call.task, marks)
         };

@@ -117,13 +117,15 @@ fn copy_call(shared: Arc<Shared>, call: Arc<Call>, kind: CopyKind) -> Pending {
         if target.is_some() && shared.with(|world| world.db.exists("VDI", into)) {
             return copy_into(&shared, &call.task, vdi, into).await;
         }
-        shared.with(|world| {
-            world.db.require("VDI", vdi)?;
+        let checks = |world: &mut World| {
+            check(world, vdi, kind.operation())?;
+            sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
             match &target {
-                Some(sr) => world.db.require("SR", sr),
-                None => sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?),
+                Some(sr) => sr::check(world, sr, "vdi_create"),
+                None => Ok(()),
             }
-        })?;
+        };
+        shared.patiently(checks).await?;
         copy(&shared, &call.task, vdi, kind, target.as_deref())
             .await
             .map(Value::String)
@@ -135,6 +137,9 @@ async fn copy_into(shared: &Arc<Shared>, task: &str, vdi: &str, into: &str) -> R
     let begin = |world: &mut World| {
         check(world, vdi, "copy")?;
         let db = &world.db;
+        for disk in [vdi, into] {
+            sr::assert_attached(world, &db.text("VDI", disk, "SR")?)?;
+        }
         if db.flag("VDI", into, "read_only")? {
             return Err(Failure::new("VDI_READONLY", [into]));
         }

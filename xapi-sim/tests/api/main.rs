@@ -10,6 +10,7 @@ mod members;
 mod migration;
 mod networks;
 mod operations;
+mod repositories;
 mod settings;
 mod storage;
 mod tasks;

@@ -55,9 +55,13 @@ async fn srs_come_and_go() {
     let hosts = pool.call("host.get_all", vec![]).await;
     let host = text(&hosts.items()[0]);
     let create = |kind: &str, shared: bool| -> Vec<Value> {
+        let config = match kind {
+            "NFS" => map(&[("server", "192.0.2.7"), ("serverpath", "/vms")]),
+            _ => map(&[("device", "/dev/sdb")]),
+        };
         vec![
             host.as_str().into(),
-            map(&[("device", "/dev/sdb")]),
+            config,
             (0).into(),
             "new".into(),
             "".into(),
@@ -104,7 +108,7 @@ async fn srs_come_and_go() {
     let again = record(&[
         ("host", host.as_str().into()),
         ("SR", sr.as_str().into()),
-        ("device_config", map(&[])),
+        ("device_config", map(&[("device", "/dev/sdb")])),
     ]);
     assert_eq!(
         pool.fails("PBD.create", again.clone()).await,
