@@ -67,25 +67,6 @@ async fn an_sr_is_made_used_and_destroyed() {
 }
 
 #[tokio::test]
-async fn an_appliance_starts_and_stops_its_vms() {
-    let pool = pool().await;
-    let fields = Value::map([("name_label", "both"), ("name_description", "")]);
-    let appliance = text(&pool.call("VM_appliance.create", vec![fields]).await);
-    let (one, two) = (pool.vm("one").await, pool.vm("two").await);
-    for vm in [&one, &two] {
-        let pair = vec![vm.as_str().into(), appliance.as_str().into()];
-        pool.call("VM.set_appliance", pair).await;
-    }
-    let start = vec![appliance.as_str().into(), false.into()];
-    pool.call("VM_appliance.start", start).await;
-    assert_eq!(pool.state(&one).await, "Running");
-    assert_eq!(pool.state(&two).await, "Running");
-    pool.call("VM_appliance.hard_shutdown", vec![appliance.into()])
-        .await;
-    assert_eq!(pool.state(&one).await, "Halted");
-}
-
-#[tokio::test]
 async fn blobs_hang_on_objects_by_name() {
     let pool = pool().await;
     let vm = pool.vm("worker").await;

@@ -155,8 +155,18 @@ async fn a_dead_host_gives_its_vms_back() {
     let pool = pool_of_three().await;
     let vm = running_on(&pool, "xcp-ng-3").await;
     let host = pool.named("host", "xcp-ng-3").await;
+    let this = || vec![Value::from(host.as_str())];
+    for method in ["host.declare_dead", "host.destroy"] {
+        let refused = pool.fails(method, this()).await;
+        assert_eq!(refused, format!("HOST_IS_LIVE|{host}"), "{method}");
+    }
     pool.sim.crash_host("xcp-ng-3").unwrap();
-    pool.call("host.declare_dead", vec![host.into()]).await;
+    assert_eq!(
+        pool.fails("host.destroy", this()).await,
+        format!("HOST_HAS_RESIDENT_VMS|{host}")
+    );
+    pool.call("host.declare_dead", this()).await;
+    assert_eq!(pool.get("host", "enabled", &host).await, false.into());
     assert_eq!(pool.state(&vm).await, "Halted");
     pool.start(&vm).await;
 }

@@ -77,6 +77,7 @@ fn unknown<'a>(name: &str, answer: &'a str, then: &str) -> &'a str {
             assert_ne!(end, 0, "{answer}");
             &answer[..end]
         }
+        "firmware" => &answer[..answer.find("</struct>").unwrap()],
         "trace" => &answer[..answer.rfind(then).unwrap()],
         _ => like("OpaqueRef:00000000-0000-0000-0000-000000000000"),
     }

@@ -133,6 +133,75 @@ fn restrictions(dynamic_memory: bool) -> Value {
     }))
 }
 
+/// What a host of a release says that it runs.
+struct Build {
+    api_minor: i64,
+    product: &'static str,
+    platform: &'static str,
+    xapi: &'static str,
+    xapi_build: &'static str,
+    xen: &'static str,
+    xencenter: &'static str,
+    db_schema: &'static str,
+}
+
+impl Build {
+    const fn of(release: Release) -> Build {
+        match release {
+            Release::Xcpng82 => Build {
+                api_minor: 15,
+                product: "8.2.1",
+                platform: "3.2.1",
+                xapi: "1.20",
+                xapi_build: "1.249.41",
+                xen: "4.13.5",
+                xencenter: "2.16",
+                db_schema: "5.603",
+            },
+            Release::Xcpng83 => Build {
+                api_minor: 21,
+                product: "8.3.0",
+                platform: "3.4.0",
+                xapi: "26.1",
+                xapi_build: "26.1.3",
+                xen: "4.17.5",
+                xencenter: "2.21",
+                db_schema: "5.792",
+            },
+            Release::Newest => Build {
+                api_minor: 23,
+                product: "9.0.0",
+                platform: "3.5.0",
+                xapi: "26.17",
+                xapi_build: "26.17.0",
+                ..Build::of(Release::Xcpng83)
+            },
+        }
+    }
+}
+
+/// What the firmware of a host says of the machine. Hosts add the last two, which guests look for.
+const BIOS_STRINGS: [(&str, &str); 15] = [
+    ("bios-vendor", "Simulated BIOS"),
+    ("bios-version", "1.0"),
+    ("system-manufacturer", "Simulated"),
+    ("system-product-name", "Server"),
+    ("system-version", "1"),
+    ("system-serial-number", "S0000001"),
+    ("baseboard-manufacturer", "Simulated"),
+    ("baseboard-product-name", "Board"),
+    ("baseboard-version", "1"),
+    ("baseboard-serial-number", "B0000001"),
+    ("enclosure-asset-tag", ""),
+    ("oem-1", "Xen"),
+    (
+        "oem-2",
+        "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
+    ),
+    ("oem-3", "Simulated machine"),
+    ("hp-rombios", ""),
+];
+
 fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Failure> {
     let name = if index == 0 {
         "xcp-ng".to_owned()
@@ -145,11 +214,8 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
     } else {
         format!("192.0.2.{}", 200 + index % 50)
     };
-    let (api_minor, product, platform, xapi) = match model.release {
-        Release::Xcpng82 => (15, "8.2.1", "3.2.1", "1.249.41"),
-        Release::Xcpng83 => (21, "8.3.0", "3.4.0", "26.1.3"),
-        Release::Newest => (23, "9.0.0", "3.5.0", "26.17.0"),
-    };
+    let build = Build::of(model.release);
+    let product = build.product;
     let now = world.clock.now();
     let metrics = world.create(
         "host_metrics",
@@ -170,24 +236,21 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
             product.get(..3).unwrap_or(product),
         ),
         ("platform_name", "XCP"),
-        ("platform_version", platform),
+        ("platform_version", build.platform),
         ("product_brand", "XCP-ng"),
         ("build_number", "simulator"),
         ("hostname", "localhost"),
         ("date", now.get(..8).unwrap_or_default()),
-        (
-            "xapi",
-            xapi.rsplit_once('.').map_or(xapi, |(release, _)| release),
-        ),
-        ("xapi_build", xapi),
+        ("xapi", build.xapi),
+        ("xapi_build", build.xapi_build),
         ("git_id", "release"),
         ("dbv", "0.0.1"),
-        ("xencenter_min", "2.21"),
-        ("xencenter_max", "2.21"),
-        ("xen", "4.17.5"),
+        ("xencenter_min", build.xencenter),
+        ("xencenter_max", build.xencenter),
+        ("xen", build.xen),
         ("linux", "4.19.0+1"),
         ("network_backend", "openvswitch"),
-        ("db_schema", "5.792"),
+        ("db_schema", build.db_schema),
     ];
     let host = world.create(
         "host",
@@ -196,7 +259,7 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
             ("name_description", Value::from("Default install")),
             ("memory_overhead", Value::Int(model.host_memory / 128)),
             ("API_version_major", Value::Int(2)),
-            ("API_version_minor", Value::Int(api_minor)),
+            ("API_version_minor", Value::Int(build.api_minor)),
             ("API_version_vendor", Value::from("XenSource")),
             ("enabled", Value::Bool(true)),
             ("software_version", Value::map(software)),
@@ -246,6 +309,7 @@ fn add_host(world: &mut World, model: &Model, index: usize) -> Result<String, Fa
                     ("features_pv_host", CPU_FEATURES),
                 ]),
             ),
+            ("bios_strings", Value::map(BIOS_STRINGS)),
             ("hostname", Value::from(name.as_str())),
             ("address", Value::String(address)),
             ("metrics", Value::String(metrics)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::operation::{Mark, Operation};
-use super::{Table, done, power_of, vm_placement};
+use super::{Table, done, host, pool_member, power_of, vm_placement};
 use crate::dispatch::Handler::{Later, Now};
 use crate::dispatch::{Pending, Request, dispatch};
 use crate::failure::{Failure, Reply};
@@ -142,9 +142,10 @@ fn go_down(shared: Arc<Shared>, call: Arc<Call>, comes_back: bool) -> Pending {
 
 fn declare_dead(world: &mut World, call: &Call) -> Reply {
     let host = call.text(0);
-    let metrics = world.db.text("host", host, "metrics")?;
+    pool_member::assert_dead(world, host)?;
     outage::halt_all(world, host)?;
-    world.db.set("host_metrics", &metrics, "live", false)?;
+    world.db.set("host", host, "enabled", false)?;
+    host::refresh(world, host)?;
     done()
 }
 

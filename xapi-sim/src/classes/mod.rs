@@ -53,6 +53,7 @@ pub(crate) mod vm_provision;
 pub(crate) mod vm_revert;
 pub(crate) mod vm_sleep;
 pub(crate) mod vm_snapshot;
+pub(crate) mod vmss;
 
 use crate::db::Release;
 use crate::dispatch::Handler;
@@ -118,6 +119,7 @@ pub(crate) fn handlers() -> impl Iterator<Item = (&'static str, Handler)> {
         vm_revert::TABLE,
         vm_sleep::TABLE,
         vm_snapshot::TABLE,
+        vmss::TABLE,
     ];
     tables.iter().copied().flatten().copied()
 }
@@ -252,6 +254,8 @@ fn try_refresh(world: &mut World, vm: &str) -> Result<(), Failure> {
     for vif in world.db.list("VM", vm, "VIFs")? {
         vif::refresh(world, &vif)?;
     }
+    let appliance = world.db.text("VM", vm, "appliance")?;
+    appliance::refresh(world, &appliance);
     let mut allowed = lifecycle::allowed_operations(&view(world, vm)?);
     if world.db.release() == Release::Xcpng82 {
         allowed.retain(|operation| !matches!(*operation, "create_vtpm" | "sysprep"));

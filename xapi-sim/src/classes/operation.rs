@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{check, host, mark, pool, refresh, sr, unmark, vbd, vdi, vif};
+use super::{appliance, check, host, mark, pool, refresh, sr, unmark, vbd, vdi, vif};
 use crate::failure::{Failure, Reply};
 use crate::value::{NULL_REF, Value};
 use crate::world::{Call, Life, Shared, World};
@@ -39,6 +39,7 @@ impl Mark {
             "SR" => sr::check(world, reference, operation),
             "host" => host::check(world, reference, operation),
             "pool" => pool::check(world, reference, operation),
+            "VM_appliance" => appliance::check(world, reference, operation),
             _ => Ok(()),
         }
     }
@@ -77,6 +78,10 @@ impl Mark {
             "SR" => sr::refresh_own(world, reference),
             "host" => host::refresh(world, reference),
             "pool" => pool::refresh(world, reference),
+            "VM_appliance" => {
+                appliance::refresh(world, reference);
+                Ok(())
+            }
             _ => Ok(()),
         };
     }

@@ -107,11 +107,25 @@ fn join(world: &mut World, call: &Call, force: bool) -> Reply {
 fn assert_can_go(world: &World, host: &str) -> Result<(), Failure> {
     let db = &world.db;
     db.require("host", host)?;
-    if db.flag("pool", &world.pool(), "ha_enabled")? {
-        return Err(Failure::code("HA_IS_ENABLED"));
-    }
+    assert_without_ha(world)?;
     if world.coordinator() == host {
         return Err(Failure::new("HOST_CANNOT_DESTROY_SELF", [host]));
+    }
+    Ok(())
+}
+
+fn assert_without_ha(world: &World) -> Result<(), Failure> {
+    if world.db.flag("pool", &world.pool(), "ha_enabled")? {
+        return Err(Failure::code("HA_IS_ENABLED"));
+    }
+    Ok(())
+}
+
+/// Refuses a host that is there to speak for itself.
+pub(super) fn assert_dead(world: &World, host: &str) -> Result<(), Failure> {
+    let metrics = world.db.text("host", host, "metrics")?;
+    if world.db.flag("host_metrics", &metrics, "live")? {
+        return Err(Failure::new("HOST_IS_LIVE", [host]));
     }
     Ok(())
 }
@@ -150,12 +164,13 @@ fn destroy(shared: Arc<Shared>, call: Arc<Call>) -> Pending {
     Box::pin(async move {
         let host = call.text(0);
         shared.with(|world| {
-            assert_can_go(world, host)?;
-            let metrics = world.db.text("host", host, "metrics")?;
-            if world.db.flag("host_metrics", &metrics, "live")? {
-                return Err(Failure::new("HOST_IS_LIVE", [host]));
+            assert_dead(world, host)?;
+            assert_without_ha(world)?;
+            for vm in world.db.list("host", host, "resident_VMs")? {
+                if !world.db.flag("VM", &vm, "is_control_domain")? {
+                    return Err(Failure::new("HOST_HAS_RESIDENT_VMS", [host]));
+                }
             }
-            outage::halt_all(world, host)?;
             remove(world, host)
         })?;
         shared.end_life(&[host.to_owned()]);

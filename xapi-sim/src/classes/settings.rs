@@ -1,15 +1,20 @@
 //! Messages that only write down what they are told, and small objects that hang on others.
 
 use super::{Table, check, done, nothing, plain};
+use crate::clock;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
+use crate::interp;
 use crate::plugin;
 use crate::value::{EPOCH, Value};
 use crate::world::{Call, World};
 
 pub(crate) const TABLE: Table = &[
-    ("host.set_iscsi_iqn", Now(plain)),
-    ("host.set_multipathing", Now(plain)),
+    ("host.set_iscsi_iqn", Now(set_iscsi_iqn)),
+    ("host.set_multipathing", Now(set_multipathing)),
+    ("host.set_other_config", Now(change_other_config)),
+    ("host.add_to_other_config", Now(change_other_config)),
+    ("host.remove_from_other_config", Now(change_other_config)),
     ("host.set_https_only", Now(plain)),
     ("host.set_numa_affinity_policy", Now(plain)),
     ("host.set_console_idle_timeout", Now(plain)),
@@ -32,7 +37,10 @@ pub(crate) const TABLE: Table = &[
     ("host.sync_data", Now(nothing)),
     ("host.syslog_reconfigure", Now(nothing)),
     ("host.create_new_blob", Now(create_new_blob)),
-    ("pool.set_telemetry_next_collection", Now(plain)),
+    (
+        "pool.set_telemetry_next_collection",
+        Now(set_telemetry_next_collection),
+    ),
     ("pool.set_update_sync_enabled", Now(plain)),
     ("pool.set_local_auth_max_threads", Now(plain)),
     ("pool.set_ext_auth_max_threads", Now(plain)),
@@ -65,19 +73,12 @@ pub(crate) const TABLE: Table = &[
     ("VDI.set_metadata_of_pool", Now(plain)),
     ("VDI.set_cbt_enabled", Now(plain)),
     ("VDI.get_nbd_info", Now(get_nbd_info)),
-    ("PBD.set_device_config", Now(plain)),
+    ("PBD.set_device_config", Now(set_device_config)),
     ("VM.set_snapshot_schedule", Now(plain)),
-    ("VM.set_groups", Now(plain)),
+    ("VM.set_groups", Now(set_groups)),
     ("VM.copy_bios_strings", Now(copy_bios_strings)),
     ("VM.call_host_plugin", Now(call_host_plugin)),
     ("VM.create_new_blob", Now(create_new_blob)),
-    ("VMSS.set_retained_snapshots", Now(plain)),
-    ("VMSS.set_frequency", Now(plain)),
-    ("VMSS.set_schedule", Now(plain)),
-    ("VMSS.add_to_schedule", Now(plain)),
-    ("VMSS.remove_from_schedule", Now(plain)),
-    ("VMSS.set_last_run_time", Now(plain)),
-    ("VMSS.set_type", Now(plain)),
     ("VTPM.create", Now(create_vtpm)),
     ("VTPM.destroy", Now(destroy_vtpm)),
     ("blob.create", Now(create_blob)),
@@ -85,11 +86,85 @@ pub(crate) const TABLE: Table = &[
     ("secret.introduce", Now(introduce_secret)),
 ];
 
+fn set_device_config(world: &mut World, call: &Call) -> Reply {
+    super::sr_create::assert_no_coordinator(&call.arg(1))?;
+    plain(world, call)
+}
+
 fn set_power_on_mode(world: &mut World, call: &Call) -> Reply {
     let (db, host) = (&mut world.db, call.text(0));
     db.set("host", host, "power_on_mode", call.arg(1))?;
     db.set("host", host, "power_on_config", call.arg(2))?;
     done()
+}
+
+/// Sets what a host keeps in a field of its own and, for older clients, among its other settings.
+fn set_twice(world: &mut World, host: &str, key: &'static str, value: Value) -> Reply {
+    let text = match &value {
+        Value::Bool(flag) => flag.to_string(),
+        other => other.as_str().unwrap_or_default().to_owned(),
+    };
+    let db = &mut world.db;
+    db.set("host", host, key, value)?;
+    let other_config = db.get("host", host, "other_config")?.members().iter();
+    let rest = other_config.filter(|(known, _)| known != key).cloned();
+    let all = std::iter::once((key.to_owned(), Value::String(text))).chain(rest);
+    let all = Value::Struct(all.collect());
+    db.set("host", host, "other_config", all)?;
+    done()
+}
+
+fn set_iscsi_iqn(world: &mut World, call: &Call) -> Reply {
+    if call.text(1).is_empty() {
+        return Err(Failure::invalid_value("value", ""));
+    }
+    set_twice(world, call.text(0), "iscsi_iqn", call.arg(1))
+}
+
+fn set_multipathing(world: &mut World, call: &Call) -> Reply {
+    set_twice(world, call.text(0), "multipathing", call.arg(1))
+}
+
+/// Changes the other settings of a host; those that have fields of their own set these, too.
+fn change_other_config(world: &mut World, call: &Call) -> Reply {
+    let host = call.text(0);
+    let reply = interp::answer(&mut world.db, call.class, call.message, &call.args);
+    reply.unwrap_or_else(done)?;
+    if let Some(iqn) = world.db.key("host", host, "other_config", "iscsi_iqn")? {
+        world.db.set("host", host, "iscsi_iqn", iqn)?;
+    }
+    if let Some(text) = world.db.key("host", host, "other_config", "multipathing")? {
+        world.db.set("host", host, "multipathing", text == "true")?;
+    }
+    done()
+}
+
+/// The next collection is at most two intervals away.
+fn set_telemetry_next_collection(world: &mut World, call: &Call) -> Reply {
+    const DAY: u64 = 24 * 3600;
+    let days = match world
+        .db
+        .text("pool", call.text(0), "telemetry_frequency")?
+        .as_str()
+    {
+        "daily" => 2,
+        "weekly" => 14,
+        _ => 62,
+    };
+    let latest = world.clock.seconds() + days * DAY;
+    let wanted = clock::seconds_of(call.text(1)).and_then(|at| u64::try_from(at).ok());
+    if wanted.is_some_and(|wanted| wanted > latest) {
+        let code = "TELEMETRY_NEXT_COLLECTION_TOO_LATE";
+        return Err(Failure::new(code, [clock::stamp(latest)]));
+    }
+    plain(world, call)
+}
+
+fn set_groups(world: &mut World, call: &Call) -> Reply {
+    if call.arg(1).items().len() > 1 {
+        return Err(Failure::code("TOO_MANY_GROUPS"));
+    }
+    plain(world, call)
 }
 
 fn set_hostname_live(world: &mut World, call: &Call) -> Reply {
@@ -131,12 +206,13 @@ fn set_display(
 
 fn configure_update_sync(world: &mut World, call: &Call) -> Reply {
     let (frequency, day) = (call.text(1), call.int(2));
-    if frequency == "daily" && day != 0 {
-        let text = "update_sync_day cannot be set for daily schedule";
-        return Err(Failure::invalid_value(text, &day.to_string()));
-    }
-    if !(0..=6).contains(&day) {
-        return Err(Failure::invalid_value("update_sync_day", &day.to_string()));
+    // Every day is one day of the week too many, and there are seven.
+    let fits = match frequency {
+        "daily" => day == 0,
+        _ => (0..=6).contains(&day),
+    };
+    if !fits {
+        return Err(Failure::new("INVALID_UPDATE_SYNC_DAY", [day.to_string()]));
     }
     let (db, pool) = (&mut world.db, call.text(0));
     db.set("pool", pool, "update_sync_frequency", frequency)?;

@@ -1,7 +1,7 @@
 //! VMs: making and destroying them, and their settings. Power, memory and copies have files of
 //! their own.
 
-use super::{Table, check, done, plain, power_of, refresh, vm_memory};
+use super::{Table, appliance, check, done, plain, power_of, refresh, vm_memory};
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
 use crate::lifecycle::{self, Power};
@@ -34,7 +34,7 @@ pub(crate) const TABLE: Table = &[
     ("VM.set_start_delay", Now(set_not_negative)),
     ("VM.set_shutdown_delay", Now(set_not_negative)),
     ("VM.set_order", Now(set_not_negative)),
-    ("VM.set_appliance", Now(plain_refreshed)),
+    ("VM.set_appliance", Now(set_appliance)),
     ("VM.set_NVRAM", Now(change_nvram)),
     ("VM.add_to_NVRAM", Now(change_nvram)),
     ("VM.remove_from_NVRAM", Now(change_nvram)),
@@ -55,6 +55,14 @@ const VBD_DEVICES: usize = 255;
 fn plain_refreshed(world: &mut World, call: &Call) -> Reply {
     let reply = plain(world, call)?;
     refresh(world, call.text(0));
+    Ok(reply)
+}
+
+/// A VM leaves its appliance for another, or for none.
+fn set_appliance(world: &mut World, call: &Call) -> Reply {
+    let left = world.db.text("VM", call.text(0), "appliance")?;
+    let reply = plain_refreshed(world, call)?;
+    appliance::refresh(world, &left);
     Ok(reply)
 }
 
@@ -176,7 +184,9 @@ pub(crate) fn remove(world: &mut World, vm: &str) -> Result<(), Failure> {
     for child in db.list("VM", vm, "children")? {
         db.set("VM", &child, "parent", parent.as_str())?;
     }
+    let left = db.text("VM", vm, "appliance")?;
     db.destroy("VM", vm)?;
+    appliance::refresh(world, &left);
     for vdi in vdis {
         super::vdi::refresh(world, &vdi);
     }

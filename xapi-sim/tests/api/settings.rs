@@ -2,7 +2,7 @@
 
 use super::map;
 use crate::common::{pool, pool_of, text};
-use xapi_sim::{Model, NULL_REF, SimOptions, Value};
+use xapi_sim::{Model, NULL_REF, Release, SimOptions, Value};
 
 #[tokio::test]
 async fn memory_limits_keep_their_order() {
@@ -386,4 +386,90 @@ async fn blocked_operations() {
     );
     let allowed = pool.get("VM", "allowed_operations", &vm).await;
     assert!(!allowed.items().contains(&Value::from("start")));
+}
+
+#[tokio::test]
+async fn what_older_clients_look_for_among_other_settings_is_there_too() {
+    let pool = pool().await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let with = |value: Value| vec![host.as_str().into(), value];
+    let iqn = "iqn.2001-05.com.example:one";
+    pool.call("host.set_iscsi_iqn", with(iqn.into())).await;
+    pool.call("host.set_multipathing", with(true.into())).await;
+    let other = pool.get("host", "other_config", &host).await;
+    assert_eq!(other.get("iscsi_iqn"), Some(&iqn.into()));
+    assert_eq!(other.get("multipathing"), Some(&"true".into()));
+    assert!(other.get("boot_time").is_some());
+    assert_eq!(
+        pool.fails("host.set_iscsi_iqn", with("".into())).await,
+        "INVALID_VALUE|value|"
+    );
+    for key in ["iscsi_iqn", "multipathing"] {
+        pool.call("host.remove_from_other_config", with(key.into()))
+            .await;
+    }
+    assert_eq!(pool.get("host", "iscsi_iqn", &host).await, iqn.into());
+    for (key, value) in [("iscsi_iqn", "iqn.two"), ("multipathing", "false")] {
+        let pair = vec![host.as_str().into(), key.into(), value.into()];
+        pool.call("host.add_to_other_config", pair).await;
+    }
+    assert_eq!(pool.get("host", "iscsi_iqn", &host).await, "iqn.two".into());
+    let multipathing = pool.get("host", "multipathing", &host).await;
+    assert_eq!(multipathing, false.into());
+}
+
+#[tokio::test]
+async fn settings_of_a_pool_within_their_limits() {
+    let pool = pool_of(
+        Model::single_host().release(Release::Newest),
+        SimOptions::default(),
+    )
+    .await;
+    let whole = text(&pool.call("pool.get_all", vec![]).await.items()[0]);
+    let sync =
+        |frequency: &str, day: i64| vec![whole.as_str().into(), frequency.into(), day.into()];
+    for (frequency, day) in [("daily", 1), ("weekly", 7), ("weekly", -1)] {
+        assert_eq!(
+            pool.fails("pool.configure_update_sync", sync(frequency, day))
+                .await,
+            format!("INVALID_UPDATE_SYNC_DAY|{day}")
+        );
+    }
+    pool.call("pool.configure_update_sync", sync("weekly", 6))
+        .await;
+    let next = |stamp: &str| vec![whole.as_str().into(), Value::DateTime(stamp.to_owned())];
+    let late = pool
+        .fails(
+            "pool.set_telemetry_next_collection",
+            next("20990101T00:00:00Z"),
+        )
+        .await;
+    assert!(
+        late.starts_with("TELEMETRY_NEXT_COLLECTION_TOO_LATE|"),
+        "{late}"
+    );
+    pool.call(
+        "pool.set_telemetry_next_collection",
+        next("20200101T00:00:00Z"),
+    )
+    .await;
+    let vm = pool.vm("worker").await;
+    let groups = vec![vm.as_str().into(), Value::strings(["one", "two"])];
+    assert_eq!(pool.fails("VM.set_groups", groups).await, "TOO_MANY_GROUPS");
+}
+
+#[tokio::test]
+async fn a_vm_can_be_given_the_bios_strings_of_a_host() {
+    let pool = pool().await;
+    let host = text(&pool.call("host.get_all", vec![]).await.items()[0]);
+    let strings = pool.get("host", "bios_strings", &host).await;
+    assert!(strings.get("system-manufacturer").is_some());
+    let vm = pool.vm("worker").await;
+    let pair = || vec![vm.as_str().into(), host.as_str().into()];
+    pool.call("VM.copy_bios_strings", pair()).await;
+    assert_eq!(pool.get("VM", "bios_strings", &vm).await, strings);
+    assert_eq!(
+        pool.fails("VM.copy_bios_strings", pair()).await,
+        "VM_BIOS_STRINGS_ALREADY_SET"
+    );
 }
