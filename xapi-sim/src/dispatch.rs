@@ -252,6 +252,10 @@ fn unknown(world: &World, name: &str, params: &[Value]) -> Failure {
         Some(Value::String(session)) if !world.db.exists("session", session) => {
             Failure::session_invalid(session)
         }
+        Some(Value::String(session)) => {
+            let refused = rbac::reach(world, session, "host.call_extension", "pool-admin").err();
+            refused.unwrap_or_else(|| Failure::new("MESSAGE_METHOD_UNKNOWN", [name]))
+        }
         _ => Failure::new("MESSAGE_METHOD_UNKNOWN", [name]),
     }
 }

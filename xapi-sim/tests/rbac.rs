@@ -55,6 +55,21 @@ async fn a_role_permits_what_weaker_roles_permit_and_no_more() {
 }
 
 #[tokio::test]
+async fn what_nobody_knows_could_be_an_extension_and_that_takes_an_administrator() {
+    let pool = as_user(pool_of(model(), SimOptions::default()).await, "admin").await;
+    assert_eq!(
+        pool.fails("VM.frobnicate", vec![]).await,
+        "RBAC_PERMISSION_DENIED|host.call_extension|No permission in user session. (Roles with \
+         this permission: pool-admin)"
+    );
+    let pool = as_user(pool, "boss").await;
+    assert_eq!(
+        pool.fails("VM.frobnicate", vec![]).await,
+        "MESSAGE_METHOD_UNKNOWN|VM.frobnicate"
+    );
+}
+
+#[tokio::test]
 async fn rights_are_checked_inside_the_task() {
     let pool = pool_of(model(), SimOptions::default()).await;
     let vm = pool.vm("worker").await;

@@ -1,6 +1,6 @@
 //! VMs from a description.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use xapi_client::meta;
 
@@ -21,6 +21,17 @@ pub(super) struct Import {
     /// Whether VMs keep their uuids and MAC addresses.
     pub(super) restore: bool,
     pub(super) force: bool,
+    /// Whether all of it goes again, so that what it would replace has to stay.
+    pub(super) dry_run: bool,
+}
+
+/// What becomes of a described VM.
+enum Fate {
+    New,
+    /// It takes the place of a VM of the pool.
+    Replaces(String),
+    /// The VM of the pool whose place it would take is in use.
+    Skipped,
 }
 
 /// What an import has made.
@@ -124,7 +135,21 @@ fn fill(
             }
         }
     }
+    let mut left_out: HashSet<&str> = HashSet::new();
     for machine in of("VM") {
+        match fate(world, &machine.record, how)? {
+            Fate::New => {}
+            Fate::Replaces(vm) if how.dry_run => {
+                imported.vms.push(vm);
+                left_out.insert(&machine.name);
+                continue;
+            }
+            Fate::Replaces(vm) => vm::remove(world, &vm)?,
+            Fate::Skipped => {
+                left_out.insert(&machine.name);
+                continue;
+            }
+        }
         let made = new_vm(world, machine, how, &table)?;
         imported.made.push(("VM", made.clone()));
         if !world.db.flag("VM", &made, "is_a_snapshot")? {
@@ -139,7 +164,11 @@ fn fill(
             world.db.set("VM", made, "snapshot_of", of.as_str())?;
         }
     }
-    for device in of("VBD") {
+    let of_present = |device: &&Object| {
+        let owner = text_of(&device.record, "VM");
+        !left_out.contains(owner.as_str())
+    };
+    for device in of("VBD").filter(of_present) {
         let vdi = text_of(&device.record, "VDI");
         let lost = vdi != NULL_REF && !vdi.is_empty() && !table.contains_key(&vdi);
         let is_drive = text_of(&device.record, "type") == "CD";
@@ -156,7 +185,7 @@ fn fill(
         values.push(("empty", Value::Bool(disk == NULL_REF)));
         imported.made.push(("VBD", vbd::add(world, values)?));
     }
-    for device in of("VIF") {
+    for device in of("VIF").filter(of_present) {
         let made = new_vif(world, device, how, &table)?;
         imported.made.push(("VIF", made));
     }
@@ -337,6 +366,33 @@ const VM_FIELDS: &[&str] = &[
     "NVRAM",
 ];
 
+/// Refuses a VM that is to be what one of the pool is, unless it is newer or may be forced.
+fn fate(world: &World, record: &Value, how: &Import) -> Result<Fate, Failure> {
+    let there = world.db.by_uuid("VM", &text_of(record, "uuid"));
+    let Some(vm) = there.filter(|_| how.restore) else {
+        return Ok(Fate::New);
+    };
+    let power = world.db.text("VM", &vm, "power_state")?;
+    if power != "Halted" {
+        let params = [vm.as_str(), "Halted", &power];
+        return if how.force {
+            Ok(Fate::Skipped)
+        } else {
+            Err(Failure::new("VM_BAD_POWER_STATE", params))
+        };
+    }
+    let existing = world.db.int("VM", &vm, "version")?;
+    let version = record
+        .get("version")
+        .and_then(|version| version.as_int().or_else(|| parse_int(version.as_str()?)));
+    let imported = version.unwrap_or_default();
+    if existing >= imported && !how.force {
+        let params = [vm, existing.to_string(), imported.to_string()];
+        return Err(Failure::new("VM_TO_IMPORT_IS_NOT_NEWER_VERSION", params));
+    }
+    Ok(Fate::Replaces(vm))
+}
+
 fn new_vm(
     world: &mut World,
     machine: &Object,
@@ -347,9 +403,6 @@ fn new_vm(
     let mut values = fields("VM", record, VM_FIELDS)?;
     let uuid = text_of(record, "uuid");
     if how.restore {
-        if let Some(there) = world.db.by_uuid("VM", &uuid) {
-            return Err(Failure::new("DUPLICATE_VM", [there]));
-        }
         values.push(("uuid", Value::String(uuid)));
     }
     if let Some((_, config)) = values.iter_mut().find(|(name, _)| *name == "other_config") {

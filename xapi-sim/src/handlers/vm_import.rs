@@ -79,6 +79,7 @@ async fn receive(
         disks: HashMap::new(),
         restore: request.query("restore") == Some("true"),
         force: request.query("force") == Some("true"),
+        dry_run: false,
     };
     let force = how.force;
     let shared = Arc::clone(&request.shared);
@@ -188,13 +189,14 @@ async fn receive_metadata(
     task: &Task,
 ) -> Result<Vec<String>, Trouble> {
     begin(connection, task).await?;
+    let dry_run = request.query("dry_run") == Some("true");
     let how = Import {
         sr: None,
         disks: request.query_map("vdi:"),
         restore: request.query("restore") == Some("true"),
         force: request.query("force") == Some("true"),
+        dry_run,
     };
-    let dry_run = request.query("dry_run") == Some("true");
     let cancelled = task.cancelled.clone();
     let shared = Arc::clone(&request.shared);
     let read = pump::inflow(connection, length(request), move |from| {

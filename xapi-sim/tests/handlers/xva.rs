@@ -185,13 +185,38 @@ async fn a_restored_vm_is_the_same_and_there_is_only_one() {
     let uuid = served.pool.get("VM", "uuid", &vm).await;
     let archive = served.get(&format!("/export?ref={vm}")).await.body;
     let error = import(&served, "restore=true", &archive).await.unwrap_err();
-    assert_eq!(error, ["DUPLICATE_VM", &vm]);
+    assert_eq!(error, ["VM_TO_IMPORT_IS_NOT_NEWER_VERSION", &vm, "0", "0"]);
     served
         .pool
         .call("VM.destroy", vec![vm.as_str().into()])
         .await;
     let vms = import(&served, "restore=true", &archive).await.unwrap();
     assert_eq!(served.pool.get("VM", "uuid", &vms[0]).await, uuid);
+}
+
+#[tokio::test]
+async fn a_forced_restore_takes_the_place_of_a_vm_unless_it_is_in_use() {
+    let served = served().await;
+    let vm = served.pool.vm("one").await;
+    let uuid = served.pool.get("VM", "uuid", &vm).await;
+    let archive = served.get(&format!("/export?ref={vm}")).await.body;
+    served.pool.start(&vm).await;
+    let error = import(&served, "restore=true", &archive).await.unwrap_err();
+    assert_eq!(error, ["VM_BAD_POWER_STATE", &vm, "Halted", "Running"]);
+    let forced = "restore=true&force=true";
+    let vms = import(&served, forced, &archive).await.unwrap();
+    assert!(vms.is_empty(), "{vms:?}");
+    assert_eq!(served.pool.state(&vm).await, "Running");
+    let off = vec![vm.as_str().into()];
+    served.pool.call("VM.hard_shutdown", off).await;
+    let vms = import(&served, forced, &archive).await.unwrap();
+    assert_ne!(vms[0], vm);
+    assert_eq!(served.pool.get("VM", "uuid", &vms[0]).await, uuid);
+    let this = vec![vm.as_str().into()];
+    assert_eq!(
+        served.pool.fails("VM.get_record", this).await,
+        format!("HANDLE_INVALID|VM|{vm}")
+    );
 }
 
 #[tokio::test]
@@ -387,9 +412,17 @@ async fn metadata_alone() {
     let path = format!("/import_metadata?task_id={task}&dry_run=true&restore=true");
     served.put(&path, &answer.body).await;
     let (.., error) = served.outcome(&task).await;
-    assert_eq!(error[0], "DUPLICATE_VM");
+    assert_eq!(error[0], "VM_TO_IMPORT_IS_NOT_NEWER_VERSION");
     // Whichever comes first in the file is complained of.
-    assert!([vm, text(&snapshot)].contains(&error[1]), "{error:?}");
+    assert!([&vm, &text(&snapshot)].contains(&&error[1]), "{error:?}");
+
+    // What a forced one would replace stays where it is.
+    let task = served.task().await;
+    let path = format!("/import_metadata?task_id={task}&dry_run=true&restore=true&force=true");
+    served.put(&path, &answer.body).await;
+    let (status, _, error) = served.outcome(&task).await;
+    assert_eq!(status, "success", "{error:?}");
+    assert!(disks(&served, &vm).await.contains(&vdi));
 }
 
 #[tokio::test]
