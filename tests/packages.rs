@@ -531,7 +531,20 @@ fn a_program_finds_the_rocks_of_the_tree_or_environment_that_it_is_run_with() {
         let output = run(home, &[options, &program[..]].concat());
         assert_eq!(output.stdout, finds.as_bytes(), "{options:?}: {output:?}");
     }
-    // A session does, too.
+    // A session does, too, and so do programs over records.
+    std::fs::write(home.join("p.lua"), "print((pcall(require, 'bio_compute')))").unwrap();
+    std::fs::write(home.join("records"), "1\n").unwrap();
+    let mapped = Command::new(env!("CARGO_BIN_EXE_bioxen"))
+        .args([
+            "map", "--by", "lines", "--vms", "1", "--env", "old", "p.lua", "records",
+        ])
+        .env("HOME", home)
+        .env_remove("XDG_DATA_HOME")
+        .env("XDG_CONFIG_HOME", home)
+        .current_dir(home)
+        .output()
+        .unwrap();
+    assert_eq!(mapped.stdout, b"true\n", "{mapped:?}");
     let mut shell = Command::new(env!("CARGO_BIN_EXE_bioxen"))
         .args(["shell", "--env", "old"])
         .env("HOME", home)

@@ -33,19 +33,24 @@ impl Library {
         self.env.is_some() || self.tree.is_some()
     }
 
-    /// Whether it is of this machine, not of the VM.
-    fn is_local(&self, ground: &Ground) -> bool {
-        self.is_named() && ground.vm_type == LOCAL && ground.existing.is_none()
+    /// Whether it is of this machine, not of a VM of this type.
+    fn is_local(&self, vm_type: &str) -> bool {
+        self.is_named() && vm_type == LOCAL
     }
 
-    /// Sees to it before a VM is made that its programs may read the rocks.
-    pub(super) async fn open(&self, ground: &mut Ground, installs: bool) -> anyhow::Result<()> {
-        if !self.is_local(ground) {
+    /// Sees to it before a VM of this type and configuration is made that its programs may read the
+    /// rocks.
+    pub(super) async fn open(
+        &self,
+        vm_type: &str,
+        config: &mut Value,
+        installs: bool,
+    ) -> anyhow::Result<()> {
+        if !self.is_local(vm_type) {
             ensure!(
                 self.tree.is_none(),
-                "--tree is a tree of this machine, which VMs of type {} do not see; --package installs \
-                 rocks in the VM, and --env NAME takes those of an environment there",
-                ground.vm_type
+                "--tree is a tree of this machine, which VMs of type {vm_type} do not see; --package installs \
+                 rocks in the VM, and --env NAME takes those of an environment there"
             );
             return Ok(());
         }
@@ -55,7 +60,7 @@ impl Library {
              install them with `bioxen pkg install` and the same options"
         );
         let tree = self.local_tree()?;
-        let Value::Object(config) = &mut ground.config else {
+        let Value::Object(config) = config else {
             bail!("the configuration of VM type {LOCAL} is no table");
         };
         if !config.get("read").is_some_and(Value::is_array) {
@@ -83,7 +88,11 @@ impl Library {
             return Ok(tree.to_owned());
         };
         let site = PackageSite::new(Arc::new(machine()), LUA, tree);
-        let there = environment(&Curator::new(site), name, "").await?;
+        let target = match &self.tree {
+            Some(tree) => format!(" --tree {}", tree.display()),
+            None => String::new(),
+        };
+        let there = environment(&Curator::new(site), name, &makes(&target, name)).await?;
         Ok(there.curator().site().tree.clone())
     }
 
@@ -101,44 +110,60 @@ impl Library {
         ground: &Ground,
         vm: &dyn LuaVm,
     ) -> anyhow::Result<Vec<(String, String)>> {
-        if self.is_local(ground) {
-            let version = vm.package_site().await?.lua_version;
-            let tree = self.existing(&self.local_tree()?).await?;
-            let has = |folder: &str| Path::new(&tree).join(folder).join(&version).is_dir();
-            ensure!(
-                has("share/lua") || has("lib/lua"),
-                "{tree} has no rocks for Lua {version}, which the VM has; `bioxen pkg --lua {version} \
-                 install ROCK` installs some, into this tree with --tree"
-            );
-            return Ok(lua::search_path(&version, &tree).into());
+        if self.is_local(&ground.vm_type) {
+            return self
+                .variables_for(&vm.package_site().await?.lua_version)
+                .await;
         }
         Ok(match &self.env {
             Some(name) => {
-                let target = match &ground.existing {
-                    Some(which) => format!(" --vm {which}"),
-                    None => String::new(),
+                let remedy = match &ground.existing {
+                    Some(which) => makes(&format!(" --vm {which}"), name),
+                    None => "`--package ROCK` makes it".to_owned(),
                 };
-                let there = environment(&vm.curator().await?, name, &target).await?;
+                let there = environment(&vm.curator().await?, name, &remedy).await?;
                 there.variables().into()
             }
             None => Vec::new(),
         })
     }
+
+    /// The same for VMs of this machine before there are any, whose Lua is the one that is built in.
+    pub(super) async fn variables_of_machine(&self) -> anyhow::Result<Vec<(String, String)>> {
+        match self.is_named() {
+            true => self.variables_for(LUA).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
+    async fn variables_for(&self, version: &str) -> anyhow::Result<Vec<(String, String)>> {
+        let tree = self.existing(&self.local_tree()?).await?;
+        let has = |folder: &str| Path::new(&tree).join(folder).join(version).is_dir();
+        ensure!(
+            has("share/lua") || has("lib/lua"),
+            "{tree} has no rocks for Lua {version}, which the VM has; `bioxen pkg --lua {version} \
+             install ROCK` installs some, into this tree with --tree"
+        );
+        Ok(lua::search_path(version, &tree).into())
+    }
 }
 
-/// The environment of this name, or how to make it. The target is what the user says to name the tree.
+/// How an environment of a tree is made. The target is what the user says to name the tree.
+pub(super) fn makes(target: &str, name: &str) -> String {
+    format!("`bioxen pkg{target} --env {name} install ROCK` makes it")
+}
+
+/// The environment of this name, or the remedy.
 pub(super) async fn environment(
     curator: &Curator,
     name: &str,
-    target: &str,
+    remedy: &str,
 ) -> anyhow::Result<Environment> {
     curator.existing_environment(name).await.map_err(|error| {
         let is_missing = matches!(error, Error::NoEnvironment { .. });
         let error = anyhow::Error::from(error);
         match is_missing {
-            true => {
-                anyhow::anyhow!("{error}; `bioxen pkg{target} --env {name} install ROCK` makes it")
-            }
+            true => anyhow::anyhow!("{error}; {remedy}"),
             false => error,
         }
     })

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bioxen_curator::{Lock, RockRequest};
 use bioxen_vm_core::words::{ByteSize, parse_duration};
 use bioxen_vm_core::{LuaValue, Script, VmManager};
@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::copies::{ends, named};
 use super::interrupt::Interrupts;
+use super::library::Library;
 use super::metrics::{self, Page};
 use super::streams::NO_READER;
 use super::telemetry::{is_json, say};
@@ -87,6 +88,9 @@ pub(super) struct Args {
     #[arg(long = "server", value_name = "SERVER", default_values = servers::DEFAULT)]
     servers: Vec<String>,
 
+    #[command(flatten)]
+    library: Library,
+
     /// Copy this file into every VM before programs run; they start in the folder that relative
     /// paths are meant from
     #[arg(long, value_name = "LOCAL[:REMOTE]")]
@@ -136,7 +140,7 @@ pub(super) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     for assignment in &args.set {
         settings.set(&args.vm_type, assignment)?;
     }
-    let map = map(&args, &settings)?;
+    let map = map(&args, &settings).await?;
     let interrupts = Interrupts::listen()?;
     let manager = Arc::new(VmManager::new(crate::factory()));
     let metrics = match &args.metrics {
@@ -184,7 +188,7 @@ fn failed(args: &Args, error: anyhow::Error, progress: &Shared) -> anyhow::Resul
     Ok(ExitCode::from(FAILED))
 }
 
-fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
+async fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
     if args.inputs.iter().any(|input| input.as_os_str() == "-") {
         anyhow::bail!(
             "map reads files, not standard input: shards are read from their places in them; write \
@@ -200,10 +204,26 @@ fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
         },
         NonZero::get,
     );
-    let mut program = script(args, &args.program)?;
+    ensure!(
+        args.library.env.is_none() || args.vm_type == "basic",
+        "map takes the rocks of --env from this machine, which VMs of type {} do not see; --package or \
+         --locked installs rocks in every VM",
+        args.vm_type
+    );
+    let mut config = config(settings, &args.vm_type)?;
+    let installs = !args.packages.is_empty() || args.locked.is_some();
+    let library = args.library.open(&args.vm_type, &mut config, installs);
+    library.await?;
+    let variables = args.library.variables_of_machine().await?;
+    let script = |file: &Path| -> anyhow::Result<Script> {
+        let script = script(args, file)?;
+        let set = variables.iter().cloned();
+        Ok(set.fold(script, |script, (name, value)| script.with_env(name, value)))
+    };
+    let mut program = script(&args.program)?;
     program.timeout = args.timeout;
     let mut map = Map::new(program, input)
-        .on(&args.vm_type, config(settings, &args.vm_type)?, vms)
+        .on(&args.vm_type, config, vms)
         .with_rocks(
             args.packages.iter().cloned(),
             servers::servers(&args.servers)?,
@@ -225,7 +245,7 @@ fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
         map = map.with_file(local, remote.to_string_lossy());
     }
     if let Some(file) = &args.reduce {
-        map = map.with_reduce(script(args, file)?);
+        map = map.with_reduce(script(file)?);
     }
     if let Some(folder) = &args.out {
         map = map.in_folder(folder, args.resume);

@@ -161,19 +161,27 @@ fn parse() -> Result<Cli, clap::Error> {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print a script with which a shell completes this program's commands and options
-    Completions(Completions),
-    /// Set up a pool (`config init`), show the configuration that holds in the end, or check it
-    Config(config::Args),
+    // In the order of the help: what is done most, then VMs that stay, then what they need.
+    /// Run a Lua program in a VM made for it
+    Run(run::Run),
+    /// Run a Lua program in a VM of a pool that is there
+    #[cfg(feature = "xcpng")]
+    Exec(run::Exec),
+    /// Talk to a living Lua state in a VM made for it, or in one of a pool that is there
+    Shell(shell::Args),
+    /// Run a program over the records of files, in several VMs made for it
+    Map(Box<map::Args>),
+    /// Run again what a record tells of, and say whether the same came of it
+    Replay(replay::Args),
     /// Make a VM on a pool that outlives this program, and start it
     #[cfg(feature = "xcpng")]
     Create(vms::Create),
-    /// Copy files and folders into a VM of a pool, started if need be, or out of it
+    /// List the VMs of a pool that BioXen has made
     #[cfg(feature = "xcpng")]
-    Cp(copies::Args),
-    /// Make another VM of what a VM of a pool has on its disks, and start it
+    Ls(vms::Common),
+    /// Tell about VMs of a pool
     #[cfg(feature = "xcpng")]
-    Clone(vms::Clone),
+    Info(vms::Existing),
     /// Start VMs of a pool, and wait until they can run Lua
     #[cfg(feature = "xcpng")]
     Start(vms::Existing),
@@ -195,61 +203,54 @@ enum Command {
     /// Let suspended VMs of a pool go on
     #[cfg(feature = "xcpng")]
     Resume(vms::Existing),
+    /// Make another VM of what a VM of a pool has on its disks, and start it
+    #[cfg(feature = "xcpng")]
+    Clone(vms::Clone),
     /// Move a VM to another host of its pool
     #[cfg(feature = "xcpng")]
     Migrate(vms::Migrate),
     /// Remove VMs of a pool with their disks and snapshots
     #[cfg(feature = "xcpng")]
     Destroy(vms::Destroy),
-    /// List the VMs of a pool that BioXen has made
+    /// Copy files and folders into a VM of a pool, started if need be, or out of it
     #[cfg(feature = "xcpng")]
-    Ls(vms::Common),
-    /// Tell about VMs of a pool
-    #[cfg(feature = "xcpng")]
-    Info(vms::Existing),
+    Cp(copies::Args),
     /// Keep what the disks of a VM of a pool hold, and give it back
     #[cfg(feature = "xcpng")]
     #[command(subcommand)]
     Snapshot(snapshot::Command),
-    /// Show the whole job: deploy a VM, install packages in it, analyse a genome
-    #[cfg(feature = "sim")]
-    Demo(demo::Args),
+    /// Install, lock and look after rocks in a tree of this machine or in a VM that was kept
+    Pkg(Box<pkg::Args>),
+    /// Look at the networks of a pool and make some, also for VMs of their own
+    #[cfg(all(feature = "net", feature = "xcpng"))]
+    #[command(subcommand)]
+    Net(net::Command),
+    /// Make a template for VMs of a pool, or say what one lacks
+    #[cfg(feature = "xcpng")]
+    Template(template::Args),
+    /// Set up a pool (`config init`), show the configuration that holds in the end, or check it
+    Config(config::Args),
+    /// Show the certificate of a pool's host, and trust it if it is the right one
+    #[cfg(feature = "xcpng")]
+    Trust(init::Trust),
     /// Tell what keeps VMs from being made on a pool, and what to do about it
     #[cfg(feature = "xcpng")]
     Doctor(doctor::Args),
     /// Remove what killed programs have left on a pool
     #[cfg(feature = "xcpng")]
     Gc(gc::Args),
-    /// Write the manual pages of this program, one for each command
-    Man(manual::Args),
-    /// Run a program over the records of files, in several VMs made for it
-    Map(Box<map::Args>),
-    /// Look at the networks of a pool and make some, also for VMs of their own
-    #[cfg(all(feature = "net", feature = "xcpng"))]
-    #[command(subcommand)]
-    Net(net::Command),
-    /// Install, lock and look after rocks in a tree of this machine or in a VM that was kept
-    Pkg(Box<pkg::Args>),
-    /// Run a Lua program in a VM of a pool that is there
-    #[cfg(feature = "xcpng")]
-    Exec(run::Exec),
-    /// Run again what a record tells of, and say whether the same came of it
-    Replay(replay::Args),
-    /// Run a Lua program in a VM made for it
-    Run(run::Run),
-    /// Talk to a living Lua state in a VM made for it, or in one of a pool that is there
-    Shell(shell::Args),
     /// Serve a pool on this machine, whose VMs are guests that can be reached over SSH
     #[cfg(feature = "sim")]
     Sim(sim::Args),
-    /// Make a template for VMs of a pool, or say what one lacks
-    #[cfg(feature = "xcpng")]
-    Template(template::Args),
-    /// Show the certificate of a pool's host, and trust it if it is the right one
-    #[cfg(feature = "xcpng")]
-    Trust(init::Trust),
+    /// Show the whole job: deploy a VM, install packages in it, analyse a genome
+    #[cfg(feature = "sim")]
+    Demo(demo::Args),
     /// List the VM types of this build
     Types(Types),
+    /// Print a script with which a shell completes this program's commands and options
+    Completions(Completions),
+    /// Write the manual pages of this program, one for each command
+    Man(manual::Args),
 }
 
 impl Command {

@@ -82,7 +82,8 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
         env: record.vm.env.clone(),
         tree: record.vm.tree.clone(),
     };
-    library.open(&mut ground, record.lock.is_some()).await?;
+    let opened = library.open(&ground.vm_type, &mut ground.config, record.lock.is_some());
+    opened.await?;
     tell_other_configuration(&record, &ground);
     // What is copied out of the VM must not replace what the first run has left.
     let got =

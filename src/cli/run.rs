@@ -103,7 +103,11 @@ pub(super) async fn exec(args: Exec, settings: Settings) -> anyhow::Result<ExitC
 
 async fn execute(mut ground: Ground, job: Job, program: Program) -> anyhow::Result<ExitCode> {
     let stage = job.needs.stage();
-    stage.library.open(&mut ground, stage.installs()).await?;
+    let installs = stage.installs();
+    let library = stage
+        .library
+        .open(&ground.vm_type, &mut ground.config, installs);
+    library.await?;
     let seen = job.record.as_ref().map(|_| Seen::default());
     let (stdin, path) = match &job.stdin {
         // Our own was the program.
@@ -154,7 +158,7 @@ impl Program {
             None => {
                 let file: PathBuf = arguments
                     .next()
-                    .context("give a Lua file, or Lua text with -e")?
+                    .context("give a Lua file, `-` for standard input, or Lua text with -e")?
                     .into();
                 if file.as_os_str() == "-" {
                     return Self::typed(job, arguments.collect());

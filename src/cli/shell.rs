@@ -52,7 +52,11 @@ pub(super) async fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCo
     };
     let mut ground = args.kind.ground(settings)?;
     let stage = args.needs.stage();
-    stage.library.open(&mut ground, stage.installs()).await?;
+    let installs = stage.installs();
+    let library = stage
+        .library
+        .open(&ground.vm_type, &mut ground.config, installs);
+    library.await?;
     let manager = &ground.manager;
     let servers = stage.servers()?;
     let work = async {

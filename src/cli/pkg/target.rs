@@ -10,7 +10,7 @@ use bioxen_vm_core::PackageSite;
 use bioxen_vm_core::local::LocalRunner;
 use bioxen_vm_core::words::parse_duration;
 
-use super::super::library::environment;
+use super::super::library::{environment, makes};
 use super::super::{servers, user_dir};
 
 /// The Lua version of trees where none is given.
@@ -125,7 +125,7 @@ impl Target {
         }
         Ok(match &self.env {
             Some(name) if must_be_there => {
-                let there = environment(&curator, name, &self.as_said()).await?;
+                let there = environment(&curator, name, &makes(&self.as_said(), name)).await?;
                 there.curator().clone()
             }
             Some(name) => curator.environment(name)?.curator().clone(),
