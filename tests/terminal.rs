@@ -313,14 +313,21 @@ async fn a_run_in_a_pool_and_a_copy_say_how_far_they_are_in_a_line_that_goes_aga
     assert!(!screen.contains("VM run: "), "{screen}");
     assert!(!screen.contains("installing"), "{screen}");
 
-    terminal.types("clear; bioxen -c pool.toml create lab; echo code $?");
-    terminal.shows("code 0");
+    // What is told meanwhile has rows of its own.
+    terminal.types("clear; bioxen -v -c pool.toml create lab; echo made $?");
+    let screen = terminal.shows("made 0");
+    let told: Vec<_> = screen
+        .lines()
+        .filter(|row| row.contains(" INFO "))
+        .collect();
+    assert!(told.iter().all(|row| row.starts_with("20")), "{screen}");
+    assert!(told.len() > 2, "{screen}");
     let big = terminal.home.path().join("big.fa");
     fs::File::create(big).unwrap().set_len(96 << 20).unwrap();
-    terminal.types("clear; bioxen -c pool.toml cp big.fa lab:; echo code $?");
+    terminal.types("clear; bioxen -c pool.toml cp big.fa lab:; echo copied $?");
     terminal.shows("big.fa: looking at what is there");
     terminal.shows(" of 96.0 MiB");
-    let screen = terminal.shows("code 0");
+    let screen = terminal.shows("copied 0");
     assert!(!screen.contains("MiB"), "{screen}");
     pool.server.shutdown().await;
     pool.sim.shutdown().await;

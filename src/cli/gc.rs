@@ -7,6 +7,7 @@ use bioxen_vm_core::{Backend as _, BackendConfig as _};
 use bioxen_vm_xcpng::{Leftover, XcpngConfig};
 
 use super::vms::to_the_end;
+use super::waiting::doing;
 use super::{FAILED, config_without_template, print};
 use crate::settings::Settings;
 
@@ -35,7 +36,8 @@ async fn collect(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode>
     }
     let config = XcpngConfig::from_value(config_without_template(&settings)?)?;
     let backend = config.build_without_template()?;
-    let collected = backend.collect(args.dry_run).await;
+    let collect = backend.collect(args.dry_run);
+    let collected = doing("looking for what is left on the pool", collect).await;
     backend.close().await?;
     let collected = collected?;
     for left in &collected {

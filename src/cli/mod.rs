@@ -67,9 +67,6 @@ const FAILED: u8 = 125;
 /// nobody reads or writes any more.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// Takes what stands in the last line of a terminal away.
-const CLEAR_LINE: &str = "\r\x1b[K";
-
 /// Runs Lua, above all for biological computation, in isolated VMs.
 #[derive(Debug, Parser)]
 #[command(name = "bioxen", version, about, max_term_width = 100)]
@@ -457,6 +454,7 @@ fn warn(text: &str) {
 /// Prints text on standard output.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
+    waiting::make_way();
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(NoReader.into()),

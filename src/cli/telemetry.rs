@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use super::waiting::Stderr;
 use super::{LogForm, is_coloured};
 
 /// The form of the log, once it has one.
@@ -31,7 +32,7 @@ pub(super) fn say(level: &str, text: &str) {
         false => text.to_owned(),
     };
     // There is nobody left to tell when even this cannot be written.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = Stderr::new().write_all(format!("{text}\n").as_bytes());
 }
 
 /// The time: RFC 3339, UTC.
@@ -84,7 +85,7 @@ fn log(verbose: u8, form: &LogForm) -> Box<dyn Layer<Registry> + Send + Sync> {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("BIOXEN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(Stderr::new);
     match form {
         LogForm::Text => {
             let text = log

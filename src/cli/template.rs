@@ -16,6 +16,7 @@ use super::own_rocks::OwnRocks;
 use super::table::Table;
 use super::telemetry::say;
 use super::vms::{Common, on_pool, pool, to_the_end};
+use super::waiting::{doing, installing};
 use super::{config, doctor, print, warn};
 use crate::settings::Settings;
 
@@ -139,13 +140,16 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     tell("making a VM and installing in it what is missing")?;
     // What was begun must be ended in order, so it is not simply dropped.
     let mut begun = tokio::spawn(builder.begin());
-    let begun = match interrupts.unless(&mut begun).await {
-        Ok(begun) => begun,
-        Err(_) => {
-            warn("ends, and removes the VM, as soon as what is being installed is");
-            begun.await
+    let begun = async {
+        match interrupts.unless(&mut begun).await {
+            Ok(begun) => begun,
+            Err(_) => {
+                warn("ends, and removes the VM, as soon as what is being installed is");
+                begun.await
+            }
         }
     };
+    let begun = doing("installing", begun).await;
     let build = begun.context("the build broke")??;
     match build.installed() {
         [] => tell("everything was installed already")?,
@@ -176,7 +180,7 @@ async fn build(args: Build, mut settings: Settings) -> anyhow::Result<ExitCode> 
     }
     tell("turning it into a template")?;
     let (installed, tools) = (build.installed().to_vec(), build.has_guest_tools());
-    let template = build.finish().await?;
+    let template = doing("stopping it", build.finish()).await?;
     for left in &template.left {
         warn(&format!(
             "{left} could not be removed, so all VMs of the template share it"
@@ -252,6 +256,6 @@ async fn install_rocks(build: &TemplateBuild, own: &OwnRocks) -> anyhow::Result<
     let site = build.package_site().await?;
     let curator = Curator::new(site).with_servers([own.server.clone()]);
     let requests: Vec<_> = own.rocks.iter().cloned().map(RockRequest::from).collect();
-    let report = curator.install(&requests).await?;
+    let report = installing(&curator, curator.install(&requests)).await?;
     Ok(report.to_string())
 }

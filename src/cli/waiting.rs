@@ -1,6 +1,7 @@
 //! What is being done, for whoever waits at a terminal: a line on standard error that goes again.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bioxen_curator::{Curator, Progress as RockStep};
@@ -10,7 +11,6 @@ use bioxen_vm_xcpng::{Progress, StageState};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use unicode_width::UnicodeWidthChar as _;
 
-use super::CLEAR_LINE;
 use super::telemetry::is_json;
 
 /// How wide the line may be: what goes on in a second row of a terminal could not be taken away.
@@ -18,6 +18,49 @@ const WIDTH: usize = 79;
 
 /// How often the line tells how far a copy is.
 const OFTEN: Duration = Duration::from_millis(200);
+
+/// Takes what stands in the last line of a terminal away.
+const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// Whether something stands in the last line of the terminal, for which it has to make way.
+static IS_DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Puts a text in the place of what is drawn; what does not end its line is then what is drawn.
+pub(super) fn draw(text: &str) {
+    let is_open = !text.is_empty() && !text.ends_with('\n');
+    IS_DRAWN.store(is_open, Ordering::Relaxed);
+    // There is nobody left to tell when even this cannot be written.
+    let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
+}
+
+/// Takes away what is drawn, which is drawn again by and by.
+pub(super) fn make_way() {
+    if IS_DRAWN.swap(false, Ordering::Relaxed) {
+        // As above.
+        let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
+    }
+}
+
+/// Standard error, on which what is drawn makes way for what is written.
+#[derive(Debug)]
+pub(super) struct Stderr(io::Stderr);
+
+impl Stderr {
+    pub(super) fn new() -> Self {
+        Self(io::stderr())
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        make_way();
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// The line.
 pub(super) struct Line {
@@ -53,19 +96,16 @@ impl Line {
             seconds => format!(" ({seconds} s)"),
         };
         let room = WIDTH - seconds.len();
-        self.write(&format!("{}{seconds}", shortened(what, room)));
+        draw(&format!("{}{seconds}", shortened(what, room)));
     }
 
     /// Makes way for something else on the terminal.
     pub(super) fn clear(&mut self) {
-        if self.begun.take().is_some() && self.is_drawn {
-            self.write("");
+        // What has made way already must not take away what it made way for.
+        let is_there = IS_DRAWN.load(Ordering::Relaxed);
+        if self.begun.take().is_some() && self.is_drawn && is_there {
+            draw("");
         }
-    }
-
-    fn write(&self, text: &str) {
-        // There is nobody left to tell when even this cannot be written.
-        let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
     }
 }
 
@@ -121,6 +161,20 @@ pub(super) fn installing<T>(
         step => Some(step.to_string()),
     };
     shown(curator.subscribe(), line, Box::pin(work))
+}
+
+/// Does work of one stage, and tells how long it has taken meanwhile.
+#[cfg(feature = "xcpng")]
+pub(super) fn doing<T>(what: &str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let (news, told) = tokio::sync::broadcast::channel(1);
+    // It is told once somebody listens, and then no more: the sender stays until the work is done.
+    let _ = news.send(what.to_owned());
+    let work = Box::pin(work);
+    async move {
+        let done = shown(told, Some, work).await;
+        drop(news);
+        done
+    }
 }
 
 /// Copies files, and tells how far that is meanwhile.

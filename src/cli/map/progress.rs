@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::cli::print;
 use crate::cli::telemetry::say;
-use crate::cli::{CLEAR_LINE, print};
+use crate::cli::waiting::draw;
 use crate::map::MapEvent;
 
 /// Says how to go on when a run ends early that had begun.
@@ -86,8 +86,7 @@ impl Drop for Bar {
         let mut progress = locked(&self.0);
         progress.is_over = true;
         if progress.is_drawn {
-            // There is nobody left to tell when even this cannot be written.
-            let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
+            draw("");
         }
     }
 }
@@ -149,7 +148,7 @@ impl Progress {
             }
             return;
         }
-        let mut text = CLEAR_LINE.to_owned();
+        let mut text = String::new();
         if is_told {
             text.push_str(&format!("{line}\n"));
         }
@@ -163,8 +162,7 @@ impl Progress {
             };
             text.push_str(&format!("[{full}{rest}] {done} of {of} shards, {now}"));
         }
-        // There is nobody left to tell when even this cannot be written.
-        let _ = io::stderr().write_all(text.as_bytes());
+        draw(&text);
     }
 
     /// What is told of an event. How programs fail is told whole the first time only: a program that

@@ -13,6 +13,7 @@ use super::lines::{each, push};
 use crate::cli::config;
 use crate::cli::interrupt::Interrupts;
 use crate::cli::vms::{Common, is_free};
+use crate::cli::waiting::doing;
 use crate::group::{GroupSpec, Preset, VmGroup};
 use crate::settings::Settings;
 
@@ -124,6 +125,9 @@ pub(super) async fn isolate(args: Isolate, mut settings: Settings) -> anyhow::Re
         }
         Ok(members)
     };
+    let names: Vec<_> = args.vms.iter().map(VmId::as_str).collect();
+    let what = format!("making {}", names.join(", "));
+    let work = doing(&what, work);
     let done: Result<anyhow::Result<_>, _> = interrupts.unless(Box::pin(work)).await;
     match done {
         Ok(Ok(members)) => match group.keep().await {
