@@ -210,24 +210,23 @@ pub(crate) fn is_no_place(error: &CallError) -> bool {
     })
 }
 
-/// Asks each host why it will not have the VM.
-pub(crate) async fn explain(client: &Client, vm: &Ref<Vm>, source: CallError) -> Error {
+/// Asks each host why it will not have the VM. `None`: one will, as what kept it from that is over.
+pub(crate) async fn explain(client: &Client, vm: &Ref<Vm>, source: CallError) -> Option<Error> {
     let hosts = client.host().get_all_records().select().await;
     // Without them, there still is what the pool said.
     let hosts: BTreeMap<Ref<Host>, Known> = hosts.unwrap_or_default();
     let mut reasons = Vec::new();
     for (host, Known { name_label }) in hosts {
-        let reason = match client.vm().assert_can_boot_here(vm, &host).await {
-            Ok(()) => "it can now; try again".to_owned(),
-            Err(error) => refusal(&error),
-        };
-        reasons.push(format!("{name_label}: {reason}"));
+        match client.vm().assert_can_boot_here(vm, &host).await {
+            Ok(()) => return None,
+            Err(error) => reasons.push(format!("{name_label}: {}", refusal(&error))),
+        }
     }
     reasons.sort_unstable();
-    Error::NoPlace {
+    Some(Error::NoPlace {
         reasons,
         source: Some(Box::new(source)),
-    }
+    })
 }
 
 /// Why a host will not have a VM, in words where the pool gives numbers.

@@ -90,8 +90,20 @@ impl XcpngVm {
         .await
     }
 
-    /// Makes a VM run, from whatever state.
+    /// Makes a VM run, from whatever state. Where no host would have it and one would now, it is asked for
+    /// once more.
     async fn run(&self, client: &Client, state: &VmPowerState) -> Result<()> {
+        let refused = match self.try_to_run(client, state).await {
+            Err(Error::Pool { source, .. }) if placement::is_no_place(&source) => *source,
+            result => return result,
+        };
+        match placement::explain(client, &self.vm, refused).await {
+            Some(error) => Err(error),
+            None => self.try_to_run(client, state).await,
+        }
+    }
+
+    async fn try_to_run(&self, client: &Client, state: &VmPowerState) -> Result<()> {
         let limit = self.shared.settings().boot_timeout;
         let vm = client.vm();
         let result = match state {
@@ -112,12 +124,7 @@ impl XcpngVm {
                 patiently(client, None, call).await
             }
         };
-        match already("running", result.map_err(Error::pool(STARTING))) {
-            Err(Error::Pool { source, .. }) if placement::is_no_place(&source) => {
-                Err(placement::explain(client, &self.vm, *source).await)
-            }
-            result => result,
-        }
+        already("running", result.map_err(Error::pool(STARTING)))
     }
 
     /// Removes the VM's private host key from where it was handed over. The VM has it on its own disk

@@ -133,6 +133,20 @@ async fn a_state_that_somebody_else_has_brought_about_is_as_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_kept_every_host_from_it_and_is_over_by_now_is_not_told() {
+    let lab = Lab::start().await;
+    let none: [&str; 0] = [];
+    let once = FaultRule::method("VM.start").times(1);
+    lab.sim.inject(once.fail("NO_HOSTS_AVAILABLE", none));
+    let backend = lab.backend();
+    let vm = lab.running(&backend, "vm1").await;
+    runs_lua(&vm).await;
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_host_says_why_it_will_not_have_a_vm() {
     let options = xapi_sim::SimOptions::default().with_guests(xapi_sim::GuestMode::Simulated);
     let lab = Lab::with(xapi_sim::Model::pool_of_three(), options).await;
