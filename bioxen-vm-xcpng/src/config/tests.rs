@@ -423,3 +423,34 @@ fn every_key_is_in_the_documentation_and_no_other() {
         assert!(!unknown, "{old} for {new}");
     }
 }
+
+/// What the page says stands in a key that is left out makes no difference when it is written there.
+#[test]
+fn the_defaults_on_the_page_are_those_of_the_types() {
+    let page = include_str!("../../../docs/xcpng-configuration.md");
+    let mut seen = 0;
+    for line in page.lines() {
+        let mut cells = line
+            .strip_prefix("| `")
+            .into_iter()
+            .flat_map(|row| row.split(" | "));
+        let (Some(key), Some(_kind), Some(default)) = (cells.next(), cells.next(), cells.next())
+        else {
+            continue;
+        };
+        let key = key.trim_end_matches('`');
+        let Ok(default) = serde_json::from_str::<serde_json::Value>(default.trim_matches('`'))
+        else {
+            continue;
+        };
+        seen += 1;
+        let mut config = minimal();
+        match key.split_once('.') {
+            Some((table, inner)) => config[table] = json!({inner: default}),
+            None => config[key] = default,
+        }
+        let (written, left_out) = (read(config).unwrap(), read(minimal()).unwrap());
+        assert_eq!(format!("{written:?}"), format!("{left_out:?}"), "{key}");
+    }
+    assert!(seen > 8, "{seen}");
+}
