@@ -8,7 +8,7 @@ use libtest_mimic::{Failed, Trial};
 const TESTS: [(&str, &str, &str); 25] = [
     (
         "B06_a_time_limit_is_told",
-        "tests/cli.rs",
+        "tests/cli/program.rs",
         "a_program_that_runs_out_of_time_ends_like_timeout_does",
     ),
     (
