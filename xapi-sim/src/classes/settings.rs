@@ -1,6 +1,6 @@
 //! Messages that only write down what they are told, and small objects that hang on others.
 
-use super::{Table, check, done, nothing, plain};
+use super::{Table, check, done, nothing, plain, sr};
 use crate::clock;
 use crate::dispatch::Handler::Now;
 use crate::failure::{Failure, Reply};
@@ -65,13 +65,13 @@ pub(crate) const TABLE: Table = &[
     ),
     ("network.create_new_blob", Now(create_new_blob)),
     ("SR.create_new_blob", Now(create_new_blob)),
-    ("SR.set_physical_size", Now(plain)),
-    ("SR.set_physical_utilisation", Now(plain)),
-    ("SR.set_virtual_allocation", Now(plain)),
-    ("VDI.set_physical_utilisation", Now(plain)),
-    ("VDI.set_virtual_size", Now(plain)),
-    ("VDI.set_metadata_of_pool", Now(plain)),
-    ("VDI.set_cbt_enabled", Now(plain)),
+    ("SR.set_physical_size", Now(sr::of_driver)),
+    ("SR.set_physical_utilisation", Now(sr::of_driver)),
+    ("SR.set_virtual_allocation", Now(sr::of_driver)),
+    ("VDI.set_physical_utilisation", Now(sr::of_driver)),
+    ("VDI.set_virtual_size", Now(sr::of_driver)),
+    ("VDI.set_metadata_of_pool", Now(sr::of_driver)),
+    ("VDI.set_cbt_enabled", Now(sr::of_driver)),
     ("VDI.get_nbd_info", Now(get_nbd_info)),
     ("PBD.set_device_config", Now(set_device_config)),
     ("VM.set_snapshot_schedule", Now(plain)),
@@ -88,7 +88,7 @@ pub(crate) const TABLE: Table = &[
 
 fn set_device_config(world: &mut World, call: &Call) -> Reply {
     super::sr_create::assert_no_coordinator(&call.arg(1))?;
-    plain(world, call)
+    sr::of_driver(world, call)
 }
 
 fn set_power_on_mode(world: &mut World, call: &Call) -> Reply {

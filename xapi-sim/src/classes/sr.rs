@@ -11,8 +11,8 @@ pub(crate) const TABLE: Table = &[
     ("SR.scan", Held(|_, call| this_sr(call, "scan"), touch)),
     ("SR.update", Held(|_, call| this_sr(call, "update"), touch)),
     ("SR.get_supported_types", Now(get_supported_types)),
-    ("SR.set_name_label", Now(plain)),
-    ("SR.set_name_description", Now(plain)),
+    ("SR.set_name_label", Now(rename)),
+    ("SR.set_name_description", Now(rename)),
     ("SR.set_shared", Now(set_shared)),
     ("SR.forget", Held(|_, call| this_sr(call, "forget"), forget)),
     ("SR.get_live_hosts", Now(get_live_hosts)),
@@ -212,6 +212,36 @@ fn get_live_hosts(world: &mut World, call: &Call) -> Reply {
         }
     }
     Ok(Value::strings(hosts))
+}
+
+/// The storage keeps the name of an SR, too.
+fn rename(world: &mut World, call: &Call) -> Reply {
+    world.db.require("SR", call.text(0))?;
+    assert_attached(world, call.text(0))?;
+    plain(world, call)
+}
+
+/// Writes down what only the driver of an SR may say.
+pub(crate) fn of_driver(world: &mut World, call: &Call) -> Reply {
+    let sr = match call.class.name {
+        "SR" => call.text(0).to_owned(),
+        class => world.db.text(class, call.text(0), "SR")?,
+    };
+    world.db.require("SR", &sr)?;
+    assert_driver(world, call, &sr)?;
+    plain(world, call)
+}
+
+/// Refuses a session that is not one of the driver of an SR.
+pub(crate) fn assert_driver(world: &World, call: &Call, sr: &str) -> Result<(), Failure> {
+    let session = call.session.as_str();
+    let drives = world
+        .db
+        .key("session", session, "other_config", "_sm_session")?;
+    if drives.as_deref() == Some(sr) {
+        return Ok(());
+    }
+    Err(Failure::new("PERMISSION_DENIED", [""]))
 }
 
 /// An SR that several hosts are to have stays shared.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::operation::{self, Mark, Operation, of_disk};
-use super::{Table, done, plain, sr};
+use super::{Table, done, plain, power_of, sr};
 use crate::backing::Disk;
 use crate::dispatch::Handler::{Held, Later, Now};
 use crate::dispatch::Pending;
 use crate::failure::{Failure, Reply};
+use crate::lifecycle::{self, Power};
 use crate::value::{NULL_REF, Value};
 use crate::world::{Call, Shared, World};
 
@@ -34,10 +35,10 @@ pub(crate) const TABLE: Table = &[
             update,
         ),
     ),
-    ("VDI.set_name_label", Now(plain)),
-    ("VDI.set_name_description", Now(plain)),
-    ("VDI.set_sharable", Now(plain)),
-    ("VDI.set_read_only", Now(plain)),
+    ("VDI.set_name_label", Now(rename)),
+    ("VDI.set_name_description", Now(rename)),
+    ("VDI.set_sharable", Now(sr::of_driver)),
+    ("VDI.set_read_only", Now(sr::of_driver)),
     (
         "VDI.set_on_boot",
         Held(
@@ -46,12 +47,12 @@ pub(crate) const TABLE: Table = &[
         ),
     ),
     ("VDI.resize_online", Now(resize_online)),
-    ("VDI.set_allow_caching", Now(plain)),
-    ("VDI.set_managed", Now(plain)),
-    ("VDI.set_missing", Now(plain)),
-    ("VDI.set_is_a_snapshot", Now(plain)),
-    ("VDI.set_snapshot_of", Now(plain)),
-    ("VDI.set_snapshot_time", Now(plain)),
+    ("VDI.set_allow_caching", Now(set_allow_caching)),
+    ("VDI.set_managed", Now(sr::of_driver)),
+    ("VDI.set_missing", Now(sr::of_driver)),
+    ("VDI.set_is_a_snapshot", Now(sr::of_driver)),
+    ("VDI.set_snapshot_of", Now(sr::of_driver)),
+    ("VDI.set_snapshot_time", Now(sr::of_driver)),
 ];
 
 /// Lets the storage know of new names, which it does already.
@@ -62,9 +63,33 @@ fn update(world: &mut World, call: &Call) -> Reply {
     done()
 }
 
+/// The storage keeps the name of a disk, too.
+fn rename(world: &mut World, call: &Call) -> Reply {
+    sr::assert_attached(world, &world.db.text("VDI", call.text(0), "SR")?)?;
+    plain(world, call)
+}
+
+/// Refuses a disk of a VM that is not halted, whether it has the disk attached or not.
+fn assert_off(world: &World, vdi: &str) -> Result<(), Failure> {
+    for vbd in world.db.list("VDI", vdi, "VBDs")? {
+        let vm = world.db.text("VBD", &vbd, "VM")?;
+        let power = power_of(world, &vm)?;
+        if power != Power::Halted {
+            return Err(lifecycle::bad_power_state(&vm, &[Power::Halted], power));
+        }
+    }
+    Ok(())
+}
+
+fn set_allow_caching(world: &mut World, call: &Call) -> Reply {
+    assert_off(world, call.text(0))?;
+    plain(world, call)
+}
+
 /// Whether a disk forgets what was written to it when its VM starts.
 fn set_on_boot(world: &mut World, call: &Call) -> Reply {
     let vdi = call.text(0);
+    assert_off(world, vdi)?;
     check(world, vdi, "set_on_boot")?;
     sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
     plain(world, call)?;

@@ -119,10 +119,12 @@ fn copy_call(shared: Arc<Shared>, call: Arc<Call>, kind: CopyKind) -> Pending {
         }
         let checks = |world: &mut World| {
             check(world, vdi, kind.operation())?;
-            sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?)?;
+            let attached = sr::assert_attached(world, &world.db.text("VDI", vdi, "SR")?);
             match &target {
+                // For a copy a host looks for one that sees the SRs, and that search ends so.
+                Some(_) if attached.is_err() => Err(Failure::internal("Not_found")),
                 Some(sr) => sr::check(world, sr, "vdi_create"),
-                None => Ok(()),
+                None => attached,
             }
         };
         shared.patiently(checks).await?;

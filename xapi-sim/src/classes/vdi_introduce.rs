@@ -26,7 +26,13 @@ pub(crate) const TABLE: Table = &[
         ),
     ),
     ("VDI.pool_introduce", Now(introduce)),
-    ("VDI.db_introduce", Now(introduce)),
+    (
+        "VDI.db_introduce",
+        Now(|world, call| {
+            sr::assert_driver(world, call, call.text(3))?;
+            introduce(world, call)
+        }),
+    ),
     (
         "VDI.forget",
         Held(
@@ -41,6 +47,8 @@ pub(crate) const TABLE: Table = &[
     (
         "VDI.db_forget",
         Now(|world, call| {
+            let sr = world.db.text("VDI", call.text(0), "SR")?;
+            sr::assert_driver(world, call, &sr)?;
             forget(world, call.text(0))?;
             done()
         }),

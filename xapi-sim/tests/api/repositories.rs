@@ -1,7 +1,7 @@
 //! Storage repositories as their drivers and the server guard them.
 
 use super::{map, record, this};
-use crate::common::{Pool, pool, pool_of, text};
+use crate::common::{Pool, device, pool, pool_of, text};
 use xapi_sim::{Model, NULL_REF, SimOptions, Value};
 
 async fn first(pool: &Pool, class: &str) -> String {
@@ -183,7 +183,8 @@ async fn a_detached_sr_keeps_its_disks() {
     for (method, args) in [
         ("VDI.destroy", this(&vdi)),
         ("VDI.clone", this(&vdi)),
-        ("VDI.copy", copy(&vdi, &other, NULL_REF)),
+        ("VDI.set_name_label", vec![vdi.as_str().into(), "x".into()]),
+        ("SR.set_name_label", vec![sr.as_str().into(), "x".into()]),
         ("VDI.copy", copy(&elsewhere, &sr, NULL_REF)),
         ("VDI.copy", copy(&elsewhere, NULL_REF, &vdi)),
     ] {
@@ -193,6 +194,10 @@ async fn a_detached_sr_keeps_its_disks() {
             "{method}"
         );
     }
+    assert_eq!(
+        pool.fails("VDI.copy", copy(&vdi, &other, NULL_REF)).await,
+        "INTERNAL_ERROR|Not_found"
+    );
     // A record goes without its SR.
     pool.call("VDI.forget", this(&vdi)).await;
 }
@@ -241,4 +246,63 @@ async fn a_disk_is_at_least_as_large_as_asked() {
             format!("SR_BACKEND_FAILURE_79||{reason}|")
         );
     }
+}
+
+#[tokio::test]
+async fn what_a_driver_knows_nobody_else_says() {
+    let pool = pool().await;
+    let sr = pool.named("SR", "Local storage").await;
+    let vdi = text(&pool.call("VDI.create", new_vdi(&sr, 1 << 30)).await);
+    let pbd = text(&pool.get("SR", "PBDs", &sr).await.items()[0]);
+    let size: Value = (1_i64 << 31).into();
+    let config = map(&[("device", "/dev/sdb")]);
+    for (method, object, value) in [
+        ("VDI.set_virtual_size", &vdi, size.clone()),
+        ("VDI.set_managed", &vdi, false.into()),
+        ("VDI.set_sharable", &vdi, true.into()),
+        ("VDI.set_read_only", &vdi, true.into()),
+        ("VDI.set_is_a_snapshot", &vdi, true.into()),
+        ("SR.set_physical_size", &sr, size.clone()),
+        ("PBD.set_device_config", &pbd, config),
+    ] {
+        let args = vec![object.as_str().into(), value];
+        assert_eq!(
+            pool.fails(method, args).await,
+            "PERMISSION_DENIED|",
+            "{method}"
+        );
+    }
+    assert_eq!(
+        pool.fails("VDI.db_forget", this(&vdi)).await,
+        "PERMISSION_DENIED|"
+    );
+    // This is how a host marks the session that it gives a driver.
+    let mark = [pool.session.as_str(), "_sm_session", sr.as_str()].map(Value::from);
+    pool.call("session.add_to_other_config", mark.to_vec())
+        .await;
+    let args = vec![vdi.as_str().into(), size.clone()];
+    pool.call("VDI.set_virtual_size", args).await;
+    assert_eq!(pool.get("VDI", "virtual_size", &vdi).await, size);
+}
+
+#[tokio::test]
+async fn how_a_disk_is_cached_is_for_when_its_vm_is_off() {
+    let pool = pool().await;
+    let vm = pool.vm("worker").await;
+    let vbd = device(&pool, "VBD", &vm, "0").await;
+    let vdi = text(&pool.get("VBD", "VDI", &vbd).await);
+    pool.start(&vm).await;
+    for (method, value) in [
+        ("VDI.set_allow_caching", true.into()),
+        ("VDI.set_on_boot", "reset".into()),
+    ] {
+        let args: Vec<Value> = vec![vdi.as_str().into(), value];
+        assert_eq!(
+            pool.fails(method, args.clone()).await,
+            format!("VM_BAD_POWER_STATE|{vm}|halted|running")
+        );
+    }
+    pool.call("VM.hard_shutdown", this(&vm)).await;
+    let args = vec![vdi.as_str().into(), true.into()];
+    pool.call("VDI.set_allow_caching", args).await;
 }
