@@ -8,9 +8,10 @@ use xapi_client::{Client, Ref};
 use crate::error::Names;
 use crate::inventory::{GATEWAY, Inventory, SUBNET, addresses_of, tag_of};
 use crate::marks::{Marked, Marks, OWNER, of_network, of_new_network};
-use crate::nics::{locking_of, rate_of};
-use crate::plan::{Addresses, Device, Step, tags};
-use crate::{Error, Locking, NetworkSelector, NetworkSpec, Result, VlanSpec, vif};
+use crate::plan::tags;
+use crate::step::{Addresses, Device, Step};
+use crate::vif::{self, gone, is_unknown, locking_of, rate_of};
+use crate::{Error, Locking, NetworkSelector, NetworkSpec, Result, VlanSpec};
 
 /// A change of the pool on its way.
 pub(crate) struct Change<'a> {
@@ -436,17 +437,4 @@ impl Undo {
         };
         format!("{what} ({reason})")
     }
-}
-
-/// Takes what is gone already for removed.
-pub(crate) fn gone(destroyed: xapi_client::Result<()>) -> xapi_client::Result<()> {
-    match destroyed {
-        Err(error) if error.failure().is_some_and(xapi_client::Failure::is_gone) => Ok(()),
-        other => other,
-    }
-}
-
-/// Whether the pool may have done what it was asked for.
-pub(crate) fn is_unknown(error: &xapi_client::Error) -> bool {
-    error.is_outcome_unknown()
 }

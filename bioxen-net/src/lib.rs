@@ -13,6 +13,7 @@ mod nics;
 mod plan;
 mod plan_nics;
 mod spec;
+mod step;
 mod subnet;
 mod vif;
 
@@ -23,8 +24,8 @@ pub use info::{BondInfo, HostInterface, NetworkInfo, NetworkKind, Reach};
 pub use lookup::NetworkSelector;
 pub use network::Networks;
 pub use nics::{NicInfo, SnapshotOf};
-pub use plan::{Addresses, Device, Plan, Step};
 pub use spec::{DEFAULT_MTU, Locking, Mac, NetworkSpec, NicSpec, VlanSpec, Wanted};
+pub use step::{Addresses, Device, Plan, Step};
 pub use subnet::Subnet;
 
 /// The tag of the networks that this library makes. It changes and removes no others.

@@ -9,7 +9,8 @@ use crate::error::Names;
 use crate::inventory::Inventory;
 use crate::marks::{Marked, Marks};
 use crate::nics::on;
-use crate::plan::{Plan, plan};
+use crate::plan::plan;
+use crate::step::Plan;
 use crate::{
     BondInfo, Error, HostInterface, NetworkInfo, NetworkKind, NetworkSelector, NetworkSpec,
     NicInfo, Result, Wanted,

@@ -5,13 +5,13 @@ use std::fmt;
 
 use serde::Serialize;
 use xapi_client::Ref;
-use xapi_client::api::{Network, Vif, VifLockingMode, VifRecord, Vm};
+use xapi_client::api::{Network, Vif, VifRecord, Vm};
 
 use crate::error::{Names, Problems};
 use crate::inventory::Inventory;
 use crate::marks::{Marked, run_of_nic};
 use crate::plan_nics::{On, check_lock, check_new, unreached};
-use crate::vif;
+use crate::vif::{self, locking_of, rate_of};
 use crate::{Error, Locking, NetworkInfo, NetworkSelector, Networks, NicSpec, Result};
 
 /// A network interface of a VM, or of a template or snapshot, which have them for the VMs that are made
@@ -331,33 +331,4 @@ fn mtu_of(vif: &VifRecord, there: &Inventory) -> i64 {
     let own = vif.other_config.get("mtu").and_then(|mtu| mtu.parse().ok());
     let of_network = || there.networks.get(&vif.network).map(|network| network.mtu);
     own.or_else(of_network).unwrap_or(vif.mtu)
-}
-
-/// How an interface is locked. The pool keeps the addresses while it is not.
-pub(crate) fn locking_of(vif: &VifRecord) -> Locking {
-    match vif.locking_mode {
-        VifLockingMode::Unlocked => Locking::Unlocked,
-        VifLockingMode::Disabled => Locking::Disabled,
-        VifLockingMode::Locked => Locking::Locked {
-            ipv4: vif
-                .ipv4_allowed
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect(),
-            ipv6: vif
-                .ipv6_allowed
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect(),
-        },
-        _ => Locking::NetworkDefault,
-    }
-}
-
-/// What an interface may send, at most.
-pub(crate) fn rate_of(vif: &VifRecord) -> Option<u32> {
-    if vif.qos_algorithm_type != vif::RATE_LIMIT {
-        return None;
-    }
-    vif.qos_algorithm_params.get(vif::RATE)?.parse().ok()
 }

@@ -11,8 +11,8 @@ use crate::guests::Guest;
 use crate::info::NetworkInfo;
 use crate::inventory::Inventory;
 use crate::marks::run_of_nic;
-use crate::nics::{locking_of, rate_of};
-use crate::plan::{Device, Step};
+use crate::step::{Device, Step};
+use crate::vif::{locking_of, rate_of};
 use crate::{Locking, Mac, NetworkSelector, NetworkSpec, NicSpec, Subnet, Wanted};
 
 /// The network of an interface that is wanted.

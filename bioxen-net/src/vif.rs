@@ -7,7 +7,6 @@ use xapi_client::api::{
 };
 use xapi_client::{Client, Ref};
 
-use crate::apply::{gone, is_unknown};
 use crate::error::Names;
 use crate::inventory::Inventory;
 use crate::marks::Marks;
@@ -229,4 +228,46 @@ pub(crate) async fn limit(
     api.set_qos_algorithm_params(vif, &params).await?;
     let kind = rate.map_or("", |_| RATE_LIMIT);
     api.set_qos_algorithm_type(vif, kind).await
+}
+
+/// How an interface is locked. The pool keeps the addresses while it is not.
+pub(crate) fn locking_of(vif: &VifRecord) -> Locking {
+    match vif.locking_mode {
+        VifLockingMode::Unlocked => Locking::Unlocked,
+        VifLockingMode::Disabled => Locking::Disabled,
+        VifLockingMode::Locked => Locking::Locked {
+            ipv4: vif
+                .ipv4_allowed
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+            ipv6: vif
+                .ipv6_allowed
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+        },
+        _ => Locking::NetworkDefault,
+    }
+}
+
+/// What an interface may send, at most.
+pub(crate) fn rate_of(vif: &VifRecord) -> Option<u32> {
+    if vif.qos_algorithm_type != RATE_LIMIT {
+        return None;
+    }
+    vif.qos_algorithm_params.get(RATE)?.parse().ok()
+}
+
+/// Takes what is gone already for removed.
+pub(crate) fn gone(destroyed: xapi_client::Result<()>) -> xapi_client::Result<()> {
+    match destroyed {
+        Err(error) if error.failure().is_some_and(xapi_client::Failure::is_gone) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether the pool may have done what it was asked for.
+pub(crate) fn is_unknown(error: &xapi_client::Error) -> bool {
+    error.is_outcome_unknown()
 }
