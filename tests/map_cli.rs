@@ -306,6 +306,32 @@ fn what_cannot_be_mapped_is_refused_in_one_line_before_anything_is_made() {
 }
 
 #[test]
+fn a_folder_of_a_newer_form_is_refused_by_name() {
+    let lab = Lab::new();
+    let args = [
+        "--by",
+        "fasta",
+        "--vms",
+        "1",
+        "--out",
+        "out",
+        "count.lua",
+        "reads.fa",
+    ];
+    lab.prints(&args);
+    let plan = lab.folder.path().join("out/plan.json");
+    let newer = fs::read_to_string(&plan)
+        .unwrap()
+        .replace("\"format\": 1", "\"format\": 2");
+    fs::write(&plan, newer.replacen('{', "{\"more\": true,", 1)).unwrap();
+    let said = said(&lab.map(&[&["--resume"], &args[..]].concat()));
+    assert!(
+        said.contains("what a newer bioxen has begun (form 2"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_run_that_failed_leaves_neither_unpacked_input_nor_a_folder_that_only_it_can_use() {
     let lab = Lab::new();
     let packed = Command::new("gzip")
@@ -321,6 +347,37 @@ fn a_run_that_failed_leaves_neither_unpacked_input_nor_a_folder_that_only_it_can
     assert!(!lab.folder.path().join("out/input-1").exists());
     lab.prints(&[&args[..], &["count.lua", "reads.fa.gz"]].concat());
     assert!(!lab.folder.path().join("out/input-1").exists());
+}
+
+#[test]
+fn a_reduce_program_that_reads_standard_input_is_told_where_the_results_are() {
+    let lab = Lab::new();
+    for code in [
+        "io.read('a')",
+        "for l in io.lines() do end",
+        "io.stdin:read('l')",
+        "io.input():read()",
+    ] {
+        lab.file("naive.lua", code);
+        let args = ["--by", "fasta", "--vms", "1", "--reduce", "naive.lua"];
+        let failed = lab.map(&[&args[..], &["count.lua", "reads.fa"]].concat());
+        let said = said(&failed);
+        assert_eq!(failed.status.code(), Some(125), "{code}: {said}");
+        assert!(
+            said.contains("its first argument gives the results"),
+            "{said}"
+        );
+        assert!(said.contains("naive.lua:1"), "{said}");
+    }
+    lab.file(
+        "file.lua",
+        "local own = ... io.output('own'):write('7'):close() io.input('own') print(io.read('n'))",
+    );
+    let args = ["--by", "fasta", "--vms", "1", "--reduce", "file.lua"];
+    assert_eq!(
+        lab.prints(&[&args[..], &["count.lua", "reads.fa"]].concat()),
+        "7\n"
+    );
 }
 
 #[test]

@@ -315,18 +315,22 @@ async fn pure_packages_of(vm: &dyn LuaVm, bundle: &Path) {
     assert_eq!(said(vm, env.activate(Script::new(program))).await, "true\n");
 }
 
-/// Runs `bioxen pkg` with homes of its own.
-fn pkg(home: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bioxen"))
+/// `bioxen pkg` with homes of its own.
+fn pkg_command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bioxen"));
+    command
         .arg("pkg")
         .args(args)
         .env("HOME", home)
         .env_remove("XDG_DATA_HOME")
         .env_remove("XDG_CACHE_HOME")
         .current_dir(home)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
+}
+
+fn pkg(home: &Path, args: &[&str]) -> Output {
+    pkg_command(home, args).output().unwrap()
 }
 
 fn stdout(home: &Path, args: &[&str]) -> String {
@@ -375,16 +379,16 @@ fn the_program_publishes_plans_locks_installs_verifies_and_undoes() {
         .output()
         .unwrap();
     assert!(lua.status.success(), "{lua:?}");
-    // What the shell had stays behind it.
-    let both = format!("{path} echo \"$LUA_PATH_5_4\"");
-    let mut sh = Command::new("sh");
-    let sh = sh
-        .args(["-c", &both])
-        .env("LUA_PATH", "/mine/?.lua;;")
-        .output()
-        .unwrap();
-    let both = String::from_utf8(sh.stdout).unwrap();
-    assert!(both.trim().ends_with("init.lua;/mine/?.lua;;"), "{both}");
+    // What the shell had stays behind it, and a second time nothing is added.
+    let mut path = "/mine/?.lua;;".to_owned();
+    for _ in 0..2 {
+        let mut again = pkg_command(home, &["path", "--json"]);
+        let output = again.env("LUA_PATH_5_4", &path).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        path = json[0][1].as_str().unwrap().to_owned();
+        assert!(path.ends_with("init.lua;/mine/?.lua;;"), "{path}");
+        assert_eq!(path.matches("/mine").count(), 1);
+    }
 
     assert!(with(&["bundle", "bio_compute", "--into", "b.tar.gz"]).starts_with("1 rocks"));
     let said = stdout(
@@ -444,8 +448,8 @@ fn what_is_wrong_with_a_tree_is_told_with_what_puts_it_right() {
     let hint = said(&broken);
     let exact = "bio_compute == 0.1.0-1";
     for command in [
-        "pkg remove --force bio_compute`",
-        &format!("pkg install '{exact}'`"),
+        "pkg --tree t remove --force bio_compute`",
+        &format!("pkg --tree t install '{exact}'`"),
     ] {
         assert!(hint.contains(command), "{hint}");
     }

@@ -36,16 +36,17 @@ impl Curator {
     ///
     /// # Errors
     /// Fails with [`Error::Invalid`] when the name is not made of 1 to 63 letters, digits, `_` and
-    /// `-`.
+    /// `-`, or begins with `-`.
     pub fn environment(&self, name: &str) -> Result<Environment> {
         let fits = (1..=63).contains(&name.len())
+            && !name.starts_with('-')
             && name
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !fits {
             return Err(Error::Invalid(format!(
                 "{name:?} cannot be the name of an environment; use 1 to 63 letters, digits, '_' \
-                 and '-'"
+                 and '-', which is not the first"
             )));
         }
         let mut curator = self.clone().with_turn(Arc::default());

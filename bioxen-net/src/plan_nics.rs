@@ -1,6 +1,6 @@
 //! What has to be done to have the interfaces of VMs that are wanted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use xapi_client::Ref;
@@ -85,6 +85,8 @@ struct Claims {
     devices: BTreeSet<(Ref<Vm>, String)>,
     /// Those that some interface names: one that names none leaves them.
     named: BTreeSet<(Ref<Vm>, String)>,
+    /// How many interfaces that name none are still to be looked at, on which network.
+    nameless: BTreeMap<(Ref<Vm>, NetworkSelector), usize>,
     macs: BTreeSet<Mac>,
     /// On which network.
     addresses: BTreeSet<(NetworkSelector, IpAddr)>,
@@ -108,6 +110,10 @@ pub(crate) fn plan(
         let named = nic.device.map(|device| (vm.clone(), device.to_string()));
         claims.named.extend(named);
         if let Ok(on) = On::find(nic, wanted, networks) {
+            if nic.device.is_none() {
+                let key = (vm.clone(), on.selector.clone());
+                *claims.nameless.entry(key).or_default() += 1;
+            }
             let meant = existing(nic, vm, &on, there);
             claims.vifs.extend(meant.map(|(vif, _)| vif.clone()));
         }
@@ -201,11 +207,25 @@ fn one(
     let Some(guest) = there.guests.vms.get(vm) else {
         return Vec::new();
     };
-    let mut has = existing(nic, vm, on, there);
-    let (first, second) = (has.next(), has.next());
-    if second.is_some() {
+    let is_free = |vif: &VifRecord| {
+        let device = (vm.clone(), vif.device.clone());
+        nic.device.is_some()
+            || !(claims.devices.contains(&device) || claims.named.contains(&device))
+    };
+    let has = existing(nic, vm, on, there).filter(|(_, vif)| is_free(vif));
+    let mut has: Vec<_> = has.collect();
+    // The one that has the address which is wanted comes first.
+    let has_mac = |vif: &VifRecord| nic.mac.is_some_and(|mac| is_mac(vif, mac));
+    has.sort_by_key(|(_, vif)| !has_mac(vif));
+    let nameless = claims.nameless.get_mut(&(vm.clone(), on.selector.clone()));
+    let wanted = match (nic.device, nameless) {
+        (None, Some(count)) => std::mem::replace(count, count.saturating_sub(1)),
+        _ => 1,
+    };
+    if has.len() > wanted {
         return vec!["the VM has several there; say which by device".to_owned()];
     }
+    let first = has.first().copied();
     let mut problems = Vec::new();
     let device = match first {
         Some((_, vif)) => vif.device.clone(),
@@ -314,9 +334,13 @@ fn check(
     problems
 }
 
+fn is_mac(vif: &VifRecord, mac: Mac) -> bool {
+    vif.mac.eq_ignore_ascii_case(&mac.to_string())
+}
+
 /// What is wrong with the MAC address of an interface.
 fn check_mac(mac: Mac, existing: Option<&VifRecord>, there: &Inventory) -> Option<String> {
-    let is_it = |vif: &VifRecord| vif.mac.eq_ignore_ascii_case(&mac.to_string());
+    let is_it = |vif: &VifRecord| is_mac(vif, mac);
     match existing {
         Some(vif) if is_it(vif) => None,
         Some(vif) => Some(format!(

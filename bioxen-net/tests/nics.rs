@@ -349,6 +349,19 @@ async fn an_interface_without_a_number_leaves_those_that_others_name() {
         "{plan}"
     );
     assert!(pool.networks.plan(&wish).await.unwrap().is_empty());
+    // Of several on one network, none of which has a name, all are there the second time.
+    let twins = Wanted::new()
+        .with_nic("reader", NicSpec::new("lab"))
+        .with_nic("reader", NicSpec::new("lab"));
+    let plan = pool.networks.apply(&twins).await.unwrap();
+    assert_eq!(plan.steps.len(), 1, "{plan}");
+    assert!(pool.networks.plan(&twins).await.unwrap().is_empty());
+    let one = Wanted::new().with_nic("reader", NicSpec::new("lab"));
+    let error = pool.networks.plan(&one).await.unwrap_err().to_string();
+    assert!(
+        error.contains("the VM has several there; say which by device"),
+        "{error}"
+    );
     pool.done().await;
 }
 

@@ -343,6 +343,13 @@ impl BackendConfig for BasicConfig {
                 format!("memory is {memory} bytes, which is too little for Lua; give at least 1MB"),
             );
         }
+        if self.max_processes == Some(0) {
+            tell(
+                "max_processes",
+                "max_processes is 0, which no program can meet; leave processes = false to let none start"
+                    .to_owned(),
+            );
+        }
         if self.in_process {
             problems.extend(self.beyond_a_thread());
         }

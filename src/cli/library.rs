@@ -9,7 +9,7 @@ use bioxen_vm_core::{LuaVm, PackageSite, Value, lua};
 use serde_json::json;
 
 use super::ground::Ground;
-use super::pkg::{LUA, machine, tree_of};
+use super::pkg::{LUA, machine, shell_word, tree_of};
 
 /// The VM type whose VMs can see a tree of this machine.
 const LOCAL: &str = "basic";
@@ -59,40 +59,47 @@ impl Library {
             "--package installs rocks in the VM, where programs look for none with --env or --tree; \
              install them with `bioxen pkg install` and the same options"
         );
-        let tree = self.local_tree()?;
+        let version = version_of(config);
         let Value::Object(config) = config else {
             bail!("the configuration of VM type {LOCAL} is no table");
         };
+        let tree = self.local_tree(&version)?;
         if !config.get("read").is_some_and(Value::is_array) {
             config.insert("read".into(), json!([]));
         }
         if let Some(Value::Array(read)) = config.get_mut("read") {
-            read.push(Value::from(self.existing(&tree).await?));
+            read.push(Value::from(self.existing(&tree, &version).await?));
         }
         Ok(())
     }
 
-    fn local_tree(&self) -> anyhow::Result<String> {
-        let tree = tree_of(self.tree.as_deref(), LUA)?;
+    fn local_tree(&self, version: &str) -> anyhow::Result<String> {
+        let tree = tree_of(self.tree.as_deref(), version)?;
         let said = self.tree.as_deref().unwrap_or(Path::new(&tree)).display();
         ensure!(
             Path::new(&tree).is_dir(),
-            "there is no tree {said}; `bioxen pkg install` makes one"
+            "there is no tree {said}; `bioxen pkg{} install ROCK` makes one",
+            self.target(version)
         );
         Ok(tree)
     }
 
+    /// What names the tree of this machine to `bioxen pkg`.
+    fn target(&self, version: &str) -> String {
+        let tree = self.tree.as_ref();
+        let tree = tree.map(|tree| format!(" --tree {}", shell_word(&tree.display().to_string())));
+        let lua = (version != LUA).then(|| format!(" --lua {version}"));
+        tree.unwrap_or_default() + &lua.unwrap_or_default()
+    }
+
     /// The folder of the rocks in a tree of this machine.
-    async fn existing(&self, tree: &str) -> anyhow::Result<String> {
+    async fn existing(&self, tree: &str, version: &str) -> anyhow::Result<String> {
         let Some(name) = &self.env else {
             return Ok(tree.to_owned());
         };
-        let site = PackageSite::new(Arc::new(machine()), LUA, tree);
-        let target = match &self.tree {
-            Some(tree) => format!(" --tree {}", tree.display()),
-            None => String::new(),
-        };
-        let there = environment(&Curator::new(site), name, &makes(&target, name)).await?;
+        let site = PackageSite::new(Arc::new(machine()), version, tree);
+        let remedy = makes(&self.target(version), name);
+        let there = environment(&Curator::new(site), name, &remedy).await?;
         Ok(there.curator().site().tree.clone())
     }
 
@@ -118,7 +125,7 @@ impl Library {
         Ok(match &self.env {
             Some(name) => {
                 let remedy = match &ground.existing {
-                    Some(which) => makes(&format!(" --vm {which}"), name),
+                    Some(which) => makes(&format!(" --vm {}", shell_word(which)), name),
                     None => "`--package ROCK` makes it".to_owned(),
                 };
                 let there = environment(&vm.curator().await?, name, &remedy).await?;
@@ -137,14 +144,35 @@ impl Library {
     }
 
     async fn variables_for(&self, version: &str) -> anyhow::Result<Vec<(String, String)>> {
-        let tree = self.existing(&self.local_tree()?).await?;
+        let tree = self.existing(&self.local_tree(version)?, version).await?;
         let has = |folder: &str| Path::new(&tree).join(folder).join(version).is_dir();
         ensure!(
             has("share/lua") || has("lib/lua"),
-            "{tree} has no rocks for Lua {version}, which the VM has; `bioxen pkg --lua {version} \
-             install ROCK` installs some, into this tree with --tree"
+            "{tree} has no rocks for Lua {version}, which the VM has; `bioxen pkg{}{} install ROCK` \
+             installs some",
+            self.target(version),
+            self.env
+                .as_ref()
+                .map_or_else(String::new, |name| format!(" --env {name}"))
         );
         Ok(lua::search_path(version, &tree).into())
+    }
+}
+
+/// The Lua version of a VM of this machine, as far as its configuration tells: by the name of the interpreter.
+fn version_of(config: &Value) -> String {
+    let program = config.get("lua_executable").and_then(Value::as_str);
+    let name = program.map(|program| program.rsplit('/').next().unwrap_or(program));
+    match name {
+        Some(name) if name.starts_with("luajit") => "5.1".to_owned(),
+        Some(name) => match name
+            .strip_prefix("lua")
+            .filter(|rest| rest.starts_with("5."))
+        {
+            Some(version) => version.to_owned(),
+            None => LUA.to_owned(),
+        },
+        None => LUA.to_owned(),
     }
 }
 

@@ -100,7 +100,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
 
-    /// Gather the results with this program
+    /// Gather the results with this program, whose first argument gives them:
+    /// `for shard, value, output in ... do`
     #[arg(long, value_name = "FILE")]
     reduce: Option<PathBuf>,
 

@@ -39,6 +39,12 @@ pub(super) struct Plan {
     pub(super) rocks: Vec<String>,
 }
 
+/// What every form of a plan has.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
+}
+
 /// Something with a name and its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Summed {
@@ -208,6 +214,16 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| unreadable(&path, error))?,
         };
+        if let Ok(Form { format }) = serde_json::from_slice(&text)
+            && format > FORMAT
+        {
+            let message = format!(
+                "{} has what a newer bioxen has begun (form {format}, this one knows {FORMAT}); go on with \
+                 that one, or take another folder",
+                self.path.display()
+            );
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         serde_json::from_slice(&text).map(Some).map_err(|error| {
             let message = format!(
                 "{} is no plan of this version of bioxen; take another folder",

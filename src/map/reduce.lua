@@ -63,6 +63,30 @@ local function results()
   return tonumber(shard), value, take(tonumber(output_length))
 end
 
+-- Standard input is ours. A program that reads it would take results for something else.
+local read, lines, input = io.read, io.lines, io.input
+local has_input = false
+local function nothing()
+  error("a reduce program has no standard input; its first argument gives the results: for shard, value, "
+    .. "output in ... do", 3)
+end
+io.stdin = setmetatable({}, {__index = nothing})
+function io.read(...)
+  if not has_input then nothing() end
+  return read(...)
+end
+function io.lines(file, ...)
+  if not (file or has_input) then nothing() end
+  if file then return lines(file, ...) end
+  return lines()
+end
+function io.input(file)
+  if not (file or has_input) then nothing() end
+  if not file then return input() end
+  has_input = true
+  return input(file)
+end
+
 local program, problem = (loadstring or load)(code, "=" .. name)
 if not program then error(problem, 0) end
 local count = select("#", ...)

@@ -16,7 +16,7 @@ use super::interrupt::Interrupts;
 use super::{config, print, with_vms};
 use crate::settings::Settings;
 use target::Target;
-pub(super) use target::{LUA, machine, tree_of};
+pub(super) use target::{LUA, machine, shell_word, tree_of};
 use tree::with_progress;
 use without_tree::without_tree;
 

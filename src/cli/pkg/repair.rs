@@ -4,26 +4,32 @@ use std::path::Path;
 
 use bioxen_curator::{Curator, Rock, Verified};
 
-/// The commands that put a tree right, each with what it is for.
+use super::target::shell_word;
+
+/// The commands that put a tree right, each with what it is for. The target is what the user says to name
+/// the tree.
 pub(super) async fn remedies(
     curator: &Curator,
     found: &Verified,
     lock: Option<&Path>,
+    target: &str,
 ) -> anyhow::Result<Vec<String>> {
     let mut remedies = Vec::new();
     let spoilt: Vec<_> = found.changed.iter().chain(&found.missing).collect();
     if !spoilt.is_empty() {
         let owners = owners(curator, &spoilt).await?;
         if owners.is_empty() {
-            remedies
-                .push("`bioxen pkg undo` returns to the rocks before the last change".to_owned());
+            remedies.push(format!(
+                "`bioxen pkg{target} undo` returns to the rocks before the last change"
+            ));
         } else {
             let names = owners.iter().map(|rock| rock.name.as_str());
             let exact = owners
                 .iter()
                 .map(|rock| format!("'{} == {}'", rock.name, rock.version));
             remedies.push(format!(
-                "`bioxen pkg remove --force {}` and `bioxen pkg install {}` bring the files as they were",
+                "`bioxen pkg{target} remove --force {}` and `bioxen pkg{target} install {}` bring the files as \
+                 they were",
                 names.collect::<Vec<_>>().join(" "),
                 exact.collect::<Vec<_>>().join(" ")
             ));
@@ -37,14 +43,14 @@ pub(super) async fn remedies(
     }
     if let (false, Some(lock)) = (found.unlocked.is_empty(), lock) {
         remedies.push(format!(
-            "`bioxen pkg install --locked {}` installs what is locked",
-            lock.display()
+            "`bioxen pkg{target} install --locked {}` installs what is locked",
+            shell_word(&lock.display().to_string())
         ));
     }
     if !found.extra.is_empty() {
         let names = found.extra.iter().map(|rock| rock.name.as_str());
         remedies.push(format!(
-            "`bioxen pkg remove {}` removes what is not locked",
+            "`bioxen pkg{target} remove {}` removes what is not locked",
             names.collect::<Vec<_>>().join(" ")
         ));
     }

@@ -125,7 +125,7 @@ impl Target {
         }
         Ok(match &self.env {
             Some(name) if must_be_there => {
-                let there = environment(&curator, name, &makes(&self.as_said(), name)).await?;
+                let there = environment(&curator, name, &makes(&self.tree_as_said(), name)).await?;
                 there.curator().clone()
             }
             Some(name) => curator.environment(name)?.curator().clone(),
@@ -133,13 +133,20 @@ impl Target {
         })
     }
 
-    /// How the user has named the tree.
-    fn as_said(&self) -> String {
-        match (&self.vm, &self.tree) {
-            (Some(vm), _) => format!(" --vm {vm}"),
-            (None, Some(tree)) => format!(" --tree {}", tree.display()),
+    /// How the user has named the tree, and what is meant of it.
+    pub(super) fn as_said(&self) -> String {
+        let env = self.env.as_ref().map(|name| format!(" --env {name}"));
+        self.tree_as_said() + &env.unwrap_or_default()
+    }
+
+    fn tree_as_said(&self) -> String {
+        let lua = self.lua.iter().map(|version| format!(" --lua {version}"));
+        let tree = match (&self.vm, &self.tree) {
+            (Some(vm), _) => format!(" --vm {}", shell_word(vm)),
+            (None, Some(tree)) => format!(" --tree {}", shell_word(&tree.display().to_string())),
             (None, None) => String::new(),
-        }
+        };
+        tree + &lua.collect::<String>()
     }
 
     /// Whether the user has named servers.
@@ -168,6 +175,15 @@ impl Target {
             }
             None => built_in,
         })
+    }
+}
+
+/// A word as a shell takes it, for commands that are told to the user.
+pub(in super::super) fn shell_word(word: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:=@+,".contains(&b);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

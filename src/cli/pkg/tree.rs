@@ -77,7 +77,8 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
                 lines = format!("{} files are as they were installed\n", found.unchanged);
             }
             show(args, &found, lines)?;
-            for remedy in remedies(curator, &found, lock.as_deref()).await? {
+            for remedy in remedies(curator, &found, lock.as_deref(), &args.target.as_said()).await?
+            {
                 say("INFO", &format!("bioxen: hint: {remedy}"));
             }
             return Ok(verdict(found.is_good()));
@@ -129,20 +130,16 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
             show(args, &json!({"removed": name}), format!("removed {name}\n"))?;
         }
         Command::Path => {
+            // Refuses a tree that could have no rocks.
+            curator.list().await?;
             let site = curator.site();
             let variables = bioxen_vm_core::lua::search_path(&site.lua_version, &site.tree);
-            // What the shell has already comes after it, as with the path of programs.
+            let variables = variables.map(|(name, value)| {
+                let value = before_what_is_set(&name, &value);
+                (name, value)
+            });
             let line = |(name, value): &(String, String)| {
-                let ours = value.strip_suffix(';').unwrap_or(value);
-                let general = &name[..name.find("PATH").map_or(name.len(), |at| at + 4)];
-                let theirs = match general == name {
-                    true => format!("${{{name}:-;}}"),
-                    false => format!("${{{name}:-${{{general}:-;}}}}"),
-                };
-                format!(
-                    "export {name}='{}'\"{theirs}\"\n",
-                    ours.replace('\'', "'\\''")
-                )
+                format!("export {name}='{}'\n", value.replace('\'', "'\\''"))
             };
             show(args, &variables, variables.iter().map(line).collect())?;
         }
@@ -229,4 +226,16 @@ async fn info(args: &Args, request: &RockRequest, curator: &Curator) -> anyhow::
     }
     let value = json!({"info": info, "installed": here, "server": from, "versions": versions});
     show(args, &value, lines)
+}
+
+/// A search path in front of what this variable, or that for every Lua, has already.
+fn before_what_is_set(name: &str, ours: &str) -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let general = name.split("_5").next().unwrap_or(name);
+    let ours = ours.strip_suffix(';').unwrap_or(ours);
+    match set(name).or_else(|| set(general)) {
+        Some(theirs) if theirs.starts_with(ours) => theirs,
+        Some(theirs) => format!("{ours}{theirs}"),
+        None => format!("{ours};"),
+    }
 }
