@@ -14,17 +14,21 @@ use support::{PASSWORD, Pool};
 
 mod support;
 
-/// A terminal of 100 columns with a shell in it, in a folder of its own. All of it goes with it.
+/// A terminal with a shell in it, in a folder of its own. All of it goes with it.
 struct Terminal {
     home: TempDir,
 }
 
 impl Terminal {
     fn open() -> Self {
+        Self::of_columns(100)
+    }
+
+    fn of_columns(columns: u16) -> Self {
         let terminal = Self {
             home: tempfile::tempdir().unwrap(),
         };
-        let size = ["-x", "100", "-y", "30"];
+        let size = ["-x", &columns.to_string(), "-y", "30"];
         let bin = env!("CARGO_BIN_EXE_bioxen");
         let folder = std::path::Path::new(bin).parent().unwrap();
         let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
@@ -130,6 +134,24 @@ fn a_run_over_records_shows_a_bar_and_ctrl_c_ends_it_in_order() {
     // Nothing is drawn over anything else.
     let last = screen.trim_end().lines().rev().take(3).collect::<Vec<_>>();
     assert!(last.contains(&"code 130"), "{screen}");
+}
+
+#[test]
+fn the_bar_of_a_run_stays_in_one_row_of_a_narrow_terminal() {
+    let terminal = Terminal::of_columns(40);
+    let records: String = (1..=4).map(|n| format!(">r{n}\nACGT\n")).collect();
+    terminal.file("reads.fa", &records);
+    terminal.file(
+        "first.lua",
+        "local shard = ... if tonumber(shard) > 1 then while true do end end",
+    );
+    terminal.types(
+        "clear; bioxen map --by fasta --shards 4 --vms 2 --out kept first.lua reads.fa; echo code $?",
+    );
+    terminal.shows("\n[##--------] 1 of 4 shards, 2 running\n");
+    terminal.presses("C-c");
+    let screen = terminal.shows("code 130");
+    assert!(!screen.contains("[##"), "{screen}");
 }
 
 #[test]
@@ -329,6 +351,35 @@ async fn a_run_in_a_pool_and_a_copy_say_how_far_they_are_in_a_line_that_goes_aga
     terminal.shows(" of 96.0 MiB");
     let screen = terminal.shows("copied 0");
     assert!(!screen.contains("MiB"), "{screen}");
+
+    // What a program has left unfinished is not taken away with the line of the copy after it.
+    terminal.types(
+        "chmod 600 pool.toml; clear; bioxen -c pool.toml exec lab --get big.fa:back.fa \
+         -e 'io.write(\"result: \", 42)'; echo got $?",
+    );
+    let screen = terminal.shows("got 0");
+    assert_eq!(screen.trim_end(), "result: 42\ngot 0\nready>");
+
+    // Nor does the line flood a narrow terminal; of a long name it shows the begin and the end.
+    let name = "what_lives_in_the_pond_behind_the_house.fa";
+    fs::rename(
+        terminal.home.path().join("back.fa"),
+        terminal.home.path().join(name),
+    )
+    .unwrap();
+    let narrower = terminal
+        .tmux(&["resize-window", "-x", "40", "-y", "30"])
+        .status();
+    assert!(narrower.unwrap().success());
+    terminal.types(&format!(
+        "clear; bioxen -c pool.toml cp {name} lab:; echo copied $?"
+    ));
+    let screen = terminal.shows(" of 96.0 MiB");
+    let row = screen.lines().find(|row| row.contains(" of 96.0")).unwrap();
+    assert!(row.starts_with("what_"), "{screen}");
+    assert!(row.contains(".fa: "), "{screen}");
+    let screen = terminal.shows("copied 0");
+    assert_eq!(screen.trim_end(), "copied 0\nready>");
     pool.server.shutdown().await;
     pool.sim.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! Our own standard streams, handed on to what runs in a VM.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::waiting::{make_way, wrote};
 use super::{FAILED, warn};
 use crate::sums::Sum;
 
@@ -155,6 +156,10 @@ impl OutputSink for Streams {
             OutputStream::Stdout => &self.stdout,
             OutputStream::Stderr => &self.stderr,
         });
+        if file.is_terminal() {
+            make_way();
+            wrote(&piece);
+        }
         // On a thread of its own, so that signals are heard while the reader takes its time.
         let written = tokio::task::spawn_blocking(move || (&*file).write_all(&piece)).await;
         match written.unwrap_or_else(|error| Err(io::Error::other(error))) {

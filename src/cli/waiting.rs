@@ -9,12 +9,12 @@ use bioxen_vm_core::files::{Files, Moved};
 #[cfg(feature = "xcpng")]
 use bioxen_vm_xcpng::{Progress, StageState};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use unicode_width::UnicodeWidthChar as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::telemetry::is_json;
 
-/// How wide the line may be: what goes on in a second row of a terminal could not be taken away.
-const WIDTH: usize = 79;
+/// How many columns the line takes at most: eyes do not like to travel further.
+const WIDEST: usize = 100;
 
 /// How often the line tells how far a copy is.
 const OFTEN: Duration = Duration::from_millis(200);
@@ -25,12 +25,41 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 /// Whether something stands in the last line of the terminal, for which it has to make way.
 static IS_DRAWN: AtomicBool = AtomicBool::new(false);
 
-/// Puts a text in the place of what is drawn; what does not end its line is then what is drawn.
+/// Whether a program has left the last line of the terminal unfinished, which is not ours to take away.
+static IS_UNFINISHED: AtomicBool = AtomicBool::new(false);
+
+/// Puts a text in the place of what is drawn; what does not end its line is then what is drawn, as much
+/// of it as one row has room for.
 pub(super) fn draw(text: &str) {
-    let is_open = !text.is_empty() && !text.ends_with('\n');
-    IS_DRAWN.store(is_open, Ordering::Relaxed);
+    if text.is_empty() {
+        return make_way();
+    }
+    let above = text.rfind('\n').map_or(0, |end| end + 1);
+    let (above, line) = text.split_at(above);
+    let line = shortened(line, room());
+    IS_DRAWN.store(!line.is_empty(), Ordering::Relaxed);
+    let begin = match IS_UNFINISHED.swap(false, Ordering::Relaxed) {
+        true => "\n",
+        false => CLEAR_LINE,
+    };
     // There is nobody left to tell when even this cannot be written.
-    let _ = io::stderr().write_all(format!("{CLEAR_LINE}{text}").as_bytes());
+    let _ = io::stderr().write_all(format!("{begin}{above}{line}").as_bytes());
+}
+
+/// How many columns there are for what is drawn. What went on in a second row of the terminal could not be
+/// taken away: neither what is drawn may, nor the `^C` that the terminal itself writes behind it, and some
+/// begin that row once the last column is taken.
+pub(super) fn room() -> usize {
+    let columns = terminal_size::terminal_size_of(io::stderr());
+    let columns = columns.map_or(80, |(width, _)| usize::from(width.0));
+    columns.saturating_sub("^C ".len()).min(WIDEST)
+}
+
+/// Notes how the last line of what was written to the terminal stands there.
+pub(super) fn wrote(piece: &[u8]) {
+    if let Some(last) = piece.last() {
+        IS_UNFINISHED.store(*last != b'\n', Ordering::Relaxed);
+    }
 }
 
 /// Takes away what is drawn, which is drawn again by and by.
@@ -54,6 +83,7 @@ impl Stderr {
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         make_way();
+        wrote(bytes);
         self.0.write(bytes)
     }
 
@@ -95,16 +125,14 @@ impl Line {
             0 => String::new(),
             seconds => format!(" ({seconds} s)"),
         };
-        let room = WIDTH - seconds.len();
+        let room = room().saturating_sub(seconds.len());
         draw(&format!("{}{seconds}", shortened(what, room)));
     }
 
     /// Makes way for something else on the terminal.
     pub(super) fn clear(&mut self) {
-        // What has made way already must not take away what it made way for.
-        let is_there = IS_DRAWN.load(Ordering::Relaxed);
-        if self.begun.take().is_some() && self.is_drawn && is_there {
-            draw("");
+        if self.begun.take().is_some() && self.is_drawn {
+            make_way();
         }
     }
 }
@@ -115,18 +143,28 @@ impl Drop for Line {
     }
 }
 
-/// As much of a text as there is room for.
+/// As much of a text as there is room for: its begin and its end, which tell most of a name.
 fn shortened(text: &str, room: usize) -> String {
-    let mut width = 0;
-    let fitting = text.chars().take_while(|letter| {
-        width += letter.width().unwrap_or(0);
-        width < room
-    });
-    let short: String = fitting.collect();
-    match short.len() == text.len() {
-        true => short,
-        false => short + "…",
+    let Some(room_for_parts) = room.checked_sub(1) else {
+        return String::new();
+    };
+    if text.width() <= room {
+        return text.to_owned();
     }
+    let end_room = room_for_parts / 2;
+    let begin = fitting(text.chars(), room_for_parts - end_room);
+    let end = fitting(text.chars().rev(), end_room);
+    format!("{}…{}", &text[..begin], &text[text.len() - end..])
+}
+
+/// How many bytes the first letters have that fit.
+fn fitting(letters: impl Iterator<Item = char>, room: usize) -> usize {
+    let mut width = 0;
+    let fitting = letters.take_while(|letter| {
+        width += letter.width().unwrap_or(0);
+        width <= room
+    });
+    fitting.map(char::len_utf8).sum()
 }
 
 /// How often the line tells how long something has taken.
@@ -184,11 +222,20 @@ pub(super) async fn copying<T>(files: &Files, name: &str, work: impl Future<Outp
     let tell = async {
         let mut line = Line::new();
         let mut often = tokio::time::interval(OFTEN);
-        let begun = Instant::now();
+        let mut news = progress.clone();
+        // Before the first byte files are looked at, which says nothing of the way that they take.
+        let mut moving: Option<Instant> = None;
         while line.is_drawn() {
-            often.tick().await;
-            let moved = *progress.borrow();
-            line.begin(so_far(name, &before, &moved, begun.elapsed()));
+            tokio::select! {
+                _ = often.tick() => {}
+                Ok(_) = news.wait_for(|now| sent(now) > sent(&before)), if moving.is_none() => {
+                    moving = Some(Instant::now());
+                }
+            }
+            let took = moving.map_or(Duration::ZERO, |begun| begun.elapsed());
+            let told = so_far(&before, &progress.borrow(), took);
+            let room = room().saturating_sub(told.width());
+            line.begin(format!("{}{told}", shortened(name, room)));
         }
         std::future::pending().await
     };
@@ -199,30 +246,32 @@ pub(super) async fn copying<T>(files: &Files, name: &str, work: impl Future<Outp
     }
 }
 
-/// How far a copy is that has taken this long.
-fn so_far(name: &str, before: &Moved, now: &Moved, took: Duration) -> String {
+/// How many bytes have come in, and were not there before.
+fn sent(moved: &Moved) -> u64 {
+    moved.bytes - moved.resumed
+}
+
+/// How far a copy is whose bytes have been coming in for this long: what follows its name.
+fn so_far(before: &Moved, now: &Moved, took: Duration) -> String {
     let (bytes, total) = (now.bytes - before.bytes, now.total - before.total);
     let (files, all) = (
         now.files - before.files,
         now.total_files - before.total_files,
     );
-    let resumed = now.resumed - before.resumed;
+    let sent = sent(now) - sent(before);
     if all == 0 {
-        return format!("{name}: looking at what is there");
+        return ": looking at what is there".to_owned();
     }
     let files = match all {
         1 => String::new(),
         _ => format!(", {files} of {all} files"),
     };
     let rate = match took.as_secs_f64() {
-        seconds if seconds < 0.5 || bytes == resumed => String::new(),
-        seconds => {
-            let sent = (bytes - resumed) as f64;
-            format!(", {}/s", size(sent / seconds))
-        }
+        seconds if seconds < 0.5 || sent == 0 => String::new(),
+        seconds => format!(", {}/s", size(sent as f64 / seconds)),
     };
     let (bytes, total) = (size(bytes as f64), size(total as f64));
-    format!("{name}: {bytes} of {total}{files}{rate}")
+    format!(": {bytes} of {total}{files}{rate}")
 }
 
 fn size(bytes: f64) -> String {
@@ -281,30 +330,33 @@ mod tests {
     #[test]
     fn a_copy_tells_its_bytes_its_files_and_its_rate() {
         let (none, second) = (Moved::default(), Duration::from_secs(2));
-        let told = |now: &Moved| so_far("x", &none, now, second);
-        assert_eq!(told(&none), "x: looking at what is there");
-        assert_eq!(told(&moved(0, 1000, 0, 1)), "x: 0 bytes of 1000 bytes");
+        let told = |now: &Moved| so_far(&none, now, second);
+        assert_eq!(told(&none), ": looking at what is there");
+        assert_eq!(told(&moved(0, 1000, 0, 1)), ": 0 bytes of 1000 bytes");
         let half = moved(3 << 20, 6 << 20, 0, 1);
-        assert_eq!(told(&half), "x: 3.0 MiB of 6.0 MiB, 1.5 MiB/s");
+        assert_eq!(told(&half), ": 3.0 MiB of 6.0 MiB, 1.5 MiB/s");
         let folder = moved(2048, 3 << 30, 2, 7);
         assert_eq!(
             told(&folder),
-            "x: 2.0 KiB of 3.0 GiB, 2 of 7 files, 1.0 KiB/s"
+            ": 2.0 KiB of 3.0 GiB, 2 of 7 files, 1.0 KiB/s"
         );
         // What an earlier copy has brought is there, but did not come in this time.
         let mut resumed = half;
         resumed.resumed = 2 << 20;
-        assert_eq!(told(&resumed), "x: 3.0 MiB of 6.0 MiB, 512.0 KiB/s");
+        assert_eq!(told(&resumed), ": 3.0 MiB of 6.0 MiB, 512.0 KiB/s");
         let next = moved(4 << 20, 7 << 20, 1, 2);
-        let told = so_far("y", &half, &next, Duration::ZERO);
-        assert_eq!(told, "y: 1.0 MiB of 1.0 MiB");
+        let told = so_far(&half, &next, Duration::ZERO);
+        assert_eq!(told, ": 1.0 MiB of 1.0 MiB");
     }
 
     #[test]
-    fn a_line_stays_in_its_row() {
-        assert_eq!(shortened("abc", 4), "abc");
-        assert_eq!(shortened("abcd", 4), "abc…");
-        assert_eq!(shortened("äöü", 3), "äö…");
-        assert_eq!(shortened("日本語", 5), "日本…");
+    fn a_line_stays_in_its_row_and_shows_how_its_text_begins_and_ends() {
+        assert_eq!(shortened("abcd", 4), "abcd");
+        assert_eq!(shortened("reads_of_lane_1.fq", 9), "read…1.fq");
+        assert_eq!(shortened("abcde", 4), "ab…e");
+        assert_eq!(shortened("äöüäö", 3), "ä…ö");
+        assert_eq!(shortened("日本語", 5), "日…語");
+        assert_eq!(shortened("abc", 1), "…");
+        assert_eq!(shortened("abc", 0), "");
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::cli::print;
 use crate::cli::telemetry::say;
-use crate::cli::waiting::draw;
+use crate::cli::waiting::{draw, room};
 use crate::map::MapEvent;
 
 /// Says how to go on when a run ends early that had begun.
@@ -116,8 +116,6 @@ pub(super) struct Progress {
 pub(super) type Shared = Arc<Mutex<Progress>>;
 
 impl Progress {
-    const WIDTH: usize = 32;
-
     fn tell(&mut self, event: &MapEvent) {
         if self.is_over {
             return;
@@ -153,14 +151,14 @@ impl Progress {
             text.push_str(&format!("{line}\n"));
         }
         if !matches!(event, MapEvent::Gathering) {
-            let filled = Self::WIDTH * self.done / self.of.max(1);
-            let (full, rest) = ("#".repeat(filled), "-".repeat(Self::WIDTH - filled));
             let (done, of, busy) = (self.done, self.of, self.busy);
             let now = match self.vms {
                 0 => "making VMs".to_owned(),
                 _ => format!("{busy} running"),
             };
-            text.push_str(&format!("[{full}{rest}] {done} of {of} shards, {now}"));
+            let numbers = format!("{done} of {of} shards, {now}");
+            text.push_str(&bar(done, of, room().saturating_sub(numbers.len())));
+            text.push_str(&numbers);
         }
         draw(&text);
     }
@@ -195,6 +193,17 @@ impl Progress {
         let short = short.trim_end_matches(TRACEBACK).trim_end();
         short.trim_end_matches(':').to_owned()
     }
+}
+
+/// A bar for what has this much room before the numbers, unless that is too little to see anything in.
+fn bar(done: usize, of: usize, room: usize) -> String {
+    const FRAME: usize = "[] ".len();
+    let width = room.saturating_sub(FRAME).min(32);
+    if width < 4 {
+        return String::new();
+    }
+    let filled = width * done / of.max(1);
+    format!("[{}{}] ", "#".repeat(filled), "-".repeat(width - filled))
 }
 
 /// The line after which Lua tells where a program was.
