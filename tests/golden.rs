@@ -110,8 +110,14 @@ fn every_command_has_a_manual_page() {
         let name = [&["bioxen".to_owned()], &*command].concat();
         let page = fs::read_to_string(pages.join(format!("{}.1", name.join("-")))).unwrap();
         assert!(page.contains(".SH OPTIONS"), "{name:?}: {page}");
+        // What is not ASCII needs an escape of roff.
+        assert!(page.is_ascii(), "{name:?}: {page}");
         let synopsis = page.split(".SH SYNOPSIS").nth(1).unwrap();
         assert!(synopsis.contains(&name.join(" ")), "{name:?}: {page}");
+        assert!(
+            synopsis.contains("[\\-\\-config <FILE>]"),
+            "{name:?}: {page}"
+        );
     }
 }
 

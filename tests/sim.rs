@@ -142,9 +142,15 @@ fn a_file_of_somebody_else_is_not_replaced_but_that_of_a_killed_pool_is() {
     let text = String::from_utf8_lossy(&ls.stderr);
     assert_eq!(ls.status.code(), Some(125));
     assert!(
-        text.contains("start it again with `bioxen sim lab.toml`"),
+        text.ends_with("has ended; start it again with `bioxen sim lab.toml`\n"),
         "{text}"
     );
+    for command in [&["trust"][..], &["doctor", "--no-vm"]] {
+        let told = bioxen(folder, &[command, &["--config", "lab.toml"]].concat()).output();
+        let told = String::from_utf8(told.unwrap().stderr).unwrap();
+        let remedy = "start it again with `bioxen sim lab.toml`\n";
+        assert!(told.ends_with(remedy), "{told}");
+    }
     // What has nothing to do with the pool does not speak of it.
     for command in [
         &["run", "--config", "lab.toml", "absent.lua"][..],

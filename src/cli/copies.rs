@@ -49,7 +49,7 @@ impl From<Synced> for Done {
             files: synced.copied,
             unchanged: synced.unchanged,
             bytes: synced.bytes,
-            resumed: 0,
+            resumed: synced.resumed,
             left_out: synced.skipped,
         }
     }

@@ -133,7 +133,7 @@ pub(super) struct Args {
     inputs: Vec<PathBuf>,
 
     /// Arguments of the programs, which they get after what they get anyway
-    #[arg(last = true, value_name = "ARGUMENT")]
+    #[arg(last = true, value_name = "ARG")]
     arguments: Vec<OsString>,
 }
 

@@ -336,6 +336,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         warn(note);
     }
     warn_of_readers(&settings);
+    #[cfg(feature = "sim")]
+    let is_about_trust = matches!(&cli.command, Command::Trust(args) if !args.names_host());
+    #[cfg(feature = "sim")]
+    let is_about_health = matches!(&cli.command, Command::Doctor(_));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -401,16 +405,15 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     });
     runtime.shutdown_timeout(LINGER);
     #[cfg(feature = "sim")]
-    if let (Err(error), Some(file)) = (&result, file)
-        && sim::is_unreachable(error)
-        && sim::has_ended(&file)
-    {
-        let file = file.display();
-        return result.with_context(|| {
-            format!(
-                "{file} is of a `bioxen sim` that has ended; start it again with `bioxen sim {file}`"
-            )
-        });
+    if let Some(ended) = file.as_deref().and_then(sim::ended) {
+        match &result {
+            // Why nothing answers is known, and so is the one remedy.
+            Err(error) if is_about_trust || sim::is_unreachable(error) => {
+                return Err(anyhow::Error::msg(ended));
+            }
+            Ok(code) if is_about_health && *code != ExitCode::SUCCESS => warn(&ended),
+            _ => {}
+        }
     }
     result
 }

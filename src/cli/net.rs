@@ -70,7 +70,7 @@ impl Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct One {
-    /// Name, uuid, bridge or tag of a network, or `name:…`, `uuid:…`, `bridge:…`, `tag:…`
+    /// Name, uuid, bridge or tag of a network, or `name:...`, `uuid:...`, `bridge:...`, `tag:...`
     #[arg(value_name = "NETWORK")]
     network: String,
 

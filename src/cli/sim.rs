@@ -164,11 +164,15 @@ pub(super) fn is_unreachable(error: &anyhow::Error) -> bool {
         .any(|cause| kind(cause) == Some(bioxen_vm_core::ErrorKind::Unavailable))
 }
 
-/// Whether a settings file is of a pool that is served no more, as its `bioxen sim` was killed.
-pub(super) fn has_ended(path: &Path) -> bool {
+/// What to do about a settings file of a pool that is served no more, as its `bioxen sim` was killed.
+pub(super) fn ended(path: &Path) -> Option<String> {
     let is_ours = std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));
     let file = is_ours.then(|| File::open(path).ok()).flatten();
-    file.is_some_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_ok())
+    Flock::lock(file?, FlockArg::LockSharedNonblock).ok()?;
+    let file = path.display();
+    Some(format!(
+        "{file} is of a `bioxen sim` that has ended; start it again with `bioxen sim {file}`"
+    ))
 }
 
 /// Refuses to replace a file that somebody else wrote, or of a pool that is being served.

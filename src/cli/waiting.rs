@@ -37,13 +37,14 @@ pub(super) fn draw(text: &str) {
     let above = text.rfind('\n').map_or(0, |end| end + 1);
     let (above, line) = text.split_at(above);
     let line = shortened(line, room());
+    let mut stderr = io::stderr().lock();
     IS_DRAWN.store(!line.is_empty(), Ordering::Relaxed);
     let begin = match IS_UNFINISHED.swap(false, Ordering::Relaxed) {
         true => "\n",
         false => CLEAR_LINE,
     };
     // There is nobody left to tell when even this cannot be written.
-    let _ = io::stderr().write_all(format!("{begin}{above}{line}").as_bytes());
+    let _ = stderr.write_all(format!("{begin}{above}{line}").as_bytes());
 }
 
 /// How many columns there are for what is drawn. What went on in a second row of the terminal could not be
@@ -64,9 +65,10 @@ pub(super) fn wrote(piece: &[u8]) {
 
 /// Takes away what is drawn, which is drawn again by and by.
 pub(super) fn make_way() {
+    let mut stderr = io::stderr().lock();
     if IS_DRAWN.swap(false, Ordering::Relaxed) {
         // As above.
-        let _ = io::stderr().write_all(CLEAR_LINE.as_bytes());
+        let _ = stderr.write_all(CLEAR_LINE.as_bytes());
     }
 }
 
@@ -82,9 +84,11 @@ impl Stderr {
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Held all the while, or something might be drawn in between.
+        let mut stderr = self.0.lock();
         make_way();
         wrote(bytes);
-        self.0.write(bytes)
+        stderr.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -31,6 +31,8 @@ pub struct Synced {
     pub copied: usize,
     /// How many bytes these have.
     pub bytes: u64,
+    /// How many of them were there already, from a transfer that broke off.
+    pub resumed: u64,
     /// How many files were as they should be, or differed in their permissions only.
     pub unchanged: usize,
     /// How many files and folders were removed because the source has none of that name.
@@ -127,7 +129,7 @@ impl Files {
             let (files, from, to) = (announced.clone(), local.join(path), remote.join(path));
             async move { files.put(&from, &to).await }
         });
-        changes.done.bytes = at_once(files).await?;
+        (changes.done.bytes, changes.done.resumed) = at_once(files).await?;
         let modes = changes
             .modes
             .iter()
@@ -183,7 +185,7 @@ impl Files {
             let (files, from, to) = (announced.clone(), remote.join(path), local.join(path));
             async move { files.get(&from, &to).await }
         });
-        changes.done.bytes = at_once(files).await?;
+        (changes.done.bytes, changes.done.resumed) = at_once(files).await?;
         for (mode, path) in &changes.modes {
             let path = local.join(path);
             let mode = fs::Permissions::from_mode(*mode);
@@ -369,8 +371,8 @@ async fn walk(root: &Path) -> Result<Tree> {
     walked.await.map_err(internal)?
 }
 
-/// Copies files, some at the same time; gives how many bytes they have.
-async fn at_once<F>(copies: impl Iterator<Item = F>) -> Result<u64>
+/// Copies files, some at the same time; gives how many bytes they have, and how many were there.
+async fn at_once<F>(copies: impl Iterator<Item = F>) -> Result<(u64, u64)>
 where
     F: Future<Output = Result<super::Copied>> + Send + 'static,
 {
@@ -386,9 +388,11 @@ where
             copy.await
         });
     }
-    let mut bytes = 0;
+    let (mut bytes, mut resumed) = (0, 0);
     while let Some(copied) = tasks.join_next().await {
-        bytes += copied.map_err(internal)??.bytes;
+        let copied = copied.map_err(internal)??;
+        bytes += copied.bytes;
+        resumed += copied.resumed;
     }
-    Ok(bytes)
+    Ok((bytes, resumed))
 }

@@ -28,6 +28,14 @@ pub(in crate::cli) struct Trust {
     json: bool,
 }
 
+#[cfg(feature = "sim")]
+impl Trust {
+    /// Whether it is about another host than that of the settings.
+    pub(in crate::cli) fn names_host(&self) -> bool {
+        self.host.is_some()
+    }
+}
+
 pub(in crate::cli) async fn trust(
     args: Trust,
     settings: Settings,
