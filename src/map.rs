@@ -320,9 +320,9 @@ impl Map {
     fn prepare(&self) -> Result<Prepared> {
         let folder = Folder::open(self.folder.as_deref())?;
         let mut before = folder.plan()?;
-        match folder.done() {
+        match folder.done()? {
             // There is nothing that a run with another program could spoil.
-            0 if before.take().is_some() => folder.forget()?,
+            0 if !self.resume && before.take().is_some() => folder.forget()?,
             done if before.is_some() && !self.resume => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,

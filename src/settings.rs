@@ -405,7 +405,6 @@ impl Settings {
                     (Ok(_), None) => return,
                     (Err(_), _) => origin.folder().join(path),
                 };
-
                 if let Ok(whole) = whole.into_os_string().into_string() {
                     *text = whole;
                 }

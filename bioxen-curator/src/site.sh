@@ -113,12 +113,23 @@ restore() {
 
 # Writes down what the files are that this change wrote. The others keep what was written down of them,
 # so that what somebody else has changed, added or removed never passes for installed; a file that is
-# missing does so as long as a rock names it.
+# missing does so as long as the rock is there whose it was.
 note_sums() {
     (cd "$tree" && sum_all) >"$sums.all" || return
     if [ -e "$sums" ]; then
-        cat "$rocks"/*/*/rock_manifest 2>/dev/null | awk '
-            { path = substr($0, index($0, "  ") + 2) }
+        cat "$rocks"/*/*/rock_manifest 2>/dev/null | awk -v lua="$lua" '
+            function has_rock(path,   part) {
+                split(path, part, "/")
+                return (part[1] "/" part[2] "/" part[3] "/" part[4] "/" part[5] "/rock_manifest") in are
+            }
+            BEGIN {
+                place["bin"] = "bin"
+                place["lib"] = "lib/lua/" lua
+                place["lua"] = "share/lua/" lua
+            }
+            FILENAME == ARGV[1] || FILENAME == ARGV[2] || FILENAME == ARGV[3] {
+                path = substr($0, index($0, "  ") + 2)
+            }
             FILENAME == ARGV[1] { were[path] = $1; next }
             FILENAME == ARGV[2] { are[path] = $1; if (were[path] != $1) print; next }
             FILENAME == ARGV[3] {
@@ -126,11 +137,20 @@ note_sums() {
                 else if (were[path] == are[path]) print
                 next
             }
+            # A manifest: tables in tables by names, one to a line, of which the files are the leaves.
+            /^[ \t]*[}]/ { depth--; next }
             {
+                name = $0
+                sub(/^[ \t]*/, "", name)
+                if (!sub(/^[[]"/, "", name) || !sub(/"[]].*/, "", name)) sub(/[ \t]*=.*/, "", name)
+                if ($0 ~ /[{][ \t]*$/) { above[++depth] = name; next }
+                path = place[above[2]]
+                for (level = 3; level <= depth; level++) path = path "/" above[level]
+                if (depth >= 2) named[path "/" name] = 1
+            }
+            END {
                 for (path in missing) {
-                    name = path
-                    sub(/.*\//, "", name)
-                    if (index($0, name)) { print missing[path]; delete missing[path] }
+                    if (path in named || path ~ /^lib\/luarocks\// && has_rock(path)) print missing[path]
                 }
             }
         ' "$before/were" "$sums.all" "$sums" - >"$sums.new" || return
@@ -392,7 +412,7 @@ place() {
     command -v tar >/dev/null || stop missing tar
     mkdir -p "$own/incoming" && tar -xf - -C "$own/incoming" || stop upload
     came=$own/incoming/.bioxen/${sums##*/}
-    [ -f "$came" ] && [ "$(cd "$own/incoming" && sum_all)" = "$(cat "$came")" ] || stop upload
+    [ -f "$came" ] && [ "$(cd "$own/incoming" && sum_all | sort)" = "$(sort "$came")" ] || stop upload
     save || stop journal
     for part in $parts; do
         rm -rf "${tree:?}/$part" || fail

@@ -87,6 +87,8 @@ struct Claims {
     named: BTreeSet<(Ref<Vm>, String)>,
     /// How many interfaces that name none are still to be looked at, on which network.
     nameless: BTreeMap<(Ref<Vm>, NetworkSelector), usize>,
+    /// The MAC addresses that some interface asks for.
+    asked: BTreeSet<Mac>,
     macs: BTreeSet<Mac>,
     /// On which network.
     addresses: BTreeSet<(NetworkSelector, IpAddr)>,
@@ -109,6 +111,7 @@ pub(crate) fn plan(
         };
         let named = nic.device.map(|device| (vm.clone(), device.to_string()));
         claims.named.extend(named);
+        claims.asked.extend(nic.mac);
         if let Ok(on) = On::find(nic, wanted, networks) {
             if nic.device.is_none() {
                 let key = (vm.clone(), on.selector.clone());
@@ -207,16 +210,20 @@ fn one(
     let Some(guest) = there.guests.vms.get(vm) else {
         return Vec::new();
     };
+    let others = |vif: &VifRecord| {
+        let mut others = claims.asked.iter().filter(|asked| nic.mac != Some(**asked));
+        others.any(|asked| is_mac(vif, *asked))
+    };
     let is_free = |vif: &VifRecord| {
         let device = (vm.clone(), vif.device.clone());
-        nic.device.is_some()
-            || !(claims.devices.contains(&device) || claims.named.contains(&device))
+        let is_taken = claims.devices.contains(&device) || claims.named.contains(&device);
+        nic.device.is_some() || !(is_taken || others(vif))
     };
     let has = existing(nic, vm, on, there).filter(|(_, vif)| is_free(vif));
     let mut has: Vec<_> = has.collect();
     // The one that has the address which is wanted comes first.
     let has_mac = |vif: &VifRecord| nic.mac.is_some_and(|mac| is_mac(vif, mac));
-    has.sort_by_key(|(_, vif)| !has_mac(vif));
+    has.sort_by_key(|(_, vif)| (!has_mac(vif), vif.device.parse::<u32>().ok()));
     let nameless = claims.nameless.get_mut(&(vm.clone(), on.selector.clone()));
     let wanted = match (nic.device, nameless) {
         (None, Some(count)) => std::mem::replace(count, count.saturating_sub(1)),

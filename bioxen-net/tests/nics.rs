@@ -338,7 +338,7 @@ async fn all_problems_of_wanted_interfaces_are_told_at_once() {
 #[tokio::test]
 async fn an_interface_without_a_number_leaves_those_that_others_name() {
     let pool = Pool::of(1).await;
-    pool.vm("reader").await;
+    let vm = pool.vm("reader").await;
     let wish = Wanted::new()
         .with_network(NetworkSpec::new("lab"))
         .with_nic("reader", NicSpec::new("lab"))
@@ -356,6 +356,27 @@ async fn an_interface_without_a_number_leaves_those_that_others_name() {
     let plan = pool.networks.apply(&twins).await.unwrap();
     assert_eq!(plan.steps.len(), 1, "{plan}");
     assert!(pool.networks.plan(&twins).await.unwrap().is_empty());
+    // They keep their order, and the one that has an address to itself is the one that asks for it.
+    let (slow, fast) = (
+        NicSpec::new("lab").with_rate(100),
+        NicSpec::new("lab").with_rate(900),
+    );
+    let uneven = Wanted::new()
+        .with_nic("reader", slow)
+        .with_nic("reader", fast);
+    pool.networks.apply(&uneven).await.unwrap();
+    let nics = pool.networks.nics(&vm).await.unwrap();
+    let last = nics
+        .iter()
+        .rfind(|nic| nic.network.contains("lab"))
+        .unwrap();
+    let of_last = NicSpec::new("lab").with_rate(900).with_mac(mac(&last.mac));
+    let turned = Wanted::new()
+        .with_nic("reader", of_last)
+        .with_nic("reader", NicSpec::new("lab").with_rate(100));
+    for wish in [&uneven, &turned] {
+        assert!(pool.networks.plan(wish).await.unwrap().is_empty());
+    }
     let one = Wanted::new().with_nic("reader", NicSpec::new("lab"));
     let error = pool.networks.plan(&one).await.unwrap_err().to_string();
     assert!(

@@ -343,7 +343,7 @@ impl BackendConfig for BasicConfig {
                 format!("memory is {memory} bytes, which is too little for Lua; give at least 1MB"),
             );
         }
-        if self.max_processes == Some(0) {
+        if self.processes && self.max_processes == Some(0) {
             tell(
                 "max_processes",
                 "max_processes is 0, which no program can meet; leave processes = false to let none start"

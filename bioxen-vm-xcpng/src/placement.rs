@@ -210,23 +210,35 @@ pub(crate) fn is_no_place(error: &CallError) -> bool {
     })
 }
 
-/// Asks each host why it will not have the VM. `None`: one will, as what kept it from that is over.
-pub(crate) async fn explain(client: &Client, vm: &Ref<Vm>, source: CallError) -> Option<Error> {
+/// Why no host would have a VM.
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    /// Whether one would by now.
+    pub(crate) is_over: bool,
+}
+
+/// Asks each host why it will not have the VM.
+pub(crate) async fn explain(client: &Client, vm: &Ref<Vm>, source: CallError) -> Refused {
     let hosts = client.host().get_all_records().select().await;
     // Without them, there still is what the pool said.
     let hosts: BTreeMap<Ref<Host>, Known> = hosts.unwrap_or_default();
-    let mut reasons = Vec::new();
+    let (mut reasons, mut is_over) = (Vec::new(), false);
     for (host, Known { name_label }) in hosts {
-        match client.vm().assert_can_boot_here(vm, &host).await {
-            Ok(()) => return None,
-            Err(error) => reasons.push(format!("{name_label}: {}", refusal(&error))),
-        }
+        let reason = match client.vm().assert_can_boot_here(vm, &host).await {
+            Ok(()) => {
+                is_over = true;
+                "it can now; try again".to_owned()
+            }
+            Err(error) => refusal(&error),
+        };
+        reasons.push(format!("{name_label}: {reason}"));
     }
     reasons.sort_unstable();
-    Some(Error::NoPlace {
+    let error = Error::NoPlace {
         reasons,
         source: Some(Box::new(source)),
-    })
+    };
+    Refused { error, is_over }
 }
 
 /// Why a host will not have a VM, in words where the pool gives numbers.

@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use bioxen_curator::{Curator, Environment, Error, LuaVmPackages as _};
-use bioxen_vm_core::{LuaVm, PackageSite, Value, lua};
+use bioxen_vm_core::{Command, LuaVm, PackageSite, Runner as _, Value, lua};
 use serde_json::json;
 
 use super::ground::Ground;
 use super::pkg::{LUA, machine, shell_word, tree_of};
+
+/// How long an interpreter may take to say which it is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The VM type whose VMs can see a tree of this machine.
 const LOCAL: &str = "basic";
@@ -59,7 +63,7 @@ impl Library {
             "--package installs rocks in the VM, where programs look for none with --env or --tree; \
              install them with `bioxen pkg install` and the same options"
         );
-        let version = version_of(config);
+        let version = version_of(config).await;
         let Value::Object(config) = config else {
             bail!("the configuration of VM type {LOCAL} is no table");
         };
@@ -135,10 +139,13 @@ impl Library {
         })
     }
 
-    /// The same for VMs of this machine before there are any, whose Lua is the one that is built in.
-    pub(super) async fn variables_of_machine(&self) -> anyhow::Result<Vec<(String, String)>> {
+    /// The same for VMs of this machine and this configuration before there are any.
+    pub(super) async fn variables_of_machine(
+        &self,
+        config: &Value,
+    ) -> anyhow::Result<Vec<(String, String)>> {
         match self.is_named() {
-            true => self.variables_for(LUA).await,
+            true => self.variables_for(&version_of(config).await).await,
             false => Ok(Vec::new()),
         }
     }
@@ -159,20 +166,17 @@ impl Library {
     }
 }
 
-/// The Lua version of a VM of this machine, as far as its configuration tells: by the name of the interpreter.
-fn version_of(config: &Value) -> String {
-    let program = config.get("lua_executable").and_then(Value::as_str);
-    let name = program.map(|program| program.rsplit('/').next().unwrap_or(program));
-    match name {
-        Some(name) if name.starts_with("luajit") => "5.1".to_owned(),
-        Some(name) => match name
-            .strip_prefix("lua")
-            .filter(|rest| rest.starts_with("5."))
-        {
-            Some(version) => version.to_owned(),
-            None => LUA.to_owned(),
-        },
-        None => LUA.to_owned(),
+/// The Lua version of a VM of this machine: what the interpreter says that it is configured with.
+async fn version_of(config: &Value) -> String {
+    const VERSION: &str = "io.write((_VERSION:gsub('Lua ', '')))";
+    let Some(program) = config.get("lua_executable").and_then(Value::as_str) else {
+        return LUA.to_owned();
+    };
+    let asking = Command::new(program).args(["-e", VERSION]);
+    match machine().run(asking.with_timeout(PATIENCE)).await {
+        Ok(outcome) if outcome.success() => outcome.stdout_text().into_owned(),
+        // The VM tells what is wrong with it.
+        _ => LUA.to_owned(),
     }
 }
 

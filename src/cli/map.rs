@@ -215,7 +215,7 @@ async fn map(args: &Args, settings: &Settings) -> anyhow::Result<Map> {
     let installs = !args.packages.is_empty() || args.locked.is_some();
     let library = args.library.open(&args.vm_type, &mut config, installs);
     library.await?;
-    let variables = args.library.variables_of_machine().await?;
+    let variables = args.library.variables_of_machine(&config).await?;
     let script = |file: &Path| -> anyhow::Result<Script> {
         let script = script(args, file)?;
         let set = variables.iter().cloned();

@@ -145,18 +145,32 @@ pub(super) struct InUse {
 impl Drop for InUse {
     /// Removes unpacked inputs, and what was not finished.
     fn drop(&mut self) {
-        for folder in [&self.path, &self.path.join("shards")] {
+        let remove = |folder: &Path, is_ours: fn(&str) -> bool| {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                if name.starts_with("input-") || name.ends_with(".part") || name.starts_with(".tmp")
-                {
+                if entry.file_name().to_str().is_some_and(is_ours) {
                     // What stays is overwritten by the next run.
                     let _ = fs::remove_file(entry.path());
                 }
             }
-        }
+        };
+        remove(&self.path, |name| is_unpacked(name) || is_temporary(name));
+        remove(&self.path.join("shards"), |name| {
+            name.ends_with(".part") || is_temporary(name)
+        });
     }
+}
+
+/// Whether a file of the folder has this name because an input was unpacked into it. The folder may be one
+/// in which the user has other files.
+fn is_unpacked(name: &str) -> bool {
+    let number = name.strip_prefix("input-");
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether it was being written: the crate tempfile calls such files so.
+fn is_temporary(name: &str) -> bool {
+    let rest = name.strip_prefix(".tmp");
+    rest.is_some_and(|rest| rest.len() == 6 && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 impl Folder {
@@ -234,13 +248,14 @@ impl Folder {
     }
 
     /// How many shards are done.
-    pub(super) fn done(&self) -> usize {
-        let entries = fs::read_dir(self.path.join("shards")).into_iter().flatten();
-        let of_one = |name: &Path| name.extension().is_some_and(|kind| kind == "json");
-        entries
-            .flatten()
-            .filter(|entry| of_one(&entry.path()))
-            .count()
+    pub(super) fn done(&self) -> Result<usize> {
+        let shards = self.path.join("shards");
+        let mut done = 0;
+        for entry in fs::read_dir(&shards).map_err(|error| unreadable(&shards, error))? {
+            let path = entry.map_err(|error| unreadable(&shards, error))?.path();
+            done += usize::from(path.extension().is_some_and(|kind| kind == "json"));
+        }
+        Ok(done)
     }
 
     /// Forgets what a run was begun with that has come to nothing.

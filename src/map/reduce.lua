@@ -78,13 +78,14 @@ end
 function io.lines(file, ...)
   if not (file or has_input) then nothing() end
   if file then return lines(file, ...) end
-  return lines()
+  return lines(nil, ...)
 end
 function io.input(file)
   if not (file or has_input) then nothing() end
   if not file then return input() end
+  local opened = input(file)
   has_input = true
-  return input(file)
+  return opened
 end
 
 local program, problem = (loadstring or load)(code, "=" .. name)

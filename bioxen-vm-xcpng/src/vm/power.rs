@@ -93,13 +93,17 @@ impl XcpngVm {
     /// Makes a VM run, from whatever state. Where no host would have it and one would now, it is asked for
     /// once more.
     async fn run(&self, client: &Client, state: &VmPowerState) -> Result<()> {
-        let refused = match self.try_to_run(client, state).await {
-            Err(Error::Pool { source, .. }) if placement::is_no_place(&source) => *source,
-            result => return result,
-        };
-        match placement::explain(client, &self.vm, refused).await {
-            Some(error) => Err(error),
-            None => self.try_to_run(client, state).await,
+        let mut is_last = false;
+        loop {
+            let refused = match self.try_to_run(client, state).await {
+                Err(Error::Pool { source, .. }) if placement::is_no_place(&source) => *source,
+                result => return result,
+            };
+            let refused = placement::explain(client, &self.vm, refused).await;
+            if is_last || !refused.is_over {
+                return Err(refused.error);
+            }
+            is_last = true;
         }
     }
 

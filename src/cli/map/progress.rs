@@ -99,7 +99,7 @@ pub(super) fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 #[derive(Default)]
 pub(super) struct Progress {
     is_drawn: bool,
-    /// Whether the inputs were read and cut, so that there is something to go on with.
+    /// Whether a shard is done, so that there is something to go on with.
     has_results: bool,
     /// Whether no more is to be told.
     is_over: bool,

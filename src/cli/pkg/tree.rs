@@ -134,8 +134,12 @@ async fn on_tree(args: &Args, curator: &Curator) -> anyhow::Result<ExitCode> {
             curator.list().await?;
             let site = curator.site();
             let variables = bioxen_vm_core::lua::search_path(&site.lua_version, &site.tree);
+            let is_here = args.target.vm.is_none();
             let variables = variables.map(|(name, value)| {
-                let value = before_what_is_set(&name, &value);
+                let value = match is_here {
+                    true => before_what_is_set(&name, &value),
+                    false => value,
+                };
                 (name, value)
             });
             let line = |(name, value): &(String, String)| {
