@@ -75,10 +75,9 @@ async fn a_system_that_does_not_end_is_switched_off() {
     let before = lab.inventory().await;
     let backend = XcpngBackend::new(lab.config(json!({"stop_timeout": "1s"}))).unwrap();
     let vm = backend.create(VmId::new("vm1").unwrap()).await.unwrap();
-    let reference = lab.named("bioxen-vm1").await;
-    let start = async || {
-        let api = lab.client().vm();
-        api.start(&reference, false, false).await.unwrap();
+    let start = async |name: &str| {
+        let (api, vm) = (lab.client().vm(), lab.named(name).await);
+        api.start(&vm, false, false).await.unwrap();
     };
     // It has no tools, it is deaf, and it takes for ever.
     for rule in [
@@ -86,15 +85,19 @@ async fn a_system_that_does_not_end_is_switched_off() {
         FaultRule::method("VM.clean_shutdown").fail("VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", ["vm"]),
         FaultRule::method("VM.clean_shutdown").delay(std::time::Duration::from_secs(3600)),
     ] {
-        start().await;
+        start("bioxen-vm1").await;
         lab.sim.inject(rule);
         vm.stop().await.unwrap();
         vm.stop().await.unwrap();
         assert_eq!(state(&vm).await, VmState::Stopped);
         lab.sim.clear_faults();
     }
-    // One that can end is not switched off.
-    start().await;
+    vm.destroy().await.unwrap();
+    backend.close().await.unwrap();
+    // One that can end, and has the time to, is not switched off.
+    let backend = lab.backend();
+    let vm = backend.create(VmId::new("vm2").unwrap()).await.unwrap();
+    start("bioxen-vm2").await;
     let calls = lab.sim.calls().len();
     vm.stop().await.unwrap();
     let calls: Vec<_> = lab
