@@ -252,17 +252,21 @@ pub(super) async fn copying<T>(files: &Files, name: &str, work: impl Future<Outp
 
 /// How many bytes have come in, and were not there before.
 fn sent(moved: &Moved) -> u64 {
-    moved.bytes - moved.resumed
+    moved.bytes.saturating_sub(moved.resumed)
 }
 
 /// How far a copy is whose bytes have been coming in for this long: what follows its name.
 fn so_far(before: &Moved, now: &Moved, took: Duration) -> String {
-    let (bytes, total) = (now.bytes - before.bytes, now.total - before.total);
-    let (files, all) = (
-        now.files - before.files,
-        now.total_files - before.total_files,
+    let since = |now: u64, before: u64| now.saturating_sub(before);
+    let (bytes, total) = (
+        since(now.bytes, before.bytes),
+        since(now.total, before.total),
     );
-    let sent = sent(now) - sent(before);
+    let (files, all) = (
+        since(now.files, before.files),
+        since(now.total_files, before.total_files),
+    );
+    let sent = since(sent(now), sent(before));
     if all == 0 {
         return ": looking at what is there".to_owned();
     }
